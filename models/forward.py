@@ -1,0 +1,444 @@
+"""One forward pass for a batch of ads behind a prefix computed once.
+
+Three ways to the same numbers, the fastest that fits the model and passes a check against the
+plain forward pass:
+
+* `SharedPrefixForward`, for the Llama family: every row attends to one copy of the prefix's keys
+  and values, matrices are joined, and weights are constants of the graph.
+* `CachedForward`, for any KerasHub causal language model with `call_with_cache`: the prefix's
+  cache is broadcast over the rows.
+* `WholeForward`, for the rest, and as the oracle in tests: the whole prompt every time.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Forward(Protocol):
+    """Scores rows of token ids laid out as ad, suffix, padding.
+
+    Attributes:
+        name: Which of the three ways it is.
+    """
+
+    name: str
+
+    def __call__(self, tokens: np.ndarray, n_ad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Runs one batch.
+
+        Args:
+            tokens: int32 (rows, length): the ad's ids, the suffix's ids, then any padding.
+            n_ad: int32 (rows,): how many of them are the ad's.
+
+        Returns:
+            margins float32 (rows,), logit of the positive minus logit of the negative answer;
+            vectors float32 (rows, dim), the mean final hidden state over the ad's tokens.
+        """
+        ...
+
+
+def _head(backbone: Any, answers: tuple[int, int]) -> tuple[Any, float | None] | None:
+    """Returns the two answers' output rows, float32 (2, dim), and the soft cap on logits."""
+    embedding = getattr(backbone, "token_embedding", None)
+    if embedding is None or not hasattr(embedding, "tie_weights"):
+        return None
+    from keras import ops
+
+    if embedding.tie_weights:
+        rows = ops.take(embedding.embeddings, np.array(answers), axis=0)
+    else:
+        rows = ops.transpose(ops.take(embedding.reverse_embeddings, np.array(answers), axis=1))
+    rows = np.asarray(ops.convert_to_numpy(ops.cast(rows, "float32")))
+    return rows, getattr(embedding, "logit_soft_cap", None)
+
+
+def _margin(last: Any, head: tuple[Any, float | None]) -> Any:
+    """Computes logit differences; `last` is (rows, dim)."""
+    import tensorflow as tf
+
+    rows, cap = head
+    logits = tf.matmul(tf.cast(last, tf.float32), tf.constant(rows), transpose_b=True)
+    if cap is not None:
+        logits = tf.tanh(logits / cap) * cap
+    return logits[:, 0] - logits[:, 1]
+
+
+def _pool(hidden: Any, n_ad: Any, n_suffix: int) -> tuple[Any, Any]:
+    """Takes the mean over the ad's tokens and the state of the suffix's last token.
+
+    Args:
+        hidden: (rows, length, dim).
+        n_ad: int32 (rows,).
+        n_suffix: Length of the suffix.
+
+    Returns:
+        mean float32 (rows, dim), last (rows, dim) in the dtype of `hidden`.
+    """
+    import tensorflow as tf
+
+    is_ad = tf.sequence_mask(n_ad, tf.shape(hidden)[1], dtype=hidden.dtype)
+    total = tf.matmul(is_ad[:, None, :], hidden)[:, 0, :]
+    mean = tf.cast(total, tf.float32) / tf.cast(n_ad, tf.float32)[:, None]
+    last = tf.gather(hidden, n_ad + (n_suffix - 1), batch_dims=1)
+    return mean, last
+
+
+class WholeForward:
+    """Runs the whole prompt through the model, as a plain user of KerasHub would."""
+
+    name = "whole"
+
+    def __init__(
+        self, model: Any, prefix: Sequence[int], n_suffix: int, answers: tuple[int, int]
+    ) -> None:
+        """Prepares the pass.
+
+        Args:
+            model: `keras_hub.models.CausalLM`.
+            prefix: Ids before the ad.
+            n_suffix: How many ids follow it.
+            answers: First ids of the positive and the negative answer.
+        """
+        import tensorflow as tf
+
+        self._prefix = np.asarray(prefix, np.int32)
+        backbone = model.backbone
+        head = _head(backbone, answers)
+        n_prefix = len(prefix)
+
+        @tf.function(input_signature=_signature())
+        def run(tokens: Any, n_ad: Any) -> Any:
+            inputs = {
+                "token_ids": tokens,
+                "padding_mask": tf.sequence_mask(
+                    n_ad + (n_prefix + n_suffix), tf.shape(tokens)[1], dtype=tf.int32
+                ),
+            }
+            inputs = {name: inputs[name] for name in _input_names(backbone)}
+            hidden = backbone(inputs)[:, n_prefix:, :]
+            mean, last = _pool(hidden, n_ad, n_suffix)
+            if head is not None:
+                return _margin(last, head), mean
+            logits = model(inputs)[:, n_prefix:, :]
+            final = tf.gather(logits, n_ad + (n_suffix - 1), batch_dims=1)
+            return tf.cast(final[:, answers[0]] - final[:, answers[1]], tf.float32), mean
+
+        self._run = run
+
+    def __call__(self, tokens: np.ndarray, n_ad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        prefix = np.broadcast_to(self._prefix, (len(tokens), len(self._prefix)))
+        margin, mean = self._run(np.concatenate([prefix, tokens], axis=1), n_ad)
+        return margin.numpy(), mean.numpy()
+
+
+class CachedForward:
+    """Runs ad and suffix behind a broadcast copy of the prefix's cache."""
+
+    name = "cached"
+
+    def __init__(
+        self, model: Any, prefix: Sequence[int], n_suffix: int, answers: tuple[int, int]
+    ) -> None:
+        """Prepares the pass; arguments as for `WholeForward`.
+
+        Raises:
+            TypeError, ValueError: If the model's cache does not work as expected.
+        """
+        import tensorflow as tf
+
+        backbone = model.backbone
+        head = _head(backbone, answers)
+        prefix_row = tf.constant([list(prefix)], tf.int32)
+        build = _with_nones(model._build_cache, "token_ids")
+        call = _with_nones(model.call_with_cache, "token_ids", "cache", "cache_update_index")
+        n_prefix = len(prefix)
+
+        # The prefix's own states do not depend on what follows, so one short cache serves all.
+        seeded = tf.function(lambda: build(prefix_row)[1])()
+
+        @tf.function(input_signature=_signature())
+        def run(tokens: Any, n_ad: Any) -> Any:
+            rows, length = tf.shape(tokens)[0], tf.shape(tokens)[1]
+
+            def widen(part: Any) -> Any:
+                # The cache's time axis is the one as long as the prefix.
+                axis = _time_axis(part.shape, n_prefix)
+                paddings = [[0, length if i == axis else 0] for i in range(part.shape.rank)]
+                multiples = [rows if i == 0 else 1 for i in range(part.shape.rank)]
+                return tf.tile(tf.pad(part, paddings), multiples)
+
+            cache = tf.nest.map_structure(widen, seeded)
+            logits, hidden, _ = call(tokens, cache, n_prefix)
+            mean, last = _pool(hidden, n_ad, n_suffix)
+            if head is not None:
+                return _margin(last, head), mean
+            final = tf.gather(logits, n_ad + (n_suffix - 1), batch_dims=1)
+            return tf.cast(final[:, answers[0]] - final[:, answers[1]], tf.float32), mean
+
+        self._run = run
+
+    def __call__(self, tokens: np.ndarray, n_ad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        margin, mean = self._run(tokens, n_ad)
+        return margin.numpy(), mean.numpy()
+
+
+class SharedPrefixForward:
+    """Llama's forward pass with one copy of the prefix's keys and values for all rows."""
+
+    name = "shared-prefix"
+
+    def __init__(
+        self, model: Any, prefix: Sequence[int], n_suffix: int, answers: tuple[int, int]
+    ) -> None:
+        """Prepares the pass; arguments as for `WholeForward`."""
+        import tensorflow as tf
+
+        backbone = model.backbone
+        head = _head(backbone, answers)
+        if head is None:
+            raise TypeError("the backbone has no reversible embedding")
+        dtype = tf.as_dtype(backbone.compute_dtype)
+        weights = _LlamaWeights(backbone, dtype)
+        empty = [
+            (
+                tf.zeros([weights.n_kv, weights.head_dim, 0], dtype),
+                tf.zeros([weights.n_kv, 0, weights.head_dim], dtype),
+            )
+        ] * backbone.num_layers
+        seen = empty
+        if prefix:
+            row = tf.constant([list(prefix)], tf.int32)
+            parts = tf.function(lambda: _llama_pass(weights, row, empty, 0)[1])()
+            seen = [(tf.transpose(k[:, 0], [0, 2, 1]), v[:, 0]) for k, v in parts]
+        n_prefix = len(prefix)
+
+        @tf.function(input_signature=_signature())
+        def run(tokens: Any, n_ad: Any) -> Any:
+            hidden, _ = _llama_pass(weights, tokens, seen, n_prefix)
+            mean, last = _pool(hidden, n_ad, n_suffix)
+            return _margin(last, head), mean
+
+        self._run = run
+
+    def __call__(self, tokens: np.ndarray, n_ad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        margin, mean = self._run(tokens, n_ad)
+        return margin.numpy(), mean.numpy()
+
+
+class _LlamaWeights:
+    """A Llama backbone's weights as constants, joined so that each layer has four products."""
+
+    def __init__(self, backbone: Any, dtype: Any) -> None:
+        import tensorflow as tf
+
+        def constant(value: np.ndarray) -> Any:
+            return tf.constant(tf.cast(value, dtype))
+
+        def read(variable: Any) -> np.ndarray:
+            return np.asarray(tf.cast(variable.value, tf.float32))
+
+        dim = backbone.hidden_dim
+        self.dtype = dtype
+        self.n_kv = backbone.num_key_value_heads
+        self.group = backbone.num_query_heads // self.n_kv
+        self.head_dim = dim // backbone.num_query_heads
+        self.hidden_dim = backbone.intermediate_dim
+        self.epsilon = backbone.layer_norm_epsilon
+        self.embedding = tf.constant(tf.cast(backbone.token_embedding.embeddings.value, dtype))
+        self.final_scale = tf.constant(read(backbone.layer_norm.scale))
+        self.layers = []
+        for layer in backbone.transformer_layers:
+            attention = layer._self_attention_layer
+            norm = read(layer._self_attention_layernorm.scale)[:, None]
+            query = read(attention._query_dense.kernel).reshape(dim, -1)
+            # The scores' scale is 1/8 for heads of 64: exact in bfloat16 too.
+            query = query * np.float32(self.head_dim**-0.5)
+            key = read(attention._key_dense.kernel).reshape(dim, -1)
+            value = read(attention._value_dense.kernel).reshape(dim, -1)
+            out = read(attention._output_dense.kernel).reshape(-1, dim)
+            norm2 = read(layer._feedforward_layernorm.scale)[:, None]
+            gate = read(layer._feedforward_gate_dense.kernel)
+            up = read(layer._feedforward_intermediate_dense.kernel)
+            down = read(layer._feedforward_output_dense.kernel)
+            self.layers.append(
+                (
+                    constant(norm * np.concatenate([query, key, value], axis=1)),
+                    constant(out),
+                    constant(norm2 * np.concatenate([gate, up], axis=1)),
+                    constant(down),
+                )
+            )
+        rotary = backbone.transformer_layers[0]._self_attention_layer.rotary_embedding_layer
+        # KerasHub's own frequencies, so that the Llama 3.1 variants come out right.
+        self.inverse_freq = tf.constant(
+            np.asarray(rotary._get_inverse_freq(self.head_dim), np.float32)
+            / np.float32(rotary.scaling_factor if rotary.low_freq_factor is None else 1.0)
+        )
+
+
+def _llama_pass(weights: _LlamaWeights, tokens: Any, seen: Any, start: int) -> tuple[Any, Any]:
+    """Runs rows behind a shared prefix.
+
+    Args:
+        weights: The model.
+        tokens: int32 (rows, length).
+        seen: For each layer the prefix's keys (kv heads, head dim, prefix) and values
+            (kv heads, prefix, head dim).
+        start: The position of the first token.
+
+    Returns:
+        hidden (rows, length, dim) after the final norm; for each layer the rows' own keys and
+        values, both (kv heads, rows, length, head dim).
+    """
+    import tensorflow as tf
+
+    n_kv, group, size, dtype = weights.n_kv, weights.group, weights.head_dim, weights.dtype
+    rows, length = tf.shape(tokens)[0], tf.shape(tokens)[1]
+    dim = n_kv * group * size
+    n_seen = seen[0][0].shape[2]
+
+    position = tf.cast(start + tf.range(length), tf.float32)
+    angle = position[:, None] * weights.inverse_freq[None, :]
+    cos = tf.cast(tf.cos(angle), dtype)[None, :, None, :]
+    sin = tf.cast(tf.sin(angle), dtype)[None, :, None, :]
+    order = tf.range(length)
+    causal = order[None, :] <= order[:, None]
+    # Queries of one key's group lie beside each other: (length * group, prefix + length).
+    mask = tf.repeat(tf.where(causal, 0.0, -1e9), group, axis=0)
+
+    def norm(x: Any) -> Any:
+        mean = tf.reduce_mean(tf.square(x), axis=-1, keepdims=True)
+        return x * tf.math.rsqrt(mean + weights.epsilon)
+
+    def rotate(x: Any) -> Any:
+        first, second = tf.split(x, 2, axis=-1)
+        return tf.concat([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+    # The residual stream stays in float32; products run in the compute dtype.
+    x = tf.cast(tf.gather(weights.embedding, tf.reshape(tokens, [-1])), tf.float32)
+    own = []
+    for (w_qkv, w_out, w_gate_up, w_down), (k_seen, v_seen) in zip(
+        weights.layers, seen, strict=True
+    ):
+        qkv = tf.matmul(tf.cast(norm(x), dtype), w_qkv)
+        qkv = tf.reshape(qkv, [rows, length, n_kv * (group + 2), size])
+        turned = rotate(qkv[:, :, : n_kv * (group + 1)])
+        q = tf.reshape(turned[:, :, : n_kv * group], [rows, length, n_kv, group, size])
+        q = tf.transpose(q, [2, 0, 1, 3, 4])
+        q_all = tf.reshape(q, [n_kv, rows * length * group, size])
+        q_row = tf.reshape(q, [n_kv, rows, length * group, size])
+        k = tf.transpose(turned[:, :, n_kv * group :], [2, 0, 1, 3])
+        v = tf.transpose(qkv[:, :, n_kv * (group + 1) :], [2, 0, 1, 3])
+        own.append((k, v))
+
+        to_row = tf.cast(tf.matmul(q_row, k, transpose_b=True), tf.float32) + mask
+        to_seen = tf.reshape(
+            tf.matmul(q_all, k_seen), [n_kv, rows, length * group, n_seen]
+        )
+        share = tf.nn.softmax(tf.concat([tf.cast(to_seen, tf.float32), to_row], axis=-1))
+        share = tf.cast(share, dtype)
+        seen_share = tf.reshape(share[..., :n_seen], [n_kv, rows * length * group, n_seen])
+        out = tf.matmul(share[..., n_seen:], v) + tf.reshape(
+            tf.matmul(seen_share, v_seen), [n_kv, rows, length * group, size]
+        )
+        out = tf.transpose(tf.reshape(out, [n_kv, rows, length, group, size]), [1, 2, 0, 3, 4])
+        x = x + tf.cast(tf.matmul(tf.reshape(out, [-1, dim]), w_out), tf.float32)
+
+        gate_up = tf.matmul(tf.cast(norm(x), dtype), w_gate_up)
+        gate, up = tf.split(gate_up, 2, axis=-1)
+        x = x + tf.cast(tf.matmul(tf.nn.silu(gate) * up, w_down), tf.float32)
+    hidden = norm(x) * weights.final_scale
+    return tf.reshape(hidden, [rows, length, dim]), own
+
+
+def choose_forward(
+    model: Any,
+    prefix: Sequence[int],
+    suffix: Sequence[int],
+    answers: tuple[int, int],
+    probe: Sequence[int],
+    log: Callable[[str], None],
+) -> Forward:
+    """Returns the fastest pass that agrees with the plain one on a probe.
+
+    Args:
+        model: `keras_hub.models.CausalLM`.
+        prefix: Ids before the ad.
+        suffix: Ids after it.
+        answers: First ids of the two answers.
+        probe: Ids of any ad.
+        log: Told when a faster way was refused, and why.
+
+    Returns:
+        The pass to use.
+    """
+    rows = 2
+    # Padding on the right shows whether a pass looks at what it must not.
+    row = [*probe, *suffix]
+    tokens = np.array([row + [row[0]] * 3] * rows, np.int32)
+    n_ad = np.full(rows, len(probe), np.int32)
+    whole = WholeForward(model, prefix, len(suffix), answers)
+    margin, mean = whole(tokens, n_ad)
+    kinds: list[type] = []
+    if type(model.backbone).__name__ in ("LlamaBackbone", "Llama3Backbone"):
+        kinds.append(SharedPrefixForward)
+    if hasattr(model, "call_with_cache") and hasattr(model, "_build_cache") and prefix:
+        kinds.append(CachedForward)
+    loose = np.dtype(np.float32) if model.compute_dtype == "float32" else np.dtype(np.float16)
+    limit = 1e-3 if loose == np.float32 else 0.05
+    for kind in kinds:
+        try:
+            forward = kind(model, prefix, len(suffix), answers)
+            got_margin, got_mean = forward(tokens, n_ad)
+        except Exception as e:
+            # Families differ in what their cache wants; the plain pass always works.
+            log(f"{kind.name} pass not usable for {type(model).__name__}: {e}")
+            continue
+        size = float(np.linalg.norm(mean)) or 1.0
+        off = float(np.linalg.norm(got_mean - mean)) / size
+        if off <= limit and np.all(np.abs(got_margin - margin) <= 10 * limit):
+            return forward
+        log(
+            f"{kind.name} pass refused for {type(model).__name__}: its vector is {off:.2g} off "
+            f"and its margin {float(np.max(np.abs(got_margin - margin))):.2g}"
+        )
+    return whole
+
+
+def _signature() -> list[Any]:
+    import tensorflow as tf
+
+    return [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)]
+
+
+def _input_names(backbone: Any) -> list[str]:
+    structure = backbone.input
+    return list(structure) if isinstance(structure, dict) else ["token_ids"]
+
+
+def _with_nones(function: Any, *names: str) -> Any:
+    """Calls by position the arguments named, and gives None for others that have no default."""
+    parameters = inspect.signature(function).parameters
+    rest = {
+        name: None
+        for name, parameter in parameters.items()
+        if name not in names and parameter.default is parameter.empty
+    }
+    return lambda *values: function(**dict(zip(names, values, strict=True)), **rest)
+
+
+def _time_axis(shape: Any, n_prefix: int) -> int:
+    """Finds the cache's time axis: third from the end in every KerasHub family.
+
+    Raises:
+        ValueError: If that axis is not as long as the prefix.
+    """
+    axis = len(shape) - 3
+    if axis < 1 or shape[axis] != n_prefix:
+        raise ValueError(f"a cache of shape {tuple(shape)} is not laid out as expected")
+    return axis

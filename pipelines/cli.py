@@ -1,0 +1,230 @@
+"""The ``scout`` command."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import RunFailed, UsageError
+
+SAMPLES = Path(__file__).resolve().parent.parent / "templates"
+OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        0 done, 1 the run failed, 2 the arguments or the task file are wrong, 130 interrupted.
+    """
+    _calm_libraries()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        from pipelines import options
+
+        args, beam_flags = options.parse(arguments)
+        if args.version:
+            print(_versions())
+            return OK
+        if not args.command:
+            options.build_parser().print_help(sys.stderr)
+            return WRONG_USAGE
+        return _COMMANDS[args.command](args, beam_flags)
+    except UsageError as error:
+        _complain(str(error))
+        return WRONG_USAGE
+    except RunFailed as error:
+        _complain(error.message)
+        return FAILED
+    except BrokenPipeError:
+        # The reader of our output has gone (`scout ... | head`); nothing is left to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except Exception as error:
+        if os.environ.get("SCOUT_DEBUG"):
+            raise
+        last = str(error).strip().splitlines()[-1:] or [""]
+        _complain(f"{type(error).__name__}: {last[0][:1000]}")
+        _complain("this was not foreseen; SCOUT_DEBUG=1 shows where it happened")
+        return FAILED
+    except KeyboardInterrupt:
+        _say("interrupted; what is scored is kept: run the same command again to go on")
+        return INTERRUPTED
+
+
+def _calm_libraries() -> None:
+    # TensorFlow's and gRPC's start-up notes would bury our own lines; warnings still come.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s")
+
+
+def _say(line: str) -> None:
+    print(f"scout: {line}", file=sys.stderr, flush=True)
+
+
+def _complain(message: str) -> None:
+    for line in message.splitlines():
+        print(f"scout: error: {line}", file=sys.stderr, flush=True)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def _versions() -> str:
+    names = ("ad-scout", "apache-beam", "tensorflow", "keras-hub", "scann")
+    shown = []
+    for name in names:
+        try:
+            shown.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            shown.append(f"{name} (not installed)")
+    return ", ".join([*shown, f"python {platform.python_version()}"])
+
+
+def _validate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
+    from models import policy
+    from pipelines.config import load_task
+
+    task = load_task(args.task)
+    spec = task.prompt_spec()
+    try:
+        prompt = policy.describe(spec, args.ad)
+        rendered = policy.render(spec)
+    except ValueError as error:
+        raise UsageError(f"{args.task}: prompt: {error}") from error
+    if args.json:
+        _print_json(
+            {
+                "task": task.model_dump(mode="json"),
+                "prompt": prompt,
+                "answers": {
+                    "positive": rendered.positive_answer,
+                    "negative": rendered.negative_answer,
+                },
+            }
+        )
+        return OK
+    print(f"{args.task}: valid (task {task.name}, version {task.version})\n")
+    print("The prompt, with the ad in its place:")
+    print("\n".join(f"  | {line}" for line in prompt.splitlines()))
+    print(
+        f"\nThe model compares {rendered.positive_answer!r} ({task.labels.positive}) with "
+        f"{rendered.negative_answer!r} ({task.labels.negative})."
+    )
+    if spec.form == "chat" and spec.chat_format == "auto":
+        print("Shown in ChatML; a model of another family gets its own markup.")
+    return OK
+
+
+def _mine(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
+    from pipelines import options
+
+    return _report(args, options.mine_options(args, beam_flags), show=0)
+
+
+def _demo(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
+    from pipelines import options
+    from pipelines.readers import ReadOptions
+
+    task = SAMPLES / "policies" / "ads_safety.yaml"
+    chosen = options.MineOptions(
+        task=str(task),
+        corpus=(str(SAMPLES / "samples" / "ads.jsonl"),),
+        workspace=args.workspace,
+        date="",
+        budget=None,
+        read=ReadOptions(),
+        max_rejected_share=0.01,
+        block_rows=256,
+        range_bytes=64 << 20,
+        beam=beam_flags,
+    )
+    return _report(args, chosen, show=args.show)
+
+
+def _report(args: argparse.Namespace, chosen: Any, show: int) -> int:
+    from pipelines import summary
+    from pipelines.mine import mine
+
+    mined = mine(chosen, say=lambda line: None if args.quiet else _say(line), quiet=args.quiet)
+    if args.json:
+        _print_json({**mined.summary, "review_pairs": mined.pairs})
+        return OK
+    names = mined.task.labels.model_dump()
+    if show:
+        print(f"The first {min(show, len(mined.pairs))} review pairs (model's label, p, ad):\n")
+        print(summary.describe_pairs(mined.pairs[:show], names))
+        print()
+    print(f"Task {mined.task.name}, round {mined.summary['round']}:")
+    print(summary.describe(mined.summary))
+    print(f"\nPairs:         {mined.summary['pairs_file']}")
+    print(f"Review sheet:  {mined.summary['review_sheet']}")
+    print(f"Overlaps:      {mined.summary['overlaps_file']}")
+    for path in mined.summary["dead_letters"]:
+        print(f"Dead letters:  {path}")
+    return OK
+
+
+def _status(args: argparse.Namespace, _: tuple[str, ...]) -> int:
+    from pipelines import workspace
+
+    place = workspace.Workspace(args.workspace)
+    rounds = []
+    for number in place.rounds():
+        stages = {}
+        for stage in workspace.STAGES:
+            latest = place.latest(number, stage)
+            if latest:
+                stages[stage] = {
+                    "rows": latest.rows,
+                    "created": latest.created,
+                    "attempt": latest.attempt,
+                    "facts": dict(latest.facts),
+                }
+        rounds.append({"round": number, "stages": stages})
+    if not rounds:
+        raise UsageError(f"--workspace {args.workspace}: no rounds here; start with `scout mine`")
+    if args.json:
+        _print_json({"workspace": args.workspace, "rounds": rounds})
+        return OK
+    for entry in rounds:
+        print(f"Round {entry['round']}")
+        for stage, found in entry["stages"].items():
+            facts = found["facts"]
+            line = f"  {stage:<9} {found['rows']:>10,} rows  {found['created']}  "
+            if stage == "scored":
+                line += f"{facts['model_id']}, prompt {facts['prompt_hash']}"
+            elif stage == "clusters":
+                line += (
+                    f"{facts['positives']:,} positives, {facts['positive_clusters']} + "
+                    f"{facts['negative_clusters']} clusters"
+                )
+            elif stage == "pairs":
+                line += f"{facts['covered_share']:.1%} of the corpus covered"
+            print(line.rstrip())
+        following = _next_step(entry["stages"])
+        print(f"  next: {following}")
+    return OK
+
+
+def _next_step(stages: dict[str, Any]) -> str:
+    if "review" not in stages:
+        return "run `scout mine` again: it goes on where it stopped"
+    return f"label the pairs of {stages['review']['attempt']}/review.csv"
+
+
+_COMMANDS = {"validate": _validate, "mine": _mine, "demo": _demo, "status": _status}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,298 @@
+"""Task files: YAML in, frozen and validated configuration out.
+
+Every refusal names the file, the line, the key, the value and the bound, and for a misspelt key
+the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from models.policy import FewShotExample, PromptSpec
+from pipelines.errors import UsageError
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
+Prose = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=20_000)]
+Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=40)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Labels(_Section):
+    """Names that people see for the two labels."""
+
+    positive: Word = "positive"
+    negative: Word = "negative"
+
+
+class Answers(_Section):
+    """What the model is expected to say; empty means the prompt form's default."""
+
+    positive: str = ""
+    negative: str = ""
+
+
+class Example(_Section):
+    """A few-shot example."""
+
+    text: Prose
+    label: Literal["positive", "negative"]
+
+
+class Prompt(_Section):
+    """How the policy and the ad become the text that the model reads."""
+
+    form: Literal["chat", "completion"] = "completion"
+    template: str = ""
+    system: str = ""
+    chat_format: str = "auto"
+    answers: Answers = Answers()
+    examples: Annotated[tuple[Example, ...], Field(max_length=32)] = ()
+
+
+class Model(_Section):
+    """LLM-0: the small language model that labels every ad."""
+
+    preset: Annotated[str, StringConstraints(min_length=1)] = "smollm2-135m-instruct"
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    max_ad_tokens: Annotated[int, Field(ge=8, le=8192)] = 256
+
+
+class Embedding(_Section):
+    """Where an ad's vector comes from."""
+
+    source: Literal["llm", "encoder"] = "llm"
+    preset: Annotated[str, StringConstraints(min_length=1)] = "all-minilm-l6-v2"
+    standardize: Literal["auto", "always", "never"] = "auto"
+
+
+class Labeling(_Section):
+    """The label rule; without a threshold the quantile that matches the prior decides."""
+
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+
+class Clustering(_Section):
+    """k-means on each predicted label; null means k from the class size."""
+
+    positive_clusters: Annotated[int, Field(ge=1, le=4096)] | None = None
+    negative_clusters: Annotated[int, Field(ge=1, le=4096)] | None = None
+    sample_rows: Annotated[int, Field(ge=100, le=1_000_000)] = 100_000
+
+
+class Overlaps(_Section):
+    """Which cluster pairs of opposite labels are searched for pairs of ads."""
+
+    per_positive_cluster: Annotated[int, Field(ge=1, le=64)] = 3
+
+
+class Search(_Section):
+    """The nearest-neighbour search inside overlapping cluster pairs."""
+
+    index: Literal["auto", "exact", "scann"] = "auto"
+    neighbors: Annotated[int, Field(ge=1, le=100)] = 5
+    max_cluster_rows: Annotated[int, Field(ge=1000, le=5_000_000)] = 200_000
+
+
+class Selection(_Section):
+    """Which pairs are worth the experts' time."""
+
+    budget: Annotated[int, Field(ge=1, le=100_000)] = 100
+    exploration_share: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    near_identical: Annotated[float, Field(gt=0, le=1)] = 0.97
+    cover_quantile: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    nearest_window: Annotated[int, Field(ge=1, le=10_000)] = 64
+    coverage_sample_rows: Annotated[int, Field(ge=100, le=200_000)] = 20_000
+
+
+class Review(_Section):
+    """What the labeling tool is told."""
+
+    experts_per_ad: Annotated[int, Field(ge=1, le=100)] = 2
+
+
+class Task(_Section):
+    """A scouting task: one policy, one model, one review budget."""
+
+    name: Name
+    version: Annotated[int, Field(ge=1)]
+    policy: Prose
+    question: Prose
+    prior: Annotated[float, Field(gt=0, lt=1)]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    labels: Labels = Labels()
+    prompt: Prompt = Prompt()
+    model: Model = Model()
+    embedding: Embedding = Embedding()
+    labeling: Labeling = Labeling()
+    clustering: Clustering = Clustering()
+    overlaps: Overlaps = Overlaps()
+    search: Search = Search()
+    selection: Selection = Selection()
+    review: Review = Review()
+
+    def prompt_spec(self) -> PromptSpec:
+        """Return what ``models.policy`` needs to render the prompt."""
+        return PromptSpec(
+            policy=self.policy,
+            question=self.question,
+            form=self.prompt.form,
+            template=self.prompt.template,
+            system=self.prompt.system,
+            positive_answer=self.prompt.answers.positive,
+            negative_answer=self.prompt.answers.negative,
+            examples=tuple(FewShotExample(e.text, e.label) for e in self.prompt.examples),
+            chat_format=self.prompt.chat_format,
+        )
+
+    def standardize(self) -> bool:
+        """Tell whether vectors are standardised per dimension before clustering.
+
+        A language model's hidden state needs it (a few dimensions dominate every distance); a
+        sentence encoder's vectors do not.
+        """
+        if self.embedding.standardize == "auto":
+            return self.embedding.source == "llm"
+        return self.embedding.standardize == "always"
+
+
+def load_task(path: str | Path) -> Task:
+    """Read and check a task file.
+
+    Raises:
+        UsageError: the file is missing, not UTF-8, not YAML, or breaks a rule; all broken rules
+            are in the message, one a line.
+    """
+    path = Path(path)
+    try:
+        source = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such task file") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise UsageError(f"{path}: cannot be read as a task file ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8") from error
+    return parse_task(source, str(path))
+
+
+def parse_task(source: str, name: str) -> Task:
+    """Check the text of a task file; ``name`` stands for the file in messages."""
+    try:
+        root = yaml.compose(source, Loader=yaml.SafeLoader)
+        lines, repeated = _key_lines(root)
+        data = yaml.safe_load(source)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name}:{mark.line + 1}" if mark else name
+        problem = getattr(error, "problem", None) or str(error)
+        raise UsageError(f"{where}: not valid YAML: {problem}") from error
+    except (RecursionError, ValueError) as error:
+        raise UsageError(f"{name}: not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        kind = "empty" if data is None else f"a {type(data).__name__}"
+        raise UsageError(f"{name}: a task file is a mapping of keys, found {kind}")
+    if repeated:
+        raise UsageError("\n".join(f"{name}:{line}: {key}: given twice" for key, line in repeated))
+    try:
+        task = Task.model_validate(_tuples(data))
+    except pydantic.ValidationError as error:
+        problems = [_explain(name, lines, problem) for problem in error.errors()]
+        raise UsageError("\n".join(problems)) from error
+    if task.labels.positive == task.labels.negative:
+        line = lines.get(("labels",), 1)
+        raise UsageError(
+            f"{name}:{line}: labels: positive and negative are both "
+            f"{task.labels.positive!r}; give two names"
+        )
+    return task
+
+
+def _tuples(value: Any) -> Any:
+    """Turn YAML's lists into tuples: strict validation of a tuple field refuses a list."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    return value
+
+
+def _key_lines(
+    node: yaml.Node | None,
+) -> tuple[dict[tuple[str | int, ...], int], list[tuple[str, int]]]:
+    """Return key path -> line number (from 1), and the keys that stand twice in one mapping."""
+    lines: dict[tuple[str | int, ...], int] = {}
+    repeated: list[tuple[str, int]] = []
+
+    def walk(node: yaml.Node | None, path: tuple[str | int, ...]) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key_node, value_node in node.value:
+                here = (*path, str(key_node.value))
+                if here in lines:
+                    repeated.append((".".join(map(str, here)), key_node.start_mark.line + 1))
+                lines[here] = key_node.start_mark.line + 1
+                walk(value_node, here)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                lines[(*path, index)] = item.start_mark.line + 1
+                walk(item, (*path, index))
+
+    walk(node, ())
+    return lines, repeated
+
+
+def _explain(name: str, lines: dict[tuple[str | int, ...], int], problem: Any) -> str:
+    location = tuple(part for part in problem["loc"] if not _is_union_branch(part))
+    key = ".".join(str(part) for part in location) or "(top level)"
+    line = next(
+        (lines[location[:n]] for n in range(len(location), 0, -1) if location[:n] in lines), 1
+    )
+    where = f"{name}:{line}: {key}"
+    kind, value = problem["type"], problem["input"]
+    if kind == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
+        return f"{where}: unknown key; {hint}"
+    if kind == "missing":
+        return f"{where}: missing; add this key"
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    if kind == "string_too_short":
+        return f"{where}: empty; write at least one character"
+    if isinstance(value, bool) and "str" in kind:
+        return f"{where}: {shown} is YAML's true/false, not text; put it in quotes"
+    message = problem["msg"]
+    return f"{where}: {shown} is refused: {message[0].lower()}{message[1:]}"
+
+
+def _is_union_branch(part: str | int) -> bool:
+    # pydantic adds the tried branch of an "x or null" field to the location.
+    return isinstance(part, str) and (part.startswith("constrained-") or part in ("float", "int"))
+
+
+def _known_keys(path: tuple[str | int, ...]) -> list[str]:
+    model: type[BaseModel] = Task
+    for part in path:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        for candidate in _flatten(annotation):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                model = candidate
+    return list(model.model_fields)
+
+
+def _flatten(annotation: Any) -> list[Any]:
+    if typing.get_origin(annotation) in (tuple, types.UnionType, typing.Union, Annotated):
+        return [leaf for arg in typing.get_args(annotation) for leaf in _flatten(arg)]
+    return [annotation]

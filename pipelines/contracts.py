@@ -1,0 +1,247 @@
+"""The records that pass between stages: the leaf module that everything else may import.
+
+Single records are frozen, slotted dataclasses; ``pipelines.stages`` registers Beam's ``RowCoder``
+for each of ``RECORDS`` (this module stays free of Beam, so that the trainer can import it). Rows that carry vectors travel as :class:`Block`: an Arrow table in bytes, hundreds to
+thousands of rows an element, in one of the schemas below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+# Version of the files a stage writes; a reader refuses what a newer version wrote.
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ad:
+    """One usable record of the corpus.
+
+    Attributes:
+        id: the corpus's id, or a content id (``ad_`` + 20 hex characters).
+        key: 32 hex characters, hash of the normalised text (see ``pipelines.text``).
+        text: the ad as it was read, at least one visible character.
+        weight: how much this record counts, finite and >= 0 (1.0 without a weight field).
+        source: file the record came from.
+        position: where in the file: ``line 12``, ``row 12`` or ``byte 4096``.
+    """
+
+    id: str
+    key: str
+    text: str
+    weight: float
+    source: str
+    position: str
+
+
+@dataclass(frozen=True, slots=True)
+class UniqueAd:
+    """All copies of one normalised text.
+
+    Attributes:
+        id: smallest id (string order) among the copies; ``text`` is that copy's text.
+        key: content key, 32 hex characters.
+        text: the representative's text, as read.
+        weight: sum of the copies' weights, in thousandths of a weight unit (an integer, so that
+            the sum does not depend on the order of the shards).
+        copies: number of records, >= 1.
+    """
+
+    id: str
+    key: str
+    text: str
+    weight: int
+    copies: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that cannot be used, and why (the dead-letter output).
+
+    Attributes:
+        id: the record's id, "" when it has none that can be read.
+        stage: name of the stage that refused it, e.g. ``ReadAds``.
+        reason: one of the stage's reason codes, e.g. ``not_json``.
+        detail: one sentence: what was found, what was expected.
+        source: file, "" when unknown.
+        position: place in the file.
+        excerpt: the start of the record, at most 200 characters.
+        records: number of corpus records that this line stands for, >= 1.
+    """
+
+    id: str
+    stage: str
+    reason: str
+    detail: str
+    source: str
+    position: str
+    excerpt: str
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A table of rows in Arrow's IPC stream format.
+
+    Attributes:
+        rows: number of rows.
+        data: the IPC stream; its schema is one of this module's.
+    """
+
+    rows: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFile:
+    """A scored block on storage, as a manifest lists it.
+
+    Attributes:
+        path: path relative to the workspace, with forward slashes.
+        rows: number of rows.
+        bytes: size of the file.
+        sha256: hash of the file's bytes, 64 hex characters.
+    """
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterAssignment:
+    """The clusters of one scored block's rows (no vectors: they are read again where needed).
+
+    Attributes:
+        file: the block.
+        positive: bool bytes (rows,): the predicted label.
+        cluster: little-endian int32 bytes (rows,): cluster within the row's own label.
+    """
+
+    file: BlockFile
+    positive: bytes
+    cluster: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Counts that travel as one element.
+
+    Attributes:
+        records: records read, rejected ones included.
+        rejected: records rejected.
+        reasons: JSON object, reason -> records.
+        unique: distinct normalised texts.
+        weight: corpus weight in thousandths.
+    """
+
+    records: int
+    rejected: int
+    reasons: str
+    unique: int
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewAd:
+    """One side of a review pair.
+
+    Attributes:
+        id: the ad's id.
+        key: its content key.
+        text: as read from the corpus; hostile input for whatever shows it.
+        probability: LLM-0's p(positive), uncalibrated, 6 decimals.
+        margin: the same as log-odds, a multiple of 2**-8.
+        label: predicted label, ``positive`` or ``negative``.
+        cluster: cluster within the predicted label.
+        copies: corpus records with this text.
+        weight: their summed weight.
+        truncated: whether the model saw only the text's beginning.
+    """
+
+    id: str
+    key: str
+    text: str
+    probability: float
+    margin: float
+    label: str
+    cluster: int
+    copies: int
+    weight: float
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewPair:
+    """Two near ads with different predicted labels, as ``pairs.jsonl`` holds them.
+
+    Attributes:
+        pair_id: ``pair_`` and 16 hex characters, from both content keys.
+        rank: place in the review order, from 1.
+        source: ``overlap`` (nearest pair in overlapping clusters) or ``exploration`` (an ad
+            drawn at random within its score stratum, beside its nearest of the other label).
+        positive, negative: the two ads.
+        left: which of them is shown on the left, ``positive`` or ``negative`` (drawn by hash).
+        distance: Euclidean distance of the unit vectors, 0 to 2, 6 decimals.
+        mutual: whether each is the other's nearest in their cluster pair.
+        overlap_score: how much the two clusters mix, 0 to 1; null for exploration.
+        overlap_nearer_share: share of both clusters' members nearer to the other's centroid;
+            null for exploration.
+        covered_weight: corpus weight that this pair covers and no pair before it did; null for
+            exploration.
+        covered_share: the same as a share of the corpus weight.
+        cumulative_share: share covered by all pairs up to this one.
+        propensity: exploration: probability with which the drawn ad was drawn; else null.
+        drawn: exploration: the drawn side, ``positive`` or ``negative``; else null.
+    """
+
+    pair_id: str
+    rank: int
+    source: str
+    positive: ReviewAd
+    negative: ReviewAd
+    left: str
+    distance: float
+    mutual: bool
+    overlap_score: float | None
+    overlap_nearer_share: float | None
+    covered_weight: float | None
+    covered_share: float | None
+    cumulative_share: float
+    propensity: float | None
+    drawn: str | None
+
+
+# An ad before scoring.
+AD_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("id", pa.string()),
+        ("text", pa.string()),
+        ("weight", pa.int64()),  # thousandths
+        ("copies", pa.int64()),
+    ]
+)
+
+
+def scored_schema(dim: int) -> pa.Schema:
+    """Return the schema of a scored block: the ad, its margin and its (dim,) float16 vector.
+
+    ``margin`` is logit(positive) - logit(negative), a multiple of 2**-8; ``vector`` is
+    little-endian float16, ``2 * dim`` bytes a row; ``tokens`` counts the ad's own tokens and
+    ``truncated`` marks ads that did not fit the window.
+    """
+    fields = [*AD_SCHEMA]
+    fields += [
+        pa.field("margin", pa.float32()),
+        pa.field("tokens", pa.int32()),
+        pa.field("truncated", pa.bool_()),
+        pa.field("vector", pa.binary(2 * dim)),
+    ]
+    return pa.schema(fields)
+
+
+RECORDS = (Ad, UniqueAd, Rejected, Block, BlockFile, ClusterAssignment, Tally)

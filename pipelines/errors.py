@@ -1,0 +1,40 @@
+"""The two ways a command fails, as exceptions whose text is written for the person at the keyboard."""
+
+from __future__ import annotations
+
+import re
+
+
+class UsageError(ValueError):
+    """The caller's mistake (arguments, task file, missing corpus): the command exits with 2."""
+
+
+class RunFailed(RuntimeError):
+    """The run could not produce what it promised: the command exits with 1.
+
+    May be raised on a worker. Runners wrap a worker's exception in text of their own, so the
+    message travels between two marks that :func:`find_run_failed` looks for.
+    """
+
+    _OPEN, _CLOSE = "[run failed] ", " [end]"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"{self._OPEN}{message}{self._CLOSE}")
+        self.message = message
+
+    def __reduce__(self) -> tuple[type[RunFailed], tuple[str]]:
+        return type(self), (self.message,)
+
+
+def find_run_failed(error: BaseException) -> str | None:
+    """Return the message of the :class:`RunFailed` behind a runner's exception, or None."""
+    pattern = re.escape(RunFailed._OPEN) + r"(.*?)" + re.escape(RunFailed._CLOSE)
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, RunFailed):
+            return seen.message
+        found = re.search(pattern, str(seen), flags=re.DOTALL)
+        if found:
+            return found.group(1)
+        seen = seen.__cause__ or seen.__context__
+    return None

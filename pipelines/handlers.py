@@ -1,0 +1,228 @@
+"""The Beam ModelHandler: a thin adapter from blocks of ads to a labeler of ``models``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from apache_beam.ml.inference.base import ModelHandler
+
+from models.fakes import FakeLabeler
+from models.identity import FAKE
+from models.labeler import LabelBatch, Labeler, LLMLabeler
+from pipelines import blocks, metrics
+from pipelines.config import Task
+from pipelines.contracts import Block, Rejected, scored_schema
+from pipelines.numerics import calibration
+
+STAGE = "ScoreAds"
+# A block in which every one of at least so many ads fails alone is no set of bad ads.
+_ALL_FAILED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredBlock:
+    """What one block of ads became: scored rows, and the ads that could not be scored."""
+
+    scored: Block
+    rejected: tuple[Rejected, ...]
+
+
+def label_each(
+    labeler: Labeler, texts: Sequence[str]
+) -> tuple[LabelBatch | None, list[int], dict[int, str]]:
+    """Label texts so that one that breaks the labeler costs itself alone.
+
+    A failing batch is halved until the failing texts are alone: about ``2 log2(n)`` extra calls
+    for one bad text among n.
+
+    Returns:
+        the labels of the good texts (None when there are none), the good texts' indices, and for
+        each bad text's index what went wrong.
+
+    Raises:
+        Exception: the labeler's own, when all of at least eight texts fail: then the labeler is
+            broken, not the texts, and the runner should retry.
+    """
+    parts: list[LabelBatch] = []
+    good: list[int] = []
+    bad: dict[int, str] = {}
+    last_error: Exception | None = None
+    pending = [list(range(len(texts)))] if texts else []
+    while pending:
+        indices = pending.pop()
+        try:
+            part = labeler.label([texts[i] for i in indices])
+        except Exception as error:
+            last_error = error
+            if len(indices) == 1:
+                bad[indices[0]] = f"{type(error).__name__}: {error}"
+            else:
+                middle = len(indices) // 2
+                pending += [indices[middle:], indices[:middle]]
+            continue
+        parts.append(part)
+        good += indices
+    if last_error is not None and not good and len(texts) >= _ALL_FAILED:
+        raise last_error
+    if not parts:
+        return None, [], bad
+    joined = LabelBatch(
+        margin=np.concatenate([part.margin for part in parts]),
+        vectors=np.concatenate([part.vectors for part in parts]),
+        n_tokens=np.concatenate([part.n_tokens for part in parts]),
+        truncated=np.concatenate([part.truncated for part in parts]),
+    )
+    return joined, good, bad
+
+
+def score_block(labeler: Labeler, block: Block) -> ScoredBlock:
+    """Score a block of ads (``AD_SCHEMA``); what is not finite becomes a rejection."""
+    ads = blocks.from_block(block)
+    texts = ads.column("text").to_pylist()
+    labels, good, failures = label_each(labeler, texts)
+    reasons = {index: ("scoring_failed", detail) for index, detail in failures.items()}
+    keep = np.zeros(0, dtype=np.int64)
+    rows = np.zeros(0, dtype=np.int64)
+    if labels is not None:
+        finite = np.isfinite(labels.margin) & np.isfinite(labels.vectors).all(axis=1)
+        order = np.argsort(np.asarray(good, dtype=np.int64), kind="stable")
+        rows = order[finite[order]]
+        keep = np.asarray(good, dtype=np.int64)[rows]
+        for position in np.flatnonzero(~finite):
+            reasons[good[position]] = (
+                "not_finite",
+                "the model's score or vector for this ad is not a finite number",
+            )
+    dim = labels.vectors.shape[1] if labels is not None else labeler.dim
+    table = ads.take(pa.array(keep)).combine_chunks()
+    columns = [table.column(name) for name in table.column_names]
+    if labels is not None:
+        columns += [
+            pa.array(calibration.quantize(labels.margin[rows]), pa.float32()),
+            pa.array(labels.n_tokens[rows], pa.int32()),
+            pa.array(labels.truncated[rows], pa.bool_()),
+            blocks.vector_array(labels.vectors[rows]),
+        ]
+        scored = pa.Table.from_arrays(columns, schema=scored_schema(dim))
+        metrics.count(STAGE, "truncated", int(labels.truncated[rows].sum()))
+    else:
+        scored = scored_schema(dim).empty_table()
+    ids = ads.column("id").to_pylist()
+    copies = ads.column("copies").to_pylist()
+    rejected = tuple(
+        Rejected(
+            id=ids[index],
+            stage=STAGE,
+            reason=reason,
+            detail=detail[:500],
+            source="",
+            position="",
+            excerpt=texts[index][:200],
+            records=copies[index],
+        )
+        for index, (reason, detail) in sorted(reasons.items())
+    )
+    metrics.count(STAGE, "done", len(texts))
+    metrics.count(STAGE, "scored", scored.num_rows)
+    metrics.count(STAGE, "rejected", sum(item.records for item in rejected))
+    return ScoredBlock(blocks.to_block(scored), rejected)
+
+
+class LazyLabeler:
+    """Loads the labeler when the first ad needs it: a rerun that scores nothing loads nothing."""
+
+    def __init__(self, load: Callable[[], Labeler]) -> None:
+        self._load = load
+        self._labeler: Labeler | None = None
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the vectors."""
+        return self._get().dim
+
+    @property
+    def model_id(self) -> str:
+        """See :class:`models.labeler.Labeler`."""
+        return self._get().model_id
+
+    @property
+    def prompt_hash(self) -> str:
+        """See :class:`models.labeler.Labeler`."""
+        return self._get().prompt_hash
+
+    @property
+    def embedding_id(self) -> str:
+        """See :class:`models.labeler.Labeler`."""
+        return self._get().embedding_id
+
+    def label(self, texts: Sequence[str]) -> LabelBatch:
+        """Score texts."""
+        return self._get().label(texts)
+
+    def load(self) -> None:
+        """Load the labeler now, if it is not loaded yet."""
+        self._get()
+
+    def _get(self) -> Labeler:
+        if self._labeler is None:
+            with metrics.timed("LoadModel"):
+                self._labeler = self._load()
+        return self._labeler
+
+
+@dataclass(frozen=True, slots=True)
+class LoadLabeler:
+    """Makes a task's labeler, on the worker; small to send there."""
+
+    task: Task
+
+    def __call__(self) -> Labeler:
+        """Load the labeler."""
+        task = self.task
+        if task.model.preset == FAKE:
+            return FakeLabeler()
+        return LLMLabeler.load(
+            task.model.preset,
+            task.prompt_spec(),
+            embedding="llm" if task.embedding.source == "llm" else task.embedding.preset,
+            dtype=task.model.dtype,
+            max_ad_tokens=task.model.max_ad_tokens,
+        )
+
+
+class LabelerHandler(ModelHandler[Block, ScoredBlock, Labeler]):
+    """Runs a labeler on blocks of ads.
+
+    Elements are blocks already, so Beam's own batching is off.
+
+    Args:
+        load: returns the labeler; called once a process, on the worker.
+    """
+
+    def __init__(self, load: Callable[[], Labeler]) -> None:
+        super().__init__(min_batch_size=1, max_batch_size=1, large_model=True)
+        self._load = load
+
+    def load_model(self) -> Labeler:
+        """Return the labeler, which loads at its first ad."""
+        return LazyLabeler(self._load)
+
+    def run_inference(
+        self,
+        batch: Sequence[Block],
+        model: Labeler,
+        inference_args: dict[str, Any] | None = None,
+    ) -> list[ScoredBlock]:
+        """Score blocks; a list, so that Beam counts failures inside."""
+        if isinstance(model, LazyLabeler):
+            model.load()
+        with metrics.timed(STAGE):
+            return [score_block(model, block) for block in batch]
+
+    def get_metrics_namespace(self) -> str:
+        """Return the namespace of RunInference's own metrics."""
+        return "scout_inference"

@@ -1,0 +1,362 @@
+"""Composition: from a corpus to review pairs, as one Beam pipeline, resumed where it can be."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import logging
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import MetricsFilter
+
+from models.identity import LabelerIdentity, identify
+from models.presets import PresetError
+from pipelines import metrics, readers, storage, summary
+from pipelines.config import Task, load_task
+from pipelines.contracts import FORMAT_VERSION, BlockFile
+from pipelines.errors import RunFailed, UsageError, find_run_failed
+from pipelines.handlers import LoadLabeler
+from pipelines.options import MineOptions
+from pipelines.stages import collapse_duplicates, read_ads, score_ads
+from pipelines.stages.check_corpus import CheckCorpus
+from pipelines.stages.cluster_per_label import ClusterPerLabel, ClusterSettings
+from pipelines.stages.collapse_duplicates import CollapseDuplicates
+from pipelines.stages.commit_scored import CommitScored
+from pipelines.stages.find_opposite_pairs import CANDIDATES, SHOWN, FindOppositePairs
+from pipelines.stages.find_overlaps import FindOverlaps
+from pipelines.stages.label_ads import LabelAds
+from pipelines.stages.read_ads import ReadAds
+from pipelines.stages.score_ads import ScoreAds
+from pipelines.stages.select_pairs import SelectionSettings, SelectPairs
+from pipelines.stages.write_rejected import WriteRejected
+from pipelines.stages.write_review import Attempt, WriteReview
+from pipelines.workspace import Manifest, Workspace, config_hash
+
+_REMOTE_SHARDS = 64
+_VERSIONED = ("apache-beam", "tensorflow", "keras", "keras-hub", "numpy", "scikit-learn", "scann")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Mined:
+    """What ``mine`` leaves behind.
+
+    Attributes:
+        summary: counts, seconds and paths; JSON values.
+        pairs: the review pairs, as ``pairs.jsonl`` holds them.
+        task: the task as it ran.
+    """
+
+    summary: dict[str, Any]
+    pairs: list[dict[str, Any]]
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """All that is decided before the pipeline is built."""
+
+    options: MineOptions
+    task: Task
+    workspace: Workspace
+    round_number: int
+    ranges: list[readers.FileRange]
+    identity: LabelerIdentity
+    score_key: str
+    scored_hash: str
+    mine_hash: str
+    shown_keys: frozenset[str]
+    scored: Manifest | None
+    finished: Manifest | None
+
+
+def mine(options: MineOptions, say: Callable[[str], None], quiet: bool = False) -> Mined:
+    """Run the main job.
+
+    Args:
+        options: see :class:`MineOptions`.
+        say: told, in one line each, what a person should know while it runs.
+        quiet: no progress.
+
+    Raises:
+        UsageError: the arguments, the task file, the model's name or the corpus's are wrong.
+        RunFailed: the run could not produce pairs.
+    """
+    started = time.monotonic()
+    plan = _prepare(options, say)
+    if plan.finished:
+        say(f"round {plan.round_number} is mined already with this task and corpus; nothing to do")
+        return _outcome(plan, {}, time.monotonic() - started)
+    if plan.scored:
+        say(f"every ad is scored already ({plan.scored.rows:,} ads)")
+    metrics.reset()
+    counters = _run(plan, quiet)
+    return _outcome(plan, counters, time.monotonic() - started)
+
+
+def _prepare(options: MineOptions, say: Callable[[str], None]) -> _Plan:
+    task = load_task(options.task)
+    if options.budget is not None:
+        selection = task.selection.model_copy(update={"budget": options.budget})
+        task = task.model_copy(update={"selection": selection})
+    files = readers.list_corpus(list(options.corpus))
+    ranges = readers.plan(
+        [(path, size) for path, size, _ in files], options.read.format, options.range_bytes
+    )
+    embedding = "llm" if task.embedding.source == "llm" else task.embedding.preset
+    try:
+        identity = identify(
+            task.model.preset,
+            task.prompt_spec(),
+            embedding,
+            task.model.dtype,
+            task.model.max_ad_tokens,
+            say,
+        )
+    except PresetError as error:
+        raise UsageError(f"{options.task}: model: {error}") from error
+    except ValueError as error:
+        raise UsageError(f"{options.task}: prompt: {error}") from error
+    workspace = Workspace(options.workspace)
+    round_number = workspace.current_round()
+    shown = workspace.shown_keys(round_number)
+    score_key = config_hash({"format": FORMAT_VERSION, **dataclasses.asdict(identity)})
+    scored_hash = config_hash(
+        {
+            "score_key": score_key,
+            "files": files,
+            "read": dataclasses.asdict(options.read),
+            "max_rejected_share": options.max_rejected_share,
+        }
+    )
+    shaping = task.model_dump(include={"name", "version", "prior", "seed", "labels", "embedding"})
+    shaping |= task.model_dump(
+        include={"labeling", "clustering", "overlaps", "search", "selection", "review"}
+    )
+    mine_hash = config_hash(
+        {"scored": scored_hash, "task": shaping, "shown": sorted(shown), "round": round_number}
+    )
+    return _Plan(
+        options=options,
+        task=task,
+        workspace=workspace,
+        round_number=round_number,
+        ranges=ranges,
+        identity=identity,
+        score_key=score_key,
+        scored_hash=scored_hash,
+        mine_hash=mine_hash,
+        shown_keys=shown,
+        scored=workspace.find(round_number, "scored", scored_hash),
+        finished=workspace.find(round_number, "review", mine_hash),
+    )
+
+
+def _facts(plan: _Plan) -> dict[str, Any]:
+    versions = {"python": platform.python_version()}
+    for name in _VERSIONED:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "task": plan.task.name,
+        "task_version": plan.task.version,
+        "date": plan.options.date,
+        "corpus": list(plan.options.corpus),
+        "model_id": plan.identity.model_id,
+        "prompt_hash": plan.identity.prompt_hash,
+        "embedding_id": plan.identity.embedding_id,
+        "score_key": plan.score_key,
+        "versions": versions,
+    }
+
+
+def build_pipeline(plan: _Plan, pipeline: beam.Pipeline) -> None:
+    """Compose the stages, from the corpus or from blocks that are scored already."""
+    workspace, round_number, task = plan.workspace, plan.round_number, plan.task
+    facts = _facts(plan)
+    if plan.scored:
+        files = pipeline | "ScoredBefore" >> beam.Create(list(plan.scored.files), reshuffle=False)
+    else:
+        files = _score(plan, pipeline, facts)
+    threshold = files | "LabelAds" >> LabelAds(workspace.root, task.prior, task.labeling.threshold)
+    clusters = (files, threshold) | "ClusterPerLabel" >> ClusterPerLabel(
+        workspace.root,
+        ClusterSettings(
+            positive_clusters=task.clustering.positive_clusters,
+            negative_clusters=task.clustering.negative_clusters,
+            sample_rows=task.clustering.sample_rows,
+            coverage_rows=task.selection.coverage_sample_rows,
+            neighbors=task.search.neighbors,
+            standardize=task.standardize(),
+            seed=task.seed,
+        ),
+    )
+    model, totals = clusters["model"], clusters["stats"]
+    overlaps = (model, totals) | "FindOverlaps" >> FindOverlaps(task.overlaps.per_positive_cluster)
+    found = (
+        clusters["assignments"],
+        model,
+        totals,
+        overlaps,
+    ) | "FindOppositePairs" >> FindOppositePairs(
+        workspace.root,
+        plan.shown_keys,
+        task.search.index,
+        task.search.neighbors,
+        task.search.max_cluster_rows,
+        max(4 * task.selection.nearest_window, 2 * task.selection.budget),
+        task.seed,
+    )
+    selected = (
+        found[CANDIDATES],
+        clusters["sample"],
+        found[SHOWN],
+        overlaps,
+        model,
+        totals,
+    ) | "SelectPairs" >> SelectPairs(
+        SelectionSettings(
+            budget=task.selection.budget,
+            exploration_share=task.selection.exploration_share,
+            near_identical=task.selection.near_identical,
+            cover_quantile=task.selection.cover_quantile,
+            nearest_window=task.selection.nearest_window,
+            sample_rows=task.selection.coverage_sample_rows,
+            seed=task.seed,
+        )
+    )
+    attempts = {
+        stage: Attempt(workspace.new_attempt(round_number, stage), plan.mine_hash)
+        for stage in ("clusters", "pairs", "review")
+    }
+    _ = (selected, overlaps, model, totals, threshold) | "WriteReview" >> WriteReview(
+        workspace.root, round_number, attempts, facts
+    )
+
+
+def _score(
+    plan: _Plan, pipeline: beam.Pipeline, facts: dict[str, Any]
+) -> beam.PCollection[BlockFile]:
+    workspace, options = plan.workspace, plan.options
+    attempt = workspace.new_attempt(plan.round_number, "scored")
+    shards = 1 if options.is_local() else _REMOTE_SHARDS
+    read = pipeline | "ReadAds" >> ReadAds(plan.ranges, options.read)
+    ads, unreadable = read[read_ads.ADS], read[read_ads.REJECTED]
+    collapsed = ads | "CollapseDuplicates" >> CollapseDuplicates(
+        corpus_ids=options.read.id_field != readers.CONTENT_IDS
+    )
+    unique = collapsed[collapse_duplicates.UNIQUE]
+    conflicting = collapsed[collapse_duplicates.REJECTED]
+    early_letters = (
+        (unreadable, conflicting)
+        | "JoinRejected" >> beam.Flatten()
+        | "WriteRejectedRecords" >> WriteRejected(workspace.root, attempt, "records", shards)
+    )
+    tally = (ads, unique, unreadable, conflicting, early_letters) | "CheckCorpus" >> CheckCorpus(
+        options.max_rejected_share
+    )
+    scored = (unique, tally) | "ScoreAds" >> ScoreAds(
+        LoadLabeler(plan.task),
+        workspace.root,
+        attempt,
+        plan.score_key,
+        workspace.scored_blocks(plan.score_key),
+        options.block_rows,
+    )
+    unscored = scored[score_ads.REJECTED]
+    late_letters = unscored | "WriteRejectedScores" >> WriteRejected(
+        workspace.root, attempt, "scores", shards
+    )
+    letters = (early_letters, late_letters) | "JoinDeadLetters" >> beam.Flatten()
+    return (scored[score_ads.FILES], unscored, letters, tally) | "CommitScored" >> CommitScored(
+        workspace.root,
+        plan.round_number,
+        attempt,
+        plan.scored_hash,
+        facts,
+        options.max_rejected_share,
+    )
+
+
+def _run(plan: _Plan, quiet: bool) -> dict[str, int]:
+    pipeline = beam.Pipeline(options=plan.options.pipeline_options())
+    build_pipeline(plan, pipeline)
+    try:
+        with metrics.ProgressReporter(quiet=quiet or not plan.options.is_local()):
+            result = pipeline.run()
+            result.wait_until_finish()
+    except Exception as error:
+        message = find_run_failed(error)
+        if message is None:
+            raise
+        raise RunFailed(message) from error
+    found = result.metrics().query(MetricsFilter().with_namespace(metrics.NAMESPACE))
+    counters: dict[str, int] = {}
+    for counter in found["counters"]:
+        name = counter.key.metric.name
+        counters[name] = counters.get(name, 0) + int(counter.result)
+    return counters
+
+
+def _outcome(plan: _Plan, counters: dict[str, int], seconds: float) -> Mined:
+    workspace, number = plan.workspace, plan.round_number
+    found = {
+        "scored": workspace.find(number, "scored", plan.scored_hash),
+        **{s: workspace.find(number, s, plan.mine_hash) for s in ("clusters", "pairs", "review")},
+    }
+    missing = [stage for stage, manifest in found.items() if manifest is None]
+    if missing:
+        raise RunFailed(f"the pipeline ended without a manifest for {', '.join(missing)}")
+    scored, clusters, pairs, review = (m for m in found.values() if m is not None)
+    busy = summary.stage_seconds(counters)
+    scored_now = counters.get("ScoreAds/scored", 0)
+    records = counters.get("ReadAds/records", 0)
+    facts: dict[str, Any] = {
+        "task": plan.task.name,
+        "round": number,
+        "records": scored.facts["records"],
+        "rejected": scored.facts["rejected"],
+        "rejected_by_reason": scored.facts["reasons"],
+        "unique": scored.facts["unique"],
+        "scored_now": scored_now,
+        "reused": scored.rows - scored_now,
+        "truncated": counters.get("ScoreAds/truncated", 0),
+        "positives": clusters.facts["positives"],
+        "positive_share": clusters.facts["positives"] / scored.rows,
+        "threshold_probability": clusters.facts["threshold_probability"],
+        "positive_clusters": clusters.facts["positive_clusters"],
+        "negative_clusters": clusters.facts["negative_clusters"],
+        "overlaps": clusters.facts["overlaps"],
+        "candidates": pairs.facts["candidates"],
+        "pairs": pairs.facts["pairs"],
+        "exploration_pairs": pairs.facts["exploration_pairs"],
+        "budget": plan.task.selection.budget,
+        "covered_share": pairs.facts["covered_share"],
+        "seconds_by_stage": busy,
+        "seconds": round(seconds, 2),
+        "scoring_rate": _rate(scored_now, busy.get("ScoreAds", 0.0)),
+        "reading_rate": _rate(records, busy.get("ReadAds", 0.0)),
+        "model_id": plan.identity.model_id,
+        "prompt_hash": plan.identity.prompt_hash,
+        "pairs_file": workspace.path(f"{pairs.attempt}/pairs.jsonl"),
+        "review_sheet": workspace.path(f"{review.attempt}/review.csv"),
+        "overlaps_file": workspace.path(f"{clusters.attempt}/overlaps.jsonl"),
+        "dead_letters": [workspace.path(path) for path in scored.facts["dead_letters"]],
+    }
+    if counters:
+        data = json.dumps(facts, indent=1, ensure_ascii=False).encode() + b"\n"
+        storage.write(workspace.path(f"{review.attempt}/summary.json"), data)
+    return Mined(summary=facts, pairs=workspace.read_pairs(pairs), task=plan.task)
+
+
+def _rate(number: int, seconds: float) -> float | None:
+    return round(number / seconds, 1) if number and seconds else None

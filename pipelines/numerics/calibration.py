@@ -1,0 +1,197 @@
+"""The label rule: from LLM-0's margins to a threshold.
+
+A margin is the log-odds of the positive label, rounded to a grid. On a grid the whole distribution is one
+small array of exact counts: histograms of shards add up to the same array in any order.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit
+
+MARGIN_STEP = 2.0**-8
+MARGIN_LIMIT = 64.0
+_HALF = int(MARGIN_LIMIT / MARGIN_STEP)
+N_BINS = 2 * _HALF + 1
+
+
+class OneClassError(ValueError):
+    """A threshold would leave one of the two classes empty; the message says which, with the numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A label rule on the margin grid: positive when margin >= `margin`.
+
+    Attributes:
+        margin: the threshold in log-odds, a multiple of MARGIN_STEP.
+        n_positive: ads at or above it, at least 1.
+        n_negative: ads below it, at least 1.
+    """
+
+    margin: float
+    n_positive: int
+    n_negative: int
+
+    @property
+    def share(self) -> float:
+        """Positive share of the ads, in (0, 1)."""
+        return self.n_positive / (self.n_positive + self.n_negative)
+
+    @property
+    def probability(self) -> float:
+        """The threshold as a probability, in (0, 1)."""
+        return float(expit(self.margin))
+
+
+def quantize(margins: np.ndarray) -> np.ndarray:
+    """Round margins to the grid and clip them to its limits.
+
+    Args:
+        margins: finite log-odds, any shape.
+
+    Returns:
+        float32 array of the same shape, multiples of MARGIN_STEP within ±MARGIN_LIMIT, never -0.0.
+
+    Raises:
+        ValueError: if a margin is NaN or infinite.
+    """
+    values = np.asarray(margins, dtype=np.float64)
+    _check_finite(values)
+    bins = np.rint(np.clip(values, -MARGIN_LIMIT, MARGIN_LIMIT) / MARGIN_STEP)
+    return (bins * MARGIN_STEP + 0.0).astype(np.float32)
+
+
+def probability(margin: np.ndarray | float) -> np.ndarray:
+    """Turn log-odds into probabilities: float32 sigmoid, same shape as `margin`."""
+    return expit(np.asarray(margin, dtype=np.float64)).astype(np.float32)
+
+
+def margin_histogram(margins: np.ndarray) -> np.ndarray:
+    """Count margins per grid point.
+
+    Args:
+        margins: (n,) grid margins, as `quantize` gives them.
+
+    Returns:
+        int64 array (N_BINS,): entry i counts margins equal to (i - N_BINS // 2) * MARGIN_STEP. Sums of
+        histograms are exact, so their order does not matter. 262 kB, whatever n.
+
+    Raises:
+        ValueError: if a margin is not finite, off the grid, or beyond ±MARGIN_LIMIT.
+    """
+    values = np.asarray(margins, dtype=np.float64).ravel()
+    _check_finite(values)
+    bins = values / MARGIN_STEP
+    off = (bins != np.rint(bins)) | (np.abs(bins) > _HALF)
+    if off.any():
+        raise ValueError(
+            f"margins must be multiples of {MARGIN_STEP} within ±{MARGIN_LIMIT:g}, got "
+            f"{values[off][0]!r}: pass them through calibration.quantize first"
+        )
+    return np.bincount(bins.astype(np.int64) + _HALF, minlength=N_BINS).astype(np.int64)
+
+
+def prior_threshold(histogram: np.ndarray, prior: float) -> Threshold:
+    """Choose the threshold whose positive share is nearest to `prior`.
+
+    Only thresholds that leave both classes non-empty count; of two equally near ones, and of the many that
+    split the ads alike, the higher wins.
+
+    Args:
+        histogram: int64 (N_BINS,) from `margin_histogram`, or a sum of such.
+        prior: expected positive share, in (0, 1).
+
+    Raises:
+        ValueError: if the prior or the histogram is out of bounds.
+        OneClassError: if there are fewer than two ads or all margins are equal.
+    """
+    _check_share("prior", prior)
+    counts = _check_histogram(histogram)
+    used = np.flatnonzero(counts)
+    n = int(counts.sum())
+    if len(used) < 2:
+        raise OneClassError(_one_value_message(n, used))
+    # A threshold strictly between two used bins splits like the upper one, which is the higher.
+    at_least = np.cumsum(counts[used][::-1])[::-1][1:]
+    # Rounding makes shares that are equally near on paper equal in floating point too.
+    gap = np.round(np.abs(at_least - prior * n), 6)
+    best = len(gap) - 1 - int(np.argmin(gap[::-1]))
+    n_positive = int(at_least[best])
+    return Threshold(_margin_of(int(used[best + 1])), n_positive, n - n_positive)
+
+
+def fixed_threshold(histogram: np.ndarray, probability: float) -> Threshold:
+    """Turn a probability into the lowest grid margin that reaches it.
+
+    Args:
+        histogram: int64 (N_BINS,) from `margin_histogram`, or a sum of such.
+        probability: label positive when p >= probability, in (0, 1).
+
+    Raises:
+        ValueError: if the probability or the histogram is out of bounds.
+        OneClassError: if no ad, or every ad, reaches it.
+    """
+    _check_share("probability", probability)
+    counts = _check_histogram(histogram)
+    used = np.flatnonzero(counts)
+    n = int(counts.sum())
+    if not n:
+        raise OneClassError(_one_value_message(n, used))
+    logit = math.log(probability) - math.log1p(-probability)
+    # The rounding keeps a probability that is itself a grid margin's sigmoid at that margin.
+    first = math.ceil(round(logit / MARGIN_STEP, 9)) + _HALF
+    n_positive = int(counts[max(first, 0) :].sum())
+    if n_positive == 0:
+        raise OneClassError(
+            f"no ad is labelled positive at p >= {probability:g}: the highest of {n} scores is "
+            f"{_score_text(int(used[-1]))}; lower the threshold or give a prior instead"
+        )
+    if n_positive == n:
+        raise OneClassError(
+            f"every ad is labelled positive at p >= {probability:g}: the lowest of {n} scores is "
+            f"{_score_text(int(used[0]))}; raise the threshold or give a prior instead"
+        )
+    return Threshold(_margin_of(first), n_positive, n - n_positive)
+
+
+def _margin_of(index: int) -> float:
+    return (index - _HALF) * MARGIN_STEP
+
+
+def _score_text(index: int) -> str:
+    margin = _margin_of(index)
+    return f"p = {float(expit(margin)):.4g} (margin {margin:g})"
+
+
+def _one_value_message(n: int, used: np.ndarray) -> str:
+    if n < 2:
+        return f"two classes need at least 2 scored ads, got {n}: give a larger corpus"
+    return (
+        f"all {n} ads have the same score, {_score_text(int(used[0]))}, so no threshold separates "
+        "them: check the prompt and the model, or whether the corpus repeats one ad"
+    )
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0.0 < value < 1.0:
+        raise ValueError(f"{name} must lie strictly between 0 and 1, got {value!r}")
+
+
+def _check_finite(values: np.ndarray) -> None:
+    finite = np.isfinite(values)
+    if not finite.all():
+        raise ValueError(
+            f"margins must be finite, got {values[~finite][0]!r}: reject such ads before the label rule"
+        )
+
+
+def _check_histogram(histogram: np.ndarray) -> np.ndarray:
+    counts = np.asarray(histogram)
+    if counts.shape != (N_BINS,) or counts.dtype.kind not in "iu" or (counts < 0).any():
+        raise ValueError(
+            f"histogram must be {N_BINS} non-negative integer counts, got {counts.dtype} "
+            f"{counts.shape}: build it with margin_histogram"
+        )
+    return counts.astype(np.int64)

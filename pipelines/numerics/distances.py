@@ -1,0 +1,292 @@
+"""Exact Euclidean distances and comparisons at matrix-product speed.
+
+A float32 matrix product rounds a row's result differently in another block, position or thread count. Here
+it only proposes: everything within its error bound of a decision is computed again pair by pair in float64.
+So every result is a function of the rows compared alone, not of their neighbours in a block, of the block
+size, or of the number of threads.
+"""
+
+import numpy as np
+
+_UNIT_ROUNDOFF = 2.0**-24
+_PAIRS_PER_CHUNK = 8192
+_BLOCK_BYTES = 1 << 25
+
+
+def as_matrix(name: str, vectors: np.ndarray, n_dims: int | None = None) -> np.ndarray:
+    """Return `vectors` as a C-contiguous finite float32 matrix, copied only when it is not one already.
+
+    Raises:
+        ValueError: if it is no (n, d) matrix with d >= 1 (and d = `n_dims`, if given), or holds NaN or infinity.
+    """
+    matrix = np.ascontiguousarray(vectors, dtype=np.float32)
+    if matrix.ndim != 2 or matrix.shape[1] < 1:
+        raise ValueError(f"{name} must be a matrix (n, d) with d >= 1, got shape {matrix.shape}")
+    if n_dims is not None and matrix.shape[1] != n_dims:
+        raise ValueError(
+            f"{name} must have {n_dims} dimensions, got {matrix.shape[1]}: both sides must come "
+            "from the same encoder"
+        )
+    # A sum is finite only if every term is (or it overflows, which the slow test then clears).
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspicious = not np.isfinite(matrix.sum(dtype=np.float32))
+    if suspicious:
+        bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+        if len(bad):
+            raise ValueError(
+                f"{name} must be finite, row {int(bad[0])} is not ({len(bad)} such rows): reject them "
+                "where they are made"
+            )
+    return matrix
+
+
+def squared_norms(vectors: np.ndarray) -> np.ndarray:
+    """Return the rows' squared Euclidean norms, float64 (n,), each computed from its row alone."""
+    out = np.empty(len(vectors), dtype=np.float64)
+    for start in range(0, len(vectors), _PAIRS_PER_CHUNK):
+        # Cast first: a sum that casts on the fly is buffered, and cut where the buffer ends.
+        block = vectors[start : start + _PAIRS_PER_CHUNK].astype(np.float64)
+        out[start : start + _PAIRS_PER_CHUNK] = np.square(block, out=block).sum(axis=1)
+    return out
+
+
+def row_distances(
+    left: np.ndarray, right: np.ndarray, left_rows: np.ndarray, right_rows: np.ndarray
+) -> np.ndarray:
+    """Measure given pairs of rows: distance of left[left_rows[i]] and right[right_rows[i]].
+
+    Args:
+        left: float32 (a, d).
+        right: float32 (b, d).
+        left_rows: integer (p,).
+        right_rows: integer (p,).
+
+    Returns:
+        float32 (p,) Euclidean distances, computed in float64 from the two rows alone.
+
+    Memory: 8192 * d * 24 bytes, plus 4 bytes a pair.
+    """
+    out = np.empty(len(left_rows), dtype=np.float32)
+    for start in range(0, len(left_rows), _PAIRS_PER_CHUNK):
+        chunk = slice(start, start + _PAIRS_PER_CHUNK)
+        difference = left[left_rows[chunk]].astype(np.float64)
+        difference -= right[right_rows[chunk]]
+        out[chunk] = np.sqrt(np.square(difference, out=difference).sum(axis=1))
+    return out
+
+
+def within(
+    left: np.ndarray,
+    right: np.ndarray,
+    radius: float | np.ndarray,
+    *,
+    right_sq: np.ndarray | None = None,
+) -> np.ndarray:
+    """Tell which rows lie at most `radius` apart.
+
+    Args:
+        left: float32 (a, d).
+        right: float32 (b, d).
+        radius: one distance >= 0, or one for each row of `left` (a,).
+        right_sq: `squared_norms` of `right`, if they are at hand.
+
+    Returns:
+        bool (a, b): `row_distances` <= float32(radius), exactly.
+
+    Memory: 9 * a * b bytes, plus 17 for each pair nearer to the radius than the rounding error.
+    """
+    limit = np.broadcast_to(np.asarray(radius, dtype=np.float32), (len(left),))
+    left_sq = squared_norms(left)
+    right_sq = squared_norms(right) if right_sq is None else right_sq
+    approximate = rank_distances(left, right, right_sq)
+    # The products lack the row's own squared norm, so it goes to the other side.
+    bound = np.square(limit.astype(np.float64)) - left_sq
+    slack = error_bound(left_sq, right_sq, left.shape[1])
+    lower, upper = (bound - slack)[:, None], (bound + slack)[:, None]
+    inside = approximate <= lower
+    rows, columns = np.nonzero((approximate <= upper) & ~inside)
+    inside[rows, columns] = row_distances(left, right, rows, columns) <= limit[rows]
+    return inside
+
+
+def nearest(
+    queries: np.ndarray, data: np.ndarray, m: int, *, block_bytes: int = _BLOCK_BYTES
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find each query's m nearest rows of `data` by exact search.
+
+    Args:
+        queries: float32 (q, d).
+        data: float32 (n, d), n >= 1. Many equal rows are slow: see `ExactIndex`.
+        m: neighbours wanted, 1 <= m <= n.
+        block_bytes: size of one block of products.
+
+    Returns:
+        indices int32 (q, m) and distances float32 (q, m), ascending, ties by lower index. A query's answer
+        depends on that query and the data alone.
+
+    Memory: about 4 * max(block_bytes, 4 * n) bytes beside inputs and outputs.
+    """
+    n_queries, n_rows = len(queries), len(data)
+    indices = np.empty((n_queries, m), dtype=np.int32)
+    distances = np.empty((n_queries, m), dtype=np.float32)
+    data_sq = squared_norms(data)
+    step = max(1, block_bytes // (4 * n_rows))
+    for start in range(0, n_queries, step):
+        block = queries[start : start + step]
+        approximate = rank_distances(block, data, data_sq)
+        if m == 1:
+            last = approximate.min(axis=1)
+        elif m < n_rows:
+            last = np.partition(approximate, m - 1, axis=1)[:, m - 1]
+        else:
+            last = approximate.max(axis=1)
+        slack = error_bound(squared_norms(block), data_sq, data.shape[1])
+        rows, columns = np.nonzero(approximate <= (last + 2.0 * slack)[:, None])
+        del approximate
+        exact = row_distances(block, data, rows, columns)
+        order = np.lexsort((columns, exact, rows))
+        first = np.searchsorted(rows, np.arange(len(block)))
+        keep = order[np.arange(len(rows)) - first[rows] < m]
+        indices[start : start + step] = columns[keep].reshape(-1, m)
+        distances[start : start + step] = exact[keep].reshape(-1, m)
+    return indices, distances
+
+
+def row_order(vectors: np.ndarray) -> np.ndarray:
+    """Order rows by their bytes: int64 (n,). An order of the rows' contents, whatever order they came in.
+
+    Memory: 8 * n bytes (plus a copy of `vectors` if it is not C-contiguous).
+    """
+    return np.argsort(_row_bytes(vectors), kind="stable")
+
+
+def distinct_rows(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Group equal rows.
+
+    Returns:
+        first int64 (u,): the lowest index of each distinct row, ascending; and inverse int64 (n,), so that
+        vectors[first][inverse] equals vectors.
+
+    Memory: about 40 * n bytes.
+    """
+    if not len(vectors):
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    order = row_order(vectors)
+    raw = _row_bytes(vectors)
+    starts = np.ones(len(order), dtype=bool)
+    for begin in range(1, len(order), _PAIRS_PER_CHUNK):
+        rows = order[begin - 1 : begin + _PAIRS_PER_CHUNK]
+        ordered = raw[rows]
+        starts[begin : begin + len(rows) - 1] = ordered[1:] != ordered[:-1]
+    group = np.cumsum(starts) - 1
+    # The sort is stable, so the first row of a group has its lowest index.
+    first = order[starts]
+    by_index = np.argsort(first)
+    renumbered = np.empty_like(by_index)
+    renumbered[by_index] = np.arange(len(by_index))
+    inverse = np.empty(len(order), dtype=np.int64)
+    inverse[order] = renumbered[group]
+    return first[by_index], inverse
+
+
+class ExactIndex:
+    """Exact nearest neighbours under the Euclidean distance; the oracle of every other index.
+
+    Equal rows are searched once, so a corpus of copies costs no more than its distinct rows.
+
+    Args:
+        vectors: float32 (n, d), finite; n may be 0.
+
+    Raises:
+        ValueError: if `vectors` is no finite matrix.
+
+    Memory: a view of `vectors`, a copy of its distinct rows if any repeat, and about 40 * n bytes.
+    """
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self.vectors = as_matrix("vectors", vectors)
+        first, inverse = distinct_rows(self.vectors)
+        self._distinct = self.vectors if len(first) == len(inverse) else self.vectors[first]
+        # copies[starts[u] : starts[u + 1]] are the rows equal to distinct row u, ascending.
+        self._copies = np.argsort(inverse, kind="stable")
+        self._starts = np.searchsorted(inverse[self._copies], np.arange(len(first) + 1))
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def search(self, queries: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:
+        """Find the m nearest rows of each query.
+
+        Args:
+            queries: float32 (q, d), finite; q may be 0.
+            m: neighbours wanted, at least 1.
+
+        Returns:
+            indices int32 (q, min(m, n)) and distances float32 of the same shape: ascending, ties by lower
+            index, nothing missing. A query's answer does not depend on the other queries.
+
+        Raises:
+            ValueError: if m < 1, or the queries are not finite or of another dimension.
+        """
+        wanted = check_search(queries, m, self.vectors)
+        matrix = as_matrix("queries", queries, self.vectors.shape[1])
+        if not len(matrix) or not wanted:
+            return (
+                np.empty((len(matrix), wanted), dtype=np.int32),
+                np.empty((len(matrix), wanted), dtype=np.float32),
+            )
+        found, distances = nearest(matrix, self._distinct, min(wanted, len(self._distinct)))
+        if len(self._distinct) == len(self.vectors):
+            return found, distances
+        return self._expand(found, distances, wanted)
+
+    def _expand(
+        self, found: np.ndarray, distances: np.ndarray, wanted: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        indices = np.empty((len(found), wanted), dtype=np.int32)
+        expanded = np.empty((len(found), wanted), dtype=np.float32)
+        for row, (groups, values) in enumerate(zip(found, distances, strict=True)):
+            members = [
+                self._copies[self._starts[g] : min(self._starts[g + 1], self._starts[g] + wanted)]
+                for g in groups
+            ]
+            all_members = np.concatenate(members)
+            all_values = np.repeat(values, [len(part) for part in members])
+            order = np.lexsort((all_members, all_values))[:wanted]
+            indices[row], expanded[row] = all_members[order], all_values[order]
+        return indices, expanded
+
+
+def check_search(queries: np.ndarray, m: int, vectors: np.ndarray) -> int:
+    """Return how many neighbours a search gives, min(m, n), refusing m < 1."""
+    if m < 1:
+        raise ValueError(f"m must be at least 1 neighbour, got {m!r}")
+    return min(int(m), len(vectors))
+
+
+def rank_distances(queries: np.ndarray, data: np.ndarray, data_sq: np.ndarray) -> np.ndarray:
+    """Squared distances less the query's own squared norm, float32 (q, n), within `error_bound`."""
+    product = queries @ data.T
+    product *= np.float32(-2.0)
+    product += data_sq.astype(np.float32)
+    return product
+
+
+def error_bound(left_sq: np.ndarray, right_sq: np.ndarray, n_dims: int) -> np.ndarray:
+    """Bound the rounding error of a float32 squared distance, float64 (a,), for each left row.
+
+    gamma_d |a| |b| bounds a dot product under any order of summation (Higham, Accuracy and Stability of
+    Numerical Algorithms, section 3.1); the rest covers the norms and the final rounding to float32.
+    """
+    left = np.sqrt(left_sq)
+    right = float(np.sqrt(right_sq.max())) if len(right_sq) else 0.0
+    return _UNIT_ROUNDOFF * (2.0 * (n_dims + 8) * left * right + 16.0 * np.square(left + right))
+
+
+def _row_bytes(vectors: np.ndarray) -> np.ndarray:
+    # Adding zero turns -0.0 into 0.0: equal rows must have equal bytes.
+    matrix = np.ascontiguousarray(vectors)
+    if np.signbit(matrix[matrix == 0]).any():
+        matrix = matrix + np.zeros((), dtype=matrix.dtype)
+    width = matrix.shape[1] * matrix.dtype.itemsize
+    return matrix.view(np.dtype((np.void, width))).ravel()

@@ -1,0 +1,281 @@
+"""The command line: our flags to configuration, Beam's to PipelineOptions, nothing dropped."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipelines.errors import UsageError
+from pipelines.readers import FORMATS, ReadOptions
+
+DEFAULT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+_LOCAL_RUNNERS = ("", "DirectRunner", "BundleBasedDirectRunner", "FnApiRunner", DEFAULT_RUNNER)
+# Modules whose import registers their options with Beam's parser.
+_OPTION_HOMES = ("apache_beam.options.pipeline_options",)
+
+
+@dataclass(frozen=True, slots=True)
+class MineOptions:
+    """Everything ``scout mine`` was told.
+
+    Attributes:
+        task: path of the task file.
+        corpus: globs of corpus files.
+        workspace: folder, local or ``gs://``.
+        date: logical date of a scheduled run, ``YYYY-MM-DD``, or "".
+        budget: review budget instead of the task's, pairs, or None.
+        read: how records become ads.
+        max_rejected_share: largest share of records that may be rejected, 0 to 1.
+        block_rows: ads a scored block.
+        range_bytes: size in which large JSONL and text files are cut, bytes.
+        beam: Beam's own flags.
+    """
+
+    task: str
+    corpus: tuple[str, ...]
+    workspace: str
+    date: str
+    budget: int | None
+    read: ReadOptions
+    max_rejected_share: float
+    block_rows: int
+    range_bytes: int
+    beam: tuple[str, ...]
+
+    def pipeline_options(self) -> PipelineOptions:
+        """Return Beam's options; the in-memory runner unless another was named."""
+        flags = list(self.beam)
+        if not any(flag == "--runner" or flag.startswith("--runner=") for flag in flags):
+            flags.append(f"--runner={DEFAULT_RUNNER}")
+        return PipelineOptions(flags)
+
+    def is_local(self) -> bool:
+        """Tell whether the pipeline runs in this process."""
+        return str(self.pipeline_options().get_all_options()["runner"] or "") in _LOCAL_RUNNERS
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises instead of exiting, so that one place prints every usage error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message} (see `{self.prog} --help`)")
+
+
+def _share(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be 0 to 1, got {text}")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not a number: {text!r}") from None
+
+
+def _at_least(low: int) -> Any:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"not a whole number: {text!r}") from None
+        if value < low:
+            raise argparse.ArgumentTypeError(f"must be at least {low}, got {value}")
+        return value
+
+    return parse
+
+
+def _date(text: str) -> str:
+    try:
+        return datetime.date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not a date like 2026-11-21: {text!r}") from None
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the ``scout`` command."""
+    parser = _Parser(
+        prog="scout",
+        description="Find the ads that a small LLM confuses, for experts to label.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="print versions and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+
+    validate = commands.add_parser(
+        "validate", help="check a task file and show the rendered prompt", allow_abbrev=False
+    )
+    validate.add_argument("task", metavar="TASK", help="task file (YAML)")
+    validate.add_argument(
+        "--ad", default="Your ad stands here", help="ad to show in the prompt", metavar="TEXT"
+    )
+    validate.add_argument("--json", action="store_true", help="print one JSON object")
+
+    mine = commands.add_parser(
+        "mine",
+        help="corpus to review pairs",
+        description="Read a corpus, score it, and choose the pairs of ads to review. Beam's own "
+        "flags (--runner, --project, --temp_location, ...) pass through.",
+        allow_abbrev=False,
+    )
+    mine.add_argument("task", metavar="TASK", help="task file (YAML)")
+    mine.add_argument(
+        "--corpus",
+        required=True,
+        action="append",
+        metavar="GLOB",
+        help="corpus files, local or gs://; may be given several times; {date} stands for --date",
+    )
+    mine.add_argument("--workspace", required=True, metavar="DIR", help="local or gs:// folder")
+    mine.add_argument("--date", type=_date, help="logical date of a scheduled run")
+    mine.add_argument("--budget", type=_at_least(1), help="pairs, instead of the task file's")
+    _add_reading(mine)
+    _add_output(mine)
+
+    demo = commands.add_parser(
+        "demo", help="the main job on the bundled sample, with the embedded model",
+        allow_abbrev=False,
+    )
+    demo.add_argument(
+        "--workspace", default="demo_workspace", metavar="DIR", help="default: %(default)s"
+    )
+    demo.add_argument(
+        "--show", type=_at_least(0), default=10, metavar="N", help="pairs printed, default 10"
+    )
+    _add_output(demo)
+
+    status = commands.add_parser(
+        "status", help="where a workspace's rounds stand", allow_abbrev=False
+    )
+    status.add_argument("--workspace", required=True, metavar="DIR")
+    status.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _add_reading(mine: argparse.ArgumentParser) -> None:
+    reading = mine.add_argument_group("reading")
+    defaults = ReadOptions()
+    reading.add_argument(
+        "--id_field", default="", metavar="NAME", help="field with the ad's id; default: `id` "
+        "where a file has it, otherwise an id made from the text; `none` for the latter always"
+    )
+    reading.add_argument(
+        "--text_field", default=defaults.text_field, metavar="NAME", help="default: %(default)s"
+    )
+    reading.add_argument(
+        "--weight_field", default="", metavar="NAME", help="field with the ad's weight"
+    )
+    reading.add_argument(
+        "--format", default="", choices=FORMATS, help="instead of going by the file name"
+    )
+    reading.add_argument(
+        "--max_text_chars", type=_at_least(1), default=defaults.max_text_chars, metavar="N",
+        help="longer ads are rejected, default %(default)s",
+    )
+    reading.add_argument(
+        "--max_rejected_share", type=_share, default=0.01, metavar="SHARE",
+        help="fail when more of the records are unusable, default %(default)s",
+    )
+    reading.add_argument(
+        "--block_rows", type=_at_least(1), default=1024, metavar="N",
+        help="ads a scored block: lost at most when a run is killed, default %(default)s",
+    )
+    reading.add_argument(
+        "--range_bytes", type=_at_least(1), default=64 << 20, metavar="N",
+        help="large JSONL and text files are read in parts of this size, default 64 MiB",
+    )
+
+
+def _add_output(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    command.add_argument("--quiet", action="store_true", help="no progress on stderr")
+
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
+    """Parse a command line.
+
+    Returns:
+        our arguments, and Beam's flags for the commands that run a pipeline.
+
+    Raises:
+        UsageError: an unknown flag (with the nearest known one), or a bad value.
+    """
+    parser = build_parser()
+    args, rest = parser.parse_known_args(list(argv))
+    if not rest:
+        return args, ()
+    known = _flags_of(parser, args.command)
+    if args.command in ("mine", "demo"):
+        beam_parser = _beam_parser()
+        try:
+            _, rest_unknown = beam_parser.parse_known_args(rest)
+        except argparse.ArgumentError as error:
+            raise UsageError(f"scout {args.command}: {error}") from error
+        except SystemExit as error:
+            raise UsageError(f"scout {args.command}: Beam refuses {' '.join(rest)}") from error
+        known += [flag for action in beam_parser._actions for flag in action.option_strings]
+    else:
+        rest_unknown = rest
+    if rest_unknown:
+        flag = rest_unknown[0].split("=", 1)[0]
+        near = difflib.get_close_matches(flag, known, n=1, cutoff=0.6)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        kind = "unknown flag" if flag.startswith("-") else "unexpected argument"
+        raise UsageError(f"scout {args.command}: {kind} {flag}{hint}")
+    return args, tuple(rest)
+
+
+def _flags_of(parser: argparse.ArgumentParser, command: str) -> list[str]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction) and command in action.choices:
+            chosen = action.choices[command]
+            return [flag for known in chosen._actions for flag in known.option_strings]
+    return []
+
+
+def _beam_parser() -> argparse.ArgumentParser:
+    # What PipelineOptions.get_all_options does, except that unknown flags are not dropped.
+    parser = _Parser(prog="scout", allow_abbrev=False, add_help=False, conflict_handler="resolve")
+    for options in {str(cls): cls for cls in PipelineOptions.__subclasses__()}.values():
+        options._add_argparse_args(parser)
+    return parser
+
+
+def mine_options(args: argparse.Namespace, beam: tuple[str, ...]) -> MineOptions:
+    """Return the options of ``scout mine``.
+
+    Raises:
+        UsageError: ``{date}`` without ``--date``.
+    """
+    corpus = []
+    for pattern in args.corpus:
+        if "{date}" in pattern and not args.date:
+            raise UsageError(f"--corpus {pattern}: {{date}} needs --date")
+        corpus.append(pattern.replace("{date}", args.date or ""))
+    return MineOptions(
+        task=args.task,
+        corpus=tuple(corpus),
+        workspace=args.workspace,
+        date=args.date or "",
+        budget=args.budget,
+        read=ReadOptions(
+            id_field=args.id_field,
+            text_field=args.text_field,
+            weight_field=args.weight_field,
+            format=args.format,
+            max_text_chars=args.max_text_chars,
+        ),
+        max_rejected_share=args.max_rejected_share,
+        block_rows=args.block_rows,
+        range_bytes=args.range_bytes,
+        beam=beam,
+    )

@@ -1,0 +1,308 @@
+"""ClusterPerLabel: k-means on the ads of each predicted label, without shuffling the corpus.
+
+A hash sample of each label is fitted in one worker; then every block is assigned where it is
+read, with the centroids as a side input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam import pvalue
+
+from pipelines import blocks, metrics
+from pipelines.contracts import Block, BlockFile, ClusterAssignment
+from pipelines.numerics import hashing, kmeans, overlap
+from pipelines.numerics.calibration import Threshold
+from pipelines.stages.score_ads import read_block
+
+STAGE = "ClusterPerLabel"
+ASSIGNMENTS, STATS, SAMPLE = "assignments", "stats", "sample"
+# Rows let through beyond the wanted sample, so that the exact cut finds enough.
+_SLACK_SIGMAS = 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """What clustering depends on.
+
+    Attributes:
+        positive_clusters: k of the positive label, or None for k from the class size.
+        negative_clusters: the same for the negative label.
+        sample_rows: rows of each label that the centroids are fitted on.
+        coverage_rows: rows of the corpus that coverage is measured on.
+        neighbors: neighbours of each sampled positive counted for the overlap ranking.
+        standardize: whether dimensions are standardised first.
+        seed: of the samples and of k-means.
+    """
+
+    positive_clusters: int | None
+    negative_clusters: int | None
+    sample_rows: int
+    coverage_rows: int
+    neighbors: int
+    standardize: bool
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterModel:
+    """Centroids of both labels in one space.
+
+    Attributes:
+        space: maps raw vectors to unit vectors.
+        positive: (kp, dim) float32 centroids.
+        negative: (kn, dim) float32 centroids.
+        neighbors: (kp, kn) int64, neighbours across labels among the sampled ads.
+        n_positive: positive ads in the corpus.
+        n_negative: negative ads in the corpus.
+    """
+
+    space: kmeans.VectorSpace
+    positive: np.ndarray
+    negative: np.ndarray
+    neighbors: np.ndarray
+    n_positive: int
+    n_negative: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterTotals:
+    """Exact integer sums over all rows, from which :class:`overlap.ClusterStats` is made.
+
+    Attributes:
+        count, distance, mass: int64 (kp + kn,): rows, distance to the own centroid in units of
+            1e-6, weight in thousandths; positive clusters first.
+        nearer: int64 (kp, kn): members of either cluster nearer to the other's centroid.
+    """
+
+    count: np.ndarray
+    distance: np.ndarray
+    mass: np.ndarray
+    nearer: np.ndarray
+
+
+def sample_limit(wanted: int, population: int) -> float:
+    """Return the rank (as a share of all ranks) below which the sample surely lies.
+
+    Ranks are uniform, so the number of rows below a share is binomial; six standard deviations
+    above the wanted number, too few rows come once in 10^9 samples (and are still a sample).
+    """
+    if population <= wanted:
+        return 1.0
+    enough = wanted + _SLACK_SIGMAS * wanted**0.5 + 10
+    return min(1.0, enough / population)
+
+
+def below(ranks: np.ndarray, limit: float) -> np.ndarray:
+    """Return which uint64 ranks lie below a share of all ranks, bool of the same shape."""
+    if limit >= 1.0:
+        return np.ones(ranks.shape, dtype=bool)
+    return ranks < np.uint64(limit * 2.0**64)
+
+
+def lowest_ranks(keys: Sequence[str], wanted: int, seed: int) -> np.ndarray:
+    """Return the indices of the ``wanted`` rows of lowest rank, in key order."""
+    order = np.argsort(hashing.ranks(keys, seed), kind="stable")[:wanted]
+    return order[np.argsort(np.asarray(keys)[order], kind="stable")]
+
+
+def fit(
+    positive: pa.Table, negative: pa.Table, threshold: Threshold, settings: ClusterSettings
+) -> ClusterModel:
+    """Fit both labels' centroids on samples (columns key and vector).
+
+    Memory: about ``10 * dim`` bytes a sampled row (float16 and float32 copies, k-means' own).
+    """
+    chosen = []
+    for table in (positive, negative):
+        keys = table.column("key").to_pylist()
+        rows = lowest_ranks(keys, settings.sample_rows, settings.seed)
+        chosen.append(blocks.vectors(table)[rows].astype(np.float32))
+    space = kmeans.fit_space(
+        chosen, [threshold.n_positive, threshold.n_negative], settings.standardize
+    )
+    vectors = [kmeans.project(space, rows) for rows in chosen]
+    ks = [
+        settings.positive_clusters or kmeans.auto_k(threshold.n_positive),
+        settings.negative_clusters or kmeans.auto_k(threshold.n_negative),
+    ]
+    centroids = [
+        kmeans.fit_kmeans(rows, min(k, len(rows)), settings.seed)
+        for rows, k in zip(vectors, ks, strict=True)
+    ]
+    labels = [
+        kmeans.assign(rows, centers)[0] for rows, centers in zip(vectors, centroids, strict=True)
+    ]
+    neighbors = overlap.neighbor_counts(
+        vectors[0],
+        labels[0],
+        vectors[1],
+        labels[1],
+        (len(centroids[0]), len(centroids[1])),
+        settings.neighbors,
+    )
+    return ClusterModel(
+        space=space,
+        positive=centroids[0],
+        negative=centroids[1],
+        neighbors=neighbors,
+        n_positive=threshold.n_positive,
+        n_negative=threshold.n_negative,
+    )
+
+
+def assign_block(
+    table: pa.Table, model: ClusterModel, threshold: Threshold
+) -> tuple[np.ndarray, np.ndarray, ClusterTotals]:
+    """Assign a scored block's rows.
+
+    Returns:
+        predicted labels, bool (rows,); clusters within the own label, int32 (rows,); sums.
+    """
+    vectors = kmeans.project(model.space, blocks.vectors(table))
+    weights = table.column("weight").to_numpy()
+    positive = table.column("margin").to_numpy() >= np.float32(threshold.margin)
+    kp, kn = len(model.positive), len(model.negative)
+    cluster = np.zeros(len(vectors), dtype=np.int32)
+    count = np.zeros(kp + kn, dtype=np.int64)
+    distance = np.zeros(kp + kn, dtype=np.int64)
+    mass = np.zeros(kp + kn, dtype=np.int64)
+    nearer = np.zeros((kp, kn), dtype=np.int64)
+    sides = ((True, model.positive, model.negative, 0), (False, model.negative, model.positive, kp))
+    for side, own, other, offset in sides:
+        rows = np.flatnonzero(positive == side)
+        if not len(rows):
+            continue
+        labels, own_distance = kmeans.assign(vectors[rows], own)
+        cluster[rows] = labels
+        at = labels.astype(np.int64) + offset
+        np.add.at(count, at, 1)
+        np.add.at(distance, at, np.rint(own_distance.astype(np.float64) * 1e6).astype(np.int64))
+        np.add.at(mass, at, weights[rows])
+        counts = overlap.nearer_counts(vectors[rows], labels, own_distance, other, len(own))
+        nearer += counts if side else counts.T
+    return positive, cluster, ClusterTotals(count, distance, mass, nearer)
+
+
+class ClusterPerLabel(beam.PTransform):
+    """Cluster each label: scored files and a threshold to clusters.
+
+    Input: ``PCollection[BlockFile]`` and a singleton ``PCollection[Threshold]``. Output: a dict of
+    singletons ``model`` (:class:`ClusterModel`), ``stats`` (:class:`ClusterTotals`), the
+    ``assignments`` (``PCollection[ClusterAssignment]``) and the coverage ``sample``
+    (``PCollection[Block]``).
+    """
+
+    def __init__(self, root: str, settings: ClusterSettings) -> None:
+        super().__init__()
+        self._root, self._settings = root, settings
+
+    def expand(
+        self, inputs: tuple[beam.PCollection[BlockFile], beam.PCollection[Threshold]]
+    ) -> dict[str, beam.PCollection]:
+        """Apply the transform."""
+        files, threshold = inputs
+        settings = self._settings
+        at = pvalue.AsSingleton(threshold)
+        model = (
+            files
+            | "SampleRows" >> beam.ParDo(_SampleRows(self._root, settings), at)
+            | "GatherSample" >> beam.GroupByKey()
+            | "FitKMeans" >> beam.ParDo(_Fit(settings), at)
+        )
+        outcome = (
+            files
+            | "SpreadFiles" >> beam.Reshuffle()
+            | "Assign"
+            >> beam.ParDo(
+                _Assign(self._root, settings), at, pvalue.AsSingleton(model)
+            ).with_outputs(STATS, SAMPLE, main=ASSIGNMENTS)
+        )
+        return {
+            "model": model,
+            ASSIGNMENTS: outcome[ASSIGNMENTS],
+            STATS: outcome[STATS] | "SumStats" >> beam.CombineGlobally(_add_totals),
+            SAMPLE: outcome[SAMPLE],
+        }
+
+
+def _add_totals(parts: Iterable[ClusterTotals | None]) -> ClusterTotals | None:
+    total: ClusterTotals | None = None
+    for part in parts:
+        if part is None or total is None:
+            total = part or total
+            continue
+        total = ClusterTotals(
+            total.count + part.count,
+            total.distance + part.distance,
+            total.mass + part.mass,
+            total.nearer + part.nearer,
+        )
+    return total
+
+
+class _SampleRows(beam.DoFn):
+    def __init__(self, root: str, settings: ClusterSettings) -> None:
+        self._root, self._settings = root, settings
+
+    def process(
+        self, file: BlockFile, threshold: Threshold
+    ) -> Iterator[tuple[int, tuple[bool, Block]]]:
+        with metrics.timed(STAGE):
+            table = read_block(self._root, file, ["key", "margin", "vector"])
+            ranks = hashing.ranks(table.column("key").to_pylist(), self._settings.seed)
+            positive = table.column("margin").to_numpy() >= np.float32(threshold.margin)
+            for side, population in ((True, threshold.n_positive), (False, threshold.n_negative)):
+                limit = sample_limit(self._settings.sample_rows, population)
+                rows = np.flatnonzero((positive == side) & below(ranks, limit))
+                if len(rows):
+                    kept = table.select(["key", "vector"]).take(pa.array(rows))
+                    yield 0, (side, blocks.to_block(kept))
+
+
+class _Fit(beam.DoFn):
+    def __init__(self, settings: ClusterSettings) -> None:
+        self._settings = settings
+
+    def process(
+        self, item: tuple[int, Iterable[tuple[bool, Block]]], threshold: Threshold
+    ) -> Iterator[ClusterModel]:
+        with metrics.timed(STAGE):
+            sides: dict[bool, list[Block]] = {True: [], False: []}
+            for side, block in item[1]:
+                sides[side].append(block)
+            tables = {
+                side: blocks.sort_by_key(blocks.concat(found)) for side, found in sides.items()
+            }
+            yield fit(tables[True], tables[False], threshold, self._settings)
+
+
+class _Assign(beam.DoFn):
+    def __init__(self, root: str, settings: ClusterSettings) -> None:
+        self._root, self._settings = root, settings
+
+    def process(
+        self, file: BlockFile, threshold: Threshold, model: ClusterModel
+    ) -> Iterator[ClusterAssignment | pvalue.TaggedOutput]:
+        with metrics.timed(STAGE):
+            table = read_block(self._root, file)
+            positive, cluster, totals = assign_block(table, model, threshold)
+            metrics.count(STAGE, "assigned", len(positive))
+            # Another seed than the clusters' sample: coverage is measured on other ads.
+            ranks = hashing.ranks(table.column("key").to_pylist(), self._settings.seed + 1)
+            population = threshold.n_positive + threshold.n_negative
+            limit = sample_limit(self._settings.coverage_rows, population)
+            rows: Any = np.flatnonzero(below(ranks, limit))
+            if len(rows):
+                sample = table.take(pa.array(rows))
+                sample = sample.append_column("positive", pa.array(positive[rows]))
+                sample = sample.append_column("cluster", pa.array(cluster[rows]))
+                yield pvalue.TaggedOutput(SAMPLE, blocks.to_block(sample))
+            yield pvalue.TaggedOutput(STATS, totals)
+            yield ClusterAssignment(file, positive.tobytes(), cluster.astype("<i4").tobytes())

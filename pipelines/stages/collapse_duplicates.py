@@ -1,0 +1,177 @@
+"""CollapseDuplicates: one ad a normalised text, with the summed weight of its copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam import pvalue
+
+from pipelines import metrics
+from pipelines.contracts import Ad, Rejected, UniqueAd
+
+STAGE = "CollapseDuplicates"
+UNIQUE, REJECTED = "unique", "rejected"
+# Texts kept of an id that stands for several; the rest are only counted.
+_MAX_TEXTS = 16
+
+# key -> (text, weight in thousandths, records, source, position)
+_Texts = dict[str, tuple[str, int, int, str, str]]
+
+
+def to_thousandths(weight: float) -> int:
+    """Return a weight in thousandths of a unit: integers add up the same in every order."""
+    return round(weight * 1000)
+
+
+def merge_texts(accumulators: Iterable[tuple[_Texts, int]]) -> tuple[_Texts, int]:
+    """Join what several workers saw of one id.
+
+    Returns:
+        the texts by content key (the ``_MAX_TEXTS`` smallest keys), and the number of records
+        whose texts were only counted.
+    """
+    merged: _Texts = {}
+    overflow = 0
+    for texts, dropped in accumulators:
+        overflow += dropped
+        for key, (text, weight, records, source, position) in texts.items():
+            known = merged.get(key)
+            if known is None:
+                merged[key] = (text, weight, records, source, position)
+            else:
+                first = min((text, source, position), (known[0], known[3], known[4]))
+                merged[key] = (
+                    first[0],
+                    known[1] + weight,
+                    known[2] + records,
+                    first[1],
+                    first[2],
+                )
+    for key in sorted(merged)[_MAX_TEXTS:]:
+        overflow += merged.pop(key)[2]
+    return merged, overflow
+
+
+def resolve_id(id: str, texts: _Texts, overflow: int) -> list[UniqueAd | Rejected]:
+    """Return the ad behind an id, or a rejection for each text when it stands for several.
+
+    Nothing tells which of the texts is the right one, and a verdict on such an id would count
+    for the wrong ad; so none of them is used.
+    """
+    if len(texts) == 1 and not overflow:
+        [(key, (text, weight, records, _, _))] = texts.items()
+        return [UniqueAd(id=id, key=key, text=text, weight=weight, copies=records)]
+    distinct = f"more than {_MAX_TEXTS}" if overflow else str(len(texts))
+    rejected: list[UniqueAd | Rejected] = []
+    for index, (_, (text, _, records, source, position)) in enumerate(sorted(texts.items())):
+        rejected.append(
+            Rejected(
+                id=id,
+                stage=STAGE,
+                reason="id_conflict",
+                detail=f"the id stands for {distinct} different texts; ids must be unique",
+                source=source,
+                position=position,
+                excerpt=text[:200],
+                records=records + (overflow if index == 0 else 0),
+            )
+        )
+    return rejected
+
+
+def merge_copies(copies: Iterable[UniqueAd]) -> UniqueAd:
+    """Join the copies of one text: smallest id represents, weights and copies add up."""
+    first: UniqueAd | None = None
+    weight = records = 0
+    for ad in copies:
+        weight += ad.weight
+        records += ad.copies
+        if first is None or (ad.id, ad.text) < (first.id, first.text):
+            first = ad
+    if first is None:
+        raise ValueError("merge_copies needs at least one ad")
+    return UniqueAd(id=first.id, key=first.key, text=first.text, weight=weight, copies=records)
+
+
+class CollapseDuplicates(beam.PTransform):
+    """Collapse copies: ``PCollection[Ad]`` to unique ads and rejected id conflicts.
+
+    Output: a tuple of ``PCollection[UniqueAd]`` (tag ``unique``) and ``PCollection[Rejected]``
+    (tag ``rejected``).
+
+    Args:
+        corpus_ids: ids come from the corpus, so one id may stand for two texts. Content ids
+            cannot, and one shuffle is saved.
+    """
+
+    def __init__(self, corpus_ids: bool) -> None:
+        super().__init__()
+        self._corpus_ids = corpus_ids
+
+    def expand(self, ads: beam.PCollection[Ad]) -> dict[str, beam.PCollection]:
+        """Apply the transform."""
+        if self._corpus_ids:
+            outcome = (
+                ads
+                | "KeyById" >> beam.Map(lambda ad: (ad.id, ad))
+                | "TextsPerId" >> beam.CombinePerKey(_TextsOfId())
+                | "ResolveId" >> beam.ParDo(_ResolveId()).with_outputs(REJECTED, main=UNIQUE)
+            )
+            first, rejected = outcome[UNIQUE], outcome[REJECTED]
+        else:
+            first = ads | "ToUnique" >> beam.Map(_to_unique)
+            rejected = ads.pipeline | "NoConflicts" >> beam.Create([], reshuffle=False)
+        unique = (
+            first
+            | "KeyByText" >> beam.Map(lambda ad: (ad.key, ad))
+            | "MergeCopies" >> beam.CombinePerKey(merge_copies)
+            | "CountUnique" >> beam.Map(_counted)
+        )
+        return {UNIQUE: unique, REJECTED: rejected}
+
+
+def _to_unique(ad: Ad) -> UniqueAd:
+    return UniqueAd(
+        id=ad.id, key=ad.key, text=ad.text, weight=to_thousandths(ad.weight), copies=1
+    )
+
+
+def _counted(item: tuple[str, UniqueAd]) -> UniqueAd:
+    metrics.count(STAGE, "unique")
+    return item[1]
+
+
+class _TextsOfId(beam.CombineFn):
+    def create_accumulator(self, *args: Any, **kwargs: Any) -> tuple[_Texts, int]:
+        return {}, 0
+
+    def add_input(
+        self, accumulator: tuple[_Texts, int], ad: Ad, *args: Any, **kwargs: Any
+    ) -> tuple[_Texts, int]:
+        one: _Texts = {ad.key: (ad.text, to_thousandths(ad.weight), 1, ad.source, ad.position)}
+        return merge_texts([accumulator, (one, 0)])
+
+    def merge_accumulators(
+        self, accumulators: Iterable[tuple[_Texts, int]], *args: Any, **kwargs: Any
+    ) -> tuple[_Texts, int]:
+        return merge_texts(accumulators)
+
+    def extract_output(
+        self, accumulator: tuple[_Texts, int], *args: Any, **kwargs: Any
+    ) -> tuple[_Texts, int]:
+        return accumulator
+
+
+class _ResolveId(beam.DoFn):
+    def process(
+        self, item: tuple[str, tuple[_Texts, int]]
+    ) -> Iterator[UniqueAd | pvalue.TaggedOutput]:
+        id, (texts, overflow) = item
+        for outcome in resolve_id(id, texts, overflow):
+            if isinstance(outcome, Rejected):
+                metrics.count(STAGE, "rejected", outcome.records)
+                yield pvalue.TaggedOutput(REJECTED, outcome)
+            else:
+                yield outcome

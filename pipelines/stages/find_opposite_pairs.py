@@ -1,0 +1,276 @@
+"""FindOppositePairs: nearest ads of opposite labels inside overlapping cluster pairs.
+
+One shuffle: members of overlapping clusters go to their negative cluster's worker, as blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam import pvalue
+
+from models.neighbors import build_index
+from pipelines import blocks, metrics
+from pipelines.contracts import Block, ClusterAssignment
+from pipelines.numerics import hashing, kmeans
+from pipelines.numerics.overlap import Overlap
+from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals, below
+from pipelines.stages.score_ads import read_block
+
+STAGE = "FindOppositePairs"
+CANDIDATES, SHOWN = "candidates", "shown"
+# Of one cluster pair and one part of its negatives, at most so many nearest pairs are merged.
+_MAX_PAIRS_PER_PART = 100_000
+_NEGATIVES = -1
+
+# (negative cluster, part of it)
+_Place = tuple[int, int]
+
+
+def parts_of(count: int, max_rows: int) -> int:
+    """Return into how many parts a negative cluster of ``count`` rows is split."""
+    return max(1, -(-count // max_rows))
+
+
+def route(
+    table: pa.Table,
+    positive: np.ndarray,
+    cluster: np.ndarray,
+    overlaps: Sequence[Overlap],
+    totals: ClusterTotals,
+    n_positive_clusters: int,
+    max_rows: int,
+    seed: int,
+) -> Iterator[tuple[_Place, tuple[int, pa.Table]]]:
+    """Send a block's rows to the workers that search for them.
+
+    Negative rows go to their cluster's part; positive rows to every part of every negative
+    cluster that theirs overlaps with. Of a positive cluster with more than ``max_rows`` members
+    a uniform hash sample of about that many is searched.
+
+    Args:
+        table: a scored block.
+        positive: bool (rows,).
+        cluster: int32 (rows,).
+        overlaps: the cluster pairs to search.
+        totals: sums over all rows, for the cluster sizes.
+        n_positive_clusters: how many of ``totals``' clusters are positive.
+        max_rows: largest part, rows.
+        seed: of the hash.
+
+    Yields:
+        ((negative cluster, part), (positive cluster or -1 for negatives, rows)).
+    """
+    ranks = hashing.ranks(table.column("key").to_pylist(), seed)
+    counts = totals.count
+    for j in sorted({overlap.negative for overlap in overlaps}):
+        parts = parts_of(int(counts[n_positive_clusters + j]), max_rows)
+        members = ~positive & (cluster == j)
+        for part in range(parts):
+            rows = np.flatnonzero(members & (ranks % np.uint64(parts) == part))
+            if len(rows):
+                yield (j, part), (_NEGATIVES, table.take(pa.array(rows)))
+    partners: dict[int, list[int]] = {}
+    for overlap in overlaps:
+        partners.setdefault(overlap.positive, []).append(overlap.negative)
+    for i, negatives in sorted(partners.items()):
+        share = max_rows / max(int(counts[i]), 1)
+        rows = np.flatnonzero(positive & (cluster == i) & below(ranks, share))
+        if not len(rows):
+            continue
+        chosen = table.take(pa.array(rows))
+        for j in sorted(negatives):
+            for part in range(parts_of(int(counts[n_positive_clusters + j]), max_rows)):
+                yield (j, part), (i, chosen)
+
+
+def search_part(
+    negatives: pa.Table,
+    positives: pa.Table,
+    space: kmeans.VectorSpace,
+    index_kind: str,
+    neighbors: int,
+) -> pa.Table:
+    """Return the ``neighbors`` nearest negatives of every positive as candidate rows.
+
+    Columns: the positive's with prefix ``p_``, the negative's with prefix ``n_``, and
+    ``distance`` (float32).
+    """
+    queries = kmeans.project(space, blocks.vectors(positives))
+    data = kmeans.project(space, blocks.vectors(negatives))
+    found, distances = build_index(data, kind=index_kind).search(queries, neighbors)
+    per_query = found.shape[1]
+    query_rows = np.repeat(np.arange(len(queries)), per_query)
+    if len(query_rows) > _MAX_PAIRS_PER_PART:
+        nearest = np.argsort(distances.ravel(), kind="stable")[:_MAX_PAIRS_PER_PART]
+    else:
+        nearest = np.arange(len(query_rows))
+    left = positives.take(pa.array(query_rows[nearest]))
+    right = negatives.take(pa.array(found.ravel()[nearest].astype(np.int64)))
+    names = [f"p_{name}" for name in left.column_names]
+    names += [f"n_{name}" for name in right.column_names] + ["distance"]
+    columns = [*left.columns, *right.columns, pa.array(distances.ravel()[nearest], pa.float32())]
+    return pa.Table.from_arrays(columns, names=names)
+
+
+def merge_candidates(table: pa.Table, neighbors: int, limit: int) -> pa.Table:
+    """Merge the candidates of one cluster pair from all parts.
+
+    Keeps each positive's nearest, marks mutual nearest pairs (column ``mutual``), and keeps the
+    first ``limit`` rows: mutual ones first, then by distance, then by keys.
+    """
+    p_keys = np.asarray(table.column("p_key").to_pylist())
+    n_keys = np.asarray(table.column("n_key").to_pylist())
+    distance = table.column("distance").to_numpy()
+    order = np.lexsort((n_keys, distance, p_keys))
+    starts = np.flatnonzero(np.r_[True, p_keys[order][1:] != p_keys[order][:-1]])
+    place = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
+    kept = order[place < neighbors]
+    first_of_p = np.zeros(len(table), dtype=bool)
+    first_of_p[order[starts]] = True
+    by_negative = kept[np.lexsort((p_keys[kept], distance[kept], n_keys[kept]))]
+    first_of_n = np.zeros(len(table), dtype=bool)
+    new = np.r_[True, n_keys[by_negative][1:] != n_keys[by_negative][:-1]]
+    first_of_n[by_negative[new]] = True
+    mutual = first_of_p & first_of_n
+    final = kept[np.lexsort((n_keys[kept], p_keys[kept], distance[kept], ~mutual[kept]))][:limit]
+    merged = table.take(pa.array(final))
+    return merged.append_column("mutual", pa.array(mutual[final]))
+
+
+class FindOppositePairs(beam.PTransform):
+    """Find candidate pairs.
+
+    Input: ``PCollection[ClusterAssignment]`` and singletons model, totals and overlaps. Output:
+    a dict of ``candidates`` (``PCollection`` of ((positive, negative cluster), Block)) and
+    ``shown`` (``PCollection[Block]``: rows of ads that experts saw in earlier rounds).
+
+    Args:
+        root: the workspace.
+        shown_keys: content keys of ads that were shown before; they are no candidates.
+        index: ``auto``, ``exact`` or ``scann``.
+        neighbors: nearest negatives kept of each positive.
+        max_cluster_rows: largest set that one worker searches, rows.
+        max_candidates: candidates kept of each cluster pair.
+        seed: of the hash that splits large clusters.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        shown_keys: frozenset[str],
+        index: str,
+        neighbors: int,
+        max_cluster_rows: int,
+        max_candidates: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self._root, self._shown, self._index = root, shown_keys, index
+        self._neighbors, self._max_rows = neighbors, max_cluster_rows
+        self._max_candidates, self._seed = max_candidates, seed
+
+    def expand(
+        self,
+        inputs: tuple[
+            beam.PCollection[ClusterAssignment],
+            beam.PCollection[ClusterModel],
+            beam.PCollection[ClusterTotals],
+            beam.PCollection[list[Overlap]],
+        ],
+    ) -> dict[str, beam.PCollection]:
+        """Apply the transform."""
+        assignments, model, totals, overlaps = inputs
+        routed = assignments | "Route" >> beam.ParDo(
+            _Route(self._root, self._shown, self._max_rows, self._seed),
+            pvalue.AsSingleton(model),
+            pvalue.AsSingleton(totals),
+            pvalue.AsSingleton(overlaps),
+        ).with_outputs(SHOWN, main=CANDIDATES)
+        candidates = (
+            routed[CANDIDATES]
+            | "GroupByNegativeCluster" >> beam.GroupByKey()
+            | "Search"
+            >> beam.ParDo(_Search(self._index, self._neighbors), pvalue.AsSingleton(model))
+            | "GroupByClusterPair" >> beam.GroupByKey()
+            | "Merge" >> beam.ParDo(_Merge(self._neighbors, self._max_candidates))
+        )
+        return {CANDIDATES: candidates, SHOWN: routed[SHOWN]}
+
+
+class _Route(beam.DoFn):
+    def __init__(self, root: str, shown: frozenset[str], max_rows: int, seed: int) -> None:
+        self._root, self._shown, self._max_rows, self._seed = root, shown, max_rows, seed
+
+    def process(
+        self,
+        assignment: ClusterAssignment,
+        model: ClusterModel,
+        totals: ClusterTotals,
+        overlaps: list[Overlap],
+    ) -> Iterator[tuple[_Place, tuple[int, Block]] | pvalue.TaggedOutput]:
+        with metrics.timed(STAGE):
+            table = read_block(self._root, assignment.file)
+            positive = np.frombuffer(assignment.positive, dtype=bool)
+            cluster = np.frombuffer(assignment.cluster, dtype="<i4")
+            if self._shown:
+                keys = table.column("key").to_pylist()
+                shown = np.fromiter((key in self._shown for key in keys), bool, len(keys))
+                if shown.any():
+                    rows = table.filter(pa.array(shown))
+                    yield pvalue.TaggedOutput(SHOWN, blocks.to_block(rows))
+                    table = table.filter(pa.array(~shown))
+                    positive, cluster = positive[~shown], cluster[~shown]
+            routed = route(
+                table,
+                positive,
+                cluster,
+                overlaps,
+                totals,
+                len(model.positive),
+                self._max_rows,
+                self._seed,
+            )
+            for place, (side, rows) in routed:
+                yield place, (side, blocks.to_block(rows))
+
+
+class _Search(beam.DoFn):
+    def __init__(self, index: str, neighbors: int) -> None:
+        self._index, self._neighbors = index, neighbors
+
+    def process(
+        self, item: tuple[_Place, Iterable[tuple[int, Block]]], model: ClusterModel
+    ) -> Iterator[tuple[tuple[int, int], Block]]:
+        with metrics.timed(STAGE):
+            (j, _), members = item
+            sides: dict[int, list[Block]] = {}
+            for side, block in members:
+                sides.setdefault(side, []).append(block)
+            if _NEGATIVES not in sides:
+                return
+            negatives = blocks.sort_by_key(blocks.concat(sides.pop(_NEGATIVES)))
+            for i, found in sorted(sides.items()):
+                positives = blocks.sort_by_key(blocks.concat(found))
+                metrics.count(STAGE, "queries", positives.num_rows)
+                candidates = search_part(
+                    negatives, positives, model.space, self._index, self._neighbors
+                )
+                yield (i, j), blocks.to_block(candidates)
+
+
+class _Merge(beam.DoFn):
+    def __init__(self, neighbors: int, limit: int) -> None:
+        self._neighbors, self._limit = neighbors, limit
+
+    def process(
+        self, item: tuple[tuple[int, int], Iterable[Block]]
+    ) -> Iterator[tuple[tuple[int, int], Block]]:
+        with metrics.timed(STAGE):
+            place, parts = item
+            table = blocks.concat(list(parts))
+            metrics.count(STAGE, "candidates", table.num_rows)
+            yield place, blocks.to_block(merge_candidates(table, self._neighbors, self._limit))

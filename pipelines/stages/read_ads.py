@@ -1,0 +1,60 @@
+"""ReadAds: corpus files to ads, with everything unusable in a dead-letter output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam import pvalue
+
+from pipelines import metrics
+from pipelines.contracts import Ad, Rejected
+from pipelines.readers import STAGE, FileRange, ReadOptions, read_range
+
+ADS, REJECTED = "ads", "rejected"
+
+
+class ReadAds(beam.PTransform):
+    """Read ranges of corpus files.
+
+    Output: a tuple of ``PCollection[Ad]`` (tag ``ads``) and ``PCollection[Rejected]`` (tag
+    ``rejected``).
+
+    Args:
+        ranges: what to read, from :func:`pipelines.readers.plan`.
+        options: which fields to read and what is too long.
+    """
+
+    def __init__(self, ranges: Sequence[FileRange], options: ReadOptions) -> None:
+        super().__init__()
+        if not ranges:
+            raise ValueError("ReadAds needs at least one file range")
+        self._ranges = list(ranges)
+        self._options = options
+
+    def expand(self, pipeline: Any) -> pvalue.DoOutputsTuple:
+        """Apply the transform to a pipeline."""
+        return (
+            pipeline
+            | "FileRanges" >> beam.Create(self._ranges, reshuffle=False)
+            # Without it a runner may read all ranges in the bundle that created them.
+            | "SpreadRanges" >> beam.Reshuffle()
+            | "ReadRange"
+            >> beam.ParDo(_ReadRange(self._options)).with_outputs(REJECTED, main=ADS)
+        )
+
+
+class _ReadRange(beam.DoFn):
+    def __init__(self, options: ReadOptions) -> None:
+        self._options = options
+
+    def process(self, part: FileRange) -> Iterator[Ad | pvalue.TaggedOutput]:
+        with metrics.timed(STAGE):
+            for record in read_range(part, self._options):
+                metrics.count(STAGE, "records")
+                if isinstance(record, Rejected):
+                    metrics.count(STAGE, "rejected")
+                    yield pvalue.TaggedOutput(REJECTED, record)
+                else:
+                    yield record

@@ -1,0 +1,215 @@
+"""ScoreAds: LLM-0's margin and vector for every unique ad, as Parquet blocks.
+
+An ad that any earlier attempt of this workspace scored with the same model and prompt is taken
+from there, if its text is the same to the letter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam import pvalue
+from apache_beam.ml.inference.base import RunInference
+
+from models.labeler import Labeler
+from pipelines import blocks, metrics, storage
+from pipelines.contracts import AD_SCHEMA, Block, BlockFile, Rejected, Tally, UniqueAd
+from pipelines.errors import RunFailed
+from pipelines.handlers import STAGE, LabelerHandler, ScoredBlock
+from pipelines.text import digest
+from pipelines.workspace import block_record
+
+FILES, REJECTED = "files", "rejected"
+
+
+def to_ad_block(ads: Sequence[UniqueAd]) -> Block:
+    """Pack unique ads into a block of ``AD_SCHEMA``."""
+    columns = [[getattr(ad, name) for ad in ads] for name in AD_SCHEMA.names]
+    arrays = [
+        pa.array(column, field.type) for column, field in zip(columns, AD_SCHEMA, strict=True)
+    ]
+    return blocks.to_block(pa.Table.from_arrays(arrays, schema=AD_SCHEMA))
+
+
+def read_block(root: str, file: BlockFile, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a scored block, or some of its columns.
+
+    Raises:
+        RunFailed: the file is gone or is not what its record says.
+    """
+    path = storage.join(root, *file.path.split("/"))
+    try:
+        data = storage.read(path)
+    except FileNotFoundError:
+        raise RunFailed(f"{path}: gone, but a manifest lists it; run again to score anew") from None
+    if len(data) != file.bytes or blocks.sha256(data) != file.sha256:
+        raise RunFailed(
+            f"{path}: not the file that was written (size or hash differ); delete it and its "
+            ".json record, and run again"
+        )
+    return blocks.from_parquet(data, columns)
+
+
+def reuse_rows(scored: pa.Table, wanted: Sequence[tuple[int, UniqueAd]]) -> pa.Table:
+    """Return scored rows under the ids, weights and copies of today's corpus.
+
+    Args:
+        scored: a scored block.
+        wanted: (row, ad) pairs.
+    """
+    ordered = sorted(wanted, key=lambda item: item[0])
+    table = scored.take(pa.array([row for row, _ in ordered], pa.int64()))
+    for name in AD_SCHEMA.names:
+        column = pa.array([getattr(ad, name) for _, ad in ordered], AD_SCHEMA.field(name).type)
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    return table
+
+
+class ScoreAds(beam.PTransform):
+    """Score unique ads: ``PCollection[UniqueAd]`` and the corpus's tally to scored files.
+
+    Output: a dict of ``PCollection[BlockFile]`` (``files``) and ``PCollection[Rejected]``
+    (``rejected``).
+
+    Args:
+        load: returns the labeler, on the worker.
+        root: the workspace.
+        folder: the attempt folder, relative to the workspace.
+        score_key: hash of all that shapes a score (model, prompt, embedding, window).
+        known: blocks scored before with the same ``score_key``.
+        block_rows: ads a block; also what is lost at most when a run is killed.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Labeler],
+        root: str,
+        folder: str,
+        score_key: str,
+        known: Sequence[BlockFile],
+        block_rows: int = 1024,
+    ) -> None:
+        super().__init__()
+        if block_rows < 1:
+            raise ValueError(f"ScoreAds: block_rows must be at least 1, got {block_rows}")
+        self._load, self._root, self._folder = load, root, folder
+        self._score_key, self._known, self._block_rows = score_key, list(known), block_rows
+
+    def expand(
+        self, inputs: tuple[beam.PCollection[UniqueAd], beam.PCollection[Tally]]
+    ) -> dict[str, beam.PCollection]:
+        """Apply the transform."""
+        unique, checked = inputs
+        new = unique | "WaitForCheck" >> beam.Map(_first, pvalue.AsSingleton(checked))
+        tables = []
+        if self._known:
+            new, reused = self._split_known(new)
+            tables.append(reused)
+        results = (
+            new
+            | "Batch" >> beam.BatchElements(self._block_rows, self._block_rows)
+            | "ToBlock" >> beam.Map(to_ad_block)
+            | "Label" >> RunInference(LabelerHandler(self._load))
+        )
+        tables.append(results | "Scored" >> beam.Map(_scored))
+        files = (
+            tables
+            | "JoinScored" >> beam.Flatten()
+            | "WriteBlock" >> beam.ParDo(_Write(self._root, self._folder, self._score_key))
+        )
+        return {FILES: files, REJECTED: results | "Unscored" >> beam.FlatMap(_rejected)}
+
+    def _split_known(
+        self, unique: beam.PCollection[UniqueAd]
+    ) -> tuple[beam.PCollection[UniqueAd], beam.PCollection[Block]]:
+        known = (
+            unique.pipeline
+            | "KnownBlocks" >> beam.Create(self._known)
+            | "ReadKeys" >> beam.ParDo(_ReadKeys(self._root))
+        )
+        keyed = unique | "KeyByText" >> beam.Map(lambda ad: (ad.key, ad))
+        outcome = (
+            {"ads": keyed, "known": known}
+            | "JoinKnown" >> beam.CoGroupByKey()
+            | "SplitKnown" >> beam.ParDo(_SplitKnown()).with_outputs("known", main="new")
+        )
+        reused = (
+            outcome["known"]
+            | "GroupByBlock" >> beam.GroupByKey()
+            | "ReuseRows" >> beam.ParDo(_ReuseRows(self._root))
+        )
+        return outcome["new"], reused
+
+
+def _first(ad: UniqueAd, _: Tally) -> UniqueAd:
+    return ad
+
+
+def _scored(result: ScoredBlock) -> Block:
+    return result.scored
+
+
+def _rejected(result: ScoredBlock) -> Iterable[Rejected]:
+    return result.rejected
+
+
+class _ReadKeys(beam.DoFn):
+    def __init__(self, root: str) -> None:
+        self._root = root
+
+    def process(self, file: BlockFile) -> Iterator[tuple[str, tuple[BlockFile, int, str]]]:
+        table = read_block(self._root, file, ["key", "text"])
+        keys, texts = table.column("key").to_pylist(), table.column("text").to_pylist()
+        for row, (key, text) in enumerate(zip(keys, texts, strict=True)):
+            yield key, (file, row, digest(text))
+
+
+class _SplitKnown(beam.DoFn):
+    def process(
+        self, item: tuple[str, dict[str, Iterable]]
+    ) -> Iterator[UniqueAd | pvalue.TaggedOutput]:
+        _, found = item
+        ads = list(found["ads"])
+        if not ads:
+            return  # scored once, no longer in the corpus
+        [ad] = ads
+        text = digest(ad.text)
+        # An attempt that was killed and the one after it may both hold the ad.
+        matches = [(f.path, row, f) for f, row, known_text in found["known"] if known_text == text]
+        if matches:
+            _, row, file = min(matches, key=lambda match: match[:2])
+            yield pvalue.TaggedOutput("known", (file, (row, ad)))
+        else:
+            yield ad
+
+
+class _ReuseRows(beam.DoFn):
+    def __init__(self, root: str) -> None:
+        self._root = root
+
+    def process(self, item: tuple[BlockFile, Iterable[tuple[int, UniqueAd]]]) -> Iterator[Block]:
+        file, wanted = item
+        table = reuse_rows(read_block(self._root, file), list(wanted))
+        metrics.count(STAGE, "done", table.num_rows)
+        metrics.count(STAGE, "reused", table.num_rows)
+        yield blocks.to_block(table)
+
+
+class _Write(beam.DoFn):
+    def __init__(self, root: str, folder: str, score_key: str) -> None:
+        self._root, self._folder, self._score_key = root, folder, score_key
+
+    def process(self, block: Block) -> Iterator[BlockFile]:
+        if not block.rows:
+            return
+        data = blocks.to_parquet(blocks.from_block(block))
+        digest256 = blocks.sha256(data)
+        # Named by content: a bundle that a runner retries writes the same file again.
+        path = f"{self._folder}/block-{digest256[:20]}.parquet"
+        file = BlockFile(path, block.rows, len(data), digest256)
+        full = storage.join(self._root, *path.split("/"))
+        storage.write(full, data)
+        storage.write(full.removesuffix(".parquet") + ".json", block_record(file, self._score_key))
+        yield file

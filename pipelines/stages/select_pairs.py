@@ -1,0 +1,377 @@
+"""SelectPairs: the pairs worth the experts' time, coverage of the corpus first."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam import pvalue
+
+from pipelines import blocks, metrics
+from pipelines.contracts import Block, ReviewAd, ReviewPair
+from pipelines.errors import RunFailed
+from pipelines.numerics import calibration, coverage, distances, hashing, kmeans
+from pipelines.numerics.overlap import Overlap
+from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals, lowest_ranks
+
+STAGE = "SelectPairs"
+_STRATA = 5
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionSettings:
+    """What the selection depends on; see the task file's ``selection`` section.
+
+    Attributes:
+        budget: pairs to choose at most.
+        exploration_share: share of the budget drawn at random within score strata.
+        near_identical: cosine above which two ads count as the same.
+        cover_quantile: quantile of within-cluster distances that an ad covers.
+        nearest_window: candidates weighed for each seat.
+        sample_rows: rows that coverage is measured on.
+        seed: of draws and sides.
+    """
+
+    budget: int
+    exploration_share: float
+    near_identical: float
+    cover_quantile: float
+    nearest_window: int
+    sample_rows: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """The outcome of a selection.
+
+    Attributes:
+        pairs: chosen pairs in review order.
+        candidates: candidate pairs chosen from.
+        covered_share: share of the corpus weight that the pairs cover, 0 to 1.
+        radius: distance within which an ad covers others of its cluster pair.
+    """
+
+    pairs: tuple[ReviewPair, ...]
+    candidates: int
+    covered_share: float
+    radius: float
+
+
+def pair_id(positive_key: str, negative_key: str) -> str:
+    """Return a pair's id: the same pair has the same id in every run."""
+    both = f"{positive_key}\0{negative_key}".encode()
+    return f"pair_{hashlib.blake2b(both, digest_size=8).hexdigest()}"
+
+
+def _ad(row: dict[str, Any], label: str, cluster: int, prefix: str = "") -> ReviewAd:
+    margin = float(row[f"{prefix}margin"])
+    return ReviewAd(
+        id=row[f"{prefix}id"],
+        key=row[f"{prefix}key"],
+        text=row[f"{prefix}text"],
+        probability=round(float(calibration.probability(margin)), 6),
+        margin=margin,
+        label=label,
+        cluster=cluster,
+        copies=row[f"{prefix}copies"],
+        weight=row[f"{prefix}weight"] / 1000,
+        truncated=row[f"{prefix}truncated"],
+    )
+
+
+def _side(id: str, seed: int) -> str:
+    return "positive" if hashing.unit_hash(id, seed) < 0.5 else "negative"
+
+
+def explore(
+    sample: pa.Table, vectors: np.ndarray, draws: int, seed: int
+) -> list[tuple[int, int, float]]:
+    """Draw ads from score strata and give each its nearest unused ad of the other label.
+
+    Args:
+        sample: the coverage sample, sorted by key.
+        vectors: float32 (rows, dim) unit vectors of the sample.
+        draws: ads to draw.
+        seed: of the draw.
+
+    Returns:
+        (drawn row, partner row, propensity of the drawn row) for each pair; a drawn ad that is
+        already another's partner, or finds no partner, is left out.
+    """
+    if not draws or not sample.num_rows:
+        return []
+    keys = sample.column("key").to_pylist()
+    positive = sample.column("positive").to_numpy(zero_copy_only=False)
+    margins = sample.column("margin").to_numpy()
+    drawn, propensities = coverage.stratified_exploration(
+        margins, keys, min(draws, sample.num_rows // 2), _STRATA, seed
+    )
+    # The share of the corpus that the sample holds is in the propensity already through the
+    # caller's scaling; here it is relative to the sample.
+    used = np.zeros(sample.num_rows, dtype=bool)
+    used[drawn] = True
+    pairs = []
+    for row, propensity in zip(drawn.tolist(), propensities.tolist(), strict=True):
+        others = np.flatnonzero((positive != positive[row]) & ~used)
+        if not len(others):
+            continue
+        near, _ = distances.ExactIndex(vectors[others]).search(vectors[row : row + 1], 1)
+        partner = int(others[near[0, 0]])
+        used[partner] = True
+        pairs.append((row, partner, propensity))
+    return pairs
+
+
+def select(
+    candidates: Sequence[tuple[tuple[int, int], pa.Table]],
+    sample: pa.Table,
+    shown: pa.Table | None,
+    overlaps: Sequence[Overlap],
+    space: kmeans.VectorSpace,
+    total_weight: int,
+    population: int,
+    settings: SelectionSettings,
+) -> Selected:
+    """Choose pairs.
+
+    Args:
+        candidates: merged candidates of each cluster pair.
+        sample: coverage sample: scored rows with columns ``positive`` and ``cluster``.
+        shown: ads that experts saw in earlier rounds, or None.
+        overlaps: the searched cluster pairs.
+        space: maps raw vectors to unit vectors.
+        total_weight: of the corpus, in thousandths.
+        population: unique ads in the corpus.
+        settings: see :class:`SelectionSettings`.
+
+    Memory: about ``5 KB`` a candidate of 576 dimensions, and the formulas of ``coverage``.
+    """
+    seed = settings.seed
+    keys = sample.column("key").to_pylist()
+    sample = sample.take(pa.array(lowest_ranks(keys, settings.sample_rows, seed + 1)))
+    sample_vectors = kmeans.project(space, blocks.vectors(sample))
+    shown_keys = set(shown.column("key").to_pylist()) if shown is not None else set()
+    open_rows = np.asarray([key not in shown_keys for key in sample.column("key").to_pylist()])
+    wanted = round(settings.budget * settings.exploration_share)
+    explored = _exploration_pairs(
+        sample.filter(pa.array(open_rows)),
+        sample_vectors[open_rows],
+        wanted,
+        sample.num_rows / population,
+        seed,
+    )
+    taken = {ad.key for pair in explored for ad in (pair.positive, pair.negative)}
+
+    place_of = {(overlap.positive, overlap.negative): n for n, overlap in enumerate(overlaps)}
+    ordered = sorted(candidates, key=lambda item: item[0])
+    tables = [_without(table, taken) for _, table in ordered]
+    owner = [
+        np.full(table.num_rows, place_of[place], dtype=np.int32)
+        for (place, _), table in zip(ordered, tables, strict=True)
+    ]
+    chosen: list[coverage.Choice] = []
+    radius = 0.0
+    joined = pa.concat_tables(tables).combine_chunks() if tables else None
+    owners = np.concatenate(owner) if owner else np.zeros(0, dtype=np.int32)
+    weight = sample.column("weight").to_numpy().astype(np.float64)
+    scale = total_weight / 1000 / weight.sum() if weight.sum() else 0.0
+    measured = coverage.CoverageSample(
+        vectors=sample_vectors,
+        weight=weight * scale,
+        label=sample.column("positive").to_numpy(zero_copy_only=False),
+        cluster=sample.column("cluster").to_numpy(),
+    )
+    if joined is not None and joined.num_rows:
+        radius = coverage.cover_radius(measured, settings.cover_quantile, seed)
+        pool, ad_keys, ad_vectors = _pool(joined, owners, space)
+        chosen = coverage.select_pairs(
+            pool,
+            ad_vectors,
+            ad_keys,
+            np.asarray([overlap.mass for overlap in overlaps], dtype=np.int64),
+            np.asarray([(o.positive, o.negative) for o in overlaps], dtype=np.int64),
+            measured,
+            budget=settings.budget - len(explored),
+            radius=radius,
+            near_identical=settings.near_identical,
+            nearest_window=settings.nearest_window,
+            asked=kmeans.project(space, blocks.vectors(shown)) if shown is not None else None,
+        )
+    total = total_weight / 1000
+    pairs: list[ReviewPair] = []
+    for choice in chosen:
+        assert joined is not None
+        row = joined.slice(choice.candidate, 1).drop_columns(["p_vector", "n_vector"]).to_pylist()[0]
+        overlap = overlaps[int(owners[choice.candidate])]
+        id = pair_id(row["p_key"], row["n_key"])
+        pairs.append(
+            ReviewPair(
+                pair_id=id,
+                rank=len(pairs) + 1,
+                source="overlap",
+                positive=_ad(row, "positive", overlap.positive, "p_"),
+                negative=_ad(row, "negative", overlap.negative, "n_"),
+                left=_side(id, seed),
+                distance=round(float(row["distance"]), 6),
+                mutual=row["mutual"],
+                overlap_score=round(overlap.score, 6),
+                overlap_nearer_share=round(overlap.nearer_share, 6),
+                covered_weight=round(choice.covered_weight, 3),
+                covered_share=round(choice.covered_weight / total, 6) if total else 0.0,
+                cumulative_share=round(choice.cumulative_share, 6),
+                propensity=None,
+                drawn=None,
+            )
+        )
+    share = pairs[-1].cumulative_share if pairs else 0.0
+    for pair in explored:
+        pairs.append(_ranked(pair, len(pairs) + 1, share))
+    n_candidates = sum(table.num_rows for _, table in ordered)
+    return Selected(tuple(pairs), n_candidates, share, round(radius, 6))
+
+
+def _exploration_pairs(
+    sample: pa.Table, vectors: np.ndarray, draws: int, sampled_share: float, seed: int
+) -> list[ReviewPair]:
+    rows = sample.drop_columns(["vector"])
+    pairs = []
+    for drawn, partner, propensity in explore(sample, vectors, draws, seed):
+        sides = {}
+        for row in (drawn, partner):
+            values = rows.slice(row, 1).to_pylist()[0]
+            label = "positive" if values["positive"] else "negative"
+            sides[label] = (_ad(values, label, values["cluster"]), row)
+        id = pair_id(sides["positive"][0].key, sides["negative"][0].key)
+        gap = distances.row_distances(vectors, vectors, np.array([drawn]), np.array([partner]))
+        pairs.append(
+            ReviewPair(
+                pair_id=id,
+                rank=0,
+                source="exploration",
+                positive=sides["positive"][0],
+                negative=sides["negative"][0],
+                left=_side(id, seed),
+                distance=round(float(gap[0]), 6),
+                mutual=False,
+                overlap_score=None,
+                overlap_nearer_share=None,
+                covered_weight=None,
+                covered_share=None,
+                cumulative_share=0.0,
+                propensity=float(f"{propensity * sampled_share:.6g}"),
+                drawn="positive" if sides["positive"][1] == drawn else "negative",
+            )
+        )
+    return pairs
+
+
+def _ranked(pair: ReviewPair, rank: int, share: float) -> ReviewPair:
+    fields = {name: getattr(pair, name) for name in ReviewPair.__dataclass_fields__}
+    return ReviewPair(**{**fields, "rank": rank, "cumulative_share": share})
+
+
+def _without(table: pa.Table, keys: set[str]) -> pa.Table:
+    if not keys:
+        return table
+    left, right = table.column("p_key").to_pylist(), table.column("n_key").to_pylist()
+    return table.filter(
+        pa.array([a not in keys and b not in keys for a, b in zip(left, right, strict=True)])
+    )
+
+
+def _pool(
+    joined: pa.Table, owners: np.ndarray, space: kmeans.VectorSpace
+) -> tuple[coverage.Candidates, list[str], np.ndarray]:
+    """Number the candidates' distinct ads and project their vectors once."""
+    both = joined.column("p_key").to_pylist() + joined.column("n_key").to_pylist()
+    keys, first, index = np.unique(np.asarray(both), return_index=True, return_inverse=True)
+    raw = np.concatenate([blocks.vectors(joined, "p_vector"), blocks.vectors(joined, "n_vector")])
+    index = index.astype(np.int32)
+    return (
+        coverage.Candidates(
+            positive=index[: joined.num_rows],
+            negative=index[joined.num_rows :],
+            distance=joined.column("distance").to_numpy(),
+            overlap=owners,
+            mutual=joined.column("mutual").to_numpy(zero_copy_only=False),
+        ),
+        [str(key) for key in keys],
+        kmeans.project(space, raw[first]),
+    )
+
+
+class SelectPairs(beam.PTransform):
+    """Select review pairs in one worker.
+
+    Input: candidates, coverage sample and shown rows as collections; overlaps, model and totals
+    as singletons. Output: a singleton ``PCollection[Selected]``.
+
+    Args:
+        settings: see :class:`SelectionSettings`.
+    """
+
+    def __init__(self, settings: SelectionSettings) -> None:
+        super().__init__()
+        self._settings = settings
+
+    def expand(
+        self,
+        inputs: tuple[
+            beam.PCollection[tuple[tuple[int, int], Block]],
+            beam.PCollection[Block],
+            beam.PCollection[Block],
+            beam.PCollection[list[Overlap]],
+            beam.PCollection[ClusterModel],
+            beam.PCollection[ClusterTotals],
+        ],
+    ) -> beam.PCollection[Selected]:
+        """Apply the transform."""
+        candidates, sample, shown, overlaps, model, totals = inputs
+        return overlaps | "Select" >> beam.ParDo(
+            _Select(self._settings),
+            candidates=pvalue.AsList(candidates),
+            sample=pvalue.AsList(sample),
+            shown=pvalue.AsList(shown),
+            model=pvalue.AsSingleton(model),
+            totals=pvalue.AsSingleton(totals),
+        )
+
+
+class _Select(beam.DoFn):
+    def __init__(self, settings: SelectionSettings) -> None:
+        self._settings = settings
+
+    def process(
+        self,
+        overlaps: list[Overlap],
+        candidates: list[tuple[tuple[int, int], Block]],
+        sample: list[Block],
+        shown: list[Block],
+        model: ClusterModel,
+        totals: ClusterTotals,
+    ) -> Iterator[Selected]:
+        with metrics.timed(STAGE):
+            selected = select(
+                [(place, blocks.from_block(block)) for place, block in candidates],
+                blocks.sort_by_key(blocks.concat(sample)),
+                blocks.sort_by_key(blocks.concat(shown)) if shown else None,
+                overlaps,
+                model.space,
+                int(totals.mass.sum()),
+                model.n_positive + model.n_negative,
+                self._settings,
+            )
+            if not selected.pairs:
+                raise RunFailed(
+                    "no pair is left to show: experts saw every candidate in earlier rounds; "
+                    "give a newer corpus, or raise overlaps.per_positive_cluster or "
+                    "search.neighbors in the task file"
+                )
+            metrics.count(STAGE, "pairs", len(selected.pairs))
+            yield selected

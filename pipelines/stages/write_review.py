@@ -1,0 +1,215 @@
+"""WriteReview: clusters, pairs and the review sheet, each with the manifest that makes it count."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+from apache_beam import pvalue
+
+from pipelines import blocks, metrics
+from pipelines.contracts import BlockFile, ReviewPair
+from pipelines.numerics.calibration import Threshold
+from pipelines.numerics.overlap import Overlap
+from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
+from pipelines.stages.select_pairs import Selected
+from pipelines.storage import write
+from pipelines.workspace import Manifest, Workspace, utc_now
+
+STAGE = "WriteReview"
+SHEET_COLUMNS = ("pair_id", "side", "ad_id", "text", "label", "expert", "comment")
+# A cell that starts with one of these is a formula to a spreadsheet.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Where one stage's output goes, and the hash of what shaped it."""
+
+    folder: str
+    config_hash: str
+
+
+def pair_lines(pairs: Sequence[ReviewPair]) -> bytes:
+    """Return pairs as JSON lines: the same pairs are the same bytes."""
+    lines = [json.dumps(dataclasses.asdict(pair), ensure_ascii=False) for pair in pairs]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def safe_cell(text: str) -> str:
+    """Return text that no spreadsheet takes for a formula, by a leading apostrophe."""
+    return f"'{text}" if text.lstrip(" \u00a0\ufeff\u200b").startswith(_FORMULA_STARTS) else text
+
+
+def review_sheet(pairs: Sequence[ReviewPair]) -> bytes:
+    """Return the blind review sheet: a CSV row an ad, no model label or score in it.
+
+    Sides are in the order in which ``left`` puts them, so that a row's place tells nothing.
+    """
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\r\n")
+    writer.writerow(SHEET_COLUMNS)
+    for pair in pairs:
+        ads = [pair.positive, pair.negative]
+        if pair.left == "negative":
+            ads.reverse()
+        for side, ad in zip(("left", "right"), ads, strict=True):
+            cells = (pair.pair_id, side, safe_cell(ad.id), safe_cell(ad.text), "", "", "")
+            writer.writerow(cells)
+    # The byte order mark makes spreadsheets read the file as UTF-8.
+    return b"\xef\xbb\xbf" + sink.getvalue().encode()
+
+
+def overlap_lines(overlaps: Sequence[Overlap]) -> bytes:
+    """Return the ranked cluster pairs as JSON lines."""
+    lines = []
+    for place, overlap in enumerate(overlaps, start=1):
+        fields = {"rank": place, **dataclasses.asdict(overlap), "mass": overlap.mass / 1000}
+        lines.append(json.dumps({k: round(v, 6) if isinstance(v, float) else v
+                                 for k, v in fields.items()}))
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def centroid_file(model: ClusterModel, totals: ClusterTotals) -> bytes:
+    """Return centroids, space and cluster sizes as a NumPy ``.npz`` (no pickle inside)."""
+    none = np.zeros(0, dtype=np.float64)
+    sink = io.BytesIO()
+    np.savez(
+        sink,
+        positive=model.positive,
+        negative=model.negative,
+        mean=none if model.space.mean is None else model.space.mean,
+        scale=none if model.space.scale is None else model.space.scale,
+        count=totals.count,
+        mass=totals.mass,
+    )
+    return sink.getvalue()
+
+
+class WriteReview(beam.PTransform):
+    """Write a round's clusters, pairs and review sheet.
+
+    Input: singletons selected pairs, overlaps, model, totals, threshold. Output: a singleton
+    ``PCollection[str]``: the path of the review attempt, relative to the workspace.
+
+    Args:
+        root: the workspace.
+        round_number: the round.
+        attempts: an :class:`Attempt` for each of ``clusters``, ``pairs`` and ``review``.
+        facts: provenance for the manifests.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        round_number: int,
+        attempts: Mapping[str, Attempt],
+        facts: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        missing = {"clusters", "pairs", "review"} - set(attempts)
+        if missing:
+            raise ValueError(f"WriteReview: no attempt for {sorted(missing)}")
+        self._write = _Write(root, round_number, dict(attempts), dict(facts))
+
+    def expand(
+        self,
+        inputs: tuple[
+            beam.PCollection[Selected],
+            beam.PCollection[list[Overlap]],
+            beam.PCollection[ClusterModel],
+            beam.PCollection[ClusterTotals],
+            beam.PCollection[Threshold],
+        ],
+    ) -> beam.PCollection[str]:
+        """Apply the transform."""
+        selected, overlaps, model, totals, threshold = inputs
+        return selected | "Write" >> beam.ParDo(
+            self._write,
+            overlaps=pvalue.AsSingleton(overlaps),
+            model=pvalue.AsSingleton(model),
+            totals=pvalue.AsSingleton(totals),
+            threshold=pvalue.AsSingleton(threshold),
+        )
+
+
+class _Write(beam.DoFn):
+    def __init__(
+        self, root: str, round_number: int, attempts: dict[str, Attempt], facts: dict[str, Any]
+    ) -> None:
+        self._root, self._round = root, round_number
+        self._attempts, self._facts = attempts, facts
+
+    def process(
+        self,
+        selected: Selected,
+        overlaps: list[Overlap],
+        model: ClusterModel,
+        totals: ClusterTotals,
+        threshold: Threshold,
+    ) -> Iterator[str]:
+        with metrics.timed(STAGE):
+            clusters = {
+                "threshold_margin": threshold.margin,
+                "threshold_probability": round(threshold.probability, 6),
+                "positives": threshold.n_positive,
+                "negatives": threshold.n_negative,
+                "positive_clusters": len(model.positive),
+                "negative_clusters": len(model.negative),
+                "overlaps": len(overlaps),
+            }
+            self._commit(
+                "clusters",
+                {
+                    "overlaps.jsonl": (overlap_lines(overlaps), len(overlaps)),
+                    "centroids.npz": (centroid_file(model, totals), len(totals.count)),
+                },
+                clusters,
+            )
+            pairs = selected.pairs
+            explored = sum(pair.source == "exploration" for pair in pairs)
+            facts = {
+                "candidates": selected.candidates,
+                "pairs": len(pairs),
+                "exploration_pairs": explored,
+                "mutual_pairs": sum(pair.mutual for pair in pairs),
+                "covered_share": selected.covered_share,
+                "cover_radius": selected.radius,
+            }
+            self._commit("pairs", {"pairs.jsonl": (pair_lines(pairs), len(pairs))}, facts)
+            self._commit(
+                "review",
+                {"review.csv": (review_sheet(pairs), 2 * len(pairs))},
+                {"pairs": self._attempts["pairs"].folder},
+            )
+            yield self._attempts["review"].folder
+
+    def _commit(
+        self, stage: str, files: dict[str, tuple[bytes, int]], facts: dict[str, Any]
+    ) -> None:
+        workspace = Workspace(self._root)
+        attempt = self._attempts[stage]
+        written = []
+        for name, (data, rows) in files.items():
+            path = f"{attempt.folder}/{name}"
+            write(workspace.path(path), data)
+            written.append(BlockFile(path, rows, len(data), blocks.sha256(data)))
+        workspace.commit(
+            Manifest(
+                stage=stage,
+                round=self._round,
+                attempt=attempt.folder,
+                config_hash=attempt.config_hash,
+                files=tuple(written),
+                rows=written[0].rows,
+                facts=self._facts | facts,
+                created=utc_now(),
+            )
+        )

@@ -1,0 +1,163 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
+
+from pipelines.numerics.distances import (
+    ExactIndex,
+    as_matrix,
+    distinct_rows,
+    nearest,
+    row_distances,
+    row_order,
+    squared_norms,
+    within,
+)
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def make_rows(seed, n, d, *, grid):
+    """Unit rows; on a coarse grid they repeat and tie."""
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(-1, 2, (n, d)) if grid else rng.normal(size=(n, d))
+    rows = rows.astype(np.float64)
+    rows[~rows.any(axis=1), 0] = 1.0
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def distance(a, b):
+    return np.float32(np.sqrt(np.square(a.astype(np.float64) - b).sum()))
+
+
+def search_by_hand(queries, data, m):
+    indices, distances = [], []
+    for query in queries:
+        found = sorted((float(distance(query, row)), i) for i, row in enumerate(data))[:m]
+        indices.append([i for _, i in found])
+        distances.append([value for value, _ in found])
+    shape = (len(queries), min(m, len(data)))
+    return np.array(indices, dtype=np.int32).reshape(shape), np.array(
+        distances, dtype=np.float32
+    ).reshape(shape)
+
+
+@given(
+    seeds, st.integers(0, 9), st.integers(0, 25), st.integers(1, 6), st.integers(1, 30), st.booleans()
+)
+@settings(deadline=None)
+def test_exact_index_against_sorting_everything(seed, q, n, d, m, grid):
+    data, queries = make_rows(seed, n, d, grid=grid), make_rows(seed + 1, q, d, grid=grid)
+    index = ExactIndex(data)
+    got, values = index.search(queries, m)
+    expected, expected_values = search_by_hand(queries, data, m)
+    assert len(index) == n
+    assert got.dtype == np.int32 and values.dtype == np.float32
+    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(values, expected_values)
+
+
+@given(seeds, st.integers(1, 12))
+@settings(deadline=None, max_examples=30)
+def test_near_ties_are_decided_in_float64(seed, m):
+    # Rows that differ by less than a float32 product can tell apart.
+    rng = np.random.default_rng(seed)
+    base = make_rows(seed, 1, 384, grid=False)
+    data = base + rng.normal(size=(40, 384)).astype(np.float32) * np.float32(1e-6)
+    queries = make_rows(seed + 1, 3, 384, grid=False)
+    got, values = nearest(queries, data, m)
+    expected, expected_values = search_by_hand(queries, data, m)
+    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(values, expected_values)
+
+
+def test_a_query_is_answered_alike_in_any_block_and_on_any_threads():
+    data, queries = make_rows(0, 700, 96, grid=False), make_rows(1, 60, 96, grid=False)
+    whole = nearest(queries, data, 7)
+    for block_bytes in (1, 5000, 70000):
+        parts = nearest(queries, data, 7, block_bytes=block_bytes)
+        assert all(np.array_equal(a, b) for a, b in zip(whole, parts, strict=True))
+    with threadpool_limits(limits=1):
+        single = nearest(queries[17:18], data, 7)
+    assert np.array_equal(single[0][0], whole[0][17])
+    assert np.array_equal(single[1][0], whole[1][17])
+
+
+def test_many_copies_are_cheap():
+    data = np.ones((30_000, 64), dtype=np.float32)
+    data[100:] *= -1
+    indices, distances = ExactIndex(data).search(-np.ones((300, 64), dtype=np.float32), 3)
+    assert (indices == [100, 101, 102]).all()
+    assert (distances == 0).all()
+
+
+@given(seeds, st.integers(0, 9), st.integers(0, 9), st.integers(1, 5), st.booleans())
+@settings(deadline=None)
+def test_within_against_pairs(seed, a, b, d, grid):
+    left, right = make_rows(seed, a, d, grid=grid), make_rows(seed + 1, b, d, grid=grid)
+    pairs = np.array([[distance(x, y) for y in right] for x in left]).reshape(a, b)
+    radii = [0.0, 0.5, 2.0, *np.unique(pairs)[:3].tolist()]
+    for radius in radii:
+        np.testing.assert_array_equal(within(left, right, radius), pairs <= np.float32(radius))
+    each = np.random.default_rng(seed).choice(radii, a).astype(np.float32)
+    expected = pairs <= each[:, None]
+    np.testing.assert_array_equal(within(left, right, each), expected)
+    np.testing.assert_array_equal(
+        within(left, right, each, right_sq=squared_norms(right)), expected
+    )
+
+
+def test_row_functions_depend_on_the_row_alone():
+    rows = make_rows(3, 20_000, 17, grid=False)
+    assert np.array_equal(squared_norms(rows)[9001:9003], squared_norms(rows[9001:9003]))
+    pairs = np.arange(20_000)
+    all_distances = row_distances(rows, rows[::-1], pairs, pairs)
+    assert np.array_equal(all_distances[9001:9003], row_distances(rows, rows[::-1], pairs, pairs)[9001:9003])
+    assert all_distances[12_345] == distance(rows[12_345], rows[20_000 - 1 - 12_345])
+
+
+@given(seeds, st.integers(0, 30), st.integers(1, 3))
+def test_distinct_rows_group_equal_rows_by_first_index(seed, n, d):
+    rows = np.random.default_rng(seed).integers(-1, 2, (n, d)).astype(np.float32)
+    rows[rows == 0] *= -1.0 if seed % 2 else 1.0
+    first, inverse = distinct_rows(rows)
+    seen: dict[tuple[float, ...], int] = {}
+    for i, row in enumerate(rows):
+        seen.setdefault(tuple(row.tolist()), i)
+    assert first.tolist() == list(seen.values())
+    assert [int(first[g]) for g in inverse] == [seen[tuple(row.tolist())] for row in rows]
+
+
+def test_distinct_rows_across_chunk_borders():
+    rows = np.repeat(np.arange(3.0, dtype=np.float32), 8192)[:, None]
+    first, inverse = distinct_rows(rows[::-1])
+    assert first.tolist() == [0, 8192, 16384]
+    assert np.array_equal(first[inverse], np.repeat([0, 8192, 16384], 8192))
+
+
+@given(seeds, st.integers(0, 30))
+def test_row_order_orders_contents(seed, n):
+    rows = make_rows(seed, n, 3, grid=True)
+    shuffled = rows[np.random.default_rng(seed).permutation(n)]
+    assert np.array_equal(rows[row_order(rows)], shuffled[row_order(shuffled)])
+
+
+def test_matrices_are_checked():
+    good = np.ones((2, 3), dtype=np.float32)
+    assert as_matrix("x", good) is good
+    assert as_matrix("x", good.astype(np.float16)).dtype == np.float32
+    big = np.full((3, 2), 3e38, dtype=np.float32)
+    assert as_matrix("x", big) is big
+    with pytest.raises(ValueError, match=r"x must be a matrix \(n, d\) with d >= 1, got shape \(3,\)"):
+        as_matrix("x", np.ones(3))
+    with pytest.raises(ValueError, match="x must have 4 dimensions, got 3"):
+        as_matrix("x", good, 4)
+    for value in (np.nan, np.inf, -np.inf):
+        bad = good.copy()
+        bad[1, 2] = value
+        with pytest.raises(ValueError, match="x must be finite, row 1 is not"):
+            as_matrix("x", bad)
+    cancelling = np.array([[np.inf, -np.inf]], dtype=np.float32)
+    with pytest.raises(ValueError, match="must be finite"):
+        as_matrix("x", cancelling)
