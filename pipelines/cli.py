@@ -64,7 +64,9 @@ def _calm_libraries() -> None:
     # TensorFlow's and gRPC's start-up notes would bury our own lines; warnings still come.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s"
+    )
 
 
 def _say(line: str) -> None:

@@ -111,7 +111,7 @@ class Selection(_Section):
     exploration_share: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     near_identical: Annotated[float, Field(gt=0, le=1)] = 0.97
     cover_quantile: Annotated[float, Field(gt=0, lt=1)] = 0.25
-    nearest_window: Annotated[int, Field(ge=1, le=10_000)] = 64
+    nearest_window: Annotated[int, Field(ge=1, le=10_000)] = 8
     coverage_sample_rows: Annotated[int, Field(ge=100, le=200_000)] = 20_000
 
 

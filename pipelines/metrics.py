@@ -139,7 +139,5 @@ class ProgressReporter:
         totals = {"ScoreAds/done": now.get("CollapseDuplicates/unique")}
         totals["ClusterPerLabel/assigned"] = now.get("LabelAds/ads")
         return [
-            (name, words, now[name], totals.get(name))
-            for name, words in self.PHASES
-            if name in now
+            (name, words, now[name], totals.get(name)) for name, words in self.PHASES if name in now
         ]

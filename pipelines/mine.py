@@ -213,7 +213,7 @@ def build_pipeline(plan: _Plan, pipeline: beam.Pipeline) -> None:
         task.search.index,
         task.search.neighbors,
         task.search.max_cluster_rows,
-        max(4 * task.selection.nearest_window, 2 * task.selection.budget),
+        max(16 * task.selection.nearest_window, 2 * task.selection.budget),
         task.seed,
     )
     selected = (

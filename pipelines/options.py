@@ -15,7 +15,7 @@ from pipelines.errors import UsageError
 from pipelines.readers import FORMATS, ReadOptions
 
 DEFAULT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-_LOCAL_RUNNERS = ("", "DirectRunner", "BundleBasedDirectRunner", "FnApiRunner", DEFAULT_RUNNER)
+_LOCAL_RUNNERS = ("", "DirectRunner", "FnApiRunner", DEFAULT_RUNNER)
 # Modules whose import registers their options with Beam's parser.
 _OPTION_HOMES = ("apache_beam.options.pipeline_options",)
 
@@ -142,7 +142,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_output(mine)
 
     demo = commands.add_parser(
-        "demo", help="the main job on the bundled sample, with the embedded model",
+        "demo",
+        help="the main job on the bundled sample, with the embedded model",
         allow_abbrev=False,
     )
     demo.add_argument(
@@ -165,8 +166,11 @@ def _add_reading(mine: argparse.ArgumentParser) -> None:
     reading = mine.add_argument_group("reading")
     defaults = ReadOptions()
     reading.add_argument(
-        "--id_field", default="", metavar="NAME", help="field with the ad's id; default: `id` "
-        "where a file has it, otherwise an id made from the text; `none` for the latter always"
+        "--id_field",
+        default="",
+        metavar="NAME",
+        help="field with the ad's id; default: `id` "
+        "where a file has it, otherwise an id made from the text; `none` for the latter always",
     )
     reading.add_argument(
         "--text_field", default=defaults.text_field, metavar="NAME", help="default: %(default)s"
@@ -178,19 +182,31 @@ def _add_reading(mine: argparse.ArgumentParser) -> None:
         "--format", default="", choices=FORMATS, help="instead of going by the file name"
     )
     reading.add_argument(
-        "--max_text_chars", type=_at_least(1), default=defaults.max_text_chars, metavar="N",
+        "--max_text_chars",
+        type=_at_least(1),
+        default=defaults.max_text_chars,
+        metavar="N",
         help="longer ads are rejected, default %(default)s",
     )
     reading.add_argument(
-        "--max_rejected_share", type=_share, default=0.01, metavar="SHARE",
+        "--max_rejected_share",
+        type=_share,
+        default=0.01,
+        metavar="SHARE",
         help="fail when more of the records are unusable, default %(default)s",
     )
     reading.add_argument(
-        "--block_rows", type=_at_least(1), default=1024, metavar="N",
+        "--block_rows",
+        type=_at_least(1),
+        default=1024,
+        metavar="N",
         help="ads a scored block: lost at most when a run is killed, default %(default)s",
     )
     reading.add_argument(
-        "--range_bytes", type=_at_least(1), default=64 << 20, metavar="N",
+        "--range_bytes",
+        type=_at_least(1),
+        default=64 << 20,
+        metavar="N",
         help="large JSONL and text files are read in parts of this size, default 64 MiB",
     )
 

@@ -17,7 +17,9 @@ def printable(text: str, limit: int = 200) -> str:
     """
     folded = " ".join(text.split())
     shown = "".join(
-        f"\\u{ord(char):04x}" if unicodedata.category(char) in _HIDDEN and char != "\u200d" else char
+        f"\\u{ord(char):04x}"
+        if unicodedata.category(char) in _HIDDEN and char != "\u200d"
+        else char
         for char in folded
     )
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
@@ -85,10 +87,14 @@ def describe_pairs(pairs: Sequence[Mapping[str, Any]], names: Mapping[str, str])
     width = max(len(name) for name in names.values())
     lines = []
     for pair in pairs:
-        how = "exploration" if pair["source"] == "exploration" else (
-            f"covers {pair['covered_share']:.2%}, {pair['cumulative_share']:.1%} so far"
+        how = (
+            "exploration"
+            if pair["source"] == "exploration"
+            else (f"covers {pair['covered_share']:.2%}, {pair['cumulative_share']:.1%} so far")
         )
-        lines.append(f"{pair['rank']:>4}. {pair['pair_id']}  distance {pair['distance']:.3f}, {how}")
+        lines.append(
+            f"{pair['rank']:>4}. {pair['pair_id']}  distance {pair['distance']:.3f}, {how}"
+        )
         for side in ("positive", "negative"):
             ad = pair[side]
             lines.append(

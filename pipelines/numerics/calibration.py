@@ -1,7 +1,7 @@
 """The label rule: from LLM-0's margins to a threshold.
 
-A margin is the log-odds of the positive label, rounded to a grid. On a grid the whole distribution is one
-small array of exact counts: histograms of shards add up to the same array in any order.
+A margin is the log-odds of the positive label, rounded to a grid. On a grid the whole distribution
+is one small array of exact counts: histograms of shards add up to the same array in any order.
 """
 
 import math
@@ -17,7 +17,7 @@ N_BINS = 2 * _HALF + 1
 
 
 class OneClassError(ValueError):
-    """A threshold would leave one of the two classes empty; the message says which, with the numbers."""
+    """A threshold would leave one class empty; the message says which, with the numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,8 @@ def margin_histogram(margins: np.ndarray) -> np.ndarray:
         margins: (n,) grid margins, as `quantize` gives them.
 
     Returns:
-        int64 array (N_BINS,): entry i counts margins equal to (i - N_BINS // 2) * MARGIN_STEP. Sums of
-        histograms are exact, so their order does not matter. 262 kB, whatever n.
+        int64 array (N_BINS,): entry i counts margins equal to (i - N_BINS // 2) * MARGIN_STEP. Sums
+        of histograms are exact, so their order does not matter. 262 kB, whatever n.
 
     Raises:
         ValueError: if a margin is not finite, off the grid, or beyond ±MARGIN_LIMIT.
@@ -96,8 +96,8 @@ def margin_histogram(margins: np.ndarray) -> np.ndarray:
 def prior_threshold(histogram: np.ndarray, prior: float) -> Threshold:
     """Choose the threshold whose positive share is nearest to `prior`.
 
-    Only thresholds that leave both classes non-empty count; of two equally near ones, and of the many that
-    split the ads alike, the higher wins.
+    Only thresholds that leave both classes non-empty count; of two equally near ones, and of the
+    many that split the ads alike, the higher wins.
 
     Args:
         histogram: int64 (N_BINS,) from `margin_histogram`, or a sum of such.
@@ -183,7 +183,8 @@ def _check_finite(values: np.ndarray) -> None:
     finite = np.isfinite(values)
     if not finite.all():
         raise ValueError(
-            f"margins must be finite, got {values[~finite][0]!r}: reject such ads before the label rule"
+            f"margins must be finite, got {values[~finite][0]!r}: reject such ads before the label "
+            "rule"
         )
 
 

@@ -72,7 +72,8 @@ class Choice:
     Attributes:
         candidate: index into the candidates.
         covered_weight: corpus weight this pair covers and no earlier one did.
-        cumulative_share: share of the sample's whole weight covered by all pairs up to this one, in [0, 1].
+        cumulative_share: share of the sample's whole weight covered by all pairs up to this one, in
+            [0, 1].
     """
 
     candidate: int
@@ -83,8 +84,8 @@ class Choice:
 def cover_radius(sample: CoverageSample, quantile: float = 0.25, seed: int = 0) -> float:
     """Measure how far an ad covers: a quantile of member-to-member distances within clusters.
 
-    Clusters of more than 512 sampled members are thinned to 512, drawn by `seed` from the members' contents, so the
-    order of the sample does not matter.
+    Clusters of more than 512 sampled members are thinned to 512, drawn by `seed` from the members'
+    contents, so the order of the sample does not matter.
 
     Args:
         sample: the sampled ads.
@@ -92,8 +93,8 @@ def cover_radius(sample: CoverageSample, quantile: float = 0.25, seed: int = 0) 
         seed: of the thinning.
 
     Returns:
-        The radius, >= 0 (0 when no cluster has two members: then an ad covers its equals only). It is one of
-        the distances, so which pairs lie within it is clear-cut.
+        The radius, >= 0 (0 when no cluster has two members: then an ad covers its equals only). It
+        is one of the distances, so which pairs lie within it is clear-cut.
 
     Raises:
         ValueError: if the quantile is out of bounds or the sample's parts disagree.
@@ -138,11 +139,12 @@ def select_pairs(
 ) -> list[Choice]:
     """Choose pairs for review: greedy coverage within seats that go to cluster pairs by mass.
 
-    Overlaps get seats by mass (Sainte-Laguë's highest averages; ties to the lower index). Each seat looks at the
-    `nearest_window` best remaining candidates of its overlap (mutual first, then nearest, then keys) and takes the
-    one that covers the most weight not covered yet (ties: nearer, then keys). A pair covers the sampled ads of its
-    two clusters within `radius` of either of its ads. An ad is used once; a candidate with an ad nearly identical to
-    one chosen before is dropped; an overlap without candidates leaves its seats to the others.
+    Overlaps get seats by mass (Sainte-Laguë's highest averages; ties to the lower index). Each seat
+    looks at the `nearest_window` best remaining candidates of its overlap (mutual first, then
+    nearest, then keys) and takes the one that covers the most weight not covered yet (ties: nearer,
+    then keys). A pair covers the sampled ads of its two clusters within `radius` of either of its
+    ads. An ad is used once; a candidate with an ad nearly identical to one chosen before is
+    dropped; an overlap without candidates leaves its seats to the others.
 
     Args:
         candidates: the pairs to choose from.
@@ -155,17 +157,20 @@ def select_pairs(
         radius: covering distance, >= 0, from `cover_radius`.
         near_identical: highest cosine, in (0, 1], at which two ads still count as different.
         nearest_window: candidates weighed for a seat, at least 1.
-        asked: float32 (a, d) unit vectors of ads experts have seen already; nothing nearly identical is chosen.
+        asked: float32 (a, d) unit vectors of ads experts have seen already; nothing nearly
+            identical is chosen.
 
     Returns:
-        At most `budget` choices, in order of choice. The same whatever the order of candidates, sample or vectors.
+        At most `budget` choices, in order of choice. The same whatever the order of candidates,
+        sample or vectors.
 
     Raises:
         ValueError: if an argument is out of bounds, shapes disagree or an index is out of range.
 
-    Memory: 60 * c + s * (4 * d + 40) bytes, 4 * d bytes a chosen ad, and the cover masks: 2 * nearest_window bytes
-    for each sampled ad of each overlap that gets a seat.
-    Time: masks are computed only for candidates that enter a window, so it grows with the budget, not with c.
+    Memory: 60 * c + s * (4 * d + 40) bytes, 4 * d bytes a chosen ad, and the cover masks: 2 *
+    nearest_window bytes for each sampled ad of each overlap that gets a seat.
+    Time: masks are computed only for candidates that enter a window, so it grows with the budget,
+    not with c.
     Source: greedy maximum coverage (Nemhauser, Wolsey and Fisher, 1978); Sainte-Laguë, 1910.
     """
     selection = _Selection(
@@ -176,8 +181,8 @@ def select_pairs(
     masses = np.asarray(overlaps_mass)
     if masses.shape != (len(overlap_clusters),) or (masses < 0).any():
         raise ValueError(
-            f"overlaps_mass must hold {len(overlap_clusters)} masses >= 0, one an overlap, got shape "
-            f"{masses.shape}"
+            f"overlaps_mass must hold {len(overlap_clusters)} masses >= 0, one an overlap, got "
+            f"shape {masses.shape}"
         )
     if asked is not None:
         selection.avoid(as_matrix("asked", asked, selection.vectors.shape[1]))
@@ -202,8 +207,9 @@ def stratified_exploration(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw ads from every part of the score range, with known propensities.
 
-    Strata are equal-sized bins of the margin's order. Each gives the same number of draws, the remainder going to
-    the highest strata; a stratum smaller than its draws leaves the rest to the highest with room.
+    Strata are equal-sized bins of the margin's order. Each gives the same number of draws, the
+    remainder going to the highest strata; a stratum smaller than its draws leaves the rest to the
+    highest with room.
 
     Args:
         margins: float (n,) finite scores.
@@ -213,8 +219,8 @@ def stratified_exploration(
         seed: of the draw.
 
     Returns:
-        indices int64 (r,) with r = min(n_draws, n), highest stratum first; and propensity float64 (r,), the share of
-        its stratum that was drawn, in (0, 1].
+        indices int64 (r,) with r = min(n_draws, n), highest stratum first; and propensity float64
+        (r,), the share of its stratum that was drawn, in (0, 1].
 
     Raises:
         ValueError: if lengths disagree, a margin is not finite, or a count is out of bounds.
@@ -260,7 +266,8 @@ class _Window:
 
     Attributes:
         queue: candidates in order of preference.
-        parts: rows of the sample, sorted by cluster, that belong to the positive and the negative cluster.
+        parts: rows of the sample, sorted by cluster, that belong to the positive and the negative
+            cluster.
         next: place in the queue of the first candidate not looked at.
         ready: usable candidates before that place, in order.
         masks: for each of them one bool matrix row a part: which sampled ads it covers.
@@ -373,14 +380,14 @@ class _Selection:
         return _Window(self._queues[overlap], parts, 0, np.empty(0, dtype=np.int64), masks)
 
     def _refresh(self, window: _Window) -> None:
-        """Drop candidates that became unusable; when too few are left, make ready twice a window's worth."""
+        """Drop candidates that became unusable; if too few are left, ready two windows' worth."""
         usable = self._usable(window.ready)
         if not usable.all():
             window.ready = window.ready[usable]
             window.masks = tuple(masks[usable] for masks in window.masks)
         if len(window.ready) >= self._width or window.next == len(window.queue):
             return
-        # Masks are made in bulk: a matrix product of two rows costs nearly as much as one of a hundred.
+        # In bulk, because a matrix product of two rows costs nearly as much as one of a hundred.
         wanted, size, fresh = 2 * self._width - len(window.ready), 2 * self._width, []
         while wanted and window.next < len(window.queue):
             batch = window.queue[window.next : window.next + size]

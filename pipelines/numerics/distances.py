@@ -1,9 +1,9 @@
 """Exact Euclidean distances and comparisons at matrix-product speed.
 
-A float32 matrix product rounds a row's result differently in another block, position or thread count. Here
-it only proposes: everything within its error bound of a decision is computed again pair by pair in float64.
-So every result is a function of the rows compared alone, not of their neighbours in a block, of the block
-size, or of the number of threads.
+A float32 matrix product rounds a row's result differently in another block, position or thread
+count. Here it only proposes: everything within its error bound of a decision is computed again pair
+by pair in float64. So every result is a function of the rows compared alone, not of their
+neighbours in a block, of the block size, or of the number of threads.
 """
 
 import numpy as np
@@ -14,10 +14,11 @@ _BLOCK_BYTES = 1 << 25
 
 
 def as_matrix(name: str, vectors: np.ndarray, n_dims: int | None = None) -> np.ndarray:
-    """Return `vectors` as a C-contiguous finite float32 matrix, copied only when it is not one already.
+    """Return `vectors` as a C-contiguous finite float32 matrix, copied only if it is none yet.
 
     Raises:
-        ValueError: if it is no (n, d) matrix with d >= 1 (and d = `n_dims`, if given), or holds NaN or infinity.
+        ValueError: if it is no (n, d) matrix with d >= 1 (and d = `n_dims`, if given), or holds NaN
+            or infinity.
     """
     matrix = np.ascontiguousarray(vectors, dtype=np.float32)
     if matrix.ndim != 2 or matrix.shape[1] < 1:
@@ -34,8 +35,8 @@ def as_matrix(name: str, vectors: np.ndarray, n_dims: int | None = None) -> np.n
         bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
         if len(bad):
             raise ValueError(
-                f"{name} must be finite, row {int(bad[0])} is not ({len(bad)} such rows): reject them "
-                "where they are made"
+                f"{name} must be finite, row {int(bad[0])} is not ({len(bad)} such rows): reject "
+                "them where they are made"
             )
     return matrix
 
@@ -121,8 +122,8 @@ def nearest(
         block_bytes: size of one block of products.
 
     Returns:
-        indices int32 (q, m) and distances float32 (q, m), ascending, ties by lower index. A query's answer
-        depends on that query and the data alone.
+        indices int32 (q, m) and distances float32 (q, m), ascending, ties by lower index. A query's
+        answer depends on that query and the data alone.
 
     Memory: about 4 * max(block_bytes, 4 * n) bytes beside inputs and outputs.
     """
@@ -153,7 +154,7 @@ def nearest(
 
 
 def row_order(vectors: np.ndarray) -> np.ndarray:
-    """Order rows by their bytes: int64 (n,). An order of the rows' contents, whatever order they came in.
+    """Order rows by their contents (bytes), whatever order they came in: int64 (n,).
 
     Memory: 8 * n bytes (plus a copy of `vectors` if it is not C-contiguous).
     """
@@ -164,8 +165,8 @@ def distinct_rows(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Group equal rows.
 
     Returns:
-        first int64 (u,): the lowest index of each distinct row, ascending; and inverse int64 (n,), so that
-        vectors[first][inverse] equals vectors.
+        first int64 (u,): the lowest index of each distinct row, ascending; and inverse int64 (n,),
+        so that vectors[first][inverse] equals vectors.
 
     Memory: about 40 * n bytes.
     """
@@ -222,13 +223,13 @@ class ExactIndex:
             m: neighbours wanted, at least 1.
 
         Returns:
-            indices int32 (q, min(m, n)) and distances float32 of the same shape: ascending, ties by lower
-            index, nothing missing. A query's answer does not depend on the other queries.
+            indices int32 (q, min(m, n)) and distances float32 of the same shape: ascending, ties by
+            lower index, nothing missing. A query's answer does not depend on the other queries.
 
         Raises:
             ValueError: if m < 1, or the queries are not finite or of another dimension.
         """
-        wanted = check_search(queries, m, self.vectors)
+        wanted = neighbors_given(m, len(self.vectors))
         matrix = as_matrix("queries", queries, self.vectors.shape[1])
         if not len(matrix) or not wanted:
             return (
@@ -257,17 +258,17 @@ class ExactIndex:
         return indices, expanded
 
 
-def check_search(queries: np.ndarray, m: int, vectors: np.ndarray) -> int:
+def neighbors_given(m: int, n_rows: int) -> int:
     """Return how many neighbours a search gives, min(m, n), refusing m < 1."""
     if m < 1:
         raise ValueError(f"m must be at least 1 neighbour, got {m!r}")
-    return min(int(m), len(vectors))
+    return min(int(m), n_rows)
 
 
 def rank_distances(queries: np.ndarray, data: np.ndarray, data_sq: np.ndarray) -> np.ndarray:
     """Squared distances less the query's own squared norm, float32 (q, n), within `error_bound`."""
-    product = queries @ data.T
-    product *= np.float32(-2.0)
+    # A power of two scales exactly, so it may go to the smaller factor.
+    product = (queries * np.float32(-2.0)) @ data.T
     product += data_sq.astype(np.float32)
     return product
 
@@ -275,8 +276,9 @@ def rank_distances(queries: np.ndarray, data: np.ndarray, data_sq: np.ndarray) -
 def error_bound(left_sq: np.ndarray, right_sq: np.ndarray, n_dims: int) -> np.ndarray:
     """Bound the rounding error of a float32 squared distance, float64 (a,), for each left row.
 
-    gamma_d |a| |b| bounds a dot product under any order of summation (Higham, Accuracy and Stability of
-    Numerical Algorithms, section 3.1); the rest covers the norms and the final rounding to float32.
+    gamma_d |a| |b| bounds a dot product under any order of summation (Higham, Accuracy and
+    Stability of Numerical Algorithms, section 3.1); the rest covers the norms and the final
+    rounding to float32.
     """
     left = np.sqrt(left_sq)
     right = float(np.sqrt(right_sq.max())) if len(right_sq) else 0.0

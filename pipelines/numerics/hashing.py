@@ -1,7 +1,8 @@
 """Uniform orders that depend on content and seed alone.
 
-A sample of "the rows with the smallest hash" is the same whatever the order of the rows, the number of
-shards or the machine, and the samples of two shards merge by taking the smallest again (bottom-k sampling).
+A sample of "the rows with the smallest hash" is the same whatever the order of the rows, the number
+of shards or the machine, and the samples of two shards merge by taking the smallest again (bottom-k
+sampling).
 """
 
 import hashlib
@@ -68,7 +69,9 @@ def _is_key(key: str) -> bool:
 
 def _mix(seed: int) -> int:
     # Hashing the seed keeps neighbouring seeds from giving orders that differ by a few bits only.
-    return int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest(), "big") & _MASK
+    return (
+        int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest(), "big") & _MASK
+    )
 
 
 def _splitmix64(state: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""k-means on unit vectors: the space, a fit on a sample, and an assignment that shards cannot change."""
+"""k-means on unit vectors: the space, a fit on a sample, an assignment shards cannot change."""
 
 import math
 import warnings
@@ -49,20 +49,22 @@ def fit_space(
 ) -> VectorSpace:
     """Fit the per-dimension mean and standard deviation of a mixture of classes.
 
-    Classes are sampled at different rates, so each class's sample moments count by the class's population.
+    Classes are sampled at different rates, so each class's sample moments count by the class's
+    population.
 
     Args:
-        samples: one float matrix (n_i, d) a class, rows in a canonical order (by key): float64 sums depend on
-            the order of rows in the last bits.
+        samples: one float matrix (n_i, d) a class, rows in a canonical order (by key): float64 sums
+            depend on the order of rows in the last bits.
         populations: how many ads each class has, >= 0; a class of none is left out.
-        standardize: False gives unit vectors only (a sentence encoder's space is isotropic enough already; an
-            LLM's hidden state is not: a few dimensions carry most of its length).
+        standardize: False gives unit vectors only (a sentence encoder's space is isotropic enough
+            already; an LLM's hidden state is not: a few dimensions carry most of its length).
 
     Returns:
         The space. A dimension without variance gets scale 1.
 
     Raises:
-        ValueError: if counts and samples disagree, all classes are empty, or a sample is not finite.
+        ValueError: if counts and samples disagree, all classes are empty, or a sample is not
+            finite.
 
     Memory: 4096 * d * 16 bytes.
     """
@@ -70,14 +72,15 @@ def fit_space(
         return VectorSpace(None, None)
     if len(samples) != len(populations):
         raise ValueError(
-            f"populations must give one count a sample, got {len(populations)} for {len(samples)} samples"
+            f"populations must give one count a sample, got {len(populations)} for "
+            f"{len(samples)} samples"
         )
     weights, moments = [], []
     for number, (sample, population) in enumerate(zip(samples, populations, strict=True)):
         if population < 0 or (population and not len(sample)):
             raise ValueError(
-                f"class {number} has a population of {population} and a sample of {len(sample)} rows: "
-                "a class with ads needs a sample of them"
+                f"class {number} has a population of {population} and a sample of {len(sample)} "
+                "rows: a class with ads needs a sample of them"
             )
         if population:
             weights.append(population)
@@ -91,7 +94,7 @@ def fit_space(
     mean = (share[:, None] * means).sum(axis=0)
     spread = np.stack([variance for _, variance in moments]) + np.square(means - mean)
     scale = np.sqrt((share[:, None] * spread).sum(axis=0))
-    # Below float32 resolution a deviation is rounding noise, which dividing by it would blow up to 1.
+    # A deviation below float32 resolution is rounding noise; dividing by it would blow it up.
     scale[scale <= 1e-7 * np.abs(mean)] = 1.0
     return VectorSpace(mean, scale)
 
@@ -104,8 +107,8 @@ def project(space: VectorSpace, vectors: np.ndarray) -> np.ndarray:
         vectors: float (n, d), finite; float16 is welcome.
 
     Returns:
-        float32 (n, d) unit rows, each computed from its own row alone. A row of length zero becomes the
-        first axis: a fixed unit vector, never NaN.
+        float32 (n, d) unit rows, each computed from its own row alone. A row of length zero becomes
+        the first axis: a fixed unit vector, never NaN.
 
     Raises:
         ValueError: if a vector is not finite or has another dimension than the space.
@@ -129,7 +132,7 @@ def project(space: VectorSpace, vectors: np.ndarray) -> np.ndarray:
 
 
 def auto_k(n: int) -> int:
-    """Choose the number of clusters for n rows: about sqrt(n / 2), in [1, 512], at least 4 rows a cluster.
+    """Choose the clusters for n rows: about sqrt(n / 2), in [1, 512], of at least 4 rows each.
 
     Raises:
         ValueError: if n is negative.
@@ -142,18 +145,18 @@ def auto_k(n: int) -> int:
 def fit_kmeans(vectors: np.ndarray, k: int, seed: int) -> np.ndarray:
     """Fit centroids: mini-batch k-means, then full Lloyd steps on the same rows.
 
-    Mini-batch k-means alone stays about 1% above full Lloyd and depends on luck; a few full steps from its
-    centroids close the gap at a fraction of full Lloyd's time.
+    Mini-batch k-means alone stays about 1% above full Lloyd and depends on luck; a few full steps
+    from its centroids close the gap at a fraction of full Lloyd's time.
 
     Args:
         vectors: float32 (n, d), finite, n >= 1; their order does not matter.
         k: clusters wanted, at least 1.
-        seed: non-negative; the same rows, k and seed give the same bits, whatever the number of threads (another
-            processor or BLAS build may round differently).
+        seed: non-negative; the same rows, k and seed give the same bits, whatever the number of
+            threads (another processor or BLAS build may round differently).
 
     Returns:
-        float32 (k', d) distinct centroids, largest cluster first. k' <= min(k, distinct rows): clusters that
-        end up empty are dropped.
+        float32 (k', d) distinct centroids, largest cluster first. k' <= min(k, distinct rows):
+        clusters that end up empty are dropped.
 
     Raises:
         ValueError: if there is no vector, k < 1 or a vector is not finite.
@@ -187,9 +190,10 @@ def assign(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Assign each row to its nearest centroid.
 
-    Guarantee: a row's label and distance are a function of that row and the centroids alone, bit for bit,
-    whatever the other rows, the chunk size, the number of threads or the BLAS. The matrix product only rules
-    out centroids that are farther by more than its error bound; the rest are measured in float64.
+    Guarantee: a row's label and distance are a function of that row and the centroids alone, bit
+    for bit, whatever the other rows, the chunk size, the number of threads or the BLAS. The matrix
+    product only rules out centroids that are farther by more than its error bound; the rest are
+    measured in float64.
 
     Args:
         vectors: float (n, d), finite.
@@ -223,7 +227,7 @@ def assign(
         exact = row_distances(block, centers, rows, columns)
         first = np.searchsorted(rows, np.arange(len(block)))
         best = np.minimum.reduceat(exact, first)
-        # Pairs run through a row's centroids in ascending order: the first that ties has the lowest index.
+        # A row's pairs are in ascending order of centroids: the first that ties is the lowest.
         tied = np.flatnonzero(exact == best[rows])
         winner = tied[np.searchsorted(rows[tied], np.arange(len(block)))]
         labels[chunk], distances[chunk] = columns[winner], best
@@ -267,7 +271,7 @@ def _minibatch(matrix: np.ndarray, k: int, seed: int) -> np.ndarray:
 
 
 def _lloyd_step(matrix: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, float]:
-    """Move centroids to the mean of their rows; return them without empty ones, and the inertia before."""
+    """Move centroids to their rows' means, dropping empty ones; give the inertia before, too."""
     k, n_dims = centroids.shape
     sums = np.zeros((k, n_dims), dtype=np.float64)
     counts = np.zeros(k, dtype=np.int64)
@@ -303,4 +307,3 @@ def _approximate_labels(
         approximate = rank_distances(block, centroids, centers_sq)
         labels = approximate.argmin(axis=1)
         yield block, labels, approximate[np.arange(len(block)), labels]
-

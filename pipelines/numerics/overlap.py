@@ -1,7 +1,8 @@
 """How much clusters of opposite labels mix, as a ranking.
 
-In hundreds of dimensions "centroids nearer than the sum of radii" holds for almost every pair of clusters, so
-it separates nothing. Three measures of mixing are ranked instead, and their normalised ranks averaged.
+In hundreds of dimensions "centroids nearer than the sum of radii" holds for almost every pair of
+clusters, so it separates nothing. Three measures of mixing are ranked instead, and their normalised
+ranks averaged.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ _ROWS_PER_CHUNK = 4096
 
 @dataclass(frozen=True, slots=True)
 class ClusterStats:
-    """Sums over the members of one label's k clusters; integers, so that shards add up in any order.
+    """Sums over one label's k clusters; integers, so that shards add up in any order.
 
     Attributes:
         centroids: float32 (k, d).
@@ -51,10 +52,14 @@ class Overlap:
     Attributes:
         positive: index of the positive cluster.
         negative: index of the negative cluster.
-        score: mean normalised rank of the three measures among all pairs, in (0, 1); higher mixes more.
-        distance_ratio: centroid distance over the sum of mean member distances, >= 0; lower mixes more.
-        nearer_share: share of both clusters' members nearer to the other's centroid than to their own, [0, 1].
-        neighbor_count: nearest negatives of the positive cluster's sampled members that lie in the negative one.
+        score: mean normalised rank of the three measures among all pairs, in (0, 1); higher mixes
+            more.
+        distance_ratio: centroid distance over the sum of mean member distances, >= 0; lower mixes
+            more.
+        nearer_share: share of both clusters' members nearer to the other's centroid than to their
+            own, [0, 1].
+        neighbor_count: nearest negatives of the positive cluster's sampled members that lie in the
+            negative one.
         neighbor_share: that count over all of the positive cluster's neighbours, [0, 1].
         mass: corpus weight of both clusters, in thousandths.
         rank_in_positive: place among the pairs of the same positive cluster, from 1.
@@ -84,13 +89,14 @@ def rank_overlaps(
     Args:
         positive: statistics of kp clusters.
         negative: statistics of kn clusters.
-        nearer: int64 (kp, kn), members of either cluster nearer to the other's centroid than to their own
-            (`nearer_counts` of the positives, plus the transposed one of the negatives).
+        nearer: int64 (kp, kn), members of either cluster nearer to the other's centroid than to
+            their own (`nearer_counts` of the positives, plus the transposed one of the negatives).
         neighbors: int64 (kp, kn) from `neighbor_counts`.
         per_positive: pairs kept of each positive cluster, at least 1.
 
     Returns:
-        Overlaps by score, highest first, then by cluster indices. Pairs with an empty cluster are left out.
+        Overlaps by score, highest first, then by cluster indices. Pairs with an empty cluster are
+        left out.
 
     Raises:
         ValueError: if shapes disagree, counts are negative, or per_positive < 1.
@@ -109,13 +115,13 @@ def rank_overlaps(
 def all_overlaps(
     positive: ClusterStats, negative: ClusterStats, nearer: np.ndarray, neighbors: np.ndarray
 ) -> list[Overlap]:
-    """Rank every pair of non-empty clusters; arguments, order, errors and memory as in `rank_overlaps`."""
+    """Rank every pair of non-empty clusters; arguments, order and errors as in `rank_overlaps`."""
     shape = (len(positive.centroids), len(negative.centroids))
     for name, matrix in (("nearer", nearer), ("neighbors", neighbors)):
         if matrix.shape != shape or matrix.dtype.kind not in "iu" or (matrix < 0).any():
             raise ValueError(
-                f"{name} must be a {shape} matrix of non-negative integer counts, got {matrix.dtype} "
-                f"{matrix.shape}"
+                f"{name} must be a {shape} matrix of non-negative integer counts, got "
+                f"{matrix.dtype} {matrix.shape}"
             )
     rows, columns = np.nonzero((positive.count > 0)[:, None] & (negative.count > 0)[None, :])
     if not len(rows):
@@ -155,7 +161,7 @@ def nearer_counts(
     other_centroids: np.ndarray,
     n_clusters: int,
 ) -> np.ndarray:
-    """Count, in one block of members, those nearer to a cluster of the other label than to their own.
+    """Count a block's members that are nearer to a cluster of the other label than to their own.
 
     Blocks add up to the corpus's counts in any order, and a row's part is the same in any block.
 
@@ -180,7 +186,8 @@ def nearer_counts(
     own = np.asarray(own_distance, dtype=np.float32)
     if own.shape != (len(matrix),) or not (own >= 0).all():
         raise ValueError(
-            f"own_distance must hold {len(matrix)} distances >= 0, one a vector, got shape {own.shape}"
+            f"own_distance must hold {len(matrix)} distances >= 0, one a vector, got shape "
+            f"{own.shape}"
         )
     # The largest float32 below the own distance makes "within" mean strictly nearer.
     limit = np.nextafter(own, np.float32(-1.0))
@@ -210,7 +217,8 @@ def neighbor_counts(
     Args:
         pos_vectors: float32 (p, d) sampled positives.
         pos_labels: int (p,) their clusters, in [0, kp).
-        neg_vectors: float32 (n, d) sampled negatives, in a canonical order: equal distances go to the lower row.
+        neg_vectors: float32 (n, d) sampled negatives, in a canonical order: equal distances go to
+            the lower row.
         neg_labels: int (n,) their clusters, in [0, kn).
         shape: (kp, kn).
         m: neighbours of each positive, at least 1; all negatives when there are fewer.
@@ -237,7 +245,7 @@ def _distance_ratio(positive: ClusterStats, negative: ClusterStats) -> np.ndarra
         return stats.distance_sum * DISTANCE_UNIT / np.maximum(stats.count, 1)
 
     distance = cdist(positive.centroids.astype(np.float64), negative.centroids.astype(np.float64))
-    # Two clusters without extent get the finest radius the sums can tell, so the ratio stays finite.
+    # Two clusters without extent get the finest radius the sums can tell: a finite ratio.
     return distance / np.maximum(
         radius(positive)[:, None] + radius(negative)[None, :], DISTANCE_UNIT
     )
@@ -256,7 +264,7 @@ def _check_labels(name: str, labels: np.ndarray, n_rows: int, n_clusters: int) -
         )
     if n_rows and (values.min() < 0 or values.max() >= n_clusters):
         raise ValueError(
-            f"{name} must lie in [0, {n_clusters}), got {values.min()} to {values.max()}: are these "
-            "the other label's clusters?"
+            f"{name} must lie in [0, {n_clusters}), got {values.min()} to {values.max()}: are "
+            "these the other label's clusters?"
         )
     return values.astype(np.int64)

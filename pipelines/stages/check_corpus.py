@@ -97,15 +97,11 @@ class _CountAndWeight(beam.CombineFn):
     ) -> tuple[int, int]:
         return total[0] + 1, total[1] + ad.weight
 
-    def merge_accumulators(
-        self, totals: Any, *args: Any, **kwargs: Any
-    ) -> tuple[int, int]:
+    def merge_accumulators(self, totals: Any, *args: Any, **kwargs: Any) -> tuple[int, int]:
         pairs = list(totals)
         return sum(count for count, _ in pairs), sum(weight for _, weight in pairs)
 
-    def extract_output(
-        self, total: tuple[int, int], *args: Any, **kwargs: Any
-    ) -> tuple[int, int]:
+    def extract_output(self, total: tuple[int, int], *args: Any, **kwargs: Any) -> tuple[int, int]:
         return total
 
 

@@ -133,9 +133,7 @@ class CollapseDuplicates(beam.PTransform):
 
 
 def _to_unique(ad: Ad) -> UniqueAd:
-    return UniqueAd(
-        id=ad.id, key=ad.key, text=ad.text, weight=to_thousandths(ad.weight), copies=1
-    )
+    return UniqueAd(id=ad.id, key=ad.key, text=ad.text, weight=to_thousandths(ad.weight), copies=1)
 
 
 def _counted(item: tuple[str, UniqueAd]) -> UniqueAd:

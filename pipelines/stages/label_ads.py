@@ -51,9 +51,7 @@ class LabelAds(beam.PTransform):
         super().__init__()
         self._root, self._prior, self._fixed = root, prior, fixed
 
-    def expand(
-        self, files: beam.PCollection[BlockFile]
-    ) -> beam.PCollection[calibration.Threshold]:
+    def expand(self, files: beam.PCollection[BlockFile]) -> beam.PCollection[calibration.Threshold]:
         """Apply the transform."""
         prior, fixed = self._prior, self._fixed
         return (

@@ -40,8 +40,7 @@ class ReadAds(beam.PTransform):
             | "FileRanges" >> beam.Create(self._ranges, reshuffle=False)
             # Without it a runner may read all ranges in the bundle that created them.
             | "SpreadRanges" >> beam.Reshuffle()
-            | "ReadRange"
-            >> beam.ParDo(_ReadRange(self._options)).with_outputs(REJECTED, main=ADS)
+            | "ReadRange" >> beam.ParDo(_ReadRange(self._options)).with_outputs(REJECTED, main=ADS)
         )
 
 

@@ -207,7 +207,9 @@ def select(
     pairs: list[ReviewPair] = []
     for choice in chosen:
         assert joined is not None
-        row = joined.slice(choice.candidate, 1).drop_columns(["p_vector", "n_vector"]).to_pylist()[0]
+        row = (
+            joined.slice(choice.candidate, 1).drop_columns(["p_vector", "n_vector"]).to_pylist()[0]
+        )
         overlap = overlaps[int(owners[choice.candidate])]
         id = pair_id(row["p_key"], row["n_key"])
         pairs.append(

@@ -14,13 +14,13 @@ import apache_beam as beam
 import numpy as np
 from apache_beam import pvalue
 
-from pipelines import blocks, metrics
+from pipelines import blocks, metrics, storage
 from pipelines.contracts import BlockFile, ReviewPair
 from pipelines.numerics.calibration import Threshold
 from pipelines.numerics.overlap import Overlap
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
 from pipelines.stages.select_pairs import Selected
-from pipelines.storage import write
+
 from pipelines.workspace import Manifest, Workspace, utc_now
 
 STAGE = "WriteReview"
@@ -72,8 +72,9 @@ def overlap_lines(overlaps: Sequence[Overlap]) -> bytes:
     lines = []
     for place, overlap in enumerate(overlaps, start=1):
         fields = {"rank": place, **dataclasses.asdict(overlap), "mass": overlap.mass / 1000}
-        lines.append(json.dumps({k: round(v, 6) if isinstance(v, float) else v
-                                 for k, v in fields.items()}))
+        lines.append(
+            json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in fields.items()})
+        )
     return "".join(f"{line}\n" for line in lines).encode()
 
 
@@ -199,7 +200,7 @@ class _Write(beam.DoFn):
         written = []
         for name, (data, rows) in files.items():
             path = f"{attempt.folder}/{name}"
-            write(workspace.path(path), data)
+            storage.write(workspace.path(path), data)
             written.append(BlockFile(path, rows, len(data), blocks.sha256(data)))
         workspace.commit(
             Manifest(

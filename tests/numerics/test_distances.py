@@ -44,7 +44,12 @@ def search_by_hand(queries, data, m):
 
 
 @given(
-    seeds, st.integers(0, 9), st.integers(0, 25), st.integers(1, 6), st.integers(1, 30), st.booleans()
+    seeds,
+    st.integers(0, 9),
+    st.integers(0, 25),
+    st.integers(1, 6),
+    st.integers(1, 30),
+    st.booleans(),
 )
 @settings(deadline=None)
 def test_exact_index_against_sorting_everything(seed, q, n, d, m, grid):
@@ -113,7 +118,9 @@ def test_row_functions_depend_on_the_row_alone():
     assert np.array_equal(squared_norms(rows)[9001:9003], squared_norms(rows[9001:9003]))
     pairs = np.arange(20_000)
     all_distances = row_distances(rows, rows[::-1], pairs, pairs)
-    assert np.array_equal(all_distances[9001:9003], row_distances(rows, rows[::-1], pairs, pairs)[9001:9003])
+    assert np.array_equal(
+        all_distances[9001:9003], row_distances(rows, rows[::-1], pairs, pairs)[9001:9003]
+    )
     assert all_distances[12_345] == distance(rows[12_345], rows[20_000 - 1 - 12_345])
 
 
@@ -149,7 +156,9 @@ def test_matrices_are_checked():
     assert as_matrix("x", good.astype(np.float16)).dtype == np.float32
     big = np.full((3, 2), 3e38, dtype=np.float32)
     assert as_matrix("x", big) is big
-    with pytest.raises(ValueError, match=r"x must be a matrix \(n, d\) with d >= 1, got shape \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"x must be a matrix \(n, d\) with d >= 1, got shape \(3,\)"
+    ):
         as_matrix("x", np.ones(3))
     with pytest.raises(ValueError, match="x must have 4 dimensions, got 3"):
         as_matrix("x", good, 4)

@@ -49,7 +49,9 @@ def test_ranking_against_counting(seed, kp, kn, per_positive):
             if not positive.count[i] or not negative.count[j]:
                 continue
             gap = float(np.linalg.norm(positive.centroids[i] - negative.centroids[j].astype(float)))
-            radii = sum(s.distance_sum[c] * 1e-6 / s.count[c] for s, c in ((positive, i), (negative, j)))
+            radii = sum(
+                s.distance_sum[c] * 1e-6 / s.count[c] for s, c in ((positive, i), (negative, j))
+            )
             found = int(neighbors[i].sum())
             measures[i, j] = (
                 -gap / max(radii, 1e-6),
@@ -84,7 +86,9 @@ def test_ranking_against_counting(seed, kp, kn, per_positive):
 
 def stats(centroids, count, distance_sum):
     count = np.array(count)
-    return ClusterStats(np.array(centroids, np.float32), count, np.array(distance_sum), count * 1000)
+    return ClusterStats(
+        np.array(centroids, np.float32), count, np.array(distance_sum), count * 1000
+    )
 
 
 def test_mixed_pairs_lead():

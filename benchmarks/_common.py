@@ -1,0 +1,120 @@
+"""What the benchmarks share: arguments, labelled headlines and their vectors, tables, verdicts."""
+
+import argparse
+import gzip
+import hashlib
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CACHE = Path(__file__).parent / ".cache"
+DATA_VARIABLE = "SCOUT_BENCH_DATA"
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """Make a parser with the arguments of every benchmark."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=os.environ.get(DATA_VARIABLE),
+        help=f"labelled headlines, gzipped JSONL with text and label (default: ${DATA_VARIABLE})",
+    )
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here as well")
+    parser.add_argument("--no_check", action="store_true", help="exit with 0 on a missed target")
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse arguments; without data, exit with status 2 and say how to give it."""
+    args = parser.parse_args(argv)
+    if args.data is None:
+        parser.error(f"no data: give --data FILE or set {DATA_VARIABLE}")
+    args.data = Path(args.data)
+    if not args.data.is_file():
+        parser.error(f"no such file: {args.data}")
+    return args
+
+
+def load_headlines(path: Path) -> tuple[list[str], np.ndarray]:
+    """Read texts and whether each is clickbait, in the file's order."""
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        records = [json.loads(line) for line in lines]
+    return [r["text"] for r in records], np.array([r["label"] == "clickbait" for r in records])
+
+
+def headline_vectors(path: Path) -> np.ndarray:
+    """Encode the headlines with MiniLM, float32 (n, 384) unit rows; kept in the cache."""
+    from models.presets import EMBEDDED_ENCODER, identify_encoder
+
+    name = f"{identify_encoder(EMBEDDED_ENCODER)}\0".encode() + path.read_bytes()
+    cached = CACHE / f"headlines-{hashlib.sha256(name).hexdigest()[:16]}.npy"
+    if not cached.exists():
+        from models.encoder import SentenceEncoder
+        from models.presets import load_encoder
+
+        texts, _ = load_headlines(path)
+        log(f"encoding {len(texts)} headlines, once")
+        vectors = SentenceEncoder(load_encoder(EMBEDDED_ENCODER)).encode(texts)
+        CACHE.mkdir(exist_ok=True)
+        # Written whole before it gets its name: an interrupted run leaves no half matrix.
+        partial = cached.with_suffix(".partial.npy")
+        np.save(partial, vectors)
+        partial.replace(cached)
+    return np.load(cached)
+
+
+def seconds(action: Callable[[], object], repeats: int = 3) -> float:
+    """Time an action: the median of `repeats` runs after one that warms up."""
+    action()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def log(message: str) -> None:
+    """Tell what takes time, on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows as a Markdown table; floats with four significant digits."""
+
+    def text(value: object) -> str:
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    columns = list(rows[0])
+    cells = [columns, *([text(row[column]) for column in columns] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    for number, row in enumerate(cells):
+        print("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |")
+        if number == 0:
+            print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+
+
+def finish(
+    args: argparse.Namespace,
+    rows: Sequence[Mapping[str, Any]],
+    targets: Mapping[str, bool],
+    **details: Any,
+) -> int:
+    """Print the table and each target's verdict, write the JSON, and give the exit status."""
+    print_table(rows)
+    for target, met in targets.items():
+        print(f"{'met' if met else 'MISSED'}: {target}")
+    if args.json:
+        result = {"rows": list(rows), "targets": dict(targets), "cpus": os.cpu_count(), **details}
+        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return 0 if args.no_check or all(targets.values()) else 1

@@ -1,0 +1,47 @@
+"""Packaging of ad-scout: small core, an extra for each heavy backend."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+LLM = [
+    "tensorflow>=2.20,<2.21",  # scann 1.4.2 does not load beside 2.21
+    "tensorflow-text>=2.20,<2.21",
+    "keras>=3.15",
+    "keras-hub>=0.32",
+    "tokenizers>=0.20",
+    "safetensors>=0.5",
+    "gguf>=0.10",
+]
+SCANN = ["scann[tf]>=1.4.2"]
+GCP = ["apache-beam[gcp]>=2.77,<3", "google-cloud-storage>=2.18"]
+
+setup(
+    name="ad-scout",
+    version="0.1.0",
+    description="Find the ads that a small LLM confuses, for experts to label.",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["pipelines*", "models*", "templates*"]),
+    package_data={"templates": ["**/*.yaml", "**/*.jsonl", "**/*.md"]},
+    install_requires=[
+        "apache-beam>=2.77,<3",
+        "numpy>=2.0",
+        "pyarrow>=18",
+        "pydantic>=2.9",
+        "pyyaml>=6.0",
+        "rich>=13",
+        "scikit-learn>=1.5",
+        "scipy>=1.13",
+        "threadpoolctl>=3.5",
+    ],
+    extras_require={
+        "llm": LLM,
+        "scann": SCANN,
+        "gcp": GCP,
+        "all": [*LLM, *SCANN, *GCP],
+    },
+    entry_points={"console_scripts": ["scout=pipelines.cli:main"]},
+)

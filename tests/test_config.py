@@ -1,0 +1,104 @@
+"""Task files: what is refused, and with which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.config import Task, load_task, parse_task
+from pipelines.errors import UsageError
+
+POLICIES = sorted((Path(__file__).parent.parent / "templates" / "policies").glob("*.yaml"))
+GOOD = "name: t\nversion: 1\npolicy: p\nquestion: q\nprior: 0.1\n"
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
+def test_shipped_task_files_are_valid(path: Path) -> None:
+    assert load_task(path).policy
+
+
+def test_the_reference_names_every_key_with_its_default() -> None:
+    reference = next(path for path in POLICIES if path.stem == "reference")
+    given = yaml.safe_load(reference.read_text())
+    required = {"name", "version", "policy", "question", "prior"}
+
+    def compare(model: type, values: dict, where: str) -> None:
+        assert set(values) == set(model.model_fields), where
+        for name, field in model.model_fields.items():
+            if isinstance(values[name], dict):
+                compare(field.annotation, values[name], f"{where}.{name}")
+            elif where or name not in required:
+                default = field.default
+                assert values[name] == (list(default) if isinstance(default, tuple) else default)
+
+    compare(Task, given, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD + "budgt: 3\n", "f.yaml:6: budgt: unknown key"),
+        (GOOD + "selection:\n  budgt: 3\n", "f.yaml:7: selection.budgt: unknown key; did you mean 'budget'?"),
+        (GOOD + "modle: {}\n", "did you mean 'model'?"),
+        (GOOD + "zzz: 1\n", "known keys: "),
+        (GOOD.replace("0.1", "1.5"), "f.yaml:5: prior: 1.5 is refused: input should be less than 1"),
+        (GOOD.replace("0.1", "0"), "input should be greater than 0"),
+        (GOOD.replace("0.1", "'much'"), "f.yaml:5: prior: 'much' is refused: input should be a valid number"),
+        (GOOD.replace("version: 1", "version: one"), "f.yaml:2: version: 'one' is refused"),
+        (GOOD.replace("version: 1", "version: true"), "version"),
+        (GOOD.replace("policy: p", "policy: '  '"), "f.yaml:3: policy: empty; write at least one character"),
+        (GOOD.replace("policy: p\n", ""), "f.yaml:1: policy: missing; add this key"),
+        (GOOD.replace("name: t", "name: Big Name"), "f.yaml:1: name: 'Big Name' is refused"),
+        (GOOD + "labels: {positive: yes, negative: no}\n", "true/false, not text; put it in quotes"),
+        (GOOD + "labels: {positive: x, negative: x}\n", "both 'x'; give two names"),
+        (GOOD + "selection: {budget: 0}\n", "selection.budget: 0 is refused: input should be greater than or equal to 1"),
+        (GOOD + "selection: {budget: 2.5}\n", "selection.budget: 2.5 is refused"),
+        (GOOD + "labeling: {threshold: 1}\n", "labeling.threshold: 1 is refused"),
+        (GOOD + "model: {dtype: int4}\n", "'bfloat16' or 'float32'"),
+        (GOOD + "prompt: {form: poem}\n", "'chat' or 'completion'"),
+        (GOOD + "prompt: {examples: [{text: a, label: maybe}]}\n", "prompt.examples.0.label: 'maybe' is refused"),
+        (GOOD + "selection: [1]\n", "f.yaml:6: selection:"),
+        (GOOD + "prior: 0.2\n", "f.yaml:6: prior: given twice"),
+        ("", "a task file is a mapping of keys, found empty"),
+        ("- a\n", "found a list"),
+        ("a: [\n", "not valid YAML"),
+        ("a: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
+        (GOOD + "seed: -1\n", "seed: -1 is refused"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said(text: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_task(text, "f.yaml")
+    assert message in str(caught.value)
+
+
+def test_all_problems_come_at_once() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_task(GOOD.replace("0.1", "7") + "seed: x\nextra: 1\n", "f.yaml")
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_missing_and_undecodable_files(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such task file"):
+        load_task(tmp_path / "none.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(UsageError, match="byte 9 is not UTF-8"):
+        load_task(tmp_path / "latin.yaml")
+    with pytest.raises(UsageError, match="cannot be read as a task file"):
+        load_task(tmp_path)
+
+
+def test_a_task_is_frozen() -> None:
+    task = parse_task(GOOD, "f.yaml")
+    with pytest.raises(ValueError, match="frozen"):
+        task.prior = 0.5  # type: ignore[misc]
+
+
+def test_standardising_follows_the_embedding() -> None:
+    assert parse_task(GOOD, "f").standardize()
+    assert not parse_task(GOOD + "embedding: {source: encoder}\n", "f").standardize()
+    assert parse_task(
+        GOOD + "embedding: {source: encoder, standardize: always}\n", "f"
+    ).standardize()

@@ -1,0 +1,122 @@
+"""Imports point one way: cli, then mine, then stages, handlers, models, contracts and numerics."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# A module may import modules of a lower level, and of its own where the level is shared.
+LEVELS = {
+    "pipelines.numerics": 0,
+    "pipelines.errors": 0,
+    "pipelines.contracts": 0,
+    "pipelines.text": 0,
+    "models": 1,
+    "pipelines.blocks": 1,
+    "pipelines.storage": 1,
+    "pipelines.metrics": 1,
+    "pipelines.summary": 1,
+    "pipelines.config": 2,
+    "pipelines.readers": 2,
+    "pipelines.workspace": 2,
+    "pipelines.handlers": 3,
+    "pipelines.options": 3,
+    "pipelines.stages": 4,
+    "pipelines.mine": 5,
+    "pipelines.cli": 6,
+}
+MODULES = sorted(
+    path for folder in ("pipelines", "models") for path in (ROOT / folder).rglob("*.py")
+)
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def level_of(module: str) -> int | None:
+    found = [known for known in LEVELS if module == known or module.startswith(f"{known}.")]
+    return LEVELS[max(found, key=len)] if found else None
+
+
+def imports_of(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_point_down(path: Path) -> None:
+    module = name_of(path)
+    if module == "pipelines":
+        assert path.read_text().strip() == "", "pipelines/__init__.py stays empty"
+        return
+    own = level_of(module)
+    assert own is not None, f"{module} has no level: give it one in this test"
+    for imported in imports_of(path):
+        other = level_of(imported)
+        if other is not None:
+            assert other <= own, f"{module} imports {imported}, which stands above it"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_leaves_are_free_of_beam_and_tensorflow(path: Path) -> None:
+    module, imported = name_of(path), imports_of(path)
+    roots = {name.split(".")[0] for name in imported}
+    if module.startswith("models"):
+        assert "apache_beam" not in roots
+        own = {name for name in imported if name.startswith("pipelines")}
+        assert all(name.startswith(("pipelines.numerics", "pipelines.contracts")) for name in own)
+    if module.startswith("pipelines.numerics"):
+        allowed = {"numpy", "scipy", "sklearn", "threadpoolctl", "pipelines"}
+        assert roots <= allowed | set(sys.stdlib_module_names)
+    if module == "pipelines.contracts":
+        assert roots <= {"pyarrow"} | set(sys.stdlib_module_names)
+
+
+def test_the_command_starts_without_heavy_libraries() -> None:
+    # `scout validate` and every usage error must answer at once, also where no backend is
+    # installed; the names below take seconds to import.
+    code = (
+        "import sys; from pipelines import cli; cli.main(['validate', sys.argv[1]]);"
+        "print(sorted({'tensorflow', 'keras', 'keras_hub', 'scann', 'sklearn'} & set(sys.modules)))"
+    )
+    task = ROOT / "templates" / "policies" / "clickbait.yaml"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(task)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+
+
+def test_the_main_job_runs_without_tensorflow_and_scann(tmp_path: Path) -> None:
+    # Each heavy backend is an extra: with the fake labeler and exact search none is needed.
+    code = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('tensorflow', 'keras', 'keras_hub', 'scann', 'tensorflow_text'):
+            raise ImportError(f'{name} is not installed here')
+sys.meta_path.insert(0, Refuse())
+from pathlib import Path
+from tests import helpers
+folder = Path(sys.argv[1])
+task = helpers.write_task(folder)
+corpus = helpers.write_jsonl(folder / 'ads.jsonl', helpers.tiny_ads())
+print(len(helpers.run(task, corpus, folder / 'w').pairs))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "12", done.stderr
