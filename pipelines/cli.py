@@ -61,12 +61,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _calm_libraries() -> None:
-    # TensorFlow's and gRPC's start-up notes would bury our own lines; warnings still come.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow's and gRPC's start-up notes (no GPU found, ...) would bury our own lines; what
+    # really fails raises.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s"
     )
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_worth_printing)
+
+
+def _worth_printing(record: logging.LogRecord) -> bool:
+    """Drop what Beam logs of a failure that ends in our own line, and of a module nothing needs."""
+    if record.exc_info and isinstance(record.exc_info[1], RunFailed):
+        return False
+    return "Resource module is not available" not in record.getMessage()
 
 
 def _say(line: str) -> None:

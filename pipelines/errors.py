@@ -28,11 +28,12 @@ class RunFailed(RuntimeError):
 
 def find_run_failed(error: BaseException) -> str | None:
     """Return the message of the :class:`RunFailed` behind a runner's exception, or None."""
-    pattern = re.escape(RunFailed._OPEN) + r"(.*?)" + re.escape(RunFailed._CLOSE)
+    # Beam rebuilds an exception from its own text with a note appended, so marks may be nested:
+    # the innermost pair holds the message.
+    mark = re.escape(RunFailed._OPEN)
+    pattern = rf"{mark}((?:(?!{mark}).)*?){re.escape(RunFailed._CLOSE)}"
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, RunFailed):
-            return seen.message
         found = re.search(pattern, str(seen), flags=re.DOTALL)
         if found:
             return found.group(1)

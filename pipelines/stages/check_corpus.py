@@ -9,6 +9,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam import pvalue
 
+from pipelines import storage
 from pipelines.contracts import Ad, BlockFile, Rejected, Tally, UniqueAd
 from pipelines.errors import RunFailed
 
@@ -40,19 +41,29 @@ def check(tally: Tally, max_rejected_share: float, where: str) -> None:
         )
 
 
+def places(root: str, files: list[BlockFile]) -> str:
+    """Return where the dead letters lie, for a message."""
+    paths = sorted(storage.join(root, *file.path.split("/")) for file in files)
+    return ", ".join(paths[:3]) + (" ..." if len(paths) > 3 else "") or "the log"
+
+
 class CheckCorpus(beam.PTransform):
     """Count what was read, and fail the run where it cannot go on.
 
     Input: a tuple of ads, unique ads, rejected records, and the dead-letter files already
     written (so that a failed run leaves them behind). Output: a singleton
     ``PCollection[Tally]``; what takes it as a side input waits for the check.
+
+    Args:
+        root: the workspace, for the message.
+        max_rejected_share: largest share of records that may be rejected, 0 to 1.
     """
 
-    def __init__(self, max_rejected_share: float) -> None:
+    def __init__(self, root: str, max_rejected_share: float) -> None:
         super().__init__()
         if not 0 <= max_rejected_share <= 1:
             raise ValueError(f"max_rejected_share must be 0 to 1, got {max_rejected_share}")
-        self._share = max_rejected_share
+        self._root, self._share = root, max_rejected_share
 
     def expand(
         self,
@@ -79,7 +90,7 @@ class CheckCorpus(beam.PTransform):
             | "One" >> beam.Create([None], reshuffle=False)
             | "Check"
             >> beam.ParDo(
-                _Check(self._share),
+                _Check(self._root, self._share),
                 read=pvalue.AsSingleton(read),
                 size=pvalue.AsSingleton(size),
                 reasons=pvalue.AsList(reasons),
@@ -106,8 +117,8 @@ class _CountAndWeight(beam.CombineFn):
 
 
 class _Check(beam.DoFn):
-    def __init__(self, share: float) -> None:
-        self._share = share
+    def __init__(self, root: str, share: float) -> None:
+        self._root, self._share = root, share
 
     def process(
         self,
@@ -130,5 +141,5 @@ class _Check(beam.DoFn):
             unique=size[0],
             weight=size[1],
         )
-        check(tally, self._share, ", ".join(file.path for file in files) or "the log")
+        check(tally, self._share, places(self._root, files))
         yield tally

@@ -11,7 +11,7 @@ from apache_beam import pvalue
 
 from pipelines.contracts import BlockFile, Rejected, Tally
 from pipelines.errors import RunFailed
-from pipelines.stages.check_corpus import check
+from pipelines.stages.check_corpus import check, places
 from pipelines.workspace import Manifest, Workspace, utc_now
 
 
@@ -104,7 +104,7 @@ class _Commit(beam.DoFn):
         dead_letters: list[BlockFile],
     ) -> Iterator[BlockFile]:
         total = add_reasons(tally, reasons)
-        where = ", ".join(sorted(file.path for file in dead_letters)) or "the log"
+        where = places(self._root, dead_letters)
         check(total, self._share, where)
         if not files:
             raise RunFailed(f"none of the {tally.unique:,} ads could be scored; see {where}")

@@ -20,7 +20,6 @@ from pipelines.numerics.calibration import Threshold
 from pipelines.numerics.overlap import Overlap
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
 from pipelines.stages.select_pairs import Selected
-
 from pipelines.workspace import Manifest, Workspace, utc_now
 
 STAGE = "WriteReview"

@@ -204,9 +204,7 @@ def encoded(labeler: LLMLabeler, ad: str) -> list[int]:
 
 
 @pytest.mark.parametrize("name", sorted(HOSTILE))
-def test_hostile_ads_leave_the_prompts_tokens_as_they_are(
-    tiny: CausalLMBundle, name: str
-) -> None:
+def test_hostile_ads_leave_the_prompts_tokens_as_they_are(tiny: CausalLMBundle, name: str) -> None:
     labeler = LLMLabeler(tiny, CHAT, max_ad_tokens=64)
     prefix, _, suffix = tokenization.encode_halves(tiny.tokenizer, labeler.prompt)
     special = tiny.tokenizer.special_ids
