@@ -22,7 +22,16 @@ from pipelines.numerics.distances import (
     squared_norms,
 )
 
-__all__ = ["ExactIndex", "NeighborIndex", "ScannIndex", "build_index", "scann_problem"]
+__all__ = [
+    "ExactIndex",
+    "IndexKind",
+    "NeighborIndex",
+    "ScannIndex",
+    "build_index",
+    "scann_problem",
+]
+
+IndexKind = Literal["auto", "exact", "scann"]
 
 # Below this many vectors a search takes milliseconds either way.
 EXACT_BELOW = 4096
@@ -160,7 +169,7 @@ class ScannIndex:
 def build_index(
     vectors: np.ndarray,
     *,
-    kind: Literal["auto", "exact", "scann"] = "auto",
+    kind: IndexKind = "auto",
     seed: int = 0,
     exact_below: int = EXACT_BELOW,
 ) -> NeighborIndex:

@@ -23,6 +23,9 @@ from pipelines.stages.score_ads import read_block
 
 STAGE = "ClusterPerLabel"
 ASSIGNMENTS, STATS, SAMPLE = "assignments", "stats", "sample"
+# Neighbours across labels are counted on so many sampled ads of each label: the count is
+# quadratic, and only ranks cluster pairs.
+_NEIGHBOR_QUERIES, _NEIGHBOR_ROWS = 2_000, 20_000
 # Rows let through beyond the wanted sample, so that the exact cut finds enough.
 _SLACK_SIGMAS = 6.0
 
@@ -106,9 +109,9 @@ def below(ranks: np.ndarray, limit: float) -> np.ndarray:
     return ranks < np.uint64(limit * 2.0**64)
 
 
-def lowest_ranks(keys: Sequence[str], wanted: int, seed: int) -> np.ndarray:
+def lowest_ranks(keys: Sequence[str] | np.ndarray, wanted: int, seed: int) -> np.ndarray:
     """Return the indices of the ``wanted`` rows of lowest rank, in key order."""
-    order = np.argsort(hashing.ranks(keys, seed), kind="stable")[:wanted]
+    order = np.argsort(hashing.ranks(list(keys), seed), kind="stable")[:wanted]
     return order[np.argsort(np.asarray(keys)[order], kind="stable")]
 
 
@@ -119,11 +122,12 @@ def fit(
 
     Memory: about ``10 * dim`` bytes a sampled row (float16 and float32 copies, k-means' own).
     """
-    chosen = []
-    for table in (positive, negative):
-        keys = table.column("key").to_pylist()
+    chosen, counted = [], []
+    for table, limit in ((positive, _NEIGHBOR_QUERIES), (negative, _NEIGHBOR_ROWS)):
+        keys = np.asarray(table.column("key").to_pylist())
         rows = lowest_ranks(keys, settings.sample_rows, settings.seed)
         chosen.append(blocks.vectors(table)[rows].astype(np.float32))
+        counted.append(lowest_ranks(keys[rows], limit, settings.seed))
     space = kmeans.fit_space(
         chosen, [threshold.n_positive, threshold.n_negative], settings.standardize
     )
@@ -136,13 +140,14 @@ def fit(
         kmeans.fit_kmeans(rows, min(k, len(rows)), settings.seed)
         for rows, k in zip(vectors, ks, strict=True)
     ]
+    near = [rows[part] for rows, part in zip(vectors, counted, strict=True)]
     labels = [
-        kmeans.assign(rows, centers)[0] for rows, centers in zip(vectors, centroids, strict=True)
+        kmeans.assign(rows, centers)[0] for rows, centers in zip(near, centroids, strict=True)
     ]
     neighbors = overlap.neighbor_counts(
-        vectors[0],
+        near[0],
         labels[0],
-        vectors[1],
+        near[1],
         labels[1],
         (len(centroids[0]), len(centroids[1])),
         settings.neighbors,

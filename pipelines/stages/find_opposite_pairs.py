@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from apache_beam import pvalue
 
-from models.neighbors import build_index
+from models.neighbors import IndexKind, NeighborIndex, build_index
 from pipelines import blocks, metrics
 from pipelines.contracts import Block, ClusterAssignment
 from pipelines.numerics import hashing, kmeans
@@ -90,18 +90,19 @@ def route(
 def search_part(
     negatives: pa.Table,
     positives: pa.Table,
+    index: NeighborIndex,
     space: kmeans.VectorSpace,
-    index_kind: str,
     neighbors: int,
 ) -> pa.Table:
     """Return the ``neighbors`` nearest negatives of every positive as candidate rows.
+
+    ``index`` holds the negatives' vectors, projected into ``space``, in the table's order.
 
     Columns: the positive's with prefix ``p_``, the negative's with prefix ``n_``, and
     ``distance`` (float32).
     """
     queries = kmeans.project(space, blocks.vectors(positives))
-    data = kmeans.project(space, blocks.vectors(negatives))
-    found, distances = build_index(data, kind=index_kind).search(queries, neighbors)
+    found, distances = index.search(queries, neighbors)
     per_query = found.shape[1]
     query_rows = np.repeat(np.arange(len(queries)), per_query)
     if len(query_rows) > _MAX_PAIRS_PER_PART:
@@ -162,7 +163,7 @@ class FindOppositePairs(beam.PTransform):
         self,
         root: str,
         shown_keys: frozenset[str],
-        index: str,
+        index: IndexKind,
         neighbors: int,
         max_cluster_rows: int,
         max_candidates: int,
@@ -239,7 +240,7 @@ class _Route(beam.DoFn):
 
 
 class _Search(beam.DoFn):
-    def __init__(self, index: str, neighbors: int) -> None:
+    def __init__(self, index: IndexKind, neighbors: int) -> None:
         self._index, self._neighbors = index, neighbors
 
     def process(
@@ -253,12 +254,13 @@ class _Search(beam.DoFn):
             if _NEGATIVES not in sides:
                 return
             negatives = blocks.sort_by_key(blocks.concat(sides.pop(_NEGATIVES)))
+            # The index is built once for all positive clusters that meet here.
+            data = kmeans.project(model.space, blocks.vectors(negatives))
+            index = build_index(data, kind=self._index)
             for i, found in sorted(sides.items()):
                 positives = blocks.sort_by_key(blocks.concat(found))
                 metrics.count(STAGE, "queries", positives.num_rows)
-                candidates = search_part(
-                    negatives, positives, model.space, self._index, self._neighbors
-                )
+                candidates = search_part(negatives, positives, index, model.space, self._neighbors)
                 yield (i, j), blocks.to_block(candidates)
 
 

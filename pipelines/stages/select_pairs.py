@@ -201,7 +201,7 @@ def select(
             radius=radius,
             near_identical=settings.near_identical,
             nearest_window=settings.nearest_window,
-            asked=kmeans.project(space, blocks.vectors(shown)) if shown is not None else None,
+            asked=_asked(sample, sample_vectors, taken, shown, space),
         )
     total = total_weight / 1000
     pairs: list[ReviewPair] = []
@@ -236,6 +236,21 @@ def select(
         pairs.append(_ranked(pair, len(pairs) + 1, share))
     n_candidates = sum(table.num_rows for _, table in ordered)
     return Selected(tuple(pairs), n_candidates, share, round(radius, 6))
+
+
+def _asked(
+    sample: pa.Table,
+    sample_vectors: np.ndarray,
+    taken: set[str],
+    shown: pa.Table | None,
+    space: kmeans.VectorSpace,
+) -> np.ndarray:
+    """Return the vectors of ads that are asked about already: explored now, or shown before."""
+    explored = [key in taken for key in sample.column("key").to_pylist()]
+    parts = [sample_vectors[np.asarray(explored, dtype=bool)]]
+    if shown is not None:
+        parts.append(kmeans.project(space, blocks.vectors(shown)))
+    return np.concatenate(parts)
 
 
 def _exploration_pairs(
