@@ -35,10 +35,10 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
+import numpy as np  # noqa: E402
 
-from models import forward, policy, presets, tokenization
-from models.labeler import LLMLabeler
+from models import forward, policy, presets, tokenization  # noqa: E402
+from models.labeler import LLMLabeler  # noqa: E402
 
 LLAMA_CPP = "llama-cpp-python==0.3.16"
 PROMPTS = {

@@ -381,11 +381,14 @@ def load_causal_lm(
     """
     source = _resolve(spec, progress)
     keras_hub = _keras_hub()
-    kwargs: dict[str, Any] = {"dtype": dtype, "preprocessor": None}
-    if source.folder is not None:
-        kwargs |= _llama_fixes(source.folder)
+    fixes = _llama_fixes(source.folder) if source.folder is not None else {}
     with _loading(spec, "causal language model"):
-        model = keras_hub.models.CausalLM.from_preset(source.preset, **kwargs)
+        kwargs: dict[str, Any] = {"dtype": dtype}
+        if fixes:
+            # A task passes nothing but the dtype on to its backbone.
+            backbone = keras_hub.models.Backbone.from_preset(source.preset, dtype=dtype, **fixes)
+            kwargs = {"backbone": backbone, "load_weights": False}
+        model = keras_hub.models.CausalLM.from_preset(source.preset, preprocessor=None, **kwargs)
         tokenizer = _load_tokenizer(keras_hub, source)
     return CausalLMBundle(model, tokenizer, _model_id(source), dtype)
 
@@ -540,7 +543,7 @@ def _has_output_matrix(folder: Path, settings: dict[str, Any]) -> bool:
     shape = (settings["hidden_dim"], settings["vocabulary_size"])
     found = False
 
-    def look(name: str, item: Any) -> None:
+    def look(_name: str, item: Any) -> None:
         nonlocal found
         found = found or getattr(item, "shape", None) == shape
 

@@ -60,7 +60,7 @@ class Mined:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """All that is decided before the pipeline is built."""
 
     options: MineOptions
@@ -90,7 +90,7 @@ def mine(options: MineOptions, say: Callable[[str], None], quiet: bool = False) 
         RunFailed: the run could not produce pairs.
     """
     started = time.monotonic()
-    plan = _prepare(options, say)
+    plan = prepare(options, say)
     if plan.finished:
         say(f"round {plan.round_number} is mined already with this task and corpus; nothing to do")
         return _outcome(plan, {}, time.monotonic() - started)
@@ -101,7 +101,8 @@ def mine(options: MineOptions, say: Callable[[str], None], quiet: bool = False) 
     return _outcome(plan, counters, time.monotonic() - started)
 
 
-def _prepare(options: MineOptions, say: Callable[[str], None]) -> _Plan:
+def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
+    """Decide everything that is decided before the pipeline is built; raises as ``mine`` does."""
     task = load_task(options.task)
     if options.budget is not None:
         selection = task.selection.model_copy(update={"budget": options.budget})
@@ -143,7 +144,7 @@ def _prepare(options: MineOptions, say: Callable[[str], None]) -> _Plan:
     mine_hash = config_hash(
         {"scored": scored_hash, "task": shaping, "shown": sorted(shown), "round": round_number}
     )
-    return _Plan(
+    return Plan(
         options=options,
         task=task,
         workspace=workspace,
@@ -159,7 +160,7 @@ def _prepare(options: MineOptions, say: Callable[[str], None]) -> _Plan:
     )
 
 
-def _facts(plan: _Plan) -> dict[str, Any]:
+def _facts(plan: Plan) -> dict[str, Any]:
     versions = {"python": platform.python_version()}
     for name in _VERSIONED:
         try:
@@ -179,7 +180,7 @@ def _facts(plan: _Plan) -> dict[str, Any]:
     }
 
 
-def build_pipeline(plan: _Plan, pipeline: beam.Pipeline) -> None:
+def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
     """Compose the stages, from the corpus or from blocks that are scored already."""
     workspace, round_number, task = plan.workspace, plan.round_number, plan.task
     facts = _facts(plan)
@@ -244,7 +245,7 @@ def build_pipeline(plan: _Plan, pipeline: beam.Pipeline) -> None:
 
 
 def _score(
-    plan: _Plan, pipeline: beam.Pipeline, facts: dict[str, Any]
+    plan: Plan, pipeline: beam.Pipeline, facts: dict[str, Any]
 ) -> beam.PCollection[BlockFile]:
     workspace, options = plan.workspace, plan.options
     attempt = workspace.new_attempt(plan.round_number, "scored")
@@ -287,7 +288,7 @@ def _score(
     )
 
 
-def _run(plan: _Plan, quiet: bool) -> dict[str, int]:
+def _run(plan: Plan, quiet: bool) -> dict[str, int]:
     pipeline = beam.Pipeline(options=plan.options.pipeline_options())
     build_pipeline(plan, pipeline)
     try:
@@ -307,7 +308,7 @@ def _run(plan: _Plan, quiet: bool) -> dict[str, int]:
     return counters
 
 
-def _outcome(plan: _Plan, counters: dict[str, int], seconds: float) -> Mined:
+def _outcome(plan: Plan, counters: dict[str, int], seconds: float) -> Mined:
     workspace, number = plan.workspace, plan.round_number
     found = {
         "scored": workspace.find(number, "scored", plan.scored_hash),

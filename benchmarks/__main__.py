@@ -1,0 +1,32 @@
+"""Run every benchmark, one after the other; figures go to benchmarks/results/.
+
+SCOUT_BENCH_DATA=clickbait.jsonl.gz python -m benchmarks
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+NAMES = (
+    "kmeans_inertia",
+    "neighbor_recall",
+    "mine_scaling",
+    "pipeline_overhead",
+    "llm0_throughput",
+)
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> int:
+    """Run all; the exit status is the number of benchmarks that missed a target or failed."""
+    RESULTS.mkdir(exist_ok=True)
+    missed = 0
+    for name in NAMES:
+        print(f"\n## {name}\n", flush=True)
+        module = importlib.import_module(f"benchmarks.{name}")
+        missed += bool(module.main(["--json", str(RESULTS / f"{name}.json")]))
+    return missed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
