@@ -24,20 +24,27 @@ class Forward(Protocol):
 
     Attributes:
         name: Which of the three ways it is.
+        packs: Whether padding costs little, because most work runs on a flat list of tokens.
     """
 
     name: str
+    packs: bool
 
-    def __call__(self, tokens: np.ndarray, n_ad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(
+        self, tokens: np.ndarray, n_ad: np.ndarray, n_flat: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Runs one batch.
 
         Args:
             tokens: int32 (rows, length): the ad's ids, the suffix's ids, then any padding.
-            n_ad: int32 (rows,): how many of them are the ad's.
+            n_ad: int32 (rows,): how many of them are the ad's; 0 for a row to leave out.
+            n_flat: The flat list's length, at least the number of tokens that are not padding;
+                a pass that does not pack ignores it.
 
         Returns:
             margins float32 (rows,), logit of the positive minus logit of the negative answer;
-            vectors float32 (rows, dim), the mean final hidden state over the ad's tokens.
+            vectors float32 (rows, dim), the mean final hidden state over the ad's tokens. Rows
+            left out hold anything.
         """
         ...
 
@@ -84,7 +91,7 @@ def _pool(hidden: Any, n_ad: Any, n_suffix: int) -> tuple[Any, Any]:
 
     is_ad = tf.sequence_mask(n_ad, tf.shape(hidden)[1], dtype=hidden.dtype)
     total = tf.matmul(is_ad[:, None, :], hidden)[:, 0, :]
-    mean = tf.cast(total, tf.float32) / tf.cast(n_ad, tf.float32)[:, None]
+    mean = tf.cast(total, tf.float32) / tf.cast(tf.maximum(n_ad, 1), tf.float32)[:, None]
     last = tf.gather(hidden, n_ad + (n_suffix - 1), batch_dims=1)
     return mean, last
 
@@ -93,6 +100,7 @@ class WholeForward:
     """Runs the whole prompt through the model, as a plain user of KerasHub would."""
 
     name = "whole"
+    packs = False
 
     def __init__(
         self, model: Any, prefix: Sequence[int], n_suffix: int, answers: tuple[int, int]
@@ -137,7 +145,12 @@ class WholeForward:
         prefix = np.broadcast_to(self._prefix, (len(tokens), len(self._prefix)))
         return np.concatenate([prefix, tokens], axis=1)
 
-    def __call__(self, tokens: np.ndarray, n_ad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(
+        self,
+        tokens: np.ndarray,
+        n_ad: np.ndarray,
+        n_flat: int,  # noqa: ARG002
+    ) -> tuple[np.ndarray, np.ndarray]:
         margin, mean = self._run(self._whole(tokens), n_ad)
         return margin.numpy(), mean.numpy()
 
@@ -151,6 +164,7 @@ class CachedForward:
     """Runs ad and suffix behind a broadcast copy of the prefix's cache."""
 
     name = "cached"
+    packs = False
 
     def __init__(
         self, model: Any, prefix: Sequence[int], n_suffix: int, answers: tuple[int, int]
@@ -194,7 +208,12 @@ class CachedForward:
 
         self._run = run
 
-    def __call__(self, tokens: np.ndarray, n_ad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(
+        self,
+        tokens: np.ndarray,
+        n_ad: np.ndarray,
+        n_flat: int,  # noqa: ARG002
+    ) -> tuple[np.ndarray, np.ndarray]:
         margin, mean = self._run(tokens, n_ad)
         return margin.numpy(), mean.numpy()
 
@@ -203,6 +222,7 @@ class SharedPrefixForward:
     """Llama's forward pass with one copy of the prefix's keys and values for all rows."""
 
     name = "shared-prefix"
+    packs = True
 
     def __init__(
         self, model: Any, prefix: Sequence[int], n_suffix: int, answers: tuple[int, int]
@@ -228,20 +248,24 @@ class SharedPrefixForward:
         seen = empty
         if len(prefix):
             row = tf.constant([list(prefix)], tf.int32)
-            parts = _llama_pass(weights, row, empty, 0)[1]
+            n_row = tf.constant([len(prefix)], tf.int32)
+            parts = _llama_pass(weights, row, n_row, len(prefix), empty, 0)[1]
             seen = [(tf.transpose(k[:, 0], [0, 2, 1]), v[:, 0]) for k, v in parts]
         n_prefix = len(prefix)
 
-        @tf.function(input_signature=_signature())
-        def run(tokens: Any, n_ad: Any) -> Any:
-            hidden, _ = _llama_pass(weights, tokens, seen, n_prefix)
+        @tf.function(input_signature=[*_signature(), tf.TensorSpec([], tf.int32)])
+        def run(tokens: Any, n_ad: Any, n_flat: Any) -> Any:
+            n_row = tf.where(n_ad > 0, n_ad + n_suffix, 0)
+            hidden, _ = _llama_pass(weights, tokens, n_row, n_flat, seen, n_prefix)
             mean, last = _pool(hidden, n_ad, n_suffix)
             return _margin(last, head), mean
 
         self._run = run
 
-    def __call__(self, tokens: np.ndarray, n_ad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        margin, mean = self._run(tokens, n_ad)
+    def __call__(
+        self, tokens: np.ndarray, n_ad: np.ndarray, n_flat: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        margin, mean = self._run(tokens, n_ad, np.int32(n_flat))
         return margin.numpy(), mean.numpy()
 
 
@@ -278,14 +302,13 @@ class _LlamaWeights:
             query = read(attention._query_dense.kernel) * norm * np.float32(size**-0.5)
             key = read(attention._key_dense.kernel) * norm
             value = read(attention._value_dense.kernel) * norm
-            turned = np.concatenate(
-                [query.reshape(dim, n_kv, self.group, size), key[:, :, None, :]], axis=2
-            )
-            turned = turned.reshape(dim, n_kv, self.group + 1, 2, size // 2).swapaxes(-1, -2)
+            query = query.reshape(dim, n_kv, self.group, 2, size // 2).swapaxes(-1, -2)
+            key = key.reshape(dim, n_kv, 1, 2, size // 2).swapaxes(-1, -2)
             norm = read(layer._feedforward_layernorm.scale)[:, None]
             self.layers.append(
                 (
-                    constant(turned.transpose(1, 0, 2, 3, 4).reshape(n_kv, dim, -1)),
+                    constant(query.transpose(1, 0, 2, 3, 4).reshape(n_kv, dim, -1)),
+                    constant(key.transpose(1, 0, 2, 3, 4).reshape(n_kv, dim, -1)),
                     constant(value.transpose(1, 0, 2)),
                     constant(read(attention._output_dense.kernel).reshape(-1, dim)),
                     constant(read(layer._feedforward_gate_dense.kernel) * norm),
@@ -298,19 +321,25 @@ class _LlamaWeights:
         self.inverse_freq = tf.constant(np.asarray(rotary._get_inverse_freq(size), np.float32))
 
 
-def _llama_pass(weights: _LlamaWeights, tokens: Any, seen: Any, start: int) -> tuple[Any, Any]:
+def _llama_pass(
+    weights: _LlamaWeights, tokens: Any, n_row: Any, n_flat: Any, seen: Any, start: int
+) -> tuple[Any, Any]:
     """Runs rows behind a shared prefix.
+
+    All but attention runs on a flat list of tokens without padding; attention sees rows.
 
     Args:
         weights: The model.
         tokens: int32 (rows, length).
+        n_row: int32 (rows,), how many tokens of each row are not padding.
+        n_flat: int32, the flat list's length; at least the sum of `n_row`.
         seen: For each layer the prefix's keys (kv heads, head dim, prefix) and values
             (kv heads, prefix, head dim).
         start: The position of the first token.
 
     Returns:
-        hidden float32 (rows, length, dim) after the final norm; for each layer the rows' own keys
-        and values, both (kv heads, rows, length, head dim).
+        hidden float32 (rows, length, dim) after the final norm, anything where there is padding;
+        for each layer the rows' own keys and values, both (kv heads, rows, length, head dim).
     """
     import tensorflow as tf
 
@@ -319,35 +348,49 @@ def _llama_pass(weights: _LlamaWeights, tokens: Any, seen: Any, start: int) -> t
     dim = n_kv * group * size
     n_seen = seen[0][0].shape[2]
 
-    angle = tf.cast(start + tf.range(length), tf.float32)[:, None] * weights.inverse_freq[None, :]
-    turn = tf.complex(tf.cos(angle), tf.sin(angle))[None, None, :, None, :]
+    # Where each flat token lies in the rows; the list's unused end repeats the first place.
+    real = tf.sequence_mask(n_row, length)
+    place = tf.cast(tf.where(tf.reshape(real, [-1]))[:, 0], tf.int32)
+    place = tf.pad(place, [[0, n_flat - tf.size(place)]])
+    # Where each place of the rows lies in the list. Padding gets a neighbour's numbers: finite,
+    # and behind every real token, so that causal attention never looks at them.
+    slot = tf.reshape(tf.cumsum(tf.cast(tf.reshape(real, [-1]), tf.int32)) - 1, [-1])
+    slot = tf.maximum(slot, 0)
+
+    position = tf.cast(start + place % length, tf.float32)
+    angle = position[:, None] * weights.inverse_freq[None, :]
+    turn = tf.complex(tf.cos(angle), tf.sin(angle))[None, :, None, :]
     order = tf.range(length)
     causal = order[None, :] <= order[:, None]
     # Queries of one key's group lie beside each other: (length * group, length).
-    mask = tf.repeat(tf.where(causal, 0.0, -1e9), group, axis=0)
-    mask = tf.cast(mask, dtype)
+    mask = tf.cast(tf.repeat(tf.where(causal, 0.0, -1e9), group, axis=0), dtype)
 
     def norm(x: Any) -> Any:
         mean = tf.reduce_mean(tf.square(x), axis=-1, keepdims=True)
         return x * tf.math.rsqrt(mean + weights.epsilon)
 
+    def rotate(x: Any, heads: int) -> Any:
+        x = tf.reshape(tf.cast(x, tf.float32), [n_kv, n_flat, heads, size // 2, 2])
+        x = tf.bitcast(tf.bitcast(x, tf.complex64) * turn, tf.float32)
+        return tf.cast(tf.reshape(x, [n_kv, n_flat, heads * size]), dtype)
+
+    def to_rows(x: Any, *shape: Any) -> Any:
+        return tf.reshape(tf.gather(x, slot, axis=1), [n_kv, *shape, size])
+
     # The residual stream and the rotations stay in float32; products run in the compute dtype.
-    x = tf.cast(tf.gather(weights.embedding, tf.reshape(tokens, [-1])), tf.float32)
+    flat = tf.gather(tf.reshape(tokens, [-1]), place)
+    x = tf.cast(tf.gather(weights.embedding, flat), tf.float32)
     own = []
-    for (w_qk, w_v, w_out, w_gate, w_up, w_down), (k_seen, v_seen) in zip(
+    for (w_q, w_k, w_v, w_out, w_gate, w_up, w_down), (k_seen, v_seen) in zip(
         weights.layers, seen, strict=True
     ):
         h = tf.cast(norm(x), dtype)[None]
-        qk = tf.cast(tf.matmul(h, w_qk), tf.float32)
-        qk = tf.reshape(qk, [n_kv, rows, length, group + 1, size // 2, 2])
-        qk = tf.bitcast(tf.bitcast(qk, tf.complex64) * turn, tf.float32)
-        qk = tf.cast(tf.reshape(qk, [n_kv, rows, length, group + 1, size]), dtype)
-        q, k = qk[:, :, :, :group], qk[:, :, :, group]
-        v = tf.reshape(tf.matmul(h, w_v), [n_kv, rows, length, size])
+        q = to_rows(rotate(tf.matmul(h, w_q), group), rows, length * group)
+        k = to_rows(rotate(tf.matmul(h, w_k), 1), rows, length)
+        v = to_rows(tf.matmul(h, w_v), rows, length)
         own.append((k, v))
 
-        q_row = tf.reshape(q, [n_kv, rows, length * group, size])
-        scores = tf.matmul(q_row, k, transpose_b=True) + mask
+        scores = tf.matmul(q, k, transpose_b=True) + mask
         if n_seen:
             # One product for all rows: they share the prefix's keys.
             q_all = tf.reshape(q, [n_kv, rows * length * group, size])
@@ -359,14 +402,15 @@ def _llama_pass(weights: _LlamaWeights, tokens: Any, seen: Any, start: int) -> t
             )
         else:
             out = tf.matmul(tf.nn.softmax(scores), v)
-        out = tf.transpose(tf.reshape(out, [n_kv, rows, length, group * size]), [1, 2, 0, 3])
-        x = x + tf.cast(tf.matmul(tf.reshape(out, [-1, dim]), w_out), tf.float32)
+        out = tf.gather(tf.reshape(out, [n_kv, rows * length, group * size]), place, axis=1)
+        out = tf.reshape(tf.transpose(out, [1, 0, 2]), [n_flat, dim])
+        x = x + tf.cast(tf.matmul(out, w_out), tf.float32)
 
         h = tf.cast(norm(x), dtype)
         inner = tf.nn.silu(tf.matmul(h, w_gate)) * tf.matmul(h, w_up)
         x = x + tf.cast(tf.matmul(inner, w_down), tf.float32)
     hidden = norm(x) * weights.final_scale
-    return tf.reshape(hidden, [rows, length, dim]), own
+    return tf.reshape(tf.gather(hidden, slot), [rows, length, dim]), own
 
 
 def choose_forward(
@@ -393,7 +437,7 @@ def choose_forward(
     rows = 2
     # Padding on the right shows whether a pass looks at what it must not.
     row = [*probe, *suffix]
-    tokens = np.array([row + [row[0]] * 3] * rows, np.int32)
+    tokens = np.array([[*row, *row[:1] * 3]] * rows, np.int32)
     n_ad = np.full(rows, len(probe), np.int32)
     whole = WholeForward(model, prefix, len(suffix), answers)
     margin, mean = whole.once(tokens, n_ad)
@@ -407,7 +451,7 @@ def choose_forward(
     for kind in kinds:
         try:
             forward = kind(model, prefix, len(suffix), answers)
-            got_margin, got_mean = forward(tokens, n_ad)
+            got_margin, got_mean = forward(tokens, n_ad, rows * len(row) + 5)
         except Exception as e:
             # Families differ in what their cache wants; the plain pass always works.
             reason = (str(e).strip().splitlines() or [type(e).__name__])[-1].strip()

@@ -64,8 +64,14 @@ class Labeler(Protocol):
         ...
 
 
-def bucket_length(n_tokens: int) -> int:
-    """Rounds an ad's token count up to a padded length: at most a quarter more, or 3 tokens."""
+def bucket_length(n_tokens: int, packs: bool = False) -> int:
+    """Rounds an ad's token count up to a padded length.
+
+    At most a quarter more, or 3 tokens; where padding costs little (`packs`) to a power of two,
+    so that few batches remain half empty.
+    """
+    if packs:
+        return max(16, 1 << (n_tokens - 1).bit_length())
     step = 4
     while n_tokens > 8 * step:
         step *= 2
@@ -76,7 +82,7 @@ class LLMLabeler:
     """A causal language model as labeler.
 
     An ad's margin and vector depend on the ad alone: the ad's own token count decides its padded
-    length, the padded length decides the rows of its batch, and a last batch is filled up.
+    length, and the padded length decides every shape of its batch; a last batch runs half empty.
     """
 
     def __init__(
@@ -177,7 +183,37 @@ class LLMLabeler:
 
     def rows(self, length: int) -> int:
         """Rows of every batch whose ads are padded to `length` tokens."""
-        return max(4, self._tokens_per_batch // (length + len(self._suffix)))
+        per_row = length + len(self._suffix)
+        if self._forward.packs:
+            # Ads fill about three quarters of such a bucket.
+            return max(4, 4 * self._tokens_per_batch // (3 * per_row))
+        return max(4, self._tokens_per_batch // per_row)
+
+    def _flat(self, length: int) -> int:
+        """Tokens of every batch whose ads are padded to `length` tokens, padding left out."""
+        return max(self._tokens_per_batch, 4 * (length + len(self._suffix)))
+
+    def _batches(self, counts: Sequence[int]) -> list[tuple[int, list[int]]]:
+        """Divides ads, by place, into batches of one padded length each; longest first."""
+        buckets: dict[int, list[int]] = {}
+        for place, count in enumerate(counts):
+            if count:
+                length = bucket_length(count, self._forward.packs)
+                buckets.setdefault(min(length, self.max_ad_tokens), []).append(place)
+        batches = []
+        for length, places in sorted(buckets.items(), reverse=True):
+            chosen: list[int] = []
+            used = 0
+            for place in places:
+                need = counts[place] + len(self._suffix)
+                full = self._forward.packs and used + need > self._flat(length)
+                if len(chosen) == self.rows(length) or full:
+                    batches.append((length, chosen))
+                    chosen, used = [], 0
+                chosen.append(place)
+                used += need
+            batches.append((length, chosen))
+        return batches
 
     def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], np.ndarray]:
         """Turns ads into token ids, as data.
@@ -211,19 +247,11 @@ class LLMLabeler:
         margin = np.full(len(ids), np.nan, np.float32)
         dim = self.dim if self._embedder is None else 0
         vectors = np.full((len(ids), dim), np.nan, np.float16)
-        buckets: dict[int, list[int]] = {}
-        for place, ad in enumerate(ids):
-            if ad:
-                buckets.setdefault(bucket_length(len(ad)), []).append(place)
-        batches = [
-            (length, places[start : start + self.rows(length)])
-            for length, places in sorted(buckets.items(), reverse=True)
-            for start in range(0, len(places), self.rows(length))
-        ]
+        batches = self._batches([len(i) for i in ids])
 
         def run(batch: tuple[int, list[int]]) -> tuple[np.ndarray, np.ndarray]:
             length, chosen = batch
-            return self._score([ids[i] for i in chosen], self.rows(length), length)
+            return self._score([ids[i] for i in chosen], length)
 
         # Two batches at once keep the cores busy while one of them is between two operations.
         with ThreadPoolExecutor(max(1, min(self._workers, len(batches)))) as pool:
@@ -242,15 +270,13 @@ class LLMLabeler:
         margin = (np.round(margin / MARGIN_STEP) * MARGIN_STEP).astype(np.float32)
         return LabelBatch(margin, vectors, n_tokens, truncated)
 
-    def _score(
-        self, ads: Sequence[Sequence[int]], rows: int, length: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Lays ads out in one batch of `rows` rows; rows left over repeat the last ad."""
+    def _score(self, ads: Sequence[Sequence[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Lays ads out in one batch; rows left over stay empty."""
+        rows = self.rows(length)
         tokens = np.zeros((rows, length + len(self._suffix)), np.int32)
-        n_ad = np.empty(rows, np.int32)
-        for row in range(rows):
-            ad = ads[min(row, len(ads) - 1)]
+        n_ad = np.zeros(rows, np.int32)
+        for row, ad in enumerate(ads):
             tokens[row, : len(ad)] = ad
             tokens[row, len(ad) : len(ad) + len(self._suffix)] = self._suffix
             n_ad[row] = len(ad)
-        return self._forward(tokens, n_ad)
+        return self._forward(tokens, n_ad, self._flat(length))

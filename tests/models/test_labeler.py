@@ -161,9 +161,12 @@ def test_non_finite_numbers_become_nan_rows(tiny_labeler: LLMLabeler) -> None:
 
     class Poisoned:
         name = "poisoned"
+        packs = True
 
-        def __call__(self, tokens: np.ndarray, n_ad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            margin, mean = real(tokens, n_ad)
+        def __call__(
+            self, tokens: np.ndarray, n_ad: np.ndarray, n_flat: int
+        ) -> tuple[np.ndarray, np.ndarray]:
+            margin, mean = real(tokens, n_ad, n_flat)
             margin[0] = np.inf
             mean[1] = 1e9
             return margin, mean
@@ -329,7 +332,7 @@ def test_every_family_agrees_with_its_plain_pass(family: str) -> None:
     n_ad = np.array([3, 8, 11, 1], np.int32)
     for row, count in enumerate(n_ad):
         tokens[row, count : count + 3] = suffix
-    margin, mean = chosen(tokens, n_ad)
+    margin, mean = chosen(tokens, n_ad, 40)
     oracle = forward.WholeForward(model, prefix, 3, answers)
     want_margin, want_mean = oracle.once(tokens, n_ad)
     np.testing.assert_allclose(margin, want_margin, atol=2e-5)
