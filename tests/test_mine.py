@@ -145,6 +145,18 @@ def test_duplicates_are_scored_once_and_weigh_their_sum(task: Path, tmp_path: Pa
     assert (found["t0099"]["weight"], found["t0099"]["copies"]) == (1000, 1)
 
 
+def test_another_spelling_as_representative_is_scored_anew(task: Path, tmp_path: Path) -> None:
+    # The model sees capitals, so a score holds for the exact text only.
+    ads = helpers.tiny_ads(60)
+    helpers.run(task, helpers.write_jsonl(tmp_path / "a.jsonl", ads), tmp_path / "w")
+    shouted = {"id": "a-smaller-id", "text": ads[5]["text"].upper()}
+    grown = helpers.write_jsonl(tmp_path / "b.jsonl", [*ads, shouted])
+    mined = helpers.run(task, grown, tmp_path / "w")
+    assert (mined.summary["scored_now"], mined.summary["unique"]) == (1, 60)
+    texts = {row["id"]: row["text"] for row in scored_rows(tmp_path / "w")}
+    assert texts["a-smaller-id"] == shouted["text"]
+
+
 BAD = [
     (b"{not json}", "not_json"),
     (b"[1]", "not_an_object"),

@@ -1,0 +1,114 @@
+"""Selection: exploration, propensities, and ads that were asked about already."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines import blocks
+from pipelines.numerics import kmeans
+from pipelines.numerics.overlap import Overlap
+from pipelines.stages import select_pairs as stage
+from tests.stages.test_cluster_per_label import labelled
+from tests.stages.test_find_opposite_pairs import SPACE, search
+
+SETTINGS = stage.SelectionSettings(
+    budget=20,
+    exploration_share=0.2,
+    near_identical=0.999,
+    cover_quantile=0.25,
+    nearest_window=8,
+    sample_rows=1000,
+    seed=3,
+)
+
+
+def inputs() -> tuple[list, pa.Table, list[Overlap], int]:
+    rows, threshold = labelled(300)
+    positive = rows.column("margin").to_numpy() >= threshold.margin
+    sample = rows.append_column("positive", pa.array(positive))
+    sample = sample.append_column("cluster", pa.array(np.zeros(300, dtype=np.int32)))
+    found = search(rows.filter(pa.array(~positive)), rows.filter(pa.array(positive)), 4)
+    found = found.append_column("mutual", pa.array(np.zeros(found.num_rows, dtype=bool)))
+    overlaps = [Overlap(0, 0, 0.5, 1.0, 0.1, 1, 0.1, 1000, 1)]
+    weight = int(rows.column("weight").to_numpy().sum())
+    return [((0, 0), found)], sample.sort_by("key"), overlaps, weight
+
+
+def choose(shown: pa.Table | None = None, **changes: object) -> stage.Selected:
+    candidates, sample, overlaps, weight = inputs()
+    settings = dataclasses.replace(SETTINGS, **changes)
+    return stage.select(candidates, sample, shown, overlaps, SPACE, weight, 300, settings)
+
+
+def test_budget_exploration_and_one_use_an_ad() -> None:
+    selected = choose()
+    pairs = selected.pairs
+    assert [pair.rank for pair in pairs] == list(range(1, 21))
+    assert [pair.source for pair in pairs] == ["overlap"] * 16 + ["exploration"] * 4
+    used = [ad.key for pair in pairs for ad in (pair.positive, pair.negative)]
+    assert len(set(used)) == len(used)
+    assert all(p.positive.margin >= 0 > p.negative.margin for p in pairs)
+    shares = [pair.cumulative_share for pair in pairs]
+    assert shares == sorted(shares)
+    assert {pair.left for pair in pairs} == {"positive", "negative"}
+
+
+def test_propensities_are_the_share_of_the_stratum_drawn() -> None:
+    pairs = [pair for pair in choose(exploration_share=0.5).pairs if pair.propensity]
+    # 300 ads in 5 strata of 60, 10 draws: 2 of 60 each.
+    assert len(pairs) == 10
+    assert {pair.propensity for pair in pairs} == {float(f"{2 / 60:.6g}")}
+
+
+def test_no_exploration_and_nothing_but_exploration_candidates() -> None:
+    assert {pair.source for pair in choose(exploration_share=0.0).pairs} == {"overlap"}
+    _, sample, overlaps, weight = inputs()
+    only = stage.select([], sample, None, overlaps, SPACE, weight, 300, SETTINGS)
+    assert {pair.source for pair in only.pairs} == {"exploration"}
+    assert only.candidates == 0
+
+
+def test_what_was_shown_is_not_drawn_and_nothing_like_it_is_chosen() -> None:
+    first = choose(exploration_share=0.5)
+    keys = {ad.key for pair in first.pairs for ad in (pair.positive, pair.negative)}
+    _, sample, _, _ = inputs()
+    shown = sample.filter(pa.array([key in keys for key in sample.column("key").to_pylist()]))
+    second = choose(shown=shown, exploration_share=0.5)
+    again = {ad.key for pair in second.pairs for ad in (pair.positive, pair.negative)}
+    assert not again & keys
+    near = choose(shown=shown, near_identical=0.8, exploration_share=0.0)
+    vectors = dict(
+        zip(
+            sample.column("key").to_pylist(),
+            kmeans.project(SPACE, blocks.vectors(sample)),
+            strict=True,
+        )
+    )
+    known = kmeans.project(SPACE, blocks.vectors(shown))
+    for pair in near.pairs:
+        for ad in (pair.positive, pair.negative):
+            assert (known @ vectors[ad.key]).max() <= 0.8 + 1e-5
+
+
+def test_the_order_of_inputs_does_not_matter() -> None:
+    candidates, sample, overlaps, weight = inputs()
+    [(place, found)] = candidates
+    order = pa.array(np.random.default_rng(1).permutation(sample.num_rows))
+    cut = [(place, found)]
+    shuffled = stage.select(cut, sample.take(order), None, overlaps, SPACE, weight, 300, SETTINGS)
+    assert json.dumps([dataclasses.asdict(p) for p in shuffled.pairs]) == json.dumps(
+        [dataclasses.asdict(p) for p in choose().pairs]
+    )
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2])
+def test_exploration_of_almost_nothing(rows: int) -> None:
+    _, sample, _, _ = inputs()
+    part = sample.slice(0, rows)
+    vectors = kmeans.project(SPACE, blocks.vectors(part))
+    assert len(stage.explore(part, vectors, 5, 0)) <= rows // 2
