@@ -45,19 +45,27 @@ class LabelBatch:
 
 
 class Labeler(Protocol):
-    """Scores ads and embeds them.
+    """Scores ads and embeds them."""
 
-    Attributes:
-        model_id: Which weights, in which precision.
-        prompt_hash: Which prompt.
-        embedding_id: What the vectors are; equal ids mean comparable vectors.
-        dim: Their dimension.
-    """
+    @property
+    def model_id(self) -> str:
+        """Which weights, in which precision."""
+        ...
 
-    model_id: str
-    prompt_hash: str
-    embedding_id: str
-    dim: int
+    @property
+    def prompt_hash(self) -> str:
+        """Which prompt."""
+        ...
+
+    @property
+    def embedding_id(self) -> str:
+        """What the vectors are; equal ids mean comparable vectors."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the vectors."""
+        ...
 
     def label(self, texts: Sequence[str]) -> LabelBatch:
         """Scores ads; one that cannot be scored gets NaN and costs only itself."""

@@ -191,9 +191,9 @@ def _status(args: argparse.Namespace, _: tuple[str, ...]) -> int:
     from pipelines import workspace
 
     place = workspace.Workspace(args.workspace)
-    rounds = []
+    rounds: list[dict[str, Any]] = []
     for number in place.rounds():
-        stages = {}
+        stages: dict[str, dict[str, Any]] = {}
         for stage in workspace.STAGES:
             latest = place.latest(number, stage)
             if latest:
