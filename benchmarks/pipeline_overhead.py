@@ -70,7 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _common.parse(parser, argv)
     texts, _ = _common.load_headlines(args.data)
     distinct = {content_key(text): text for text in texts}
-    ads = [UniqueAd(key, key, text, 1000, 1) for key, text in list(distinct.items())[: args.ads]]
+    ads = [
+        UniqueAd(key, key, text, 1000, 1, "", "")
+        for key, text in list(distinct.items())[: args.ads]
+    ]
     task = load_task(TASK)
     labeler = LLMLabeler.load(task.model.preset, task.prompt_spec())
     module._LOADED.append(labeler)

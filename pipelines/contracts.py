@@ -47,6 +47,7 @@ class UniqueAd:
         weight: sum of the copies' weights, in thousandths of a weight unit (an integer, so that
             the sum does not depend on the order of the shards).
         copies: number of records, >= 1.
+        source, position: where the representative stands in the corpus.
     """
 
     id: str
@@ -54,6 +55,8 @@ class UniqueAd:
     text: str
     weight: int
     copies: int
+    source: str
+    position: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +218,7 @@ class ReviewPair:
     drawn: str | None
 
 
-# An ad before scoring.
+# What is known of an ad and stays with its score.
 AD_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -225,6 +228,9 @@ AD_SCHEMA = pa.schema(
         ("copies", pa.int64()),
     ]
 )
+
+# An ad before scoring: where it stands is only needed where it is rejected.
+UNSCORED_SCHEMA = pa.schema([*AD_SCHEMA, ("source", pa.string()), ("position", pa.string())])
 
 
 def scored_schema(dim: int) -> pa.Schema:

@@ -15,7 +15,7 @@ from models.identity import FAKE
 from models.labeler import LabelBatch, Labeler, LLMLabeler
 from pipelines import blocks, metrics
 from pipelines.config import Task
-from pipelines.contracts import Block, Rejected, scored_schema
+from pipelines.contracts import AD_SCHEMA, Block, Rejected, scored_schema
 from pipelines.numerics import calibration
 
 STAGE = "ScoreAds"
@@ -80,7 +80,7 @@ def label_each(
 
 
 def score_block(labeler: Labeler, block: Block) -> ScoredBlock:
-    """Score a block of ads (``AD_SCHEMA``); what is not finite becomes a rejection."""
+    """Score a block of ads (``UNSCORED_SCHEMA``); what is not finite becomes a rejection."""
     ads = blocks.from_block(block)
     texts = ads.column("text").to_pylist()
     labels, good, failures = label_each(labeler, texts)
@@ -98,7 +98,7 @@ def score_block(labeler: Labeler, block: Block) -> ScoredBlock:
                 "the model's score or vector for this ad is not a finite number",
             )
     dim = labels.vectors.shape[1] if labels is not None else labeler.dim
-    table = ads.take(pa.array(keep)).combine_chunks()
+    table = ads.select(AD_SCHEMA.names).take(pa.array(keep)).combine_chunks()
     columns = [table.column(name) for name in table.column_names]
     if labels is not None:
         columns += [
@@ -108,19 +108,20 @@ def score_block(labeler: Labeler, block: Block) -> ScoredBlock:
             blocks.vector_array(labels.vectors[rows]),
         ]
         scored = pa.Table.from_arrays(columns, schema=scored_schema(dim))
-        metrics.count(STAGE, "truncated", int(labels.truncated[rows].sum()))
     else:
         scored = scored_schema(dim).empty_table()
     ids = ads.column("id").to_pylist()
     copies = ads.column("copies").to_pylist()
+    sources = ads.column("source").to_pylist()
+    positions = ads.column("position").to_pylist()
     rejected = tuple(
         Rejected(
             id=ids[index],
             stage=STAGE,
             reason=reason,
             detail=detail[:500],
-            source="",
-            position="",
+            source=sources[index],
+            position=positions[index],
             excerpt=texts[index][:200],
             records=copies[index],
         )

@@ -330,7 +330,7 @@ def _outcome(plan: Plan, counters: dict[str, int], seconds: float) -> Mined:
         "unique": scored.facts["unique"],
         "scored_now": scored_now,
         "reused": scored.rows - scored_now,
-        "truncated": counters.get("ScoreAds/truncated", 0),
+        "truncated": clusters.facts["truncated"],
         "positives": clusters.facts["positives"],
         "positive_share": clusters.facts["positives"] / scored.rows,
         "threshold_probability": clusters.facts["threshold_probability"],

@@ -43,7 +43,9 @@ def describe(summary: Mapping[str, Any]) -> str:
     budget = summary["budget"]
     chosen = f"{summary['pairs']:,} of a budget of {budget:,}"
     if summary["pairs"] < budget:
-        chosen += " (no more candidates; raise search.neighbors or overlaps.per_positive_cluster)"
+        chosen += (
+            " (no candidate is left: an ad is shown once; a higher prior gives more positives)"
+        )
     rows = [
         ("ads read", f"{summary['records']:,}"),
         ("rejected", rejected),

@@ -103,4 +103,4 @@ def pairs_bytes(mined: Mined) -> bytes:
 
 def unique_ad(text: str, id: str = "", weight: int = 1000, copies: int = 1) -> UniqueAd:
     key = content_key(text)
-    return UniqueAd(id=id or f"id-{key[:8]}", key=key, text=text, weight=weight, copies=copies)
+    return UniqueAd(id or f"id-{key[:8]}", key, text, weight, copies, "f", "line 1")

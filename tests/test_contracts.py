@@ -25,7 +25,7 @@ from pipelines.contracts import (
 FILE = BlockFile("rounds/0001/x.parquet", 3, 400, "ab" * 32)
 EXAMPLES = [
     Ad("1", "k" * 32, "Füße ✓ \x00", 1.5, "a.jsonl", "line 1"),
-    UniqueAd("1", "k" * 32, "text", 10**15, 3),
+    UniqueAd("1", "k" * 32, "text", 10**15, 3, "f", "line 1"),
     Rejected("", "ReadAds", "not_json", "why", "f", "line 2", "{", 1),
     Block(2, b"\x00\xff"),
     FILE,

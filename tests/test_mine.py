@@ -187,12 +187,10 @@ def test_one_bad_record_of_each_kind(task: Path, tmp_path: Path) -> None:
         for line in Path(name).read_text(encoding="utf-8").splitlines()
     ]
     assert sorted(letter["reason"] for letter in letters) == sorted(reason for _, reason in BAD)
-    by_line = {letter["position"]: letter["reason"] for letter in letters if letter["position"]}
-    assert by_line == {
-        f"line {201 + n}": reason
-        for n, (_, reason) in enumerate(BAD)
-        if reason not in ("scoring_failed", "not_finite")
+    assert {letter["position"]: letter["reason"] for letter in letters} == {
+        f"line {201 + n}": reason for n, (_, reason) in enumerate(BAD)
     }
+    assert {letter["source"] for letter in letters} == {str(path)}
     assert {letter["id"] for letter in letters} >= {"poison", "nan", "twice", "latin", ""} - {
         "latin"
     }

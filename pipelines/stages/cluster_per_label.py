@@ -82,12 +82,14 @@ class ClusterTotals:
         count, distance, mass: int64 (kp + kn,): rows, distance to the own centroid in units of
             1e-6, weight in thousandths; positive clusters first.
         nearer: int64 (kp, kn): members of either cluster nearer to the other's centroid.
+        truncated: ads of which the model saw only the beginning.
     """
 
     count: np.ndarray
     distance: np.ndarray
     mass: np.ndarray
     nearer: np.ndarray
+    truncated: int = 0
 
 
 def sample_limit(wanted: int, population: int) -> float:
@@ -192,7 +194,8 @@ def assign_block(
         np.add.at(mass, at, weights[rows])
         counts = overlap.nearer_counts(vectors[rows], labels, own_distance, other, len(own))
         nearer += counts if side else counts.T
-    return positive, cluster, ClusterTotals(count, distance, mass, nearer)
+    truncated = int(np.count_nonzero(table.column("truncated").to_numpy(zero_copy_only=False)))
+    return positive, cluster, ClusterTotals(count, distance, mass, nearer, truncated)
 
 
 class ClusterPerLabel(beam.PTransform):
@@ -248,6 +251,7 @@ def _add_totals(parts: Iterable[ClusterTotals | None]) -> ClusterTotals | None:
             total.distance + part.distance,
             total.mass + part.mass,
             total.nearer + part.nearer,
+            total.truncated + part.truncated,
         )
     return total
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -61,8 +62,8 @@ def resolve_id(id: str, texts: _Texts, overflow: int) -> list[UniqueAd | Rejecte
     for the wrong ad; so none of them is used.
     """
     if len(texts) == 1 and not overflow:
-        [(key, (text, weight, records, _, _))] = texts.items()
-        return [UniqueAd(id=id, key=key, text=text, weight=weight, copies=records)]
+        [(key, (text, weight, records, source, position))] = texts.items()
+        return [UniqueAd(id, key, text, weight, records, source, position)]
     distinct = f"more than {_MAX_TEXTS}" if overflow else str(len(texts))
     rejected: list[UniqueAd | Rejected] = []
     for index, (_, (text, _, records, source, position)) in enumerate(sorted(texts.items())):
@@ -88,11 +89,15 @@ def merge_copies(copies: Iterable[UniqueAd]) -> UniqueAd:
     for ad in copies:
         weight += ad.weight
         records += ad.copies
-        if first is None or (ad.id, ad.text) < (first.id, first.text):
+        if first is None or _order(ad) < _order(first):
             first = ad
     if first is None:
         raise ValueError("merge_copies needs at least one ad")
-    return UniqueAd(id=first.id, key=first.key, text=first.text, weight=weight, copies=records)
+    return dataclasses.replace(first, weight=weight, copies=records)
+
+
+def _order(ad: UniqueAd) -> tuple[str, str, str, str]:
+    return ad.id, ad.text, ad.source, ad.position
 
 
 class CollapseDuplicates(beam.PTransform):
@@ -133,7 +138,8 @@ class CollapseDuplicates(beam.PTransform):
 
 
 def _to_unique(ad: Ad) -> UniqueAd:
-    return UniqueAd(id=ad.id, key=ad.key, text=ad.text, weight=to_thousandths(ad.weight), copies=1)
+    weight = to_thousandths(ad.weight)
+    return UniqueAd(ad.id, ad.key, ad.text, weight, 1, ad.source, ad.position)
 
 
 def _counted(item: tuple[str, UniqueAd]) -> UniqueAd:

@@ -15,7 +15,15 @@ from apache_beam.ml.inference.base import RunInference
 
 from models.labeler import Labeler
 from pipelines import blocks, metrics, storage
-from pipelines.contracts import AD_SCHEMA, Block, BlockFile, Rejected, Tally, UniqueAd
+from pipelines.contracts import (
+    AD_SCHEMA,
+    UNSCORED_SCHEMA,
+    Block,
+    BlockFile,
+    Rejected,
+    Tally,
+    UniqueAd,
+)
 from pipelines.errors import RunFailed
 from pipelines.handlers import STAGE, LabelerHandler, ScoredBlock
 from pipelines.text import digest
@@ -25,12 +33,11 @@ FILES, REJECTED = "files", "rejected"
 
 
 def to_ad_block(ads: Sequence[UniqueAd]) -> Block:
-    """Pack unique ads into a block of ``AD_SCHEMA``."""
-    columns = [[getattr(ad, name) for ad in ads] for name in AD_SCHEMA.names]
+    """Pack unique ads into a block of ``UNSCORED_SCHEMA``."""
     arrays = [
-        pa.array(column, field.type) for column, field in zip(columns, AD_SCHEMA, strict=True)
+        pa.array([getattr(ad, field.name) for ad in ads], field.type) for field in UNSCORED_SCHEMA
     ]
-    return blocks.to_block(pa.Table.from_arrays(arrays, schema=AD_SCHEMA))
+    return blocks.to_block(pa.Table.from_arrays(arrays, schema=UNSCORED_SCHEMA))
 
 
 def read_block(root: str, file: BlockFile, columns: Sequence[str] | None = None) -> pa.Table:

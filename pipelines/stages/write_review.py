@@ -164,6 +164,7 @@ class _Write(beam.DoFn):
                 "positive_clusters": len(model.positive),
                 "negative_clusters": len(model.negative),
                 "overlaps": len(overlaps),
+                "truncated": totals.truncated,
             }
             self._commit(
                 "clusters",

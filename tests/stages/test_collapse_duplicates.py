@@ -43,8 +43,8 @@ def test_copies_collapse_to_the_smallest_id() -> None:
             result[stage.UNIQUE],
             equal_to(
                 [
-                    UniqueAd("a", content_key("same text"), "same text", 3500, 2),
-                    UniqueAd("c", content_key("other"), "other", 250, 1),
+                    UniqueAd("a", content_key("same text"), "same text", 3500, 2, "f", "line 1"),
+                    UniqueAd("c", content_key("other"), "other", 250, 1, "f", "line 1"),
                 ]
             ),
         )
@@ -52,7 +52,7 @@ def test_copies_collapse_to_the_smallest_id() -> None:
 
 def test_the_same_record_twice_counts_twice_and_is_no_conflict() -> None:
     assert stage.resolve_id("a", {"k": ("t", 2000, 2, "f", "line 1")}, 0) == [
-        UniqueAd("a", "k", "t", 2000, 2)
+        UniqueAd("a", "k", "t", 2000, 2, "f", "line 1")
     ]
 
 
