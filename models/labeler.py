@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from models.encoder import SentenceEncoder
 
 MARGIN_STEP = 2.0**-8
+# Another value rounds bfloat16 scores differently: it is part of what identifies a score.
+TOKENS_PER_BATCH = 1024
 
 # No token of any vocabulary seen spans more characters in real text; a longer ad is cut before
 # it costs time in the tokenizer.
@@ -100,7 +102,7 @@ class LLMLabeler:
         *,
         embedder: SentenceEncoder | None = None,
         max_ad_tokens: int = 256,
-        tokens_per_batch: int = 1024,
+        tokens_per_batch: int = TOKENS_PER_BATCH,
         workers: int = 2,
     ) -> None:
         """Computes the prompt's prefix and checks the fast pass.

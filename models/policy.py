@@ -22,7 +22,9 @@ AD_FIELD = "{ad}"
 PROMPT_VERSION = 1
 
 DEFAULT_TEMPLATE = {
-    "completion": "{examples}Ad: {ad}\n{question}",
+    # Of the completions tried that state a policy this ranked best; one that ends in a whole
+    # question ranked near chance with the embedded model.
+    "completion": "Policy: {policy}\n\nAd: {ad}\nViolates the policy:",
     "chat": "{question}\nAnswer with one word, Yes or No.\n\nAd: {ad}",
 }
 DEFAULT_SYSTEM = "You review ads against one policy.\nPolicy: {policy}"
@@ -53,7 +55,8 @@ class PromptSpec:
         question: The yes/no question put to the model, not blank.
         form: "completion" (plain text that the answer continues) or "chat" (turns).
         template: The completion's text, or the user turn's. Holds `{ad}` exactly once; may hold
-            `{policy}`, `{question}`, `{examples}`. Empty means the form's default.
+            `{policy}`, `{question}`, `{examples}`. Empty means the form's default; the completion's
+            states the policy and a cue of its own, and does not use the question.
         system: The system turn of a chat; may hold `{policy}`, `{question}`. Empty means the
             default, which states the policy.
         positive_answer: What the model says of an ad that violates the policy. Empty means

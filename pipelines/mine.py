@@ -16,6 +16,7 @@ import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
 
 from models.identity import LabelerIdentity, identify
+from models.labeler import TOKENS_PER_BATCH
 from models.presets import PresetError
 from pipelines import metrics, readers, storage, summary
 from pipelines.config import Task, load_task
@@ -128,7 +129,8 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     workspace = Workspace(options.workspace)
     round_number = workspace.current_round()
     shown = workspace.shown_keys(round_number)
-    score_key = config_hash({"format": FORMAT_VERSION, **dataclasses.asdict(identity)})
+    scoring = {"format": FORMAT_VERSION, "tokens_per_batch": TOKENS_PER_BATCH}
+    score_key = config_hash(scoring | dataclasses.asdict(identity))
     scored_hash = config_hash(
         {
             "score_key": score_key,

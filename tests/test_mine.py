@@ -124,7 +124,7 @@ def test_a_changed_prompt_or_seed_is_another_run(task: Path, corpus: Path, tmp_p
     second = helpers.run(other_seed, corpus, tmp_path / "w")
     assert second.summary["scored_now"] == 0
     assert second.summary["pairs_file"] != first.summary["pairs_file"]
-    other_prompt = helpers.write_task(tmp_path, text.replace("Is it misleading?", "Is it false?"))
+    other_prompt = helpers.write_task(tmp_path, text.replace("nobody can promise", "no one can"))
     third = helpers.run(other_prompt, corpus, tmp_path / "w")
     assert third.summary["scored_now"] == 200
 

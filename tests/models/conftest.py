@@ -9,21 +9,14 @@ import pytest
 from models import presets
 
 
-def _load(dtype: str) -> presets.CausalLMBundle:
-    try:
-        return presets.load_causal_lm(presets.EMBEDDED_LLM, dtype)
-    except presets.PresetError as e:
-        pytest.skip(f"the embedded model cannot be had here: {e}")
-
-
 @pytest.fixture(scope="session")
 def llm() -> presets.CausalLMBundle:
-    return _load("bfloat16")
+    return presets.load_causal_lm(presets.EMBEDDED_LLM, "bfloat16")
 
 
 @pytest.fixture(scope="session")
 def llm32() -> presets.CausalLMBundle:
-    return _load("float32")
+    return presets.load_causal_lm(presets.EMBEDDED_LLM, "float32")
 
 
 @pytest.fixture(scope="session")

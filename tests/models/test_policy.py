@@ -45,8 +45,8 @@ HOSTILE = {
 
 def test_completion_default() -> None:
     prompt = render(SPEC)
-    assert prompt.prefix.endswith("Ad: ")
-    assert "Is it clickbait?" in prompt.prefix + prompt.suffix
+    assert prompt.prefix == "Policy: No clickbait.\n\nAd: "
+    assert prompt.suffix == "\nViolates the policy:"
     assert (prompt.positive_answer, prompt.negative_answer) == (" Yes", " No")
 
 
