@@ -1,9 +1,8 @@
 """How many ads a second does LLM-0 score, against the stock paths on the same machine?
 
-    python benchmarks/llm0_throughput.py --corpus FILE --json OUT
+    python -m benchmarks.llm0_throughput --data clickbait.jsonl.gz
 
-FILE is JSON lines with `text` and `label` (clickbait or benign), plain or gzip; the default is
-$SCOUT_BENCH_DATA. Compared, interleaved, on two threads:
+Compared, interleaved, on two threads:
 
 * ours, in bfloat16 and float32;
 * ours with the generic cached pass (any KerasHub family), bfloat16;
@@ -14,7 +13,6 @@ $SCOUT_BENCH_DATA. Compared, interleaved, on two threads:
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import os
@@ -33,13 +31,14 @@ for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
     os.environ[name] = str(THREADS)
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np  # noqa: E402
 
+from benchmarks import _common  # noqa: E402
 from models import forward, policy, presets, tokenization  # noqa: E402
 from models.labeler import LLMLabeler  # noqa: E402
 
+# How many times faster than these ours must be, on the prompt that states a policy.
+TARGETS = {"KerasHub, bfloat16": 4.0, "llama.cpp, Q4_1": 3.0}
 LLAMA_CPP = "llama-cpp-python==0.3.16"
 PROMPTS = {
     "chat": policy.PromptSpec(
@@ -243,23 +242,18 @@ def timed(run: Callable[[], Any]) -> tuple[float, float, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measures, prints a table, writes JSON; 0 also when there is no corpus."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--corpus", default=os.environ.get("SCOUT_BENCH_DATA", ""))
-    parser.add_argument("--json", default="")
+    """Measures, prints a table, writes JSON; returns the exit status."""
+    parser = _common.make_parser(__doc__)
     parser.add_argument("--items", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--without_llama_cpp", action="store_true")
-    args = parser.parse_args(argv)
-    if not args.corpus or not Path(args.corpus).is_file():
-        print("skipped: no corpus; give --corpus FILE or set SCOUT_BENCH_DATA", file=sys.stderr)
-        return 0
+    args = _common.parse(parser, argv)
 
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     tf.config.threading.set_inter_op_parallelism_threads(THREADS)
-    texts, labels = read_corpus(Path(args.corpus), args.items)
+    texts, labels = read_corpus(Path(args.data), args.items)
     bundles = {d: presets.load_causal_lm(presets.EMBEDDED_LLM, d) for d in ("bfloat16", "float32")}
     low = bundles["bfloat16"]
     n_weights = sum(
@@ -267,11 +261,7 @@ def main(argv: list[str] | None = None) -> int:
         for layer in low.model.backbone.transformer_layers
         for w in layer.weights
     )
-    llama = (
-        None
-        if args.without_llama_cpp
-        else LlamaCpp(texts[: max(32, len(texts) // 4)], low.chat_format)
-    )
+    llama = None if args.without_llama_cpp else LlamaCpp(texts, low.chat_format)
     report: dict[str, Any] = {
         "items": len(texts),
         "threads": THREADS,
@@ -285,15 +275,13 @@ def main(argv: list[str] | None = None) -> int:
         prefix, _, suffix = tokenization.encode_halves(low.tokenizer, cached.prompt)
         answers = tokenization.answer_ids(low.tokenizer, cached.prompt)
         cached._forward = forward.CachedForward(low.model, prefix, len(suffix), answers)
-        # The slow paths get every fourth of the work; their rates do not depend on its amount.
-        few = texts[: max(32, len(texts) // 4)]
         longest = max(map(len, low.tokenizer.encode_batch([" " + text for text in texts])))
         paths: dict[str, Callable[[], np.ndarray]] = {
             "ours, bfloat16": lambda o=ours: o["bfloat16"].label(texts).margin,  # type: ignore[misc]
             "ours, float32": lambda o=ours: o["float32"].label(texts).margin,  # type: ignore[misc]
             "ours, generic cached pass": lambda c=cached: c.label(texts).margin,  # type: ignore[misc]
-            "KerasHub, bfloat16": stock_scorer(low, spec, few, longest),
-            "KerasHub, float32": stock_scorer(bundles["float32"], spec, few, longest),
+            "KerasHub, bfloat16": stock_scorer(low, spec, texts, longest),
+            "KerasHub, float32": stock_scorer(bundles["float32"], spec, texts, longest),
         }
         walls: dict[str, list[float]] = {name: [] for name in paths}
         cpus: dict[str, list[float]] = {name: [] for name in paths}
@@ -344,8 +332,17 @@ def main(argv: list[str] | None = None) -> int:
     if llama:
         llama.close()
     if args.json:
-        Path(args.json).write_text(json.dumps(report, indent=1))
-    return 0
+        Path(args.json).write_text(json.dumps(report, indent=1) + "\n")
+    measured = report["prompts"]["chat"]["paths"]
+    missed = 0
+    for path, target in TARGETS.items():
+        if path in measured:
+            times = measured[path]["ours_bfloat16_is_times_faster"]
+            print(
+                f"{'met' if times >= target else 'MISSED'}: {target} times {path} on the chat prompt"
+            )
+            missed += times < target
+    return int(missed > 0 and not args.no_check)
 
 
 def show(name: str, result: dict[str, Any]) -> None:
