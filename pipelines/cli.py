@@ -141,7 +141,7 @@ def _validate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
 def _mine(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
     from pipelines import options
 
-    return _report(args, options.mine_options(args, beam_flags), show=0)
+    return _report(args, options.mine_options(args, beam_flags))
 
 
 def _demo(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
@@ -161,10 +161,10 @@ def _demo(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
         range_bytes=64 << 20,
         beam=beam_flags,
     )
-    return _report(args, chosen, show=args.show)
+    return _report(args, chosen)
 
 
-def _report(args: argparse.Namespace, chosen: Any, show: int) -> int:
+def _report(args: argparse.Namespace, chosen: Any) -> int:
     from pipelines import summary
     from pipelines.mine import mine
 
@@ -173,9 +173,12 @@ def _report(args: argparse.Namespace, chosen: Any, show: int) -> int:
         _print_json({**mined.summary, "review_pairs": mined.pairs})
         return OK
     names = mined.task.labels.model_dump()
-    if show:
-        print(f"The first {min(show, len(mined.pairs))} review pairs (model's label, p, ad):\n")
-        print(summary.describe_pairs(mined.pairs[:show], names))
+    if args.show:
+        shown = mined.pairs[: args.show]
+        print(
+            f"The first {len(shown)} review pairs (the model's label, its probability, the ad):\n"
+        )
+        print(summary.describe_pairs(shown, names))
         print()
     print(f"Task {mined.task.name}, round {mined.summary['round']}:")
     print(summary.describe(mined.summary))

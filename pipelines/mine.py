@@ -36,7 +36,7 @@ from pipelines.stages.read_ads import ReadAds
 from pipelines.stages.score_ads import ScoreAds
 from pipelines.stages.select_pairs import SelectionSettings, SelectPairs
 from pipelines.stages.write_rejected import WriteRejected
-from pipelines.stages.write_review import Attempt, WriteReview
+from pipelines.stages.write_review import Attempt, WriteReview, review_instructions
 from pipelines.workspace import Manifest, Workspace, config_hash
 
 _REMOTE_SHARDS = 64
@@ -139,9 +139,9 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
             "max_rejected_share": options.max_rejected_share,
         }
     )
-    shaping = task.model_dump(include={"name", "version", "prior", "seed", "labels", "embedding"})
+    shaping = task.model_dump(include={"name", "version", "policy", "prior", "seed", "labels"})
     shaping |= task.model_dump(
-        include={"labeling", "clustering", "overlaps", "search", "selection", "review"}
+        include={"embedding", "labeling", "clustering", "overlaps", "search", "selection", "review"}
     )
     mine_hash = config_hash(
         {"scored": scored_hash, "task": shaping, "shown": sorted(shown), "round": round_number}
@@ -242,7 +242,18 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
         for stage in ("clusters", "pairs", "review")
     }
     _ = (selected, overlaps, model, totals, threshold) | "WriteReview" >> WriteReview(
-        workspace.root, round_number, attempts, facts
+        workspace.root,
+        round_number,
+        attempts,
+        facts,
+        review_instructions(
+            task.name,
+            task.version,
+            task.policy,
+            task.labels.positive,
+            task.labels.negative,
+            task.review.experts_per_ad,
+        ),
     )
 
 

@@ -137,7 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
     mine.add_argument("--date", type=_date, help="logical date of a scheduled run")
     mine.add_argument("--budget", type=_at_least(1), help="pairs, instead of the task file's")
     _add_reading(mine)
-    _add_output(mine)
+    _add_output(mine, show=5)
 
     demo = commands.add_parser(
         "demo",
@@ -147,10 +147,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--workspace", default="demo_workspace", metavar="DIR", help="default: %(default)s"
     )
-    demo.add_argument(
-        "--show", type=_at_least(0), default=10, metavar="N", help="pairs printed, default 10"
-    )
-    _add_output(demo)
+    _add_output(demo, show=10)
 
     status = commands.add_parser(
         "status", help="where a workspace's rounds stand", allow_abbrev=False
@@ -209,7 +206,14 @@ def _add_reading(mine: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_output(command: argparse.ArgumentParser) -> None:
+def _add_output(command: argparse.ArgumentParser, show: int) -> None:
+    command.add_argument(
+        "--show",
+        type=_at_least(0),
+        default=show,
+        metavar="N",
+        help="pairs printed, default %(default)s",
+    )
     command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     command.add_argument("--quiet", action="store_true", help="no progress on stderr")
 

@@ -106,10 +106,6 @@ class Workspace:
         """Return the full path of something in the workspace."""
         return storage.join(self.root, *relative.split("/"))
 
-    def relative(self, path: str) -> str:
-        """Return a full path's part below the workspace."""
-        return path[len(self.root) :].lstrip("/")
-
     def new_attempt(self, round_number: int, stage: str) -> str:
         """Return the relative path of a fresh attempt folder (created by its first file)."""
         number = 1 + max((self._numbers(round_number, stage)), default=0)

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +67,21 @@ def review_sheet(pairs: Sequence[ReviewPair]) -> bytes:
     return b"\xef\xbb\xbf" + sink.getvalue().encode()
 
 
+def review_instructions(
+    name: str, version: int, policy: str, positive: str, negative: str, experts: int
+) -> str:
+    """Return what goes to the experts with the sheet."""
+    wrapped = "\n".join(textwrap.wrap(policy, 98))
+    return (
+        f"Policy {name}, version {version}\n\n{wrapped}\n\n"
+        f"Label every ad of review.csv on its own: write {positive} or {negative} in the column "
+        f"label and your name\nin the column expert. Leave the label empty where you cannot tell. "
+        f"Two ads of one pair may have the same label.\nEvery ad should be labelled by {experts} "
+        "experts, who do not see each other's labels: give each a copy of the file.\n"
+        "A leading apostrophe is not part of an ad: it keeps spreadsheets from running formulas.\n"
+    )
+
+
 def overlap_lines(overlaps: Sequence[Overlap]) -> bytes:
     """Return the ranked cluster pairs as JSON lines."""
     lines = []
@@ -104,6 +120,7 @@ class WriteReview(beam.PTransform):
         round_number: the round.
         attempts: an :class:`Attempt` for each of ``clusters``, ``pairs`` and ``review``.
         facts: provenance for the manifests.
+        instructions: what experts need to know, from :func:`review_instructions`.
     """
 
     def __init__(
@@ -112,12 +129,13 @@ class WriteReview(beam.PTransform):
         round_number: int,
         attempts: Mapping[str, Attempt],
         facts: Mapping[str, Any],
+        instructions: str,
     ) -> None:
         super().__init__()
         missing = {"clusters", "pairs", "review"} - set(attempts)
         if missing:
             raise ValueError(f"WriteReview: no attempt for {sorted(missing)}")
-        self._write = _Write(root, round_number, dict(attempts), dict(facts))
+        self._write = _Write(root, round_number, dict(attempts), dict(facts), instructions)
 
     def expand(
         self,
@@ -142,10 +160,16 @@ class WriteReview(beam.PTransform):
 
 class _Write(beam.DoFn):
     def __init__(
-        self, root: str, round_number: int, attempts: dict[str, Attempt], facts: dict[str, Any]
+        self,
+        root: str,
+        round_number: int,
+        attempts: dict[str, Attempt],
+        facts: dict[str, Any],
+        instructions: str,
     ) -> None:
         self._root, self._round = root, round_number
         self._attempts, self._facts = attempts, facts
+        self._instructions = instructions
 
     def process(
         self,
@@ -187,7 +211,10 @@ class _Write(beam.DoFn):
             self._commit("pairs", {"pairs.jsonl": (pair_lines(pairs), len(pairs))}, facts)
             self._commit(
                 "review",
-                {"review.csv": (review_sheet(pairs), 2 * len(pairs))},
+                {
+                    "review.csv": (review_sheet(pairs), 2 * len(pairs)),
+                    "instructions.txt": (self._instructions.encode(), 1),
+                },
                 {"pairs": self._attempts["pairs"].folder},
             )
             yield self._attempts["review"].folder

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.contracts import ReviewAd, ReviewPair
-from pipelines.stages.write_review import SHEET_COLUMNS, pair_lines, review_sheet, safe_cell
+from pipelines.stages.write_review import (
+    SHEET_COLUMNS,
+    pair_lines,
+    review_instructions,
+    review_sheet,
+    safe_cell,
+)
 
 
 def ad(id: str, text: str, label: str) -> ReviewAd:
@@ -74,6 +80,13 @@ def test_any_text_survives_the_sheet(first: str, second: str) -> None:
     for cell, text in ((left[3], first), (right[3], second)):
         assert cell in (text, f"'{text}")
         assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+def test_instructions_name_the_policy_and_the_labels() -> None:
+    text = review_instructions("clickbait", 3, "Teasing is clickbait.", "bait", "fine", 2)
+    assert "Policy clickbait, version 3" in text
+    assert "Teasing is clickbait." in text
+    assert "write bait or fine" in text
 
 
 def test_pair_lines_are_one_line_each() -> None:
