@@ -1,0 +1,62 @@
+"""Corpus and workspace on gs://, against an emulator of Cloud Storage on this machine."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from apache_beam.internal.gcp import auth
+from gcp_storage_emulator.server import create_server
+from google.cloud import storage as gcs
+
+from pipelines import storage
+from pipelines.readers import ReadOptions, plan, read_range
+from pipelines.workspace import Workspace
+from tests import helpers
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+    # Without credentials Google's library asks a metadata server for 23 seconds first.
+    monkeypatch.setattr(auth._Credentials, "_credentials_init", True)
+    monkeypatch.setattr(auth._Credentials, "_credentials", None)
+    server = create_server("127.0.0.1", port, in_memory=True)
+    server.start()
+    try:
+        gcs.Client.create_anonymous_client().create_bucket("scout")
+        yield "gs://scout"
+    finally:
+        server.stop()
+
+
+def test_the_main_job_on_object_storage(bucket: str, tmp_path: Path) -> None:
+    ads = helpers.tiny_ads()
+    for shard in range(2):
+        lines = "".join(json.dumps(ad) + "\n" for ad in ads[shard::2])
+        storage.write(f"{bucket}/ads/{shard}.jsonl", lines.encode())
+    task = helpers.write_task(tmp_path)
+    mined = helpers.run(task, f"{bucket}/ads/*.jsonl", f"{bucket}/w")  # type: ignore[arg-type]
+    local = helpers.run(task, helpers.write_jsonl(tmp_path / "ads.jsonl", ads), tmp_path / "w")
+    assert storage.read(mined.summary["pairs_file"]) == helpers.pairs_bytes(local)
+    again = helpers.run(task, f"{bucket}/ads/*.jsonl", f"{bucket}/w")  # type: ignore[arg-type]
+    assert again.summary["scored_now"] == 0
+    assert Workspace(f"{bucket}/w").rounds() == [1]
+    with pytest.raises(FileNotFoundError):
+        storage.read(f"{bucket}/none")
+
+
+def test_ranges_of_a_remote_file_meet_without_loss(bucket: str) -> None:
+    lines = [f"remote ad number {n}" for n in range(300)]
+    storage.write(f"{bucket}/ads.txt", "\n".join(lines).encode())
+    [found] = storage.match(f"{bucket}/ads.txt")
+    ranges = plan([(found.path, found.size_in_bytes)], "", 512)
+    assert len(ranges) > 5
+    records = [ad for part in ranges for ad in read_range(part, ReadOptions())]
+    assert [ad.text for ad in records] == lines  # type: ignore[union-attr]
