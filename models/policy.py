@@ -315,6 +315,7 @@ _MARKERS = re.compile(
     r"|#{2,}\s*(?:instruction|response|input|system|user|assistant)s?\s*:"
 )
 _TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9_-]*>")
+_MAX_PASSES = 8
 _QUOTES = {'"': "'", "`": "'", "“": "'", "”": "'", "«": "'", "»": "'"}
 
 
@@ -341,11 +342,19 @@ def prepare_ad(text: str, prompt: RenderedPrompt | None = None, markers: Iterabl
     for quote in quotes:
         text = text.replace(quote, _QUOTES[quote])
     text = _fold_space(text)
+    passes = 0
     while True:
         cut = _cut_markers(text, pattern)
         if cut == text:
             return text
-        text = cut
+        text, passes = cut, passes + 1
+        if passes == _MAX_PASSES:
+            # Markers nested this deep are an attack on our time: each pass undoes one level.
+            text = _words_only(text)
+
+
+def _words_only(text: str) -> str:
+    return _fold_space("".join(c if c.isalnum() else " " for c in text))
 
 
 def _fold_space(text: str) -> str:

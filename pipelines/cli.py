@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import RunFailed, UsageError
+from pipelines.summary import printable
 
 SAMPLES = Path(__file__).resolve().parent.parent / "templates"
 OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         args, beam_flags = options.parse(arguments)
         if args.version:
-            print(_versions())
+            _print(_versions())
             return OK
         if not args.command:
             options.build_parser().print_help(sys.stderr)
@@ -44,10 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RunFailed as error:
         _complain(error.message)
         return FAILED
-    except BrokenPipeError:
-        # The reader of our output has gone (`scout ... | head`); nothing is left to say to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
     except Exception as error:
         if os.environ.get("SCOUT_DEBUG"):
             raise
@@ -85,11 +82,20 @@ def _say(line: str) -> None:
 
 def _complain(message: str) -> None:
     for line in message.splitlines():
-        print(f"scout: error: {line}", file=sys.stderr, flush=True)
+        # Column names, paths and excerpts come from the corpus, which is hostile input.
+        print(f"scout: error: {printable(line, 2000)}", file=sys.stderr, flush=True)
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # The reader of our output has gone (`scout ... | head`); nothing is left to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=1))
+    _print(json.dumps(value, ensure_ascii=False, indent=1))
 
 
 def _versions() -> str:
@@ -126,21 +132,23 @@ def _validate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
             }
         )
         return OK
-    print(f"{args.task}: valid (task {task.name}, version {task.version})\n")
-    print("The prompt, with the ad in its place:")
-    print("\n".join(f"  | {line}" for line in prompt.splitlines()))
-    print(
+    _print(f"{args.task}: valid (task {task.name}, version {task.version})\n")
+    _print("The prompt, with the ad in its place:")
+    _print("\n".join(f"  | {line}" for line in prompt.splitlines()))
+    _print(
         f"\nThe model compares {rendered.positive_answer!r} ({task.labels.positive}) with "
         f"{rendered.negative_answer!r} ({task.labels.negative})."
     )
     if spec.form == "chat" and spec.chat_format == "auto":
-        print("Shown in ChatML; a model of another family gets its own markup.")
+        _print("Shown in ChatML; a model of another family gets its own markup.")
     return OK
 
 
 def _mine(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
     from pipelines import options
 
+    if beam_flags and not Path(args.task).exists():
+        raise UsageError(f"{args.task}: no such task file (TASK comes before Beam's flags)")
     return _report(args, options.mine_options(args, beam_flags))
 
 
@@ -175,18 +183,18 @@ def _report(args: argparse.Namespace, chosen: Any) -> int:
     names = mined.task.labels.model_dump()
     if args.show:
         shown = mined.pairs[: args.show]
-        print(
+        _print(
             f"The first {len(shown)} review pairs (the model's label, its probability, the ad):\n"
         )
-        print(summary.describe_pairs(shown, names))
-        print()
-    print(f"Task {mined.task.name}, round {mined.summary['round']}:")
-    print(summary.describe(mined.summary))
-    print(f"\nPairs:         {mined.summary['pairs_file']}")
-    print(f"Review sheet:  {mined.summary['review_sheet']}")
-    print(f"Overlaps:      {mined.summary['overlaps_file']}")
+        _print(summary.describe_pairs(shown, names))
+        _print("")
+    _print(f"Task {mined.task.name}, round {mined.summary['round']}:")
+    _print(summary.describe(mined.summary))
+    _print(f"\nPairs:         {mined.summary['pairs_file']}")
+    _print(f"Review sheet:  {mined.summary['review_sheet']}")
+    _print(f"Overlaps:      {mined.summary['overlaps_file']}")
     for path in mined.summary["dead_letters"]:
-        print(f"Dead letters:  {path}")
+        _print(f"Dead letters:  {path}")
     return OK
 
 
@@ -213,7 +221,7 @@ def _status(args: argparse.Namespace, _: tuple[str, ...]) -> int:
         _print_json({"workspace": args.workspace, "rounds": rounds})
         return OK
     for entry in rounds:
-        print(f"Round {entry['round']}")
+        _print(f"Round {entry['round']}")
         for stage, found in entry["stages"].items():
             facts = found["facts"]
             line = f"  {stage:<9} {found['rows']:>10,} rows  {found['created']}  "
@@ -226,9 +234,9 @@ def _status(args: argparse.Namespace, _: tuple[str, ...]) -> int:
                 )
             elif stage == "pairs":
                 line += f"{facts['covered_share']:.1%} of the corpus covered"
-            print(line.rstrip())
+            _print(line.rstrip())
         following = _next_step(entry["stages"])
-        print(f"  next: {following}")
+        _print(f"  next: {following}")
     return OK
 
 

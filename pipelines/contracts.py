@@ -189,7 +189,7 @@ class ReviewPair:
         positive, negative: the two ads.
         left: which of them is shown on the left, ``positive`` or ``negative`` (drawn by hash).
         distance: Euclidean distance of the unit vectors, 0 to 2, 6 decimals.
-        mutual: whether each is the other's nearest in their cluster pair.
+        mutual: whether each is the other's nearest among the candidates of their cluster pair.
         overlap_score: how much the two clusters mix, 0 to 1; null for exploration.
         overlap_nearer_share: share of both clusters' members nearer to the other's centroid;
             null for exploration.

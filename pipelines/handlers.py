@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from apache_beam.ml.inference.base import ModelHandler
 
 from models.fakes import FakeLabeler
-from models.identity import FAKE
+from models.identity import FAKE, LabelerIdentity
 from models.labeler import LabelBatch, Labeler, LLMLabeler
 from pipelines import blocks, metrics
 from pipelines.config import Task
 from pipelines.contracts import AD_SCHEMA, Block, Rejected, scored_schema
+from pipelines.errors import RunFailed
 from pipelines.numerics import calibration
 
 STAGE = "ScoreAds"
@@ -31,8 +33,12 @@ class ScoredBlock:
     rejected: tuple[Rejected, ...]
 
 
+class _Labels(Protocol):
+    def label(self, texts: Sequence[str]) -> LabelBatch: ...
+
+
 def label_each(
-    labeler: Labeler, texts: Sequence[str]
+    labeler: _Labels, texts: Sequence[str]
 ) -> tuple[LabelBatch | None, list[int], dict[int, str]]:
     """Label texts so that one that breaks the labeler costs itself alone.
 
@@ -79,7 +85,7 @@ def label_each(
     return joined, good, bad
 
 
-def score_block(labeler: Labeler, block: Block) -> ScoredBlock:
+def score_block(labeler: _Labels, block: Block) -> ScoredBlock:
     """Score a block of ads (``UNSCORED_SCHEMA``); what is not finite becomes a rejection."""
     ads = blocks.from_block(block)
     texts = ads.column("text").to_pylist()
@@ -97,7 +103,6 @@ def score_block(labeler: Labeler, block: Block) -> ScoredBlock:
                 "not_finite",
                 "the model's score or vector for this ad is not a finite number",
             )
-    dim = labels.vectors.shape[1] if labels is not None else labeler.dim
     table = ads.select(AD_SCHEMA.names).take(pa.array(keep)).combine_chunks()
     columns = [table.column(name) for name in table.column_names]
     if labels is not None:
@@ -107,9 +112,10 @@ def score_block(labeler: Labeler, block: Block) -> ScoredBlock:
             pa.array(labels.truncated[rows], pa.bool_()),
             blocks.vector_array(labels.vectors[rows]),
         ]
-        scored = pa.Table.from_arrays(columns, schema=scored_schema(dim))
+        schema = scored_schema(labels.vectors.shape[1])
+        scored = pa.Table.from_arrays(columns, schema=schema)
     else:
-        scored = scored_schema(dim).empty_table()
+        scored = AD_SCHEMA.empty_table()
     ids = ads.column("id").to_pylist()
     copies = ads.column("copies").to_pylist()
     sources = ads.column("source").to_pylist()
@@ -139,26 +145,7 @@ class LazyLabeler:
     def __init__(self, load: Callable[[], Labeler]) -> None:
         self._load = load
         self._labeler: Labeler | None = None
-
-    @property
-    def dim(self) -> int:
-        """Dimension of the vectors."""
-        return self._get().dim
-
-    @property
-    def model_id(self) -> str:
-        """See :class:`models.labeler.Labeler`."""
-        return self._get().model_id
-
-    @property
-    def prompt_hash(self) -> str:
-        """See :class:`models.labeler.Labeler`."""
-        return self._get().prompt_hash
-
-    @property
-    def embedding_id(self) -> str:
-        """See :class:`models.labeler.Labeler`."""
-        return self._get().embedding_id
+        self._lock = threading.Lock()
 
     def label(self, texts: Sequence[str]) -> LabelBatch:
         """Score texts."""
@@ -169,33 +156,57 @@ class LazyLabeler:
         self._get()
 
     def _get(self) -> Labeler:
-        if self._labeler is None:
-            with metrics.timed("LoadModel"):
-                self._labeler = self._load()
-        return self._labeler
+        with self._lock:
+            if self._labeler is None:
+                with metrics.timed("LoadModel"):
+                    self._labeler = self._load()
+            return self._labeler
 
 
 @dataclass(frozen=True, slots=True)
 class LoadLabeler:
-    """Makes a task's labeler, on the worker; small to send there."""
+    """Makes a task's labeler, on the worker; small to send there.
+
+    Attributes:
+        task: the task.
+        expected: the identity that scores are stored under; other weights on a worker would
+            otherwise pass for these.
+    """
 
     task: Task
+    expected: LabelerIdentity
 
     def __call__(self) -> Labeler:
-        """Load the labeler."""
-        task = self.task
+        """Load the labeler.
+
+        Raises:
+            RunFailed: it is not the expected one.
+        """
+        task, expected = self.task, self.expected
         if task.model.preset == FAKE:
             return FakeLabeler()
-        return LLMLabeler.load(
+        labeler = LLMLabeler.load(
             task.model.preset,
             task.prompt_spec(),
             embedding="llm" if task.embedding.source == "llm" else task.embedding.preset,
             dtype=task.model.dtype,
             max_ad_tokens=task.model.max_ad_tokens,
         )
+        # The last part of a model id is the window, which the loaded model may have to narrow.
+        weights = labeler.model_id.rpartition("/")[0]
+        if (weights, labeler.prompt_hash) != (
+            expected.model_id.rpartition("/")[0],
+            expected.prompt_hash,
+        ):
+            raise RunFailed(
+                f"the worker loaded {labeler.model_id} with prompt {labeler.prompt_hash}, the "
+                f"launcher planned {expected.model_id} with prompt {expected.prompt_hash}; give "
+                "both the same weights and version"
+            )
+        return labeler
 
 
-class LabelerHandler(ModelHandler[Block, ScoredBlock, Labeler]):
+class LabelerHandler(ModelHandler[Block, ScoredBlock, LazyLabeler]):
     """Runs a labeler on blocks of ads.
 
     Elements are blocks already, so Beam's own batching is off.
@@ -208,19 +219,18 @@ class LabelerHandler(ModelHandler[Block, ScoredBlock, Labeler]):
         super().__init__(min_batch_size=1, max_batch_size=1, large_model=True)
         self._load = load
 
-    def load_model(self) -> Labeler:
+    def load_model(self) -> LazyLabeler:
         """Return the labeler, which loads at its first ad."""
         return LazyLabeler(self._load)
 
     def run_inference(
         self,
         batch: Sequence[Block],
-        model: Labeler,
+        model: LazyLabeler,
         inference_args: dict[str, Any] | None = None,
     ) -> list[ScoredBlock]:
         """Score blocks; a list, so that Beam counts failures inside."""
-        if isinstance(model, LazyLabeler):
-            model.load()
+        model.load()
         with metrics.timed(STAGE):
             return [score_block(model, block) for block in batch]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
-import logging
 import platform
 import time
 from collections.abc import Callable
@@ -41,8 +40,6 @@ from pipelines.workspace import Manifest, Workspace, config_hash
 
 _REMOTE_SHARDS = 64
 _VERSIONED = ("apache-beam", "tensorflow", "keras", "keras-hub", "numpy", "scikit-learn", "scann")
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +124,10 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     except ValueError as error:
         raise UsageError(f"{options.task}: prompt: {error}") from error
     workspace = Workspace(options.workspace)
+    workspace.check_writable()
+    _check_remote(options, task)
     round_number = workspace.current_round()
+    _check_same_task(workspace, round_number, task, options)
     shown = workspace.shown_keys(round_number)
     scoring = {"format": FORMAT_VERSION, "tokens_per_batch": TOKENS_PER_BATCH}
     score_key = config_hash(scoring | dataclasses.asdict(identity))
@@ -157,9 +157,46 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         scored_hash=scored_hash,
         mine_hash=mine_hash,
         shown_keys=shown,
-        scored=workspace.find(round_number, "scored", scored_hash),
+        scored=_whole(workspace, workspace.find(round_number, "scored", scored_hash)),
         finished=workspace.find(round_number, "review", mine_hash),
     )
+
+
+def _whole(workspace: Workspace, manifest: Manifest | None) -> Manifest | None:
+    """Return a scored manifest unless one of its blocks is gone: then what is missing is scored."""
+    if manifest and workspace.is_whole(manifest.files, workspace.block_sizes()):
+        return manifest
+    return None
+
+
+def _check_same_task(
+    workspace: Workspace, round_number: int, task: Task, options: MineOptions
+) -> None:
+    last = workspace.latest(round_number, "pairs") or workspace.latest(round_number - 1, "pairs")
+    if last and last.facts["task"] != task.name:
+        raise UsageError(
+            f"--workspace {options.workspace}: holds rounds of the task {last.facts['task']!r}, not "
+            f"of {task.name!r}; give each task a workspace of its own"
+        )
+
+
+def _check_remote(options: MineOptions, task: Task) -> None:
+    """Refuse early what workers of another machine could not read or write."""
+    runner = str(options.pipeline_options().get_all_options()["runner"] or "")
+    if "Dataflow" not in runner:
+        return
+    for name, path in (
+        ("--workspace", options.workspace),
+        *(("--corpus", c) for c in options.corpus),
+    ):
+        if storage.is_local(path):
+            raise UsageError(f"{name} {path}: Dataflow's workers cannot reach it; give gs://...")
+    for key, preset in (("model", task.model.preset), ("embedding", task.embedding.preset)):
+        if preset.startswith((".", "/", "~")):
+            raise UsageError(
+                f"{options.task}: {key}.preset: {preset} is a folder of this machine; put the "
+                "model into the workers' image or give a preset's name"
+            )
 
 
 def _facts(plan: Plan) -> dict[str, Any]:
@@ -190,6 +227,8 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
         files = pipeline | "ScoredBefore" >> beam.Create(list(plan.scored.files), reshuffle=False)
     else:
         files = _score(plan, pipeline, facts)
+    # The files come out of one element (a manifest): without this, one worker would read them all.
+    files = files | "SpreadFiles" >> beam.Reshuffle()
     threshold = files | "LabelAds" >> LabelAds(workspace.root, task.prior, task.labeling.threshold)
     clusters = (files, threshold) | "ClusterPerLabel" >> ClusterPerLabel(
         workspace.root,
@@ -279,7 +318,7 @@ def _score(
         workspace.root, options.max_rejected_share
     )
     scored = (unique, tally) | "ScoreAds" >> ScoreAds(
-        LoadLabeler(plan.task),
+        LoadLabeler(plan.task, plan.identity),
         workspace.root,
         attempt,
         plan.score_key,

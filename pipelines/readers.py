@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import bz2
 import csv
+import decimal
+import glob
 import gzip
 import io
 import json
 import math
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,6 +33,7 @@ from pipelines.text import content_id, content_key, is_blank
 
 STAGE = "ReadAds"
 CONTENT_IDS = "none"
+MAX_WEIGHT = 1e9
 FORMATS = ("jsonl", "csv", "tsv", "parquet", "text")
 _BY_SUFFIX = {
     ".jsonl": "jsonl",
@@ -234,6 +238,55 @@ def _read_text(source: BinaryIO, part: FileRange, options: ReadOptions) -> Itera
         yield _to_ad({"text": text}, plain, refuse, part, position)
 
 
+class _CsvLines:
+    """Physical lines of a CSV file, with a way back.
+
+    A quote that is never closed would swallow the rows after it. So the lines of a record are
+    kept while it is parsed, and given back when it turns out not to be one.
+    """
+
+    def __init__(self, wrapped: io.TextIOBase, limit: int) -> None:
+        self._wrapped, self._limit = wrapped, limit
+        self._waiting: list[tuple[int, str]] = []
+        self._number = 0
+        self._record: list[tuple[int, str]] = []
+
+    def feed(self) -> Iterator[str]:
+        """Yield the lines of one record; csv.reader takes as many as it needs.
+
+        Raises:
+            csv.Error: the record is longer than the limit.
+        """
+        self._record = []
+        size = 0
+        while line := self._next():
+            self._record.append(line)
+            size += len(line[1])
+            if size > self._limit:
+                raise csv.Error(f"longer than {self._limit:,} characters")
+            yield line[1]
+
+    def _next(self) -> tuple[int, str] | None:
+        if self._waiting:
+            return self._waiting.pop()
+        text = self._wrapped.readline(self._limit + 1)
+        self._number += bool(text)
+        return (self._number, text) if text else None
+
+    def position(self) -> str:
+        """Return where the record just fed begins."""
+        return f"line {self._record[0][0]}"
+
+    def give_back(self) -> str:
+        """Take back all lines of the record but the first, which is returned."""
+        first, *rest = self._record
+        self._waiting.extend(reversed(rest))
+        if len(first[1]) > self._limit and not first[1].endswith("\n"):
+            while (more := self._wrapped.readline(1 << 20)) and not more.endswith("\n"):
+                pass
+        return first[1]
+
+
 def _read_csv(source: BinaryIO, part: FileRange, options: ReadOptions) -> Iterator[Ad | Rejected]:
     # A cell may hold any bytes: surrogate escapes keep the row readable, and the check below
     # rejects the rows that have them instead of the whole file.
@@ -244,25 +297,34 @@ def _read_csv(source: BinaryIO, part: FileRange, options: ReadOptions) -> Iterat
         newline="",
     )
     csv.field_size_limit(options.max_record_bytes)
-    rows = csv.reader(wrapped, delimiter="\t" if part.format == "tsv" else ",")
-    header = next(rows, None)
-    if header is None:
-        return
-    _check_columns(part, header, options)
-    number = 0
+    lines = _CsvLines(wrapped, options.max_record_bytes)
+    # Exports with tabs do not quote; strict refuses what a lenient reader would mangle.
+    tabs = part.format == "tsv"
+    style: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {}
+    header: list[str] | None = None
     while True:
-        number += 1
-        position = f"row {number}"
         try:
-            cells = next(rows)
-        except StopIteration:
-            return
+            cells = next(csv.reader(lines.feed(), strict=True, **style), None)
         except csv.Error as error:
-            yield _refuser(part, position, b"")("too_long", f"not a CSV row: {error}")
+            position = lines.position()
+            if header is None:
+                raise RunFailed(
+                    f"{part.path}: {position}: the header is no CSV: {error}"
+                ) from error
+            reason = "too_long" if "longer than" in str(error) else "not_csv"
+            first = lines.give_back()
+            yield _refuser(part, position, first)(reason, f"not a CSV row: {error}")
+            continue
+        if cells is None:
+            return
+        if header is None:
+            header = cells
+            _check_columns(part, header, options)
             continue
         if not cells:
             continue
         joined = ",".join(cells)
+        position = lines.position()
         refuse = _refuser(part, position, joined)
         if any("\udc80" <= char <= "\udcff" for char in joined):
             yield refuse("not_utf8", "the row holds bytes that are not UTF-8")
@@ -308,6 +370,10 @@ def _check_columns(part: FileRange, names: list[str], options: ReadOptions) -> N
             raise RunFailed(
                 f"{part.path}: no column {name!r}; its columns are {', '.join(names)}; "
                 "give --text_field, --id_field or --weight_field"
+            )
+        if name and names.count(name) > 1:
+            raise RunFailed(
+                f"{part.path}: {names.count(name)} columns are named {name!r}; rename one"
             )
 
 
@@ -360,9 +426,16 @@ def _storable(text: str) -> str:
 
 
 def _kind(value: Any) -> str:
-    return {dict: "an object", list: "a list", str: "a string", type(None): "null"}.get(
-        type(value), "true or false" if isinstance(value, bool) else "a number"
-    )
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        type(None): "null",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+    }
+    return names.get(type(value), f"a {type(value).__name__}")
 
 
 def _to_ad(
@@ -404,7 +477,7 @@ def _to_ad(
         if found is None:
             return refuse(
                 "bad_weight",
-                f"{options.weight_field!r} must be a finite number from 0 to 1e12: "
+                f"{options.weight_field!r} must be a finite number from 0 to {MAX_WEIGHT:g}: "
                 f"{record.get(options.weight_field)!r}"[:200],
                 id,
             )
@@ -421,27 +494,45 @@ def _to_ad(
 
 
 def _weight(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | str | decimal.Decimal):
         return None
     try:
         weight = float(value)
     except (ValueError, OverflowError):
         return None
-    return weight if math.isfinite(weight) and 0 <= weight <= 1e12 else None
+    return weight if math.isfinite(weight) and 0 <= weight <= MAX_WEIGHT else None
 
 
 def list_corpus(patterns: list[str]) -> list[tuple[str, int, float]]:
     """Return (path, bytes, last change) of all corpus files, sorted, each once.
 
+    A local file that two patterns, two spellings or a link reach is listed once, by its real
+    path.
+
     Raises:
-        UsageError: a pattern matches no file.
+        UsageError: a pattern matches no file, or names a folder.
     """
     found: dict[str, tuple[str, int, float]] = {}
     for pattern in patterns:
-        files = storage.match(pattern)
+        files = _match_local(pattern) if storage.is_local(pattern) else _match_remote(pattern)
         if not files:
             raise UsageError(f"--corpus {pattern}: no file matches")
-        for item in files:
-            changed = float(item.last_updated_in_seconds or 0.0)
-            found[item.path] = (item.path, item.size_in_bytes, changed)
+        found.update((file[0], file) for file in files)
     return sorted(found.values())
+
+
+def _match_local(pattern: str) -> list[tuple[str, int, float]]:
+    path = os.path.expanduser(pattern)
+    if os.path.isdir(path):
+        raise UsageError(f"--corpus {pattern}: is a folder; give {pattern.rstrip('/')}/*")
+    # A name may hold brackets: what exists to the letter is meant to the letter.
+    names = [path] if os.path.exists(path) else glob.glob(path, recursive=True)
+    files = [os.path.realpath(name) for name in names if os.path.isfile(name)]
+    return [(name, os.path.getsize(name), os.path.getmtime(name)) for name in files]
+
+
+def _match_remote(pattern: str) -> list[tuple[str, int, float]]:
+    return [
+        (item.path, item.size_in_bytes, float(item.last_updated_in_seconds or 0.0))
+        for item in storage.match(pattern)
+    ]

@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import os
 import re
 import uuid
 from collections.abc import Iterable, Mapping
@@ -100,7 +101,42 @@ class Workspace:
     def __init__(self, root: str) -> None:
         if not root:
             raise UsageError("--workspace: empty; name a folder (or gs://bucket/folder)")
+        for char in "*?[]{}":
+            if char in root:
+                raise UsageError(
+                    f"--workspace {root}: {char!r} has a meaning in file patterns; choose another "
+                    "folder name"
+                )
         self.root = root.rstrip("/") if root != "/" else root
+
+    def check_writable(self) -> None:
+        """Try whether a local workspace can be written, before anything costs time.
+
+        Raises:
+            UsageError: it cannot, and why.
+        """
+        if not storage.is_local(self.root):
+            return
+        probe = self.path(f".probe-{uuid.uuid4().hex[:8]}")
+        try:
+            storage.write(probe, b"")
+            os.unlink(probe)
+        except OSError as error:
+            raise UsageError(
+                f"--workspace {self.root}: cannot be written ({error.strerror or error})"
+            ) from error
+
+    def is_whole(self, files: Iterable[BlockFile], sizes: Mapping[str, int]) -> bool:
+        """Tell whether files are there in full size, by a listing of :meth:`block_sizes`."""
+        return all(sizes.get(file.path) == file.bytes for file in files)
+
+    def block_sizes(self) -> dict[str, int]:
+        """List all scored blocks, relative path -> bytes."""
+        found = storage.match(self.path("rounds/*/scored/attempt-*/block-*.parquet"))
+        return {
+            "/".join(item.path.replace("\\", "/").split("/")[-5:]): item.size_in_bytes
+            for item in found
+        }
 
     def path(self, relative: str) -> str:
         """Return the full path of something in the workspace."""
@@ -157,8 +193,10 @@ class Workspace:
         """Return the content keys of all ads shown to experts in earlier rounds."""
         keys: set[str] = set()
         for number in self.rounds():
-            manifest = self.latest(number, "pairs") if number < before_round else None
-            if manifest:
+            if number >= before_round:
+                continue
+            # Every attempt: a sheet with a smaller budget may have been handed out too.
+            for manifest in self.manifests(number, "pairs"):
                 for pair in self.read_pairs(manifest):
                     keys.update((pair["positive"]["key"], pair["negative"]["key"]))
         return frozenset(keys)
@@ -175,11 +213,15 @@ class Workspace:
         are whole. Sorted by path, so that of two blocks with the same ad the same one is used.
         """
         files = []
+        sizes = self.block_sizes()
         for found in storage.match(self.path("rounds/*/scored/attempt-*/block-*.json")):
             try:
                 fields = json.loads(storage.read(found.path))
                 if fields.pop("score_key") == score_key:
-                    files.append(BlockFile(**fields))
+                    file = BlockFile(**fields)
+                    # A block that was deleted is scored anew.
+                    if self.is_whole([file], sizes):
+                        files.append(file)
             except (ValueError, TypeError, KeyError) as error:
                 raise RunFailed(
                     f"{found.path}: not the record of a scored block ({error}); delete this file"

@@ -271,7 +271,7 @@ folder, when, how = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 real, seen = storage.write, 0
 def write(path, data):
     global seen
-    seen += 1
+    seen += '.probe-' not in path
     if seen == when:
         if how == 'half':
             Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -325,6 +325,58 @@ def test_a_damaged_block_is_named(task: Path, corpus: Path, tmp_path: Path) -> N
     block.write_bytes(block.read_bytes()[:-1] + b"\x00")
     with pytest.raises(RunFailed, match=r"block-\w+\.parquet: not the file that was written"):
         helpers.run(task, corpus, tmp_path / "w", budget=7)
+    # The cure that the message names works: what is gone is scored anew, and only that.
+    rows = pq.read_metadata(
+        next(p for p in (tmp_path / "w").rglob("block-*.parquet") if p != block)
+    )
+    block.unlink()
+    mended = helpers.run(task, corpus, tmp_path / "w", budget=7)
+    assert 0 < mended.summary["scored_now"] <= 64
+    assert rows.num_rows <= 64
+    whole = helpers.run(task, corpus, tmp_path / "w2", budget=7)
+    assert helpers.pairs_bytes(mended) == helpers.pairs_bytes(whole)
+
+
+def test_few_positives_are_for_pairs_not_for_exploration(corpus: Path, tmp_path: Path) -> None:
+    rare = helpers.FAKE_TASK.replace("prior: 0.2", "prior: 0.02").replace(
+        "budget: 12", "budget: 100"
+    )
+    mined = helpers.run(helpers.write_task(tmp_path, rare), corpus, tmp_path / "w")
+    assert [pair["source"] for pair in mined.pairs] == ["overlap"] * 4
+    assert mined.summary["covered_share"] > 0
+
+
+def test_heavy_weights_neither_overflow_nor_pass_unseen(task: Path, tmp_path: Path) -> None:
+    rows = [{**ad, "w": 1e9} for ad in helpers.tiny_ads()]
+    corpus = helpers.write_jsonl(tmp_path / "a.jsonl", rows)
+    mined = helpers.run(task, corpus, tmp_path / "w", read=ReadOptions(weight_field="w"))
+    covered = [p["covered_weight"] for p in mined.pairs if p["source"] == "overlap"]
+    assert min(covered) >= 0
+    assert sum(covered) == pytest.approx(mined.summary["covered_share"] * 200e9, rel=1e-4)
+    zero = [{**ad, "w": 0} for ad in helpers.tiny_ads()]
+    corpus = helpers.write_jsonl(tmp_path / "zero.jsonl", zero)
+    mined = helpers.run(task, corpus, tmp_path / "w2", read=ReadOptions(weight_field="w"))
+    assert mined.summary["covered_share"] == 0
+    assert mined.pairs
+
+
+def test_a_workspace_is_for_one_task_and_must_be_writable(
+    task: Path, corpus: Path, tmp_path: Path
+) -> None:
+    helpers.run(task, corpus, tmp_path / "w")
+    other = helpers.write_task(tmp_path, helpers.FAKE_TASK.replace("name: tiny", "name: other"))
+    with pytest.raises(UsageError, match="holds rounds of the task 'tiny', not of 'other'"):
+        helpers.run(other, corpus, tmp_path / "w")
+    with pytest.raises(UsageError, match=r"--workspace .*task\.yaml: cannot be written"):
+        helpers.run(task, corpus, task)
+    with pytest.raises(UsageError, match="has a meaning in file patterns"):
+        helpers.run(task, corpus, tmp_path / "w[1]")
+
+
+def test_dataflow_needs_remote_paths_and_models(task: Path, corpus: Path, tmp_path: Path) -> None:
+    flow = ("--runner=DataflowRunner",)
+    with pytest.raises(UsageError, match="Dataflow's workers cannot reach it"):
+        helpers.run(task, corpus, tmp_path / "w", beam=flow)
 
 
 def test_a_later_round_never_shows_an_ad_again(task: Path, corpus: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import csv
+import decimal
 import gzip
 import json
 from pathlib import Path
@@ -62,7 +63,7 @@ def write(path: Path, rows: list[dict]) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", ["a.jsonl", "a.jsonl.gz", "a.ndjson.bz2", "a.csv", "a.csv.gz", "a.tsv", "a.parquet"]
+    "name", ["a.jsonl", "a.jsonl.gz", "a.ndjson.bz2", "a.csv", "a.csv.gz", "a.parquet"]
 )
 def test_formats_give_the_same_ads(name: str, tmp_path: Path) -> None:
     records = read(write(tmp_path / name, ADS), ReadOptions(weight_field="w"))
@@ -155,11 +156,56 @@ def test_csv_rows_that_cannot_be_used(tmp_path: Path) -> None:
     records = read(path)
     assert texts(records) == ["good", "also good"]
     assert [(r.reason, r.position) for r in records if isinstance(r, Rejected)] == [
-        ("not_utf8", "row 2"),
-        ("wrong_columns", "row 3"),
-        ("wrong_columns", "row 4"),
-        ("empty_text", "row 5"),
+        ("not_utf8", "line 3"),
+        ("wrong_columns", "line 4"),
+        ("wrong_columns", "line 5"),
+        ("empty_text", "line 6"),
     ]
+
+
+def test_an_unclosed_quote_costs_its_own_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    rows = ['1,"fine, quoted"', '2,"unclosed', "3,after", '4,"also "wrong" inside"', "5,last"]
+    path.write_text("id,text\r\n" + "\r\n".join(rows) + "\r\n", newline="")
+    records = read(path)
+    assert texts(records) == ["fine, quoted", "after", "last"]
+    assert [(r.reason, r.position) for r in records if isinstance(r, Rejected)] == [
+        ("not_csv", "line 3"),
+        ("not_csv", "line 5"),
+    ]
+
+
+def test_a_cell_over_lines_and_an_endless_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'id,text\n1,"two\nlines"\n2,' + b"x" * 9000 + b'\n3,"open ' + b"y\n" * 2000)
+    records = read(path, ReadOptions(max_record_bytes=1000))
+    assert texts(records)[:1] == ["two\nlines"]
+    reasons = [(r.reason, r.position) for r in records if isinstance(r, Rejected)]
+    assert reasons[:2] == [("too_long", "line 4"), ("too_long", "line 5")]
+    # The lines after the open quote are rows of their own: one cell each.
+    assert {reason for reason, _ in reasons[2:]} == {"wrong_columns"}
+    assert len(reasons) == 2 + 1999
+
+
+def test_tabs_do_not_quote(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text('id\ttext\n1\t"Win today\n2\tplain\n')
+    assert texts(read(path)) == ['"Win today', "plain"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_two_columns_of_one_name_are_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text("id,text,text\n1,a,b\n".replace(",", "\t" if "tsv" in name else ","))
+    with pytest.raises(RunFailed, match="2 columns are named 'text'"):
+        read(path)
+
+
+def test_decimal_weights_of_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    weights = pa.array([decimal.Decimal("2.50")], pa.decimal128(10, 2))
+    pq.write_table(pa.table({"text": ["a"], "w": weights}), path)
+    assert [ad.weight for ad in read(path, ReadOptions(weight_field="w"))] == [2.5]
 
 
 def test_parquet_rows_that_cannot_be_used(tmp_path: Path) -> None:
@@ -242,6 +288,16 @@ def test_unknown_names_and_missing_files(tmp_path: Path) -> None:
         file_format("ads.dat")
     with pytest.raises(UsageError, match="no file matches"):
         list_corpus([str(tmp_path / "*.jsonl")])
-    one = helpers.write_jsonl(tmp_path / "a.jsonl", [{"text": "a"}])
-    twice = list_corpus([str(one), str(tmp_path / "*.jsonl")])
-    assert [path for path, _, _ in twice] == [str(one)]
+    with pytest.raises(UsageError, match=r"is a folder; give .*/\*"):
+        list_corpus([f"{tmp_path}/"])
+
+
+def test_every_spelling_of_a_file_is_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = helpers.write_jsonl(tmp_path / "a [1].jsonl", [{"text": "a"}])
+    (tmp_path / "link.jsonl").symlink_to(one)
+    (tmp_path / "folder.jsonl").mkdir()
+    monkeypatch.chdir(tmp_path)
+    found = list_corpus(["*.jsonl", "./*.jsonl", "a [1].jsonl", str(one), f"{tmp_path}/*.jsonl"])
+    assert [path for path, _, _ in found] == [str(one.resolve())]

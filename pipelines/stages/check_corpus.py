@@ -13,6 +13,9 @@ from pipelines import storage
 from pipelines.contracts import Ad, BlockFile, Rejected, Tally, UniqueAd
 from pipelines.errors import RunFailed
 
+# Sums are 64-bit integers in thousandths; what is left is room for rounding.
+_MAX_WEIGHT = 2**62
+
 
 def check(tally: Tally, max_rejected_share: float, where: str) -> None:
     """Refuse a corpus.
@@ -128,6 +131,11 @@ class _Check(beam.DoFn):
         reasons: list[tuple[tuple[str, str], int]],
         files: list[BlockFile],
     ) -> Iterator[Tally]:
+        if size[1] > _MAX_WEIGHT:
+            raise RunFailed(
+                f"the ads' weights add up to {size[1] / 1000:.3g}, at most {_MAX_WEIGHT / 1000:.3g} "
+                "is possible; give a --weight_field in larger units"
+            )
         counts: dict[str, int] = {}
         unreadable = rejected = 0
         for (stage, reason), number in reasons:

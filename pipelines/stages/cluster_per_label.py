@@ -224,14 +224,9 @@ class ClusterPerLabel(beam.PTransform):
             | "GatherSample" >> beam.GroupByKey()
             | "FitKMeans" >> beam.ParDo(_Fit(settings), at)
         )
-        outcome = (
-            files
-            | "SpreadFiles" >> beam.Reshuffle()
-            | "Assign"
-            >> beam.ParDo(
-                _Assign(self._root, settings), at, pvalue.AsSingleton(model)
-            ).with_outputs(STATS, SAMPLE, main=ASSIGNMENTS)
-        )
+        outcome = files | "Assign" >> beam.ParDo(
+            _Assign(self._root, settings), at, pvalue.AsSingleton(model)
+        ).with_outputs(STATS, SAMPLE, main=ASSIGNMENTS)
         return {
             "model": model,
             ASSIGNMENTS: outcome[ASSIGNMENTS],

@@ -251,17 +251,22 @@ class _Search(beam.DoFn):
             sides: dict[int, list[Block]] = {}
             for side, block in members:
                 sides.setdefault(side, []).append(block)
-            if _NEGATIVES not in sides:
-                return
-            negatives = blocks.sort_by_key(blocks.concat(sides.pop(_NEGATIVES)))
-            # The index is built once for all positive clusters that meet here.
-            data = kmeans.project(model.space, blocks.vectors(negatives))
-            index = build_index(data, kind=self._index)
-            for i, found in sorted(sides.items()):
-                positives = blocks.sort_by_key(blocks.concat(found))
-                metrics.count(STAGE, "queries", positives.num_rows)
-                candidates = search_part(negatives, positives, index, model.space, self._neighbors)
-                yield (i, j), blocks.to_block(candidates)
+            rows = sides.pop(_NEGATIVES, None)
+            if rows:
+                yield from self._search(j, rows, sides, model)
+
+    def _search(
+        self, j: int, rows: list[Block], sides: dict[int, list[Block]], model: ClusterModel
+    ) -> Iterator[tuple[tuple[int, int], Block]]:
+        negatives = blocks.sort_by_key(blocks.concat(rows))
+        # The index is built once for all positive clusters that meet here.
+        data = kmeans.project(model.space, blocks.vectors(negatives))
+        index = build_index(data, kind=self._index)
+        for i, found in sorted(sides.items()):
+            positives = blocks.sort_by_key(blocks.concat(found))
+            metrics.count(STAGE, "queries", positives.num_rows)
+            candidates = search_part(negatives, positives, index, model.space, self._neighbors)
+            yield (i, j), blocks.to_block(candidates)
 
 
 class _Merge(beam.DoFn):

@@ -50,11 +50,13 @@ def read_block(root: str, file: BlockFile, columns: Sequence[str] | None = None)
     try:
         data = storage.read(path)
     except FileNotFoundError:
-        raise RunFailed(f"{path}: gone, but a manifest lists it; run again to score anew") from None
+        raise RunFailed(
+            f"{path}: gone since this run began; run again: its ads are scored anew"
+        ) from None
     if len(data) != file.bytes or blocks.sha256(data) != file.sha256:
         raise RunFailed(
-            f"{path}: not the file that was written (size or hash differ); delete it and its "
-            ".json record, and run again"
+            f"{path}: not the file that was written (size or hash differ); delete it and run "
+            "again: its ads are scored anew"
         )
     return blocks.from_parquet(data, columns)
 
@@ -178,27 +180,30 @@ class _SplitKnown(beam.DoFn):
         self, item: tuple[str, dict[str, Iterable]]
     ) -> Iterator[UniqueAd | pvalue.TaggedOutput]:
         _, found = item
-        ads = list(found["ads"])
-        if not ads:
-            return  # scored once, no longer in the corpus
-        [ad] = ads
-        text = digest(ad.text)
-        # An attempt that was killed and the one after it may both hold the ad.
-        matches = [(f.path, row, f) for f, row, known_text in found["known"] if known_text == text]
-        if matches:
-            _, row, file = min(matches, key=lambda match: match[:2])
-            yield pvalue.TaggedOutput("known", (file, (row, ad)))
-        else:
-            yield ad
+        # No ad: scored once, no longer in the corpus. More than one cannot be: texts are unique.
+        for ad in found["ads"]:
+            text = digest(ad.text)
+            # An attempt that was killed and the one after it may both hold the ad.
+            matches = [
+                (file.path, row, file) for file, row, known in found["known"] if known == text
+            ]
+            if matches:
+                path, row, file = min(matches, key=lambda match: match[:2])
+                yield pvalue.TaggedOutput("known", (path, (file, row, ad)))
+            else:
+                yield ad
 
 
 class _ReuseRows(beam.DoFn):
     def __init__(self, root: str) -> None:
         self._root = root
 
-    def process(self, item: tuple[BlockFile, Iterable[tuple[int, UniqueAd]]]) -> Iterator[Block]:
-        file, wanted = item
-        table = reuse_rows(read_block(self._root, file), list(wanted))
+    def process(
+        self, item: tuple[str, Iterable[tuple[BlockFile, int, UniqueAd]]]
+    ) -> Iterator[Block]:
+        found = list(item[1])
+        wanted = [(row, ad) for _, row, ad in found]
+        table = reuse_rows(read_block(self._root, found[0][0]), wanted)
         metrics.count(STAGE, "done", table.num_rows)
         metrics.count(STAGE, "reused", table.num_rows)
         yield blocks.to_block(table)
@@ -208,9 +213,9 @@ class _Write(beam.DoFn):
     def __init__(self, root: str, folder: str, score_key: str) -> None:
         self._root, self._folder, self._score_key = root, folder, score_key
 
-    def process(self, block: Block) -> Iterator[BlockFile]:
+    def process(self, block: Block) -> list[BlockFile]:
         if not block.rows:
-            return
+            return []
         data = blocks.to_parquet(blocks.from_block(block))
         digest256 = blocks.sha256(data)
         # Named by content: a bundle that a runner retries writes the same file again.
@@ -219,4 +224,4 @@ class _Write(beam.DoFn):
         full = storage.join(self._root, *path.split("/"))
         storage.write(full, data)
         storage.write(full.removesuffix(".parquet") + ".json", block_record(file, self._score_key))
-        yield file
+        return [file]

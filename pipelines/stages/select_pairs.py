@@ -21,6 +21,7 @@ from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals, lowe
 
 STAGE = "SelectPairs"
 _STRATA = 5
+_PARTS = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,26 +102,26 @@ def explore(
         seed: of the draw.
 
     Returns:
-        (drawn row, partner row, propensity of the drawn row) for each pair; a drawn ad that is
-        already another's partner, or finds no partner, is left out.
+        (drawn row, partner row, propensity of the drawn row within the sample) for each pair.
+
+    Raises:
+        ValueError: more draws than half of the smaller label: an ad without a partner would
+            have to be left out, and the propensities would be wrong.
     """
-    if not draws or not sample.num_rows:
+    positive = sample.column("positive").to_numpy(zero_copy_only=False)
+    smaller = min(int(positive.sum()), int((~positive).sum()))
+    if 2 * draws > smaller:
+        raise ValueError(f"{draws} draws need {2 * draws} ads of each label, got {smaller}")
+    if not draws:
         return []
     keys = sample.column("key").to_pylist()
-    positive = sample.column("positive").to_numpy(zero_copy_only=False)
     margins = sample.column("margin").to_numpy()
-    drawn, propensities = coverage.stratified_exploration(
-        margins, keys, min(draws, sample.num_rows // 2), _STRATA, seed
-    )
-    # The share of the corpus that the sample holds is in the propensity already through the
-    # caller's scaling; here it is relative to the sample.
+    drawn, propensities = coverage.stratified_exploration(margins, keys, draws, _STRATA, seed)
     used = np.zeros(sample.num_rows, dtype=bool)
     used[drawn] = True
     pairs = []
     for row, propensity in zip(drawn.tolist(), propensities.tolist(), strict=True):
         others = np.flatnonzero((positive != positive[row]) & ~used)
-        if not len(others):
-            continue
         near, _ = distances.ExactIndex(vectors[others]).search(vectors[row : row + 1], 1)
         partner = int(others[near[0, 0]])
         used[partner] = True
@@ -158,9 +159,13 @@ def select(
     sample_vectors = kmeans.project(space, blocks.vectors(sample))
     shown_keys = set(shown.column("key").to_pylist()) if shown is not None else set()
     open_rows = np.asarray([key not in shown_keys for key in sample.column("key").to_pylist()])
-    wanted = round(settings.budget * settings.exploration_share)
+    unseen = sample.filter(pa.array(open_rows))
+    sides = np.bincount(unseen.column("positive").to_numpy(zero_copy_only=False), minlength=2)
+    # A share of the pairs there can be, not of the budget alone: each pair takes an ad of each
+    # label, and where positives are few exploration must not use them up.
+    wanted = int(settings.exploration_share * min(settings.budget, int(sides.min())))
     explored = _exploration_pairs(
-        sample.filter(pa.array(open_rows)),
+        unseen,
         sample_vectors[open_rows],
         wanted,
         sample.num_rows / population,
@@ -180,7 +185,8 @@ def select(
     joined = pa.concat_tables(tables).combine_chunks() if tables else None
     owners = np.concatenate(owner) if owner else np.zeros(0, dtype=np.int32)
     weight = sample.column("weight").to_numpy().astype(np.float64)
-    scale = total_weight / 1000 / weight.sum() if weight.sum() else 0.0
+    # Coverage counts in fixed point: as parts of a million, no corpus is too heavy for it.
+    scale = _PARTS / weight.sum() if weight.sum() else 0.0
     measured = coverage.CoverageSample(
         vectors=sample_vectors,
         weight=weight * scale,
@@ -203,7 +209,6 @@ def select(
             nearest_window=settings.nearest_window,
             asked=_asked(sample, sample_vectors, taken, shown, space),
         )
-    total = total_weight / 1000
     pairs: list[ReviewPair] = []
     for choice in chosen:
         assert joined is not None
@@ -224,8 +229,8 @@ def select(
                 mutual=row["mutual"],
                 overlap_score=round(overlap.score, 6),
                 overlap_nearer_share=round(overlap.nearer_share, 6),
-                covered_weight=round(choice.covered_weight, 3),
-                covered_share=round(choice.covered_weight / total, 6) if total else 0.0,
+                covered_weight=round(choice.covered_weight / _PARTS * total_weight / 1000, 3),
+                covered_share=round(choice.covered_weight / _PARTS, 6),
                 cumulative_share=round(choice.cumulative_share, 6),
                 propensity=None,
                 drawn=None,

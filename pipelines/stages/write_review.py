@@ -71,7 +71,7 @@ def review_instructions(
     name: str, version: int, policy: str, positive: str, negative: str, experts: int
 ) -> str:
     """Return what goes to the experts with the sheet."""
-    wrapped = "\n".join(textwrap.wrap(policy, 98))
+    wrapped = "\n".join(textwrap.fill(line, 98) for line in policy.splitlines())
     return (
         f"Policy {name}, version {version}\n\n{wrapped}\n\n"
         f"Label every ad of review.csv on its own: write {positive} or {negative} in the column "

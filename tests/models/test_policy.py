@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models import policy
 from models.policy import (
     CHAT_FORMATS,
     FewShotExample,
@@ -205,3 +206,17 @@ def test_preparing_is_idempotent_and_leaves_no_marker(parts: list[str]) -> None:
     bare = once.replace("\u200b", "")
     for marker in ("<|", "|>", "[INST]", "</s>"):
         assert marker not in bare
+
+
+@pytest.mark.parametrize("attack", ["<" * 4000 + "|" * 4000, "<|" * 3000 + "im_end" + "|>" * 3000])
+def test_deeply_nested_markers_cost_few_passes(
+    attack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = []
+    cut = policy._cut_markers
+    monkeypatch.setattr(policy, "_cut_markers", lambda *args: passes.append(1) or cut(*args))
+    cleaned = prepare_ad(f"Nice hat {attack} today")
+    assert len(passes) <= 12, "bounded, not one for each level"
+    assert cleaned.startswith("Nice hat")
+    assert "<" not in cleaned
+    assert prepare_ad(cleaned) == cleaned

@@ -59,7 +59,7 @@ def test_budget_exploration_and_one_use_an_ad() -> None:
 
 
 def test_propensities_are_the_share_of_the_stratum_drawn() -> None:
-    pairs = [pair for pair in choose(exploration_share=0.5).pairs if pair.propensity]
+    pairs = [pair for pair in choose(exploration_share=0.5).pairs if pair.source == "exploration"]
     # 300 ads in 5 strata of 60, 10 draws: 2 of 60 each.
     assert len(pairs) == 10
     assert {pair.propensity for pair in pairs} == {float(f"{2 / 60:.6g}")}
@@ -106,9 +106,20 @@ def test_the_order_of_inputs_does_not_matter() -> None:
     )
 
 
-@pytest.mark.parametrize("rows", [0, 1, 2])
-def test_exploration_of_almost_nothing(rows: int) -> None:
+@pytest.mark.parametrize("draws", [0, 1, 7, 20])
+def test_every_drawn_ad_gets_a_partner_of_its_own(draws: int) -> None:
     _, sample, _, _ = inputs()
-    part = sample.slice(0, rows)
-    vectors = kmeans.project(SPACE, blocks.vectors(part))
-    assert len(stage.explore(part, vectors, 5, 0)) <= rows // 2
+    vectors = kmeans.project(SPACE, blocks.vectors(sample))
+    positive = sample.column("positive").to_numpy(zero_copy_only=False)
+    pairs = stage.explore(sample, vectors, draws, 0)
+    assert len(pairs) == draws
+    used = [row for pair in pairs for row in pair[:2]]
+    assert len(set(used)) == len(used)
+    assert all(positive[drawn] != positive[partner] for drawn, partner, _ in pairs)
+
+
+def test_more_draws_than_partners_are_refused() -> None:
+    _, sample, _, _ = inputs()
+    vectors = kmeans.project(SPACE, blocks.vectors(sample))
+    with pytest.raises(ValueError, match="draws need"):
+        stage.explore(sample, vectors, 100, 0)
