@@ -504,6 +504,8 @@ def _resolve(spec: str, progress: Progress | None) -> _Source:
 
 def _keras_hub() -> Any:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    # Keras would leave its settings in the user's home folder.
+    os.environ.setdefault("KERAS_HOME", str(cache_dir() / "keras"))
     import keras_hub
 
     return keras_hub
