@@ -329,6 +329,42 @@ def test_a_killed_run_goes_on(
     assert helpers.pairs_bytes(resumed) == helpers.pairs_bytes(untouched)
 
 
+KILLED_WHILE_SCORING = """
+import os, signal, sys
+from pathlib import Path
+from models.fakes import FakeLabeler
+from tests import helpers
+folder, when = Path(sys.argv[1]), int(sys.argv[2])
+real = FakeLabeler.label
+def label(self, texts):
+    if self.calls == when:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(self, texts)
+FakeLabeler.label = label
+helpers.run(folder / 'task.yaml', folder / 'corpus' / 'ads.jsonl', folder / 'w', block_rows=20)
+"""
+
+
+def test_every_killed_run_keeps_what_it_scored(task: Path, corpus: Path, tmp_path: Path) -> None:
+    # Ten blocks of 20; each run dies in its third call of the labeler.
+    for run in range(1, 4):
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED_WHILE_SCORING, str(tmp_path), "2"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        place = Workspace(str(tmp_path / "w"))
+        keys = {path.parent.name: 0 for path in (tmp_path / "w").rglob("block-*.json")}
+        assert len(keys) == run
+        assert place.rounds() == []
+    resumed = helpers.run(task, corpus, tmp_path / "w")
+    assert resumed.summary["scored_now"] == 200 - 3 * 40
+    untouched = helpers.run(task, corpus, tmp_path / "w2")
+    assert helpers.pairs_bytes(resumed) == helpers.pairs_bytes(untouched)
+
+
 def test_a_damaged_block_is_named(task: Path, corpus: Path, tmp_path: Path) -> None:
     helpers.run(task, corpus, tmp_path / "w")
     block = next((tmp_path / "w").rglob("block-*.parquet"))

@@ -112,23 +112,25 @@ class ScoreAds(beam.PTransform):
         """Apply the transform."""
         unique, checked = inputs
         new = unique | "WaitForCheck" >> beam.Map(_first, pvalue.AsSingleton(checked))
-        tables = []
+        # Each branch writes its own blocks: behind a Flatten the write is a step of its own, which
+        # starts when all ads are scored, and a kill before that would lose every one of them.
+        write = _Write(self._root, self._folder, self._score_key)
+        files = []
         if self._known:
             new, reused = self._split_known(new)
-            tables.append(reused)
+            files.append(reused | "WriteReused" >> beam.ParDo(write))
         results = (
             new
             | "Batch" >> beam.BatchElements(self._block_rows, self._block_rows)
             | "ToBlock" >> beam.Map(to_ad_block)
             | "Label" >> RunInference(LabelerHandler(self._load))
         )
-        tables.append(results | "Scored" >> beam.Map(_scored))
-        files = (
-            tables
-            | "JoinScored" >> beam.Flatten()
-            | "WriteBlock" >> beam.ParDo(_Write(self._root, self._folder, self._score_key))
-        )
-        return {FILES: files, REJECTED: results | "Unscored" >> beam.FlatMap(_rejected)}
+        scored = results | "Scored" >> beam.Map(_scored)
+        files.append(scored | "WriteBlock" >> beam.ParDo(write))
+        return {
+            FILES: files | "JoinFiles" >> beam.Flatten(),
+            REJECTED: results | "Unscored" >> beam.FlatMap(_rejected),
+        }
 
     def _split_known(
         self, unique: beam.PCollection[UniqueAd]
