@@ -70,8 +70,10 @@ def _calm_libraries() -> None:
 
 
 def _worth_printing(record: logging.LogRecord) -> bool:
-    """Drop what Beam logs of a failure that ends in our own line, and of a module nothing needs."""
+    """Drop what Beam logs of a failure or Ctrl-C that ends in our own line, and a needless note."""
     if record.exc_info and isinstance(record.exc_info[1], RunFailed):
+        return False
+    if record.exc_info and isinstance(record.exc_info[1], KeyboardInterrupt):
         return False
     return "Resource module is not available" not in record.getMessage()
 

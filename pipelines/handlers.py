@@ -213,10 +213,12 @@ class LabelerHandler(ModelHandler[Block, ScoredBlock, LazyLabeler]):
 
     Args:
         load: returns the labeler; called once a process, on the worker.
+        share_processes: whether a worker's processes share one labeler, in a process of its own;
+            the in-memory runner has one process, and Ctrl-C should reach one.
     """
 
-    def __init__(self, load: Callable[[], Labeler]) -> None:
-        super().__init__(min_batch_size=1, max_batch_size=1, large_model=True)
+    def __init__(self, load: Callable[[], Labeler], share_processes: bool = True) -> None:
+        super().__init__(min_batch_size=1, max_batch_size=1, large_model=share_processes)
         self._load = load
 
     def load_model(self) -> LazyLabeler:

@@ -324,6 +324,7 @@ def _score(
         plan.score_key,
         workspace.scored_blocks(plan.score_key),
         options.block_rows,
+        share_processes=not options.is_local(),
     )
     unscored = scored[score_ads.REJECTED]
     late_letters = unscored | "WriteRejectedScores" >> WriteRejected(
@@ -348,6 +349,9 @@ def _run(plan: Plan, quiet: bool) -> dict[str, int]:
             result = pipeline.run()
             result.wait_until_finish()
     except Exception as error:
+        if "KeyboardInterrupt" in str(error):
+            # Beam wraps what it finds in a step, Ctrl-C too.
+            raise KeyboardInterrupt from error
         message = find_run_failed(error)
         if message is None:
             raise

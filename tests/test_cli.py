@@ -117,3 +117,25 @@ def test_no_command_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_status_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status", "--workspace", str(tmp_path)]) == cli.WRONG_USAGE
     assert "no rounds here" in capsys.readouterr().err
+
+
+INTERRUPTED = """
+import os, signal, sys
+from models.fakes import FakeLabeler
+from pipelines import cli
+def label(self, texts):
+    os.kill(os.getpid(), signal.SIGINT)
+FakeLabeler.label = label
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(argv: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, *argv], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == cli.INTERRUPTED, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "scout: interrupted; what is scored is kept: run the same command again to go on"
+    ]

@@ -89,6 +89,7 @@ class ScoreAds(beam.PTransform):
         score_key: hash of all that shapes a score (model, prompt, embedding, window).
         known: blocks scored before with the same ``score_key``.
         block_rows: ads a block; also what is lost at most when a run is killed.
+        share_processes: as in :class:`LabelerHandler`.
     """
 
     def __init__(
@@ -99,11 +100,13 @@ class ScoreAds(beam.PTransform):
         score_key: str,
         known: Sequence[BlockFile],
         block_rows: int = 1024,
+        share_processes: bool = False,
     ) -> None:
         super().__init__()
         if block_rows < 1:
             raise ValueError(f"ScoreAds: block_rows must be at least 1, got {block_rows}")
-        self._load, self._root, self._folder = load, root, folder
+        self._handler = LabelerHandler(load, share_processes)
+        self._root, self._folder = root, folder
         self._score_key, self._known, self._block_rows = score_key, list(known), block_rows
 
     def expand(
@@ -123,7 +126,7 @@ class ScoreAds(beam.PTransform):
             new
             | "Batch" >> beam.BatchElements(self._block_rows, self._block_rows)
             | "ToBlock" >> beam.Map(to_ad_block)
-            | "Label" >> RunInference(LabelerHandler(self._load))
+            | "Label" >> RunInference(self._handler)
         )
         scored = results | "Scored" >> beam.Map(_scored)
         files.append(scored | "WriteBlock" >> beam.ParDo(write))
