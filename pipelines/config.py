@@ -108,6 +108,7 @@ class Selection(_Section):
     """Which pairs are worth the experts' time."""
 
     budget: Annotated[int, Field(ge=1, le=100_000)] = 100
+    band: Annotated[float, Field(gt=0, le=1)] = 0.25
     exploration_share: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     near_identical: Annotated[float, Field(gt=0, le=1)] = 0.97
     cover_quantile: Annotated[float, Field(gt=0, lt=1)] = 0.25
@@ -116,9 +117,37 @@ class Selection(_Section):
 
 
 class Review(_Section):
-    """What the labeling tool is told."""
+    """How experts review, and which of their labels are kept for evaluation."""
 
     experts_per_ad: Annotated[int, Field(ge=1, le=100)] = 2
+    evaluation_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    consensus: Literal["majority", "dawid-skene"] = "majority"
+    min_overlap: Annotated[int, Field(ge=1, le=10_000)] = 10
+
+
+class Training(_Section):
+    """The learner that the experts' labels fine-tune; null means the learner's own default."""
+
+    learner: Literal["llm", "encoder", "head"] = "llm"
+    encoder: Annotated[str, StringConstraints(min_length=1)] = "all-minilm-l6-v2"
+    lora_rank: Annotated[int, Field(ge=1, le=256)] = 8
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 16
+    max_epochs: Annotated[int, Field(ge=1, le=1000)] = 8
+    patience: Annotated[int, Field(ge=1, le=1000)] = 2
+    validation_share: Annotated[float, Field(gt=0, le=0.5)] = 0.2
+    min_per_class: Annotated[int, Field(ge=2, le=10_000)] = 5
+
+
+class Stopping(_Section):
+    """When the rounds end."""
+
+    max_rounds: Annotated[int, Field(ge=1, le=1000)] = 6
+    max_labels: Annotated[int, Field(ge=1)] | None = None
+    patience: Annotated[int, Field(ge=1, le=100)] = 2
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    parity_margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    min_evaluation_ads: Annotated[int, Field(ge=2)] = 100
 
 
 class Task(_Section):
@@ -140,6 +169,8 @@ class Task(_Section):
     search: Search = Search()
     selection: Selection = Selection()
     review: Review = Review()
+    training: Training = Training()
+    stopping: Stopping = Stopping()
 
     def prompt_spec(self) -> PromptSpec:
         """Return what ``models.policy`` needs to render the prompt."""

@@ -218,6 +218,33 @@ class ReviewPair:
     drawn: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one expert said about one ad.
+
+    Attributes:
+        key: the ad's content key, 32 hex characters.
+        ad_id: the ad's id.
+        pair_id: the pair in which it was shown.
+        label: ``positive``, ``negative``, or ``skip`` (cannot tell: missing, not a class).
+        expert: who said it, normalised to one string a person.
+        time: UTC, ISO 8601 with seconds, or "" when the file does not say.
+        comment: what the expert wrote beside it; hostile input for whatever shows it.
+        source: file it came from.
+        position: where in the file, e.g. ``line 12``.
+    """
+
+    key: str
+    ad_id: str
+    pair_id: str
+    label: str
+    expert: str
+    time: str
+    comment: str
+    source: str
+    position: str
+
+
 # What is known of an ad and stays with its score.
 AD_SCHEMA = pa.schema(
     [
@@ -250,4 +277,4 @@ def scored_schema(dim: int) -> pa.Schema:
     return pa.schema(fields)
 
 
-RECORDS = (Ad, UniqueAd, Rejected, Block, BlockFile, ClusterAssignment, Tally)
+RECORDS = (Ad, UniqueAd, Rejected, Block, BlockFile, ClusterAssignment, Tally, Verdict)

@@ -30,7 +30,7 @@ from pipelines.stages.collapse_duplicates import CollapseDuplicates
 from pipelines.stages.commit_scored import CommitScored
 from pipelines.stages.find_opposite_pairs import CANDIDATES, SHOWN, FindOppositePairs
 from pipelines.stages.find_overlaps import FindOverlaps
-from pipelines.stages.label_ads import LabelAds
+from pipelines.stages.label_ads import BAND, THRESHOLD, LabelAds, LabelRule
 from pipelines.stages.read_ads import ReadAds
 from pipelines.stages.score_ads import ScoreAds
 from pipelines.stages.select_pairs import SelectionSettings, SelectPairs
@@ -39,6 +39,8 @@ from pipelines.stages.write_review import Attempt, WriteReview, review_instructi
 from pipelines.workspace import Manifest, Workspace, config_hash
 
 _REMOTE_SHARDS = 64
+# Ads of each label in the band for each pair of the budget, at least.
+_BAND_PAIRS = 3
 _VERSIONED = ("apache-beam", "tensorflow", "keras", "keras-hub", "numpy", "scikit-learn", "scann")
 
 
@@ -141,8 +143,9 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     )
     shaping = task.model_dump(include={"name", "version", "policy", "prior", "seed", "labels"})
     shaping |= task.model_dump(
-        include={"embedding", "labeling", "clustering", "overlaps", "search", "selection", "review"}
+        include={"embedding", "labeling", "clustering", "overlaps", "search", "selection"}
     )
+    shaping["experts_per_ad"] = task.review.experts_per_ad
     mine_hash = config_hash(
         {"scored": scored_hash, "task": shaping, "shown": sorted(shown), "round": round_number}
     )
@@ -209,6 +212,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
     return {
         "task": plan.task.name,
         "task_version": plan.task.version,
+        "definition": plan.task.model_dump(mode="json"),
         "date": plan.options.date,
         "corpus": list(plan.options.corpus),
         "model_id": plan.identity.model_id,
@@ -229,7 +233,8 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
         files = _score(plan, pipeline, facts)
     # The files come out of one element (a manifest): without this, one worker would read them all.
     files = files | "SpreadFiles" >> beam.Reshuffle()
-    threshold = files | "LabelAds" >> LabelAds(workspace.root, task.prior, task.labeling.threshold)
+    labelled = files | "LabelAds" >> LabelAds(workspace.root, _label_rule(plan))
+    threshold = labelled[THRESHOLD]
     clusters = (files, threshold) | "ClusterPerLabel" >> ClusterPerLabel(
         workspace.root,
         ClusterSettings(
@@ -249,6 +254,7 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
         model,
         totals,
         overlaps,
+        labelled[BAND],
     ) | "FindOppositePairs" >> FindOppositePairs(
         workspace.root,
         plan.shown_keys,
@@ -293,6 +299,17 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
             task.labels.negative,
             task.review.experts_per_ad,
         ),
+    )
+
+
+def _label_rule(plan: Plan) -> LabelRule:
+    task = plan.task
+    return LabelRule(
+        prior=task.prior,
+        probability=task.labeling.threshold,
+        band_share=task.selection.band,
+        # Enough to choose from, and ads that were shown before take no other's place.
+        band_ads=_BAND_PAIRS * task.selection.budget + len(plan.shown_keys),
     )
 
 

@@ -28,11 +28,14 @@ class Threshold:
         margin: the threshold in log-odds, a multiple of MARGIN_STEP.
         n_positive: ads at or above it, at least 1.
         n_negative: ads below it, at least 1.
+        source: what chose it: ``prior`` (the quantile), ``fixed`` (a probability of the task), or
+            ``fitted`` (on experts' labels).
     """
 
     margin: float
     n_positive: int
     n_negative: int
+    source: str = "prior"
 
     @property
     def share(self) -> float:
@@ -153,7 +156,75 @@ def fixed_threshold(histogram: np.ndarray, probability: float) -> Threshold:
             f"every ad is labelled positive at p >= {probability:g}: the lowest of {n} scores is "
             f"{_score_text(int(used[0]))}; raise the threshold or give a prior instead"
         )
-    return Threshold(_margin_of(first), n_positive, n - n_positive)
+    return Threshold(_margin_of(first), n_positive, n - n_positive, "fixed")
+
+
+def fitted_threshold(histogram: np.ndarray, margin: float) -> Threshold:
+    """Count both sides of a threshold that was fitted on experts' labels.
+
+    Args:
+        histogram: int64 (N_BINS,) from `margin_histogram`, or a sum of such.
+        margin: label positive when margin >= this; rounded up to the grid.
+
+    Raises:
+        ValueError: if the margin or the histogram is out of bounds.
+        OneClassError: if no ad, or every ad, reaches it.
+    """
+    if not math.isfinite(margin):
+        raise ValueError(f"margin must be finite, got {margin!r}")
+    counts = _check_histogram(histogram)
+    bounded = min(max(margin, -MARGIN_LIMIT), MARGIN_LIMIT)
+    first = math.ceil(round(bounded / MARGIN_STEP, 9)) + _HALF
+    n, n_positive = int(counts.sum()), int(counts[first:].sum())
+    if n_positive in (0, n):
+        side = "no" if n_positive == 0 else "every"
+        raise OneClassError(
+            f"{side} ad of {n} is labelled positive at the threshold fitted on experts' labels, "
+            f"margin {margin:g}"
+        )
+    return Threshold(_margin_of(first), n_positive, n - n_positive, "fitted")
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """The margins around a threshold within which pairs are looked for, both ends included.
+
+    Attributes:
+        low: lowest margin of a negative ad in the band.
+        high: highest margin of a positive ad in the band.
+    """
+
+    low: float
+    high: float
+
+    def holds(self, margins: np.ndarray) -> np.ndarray:
+        """Tell which margins lie in the band, bool of the same shape."""
+        return (margins >= np.float32(self.low)) & (margins <= np.float32(self.high))
+
+
+def boundary_band(histogram: np.ndarray, threshold: Threshold, n_each: int) -> Band:
+    """Find the band that holds at least the `n_each` ads nearest to the threshold of each label.
+
+    Ads of equal margin stand in or out of the band together, so it may hold more; a label of
+    fewer ads is in it whole.
+
+    Args:
+        histogram: int64 (N_BINS,) from `margin_histogram`, or a sum of such.
+        threshold: the label rule.
+        n_each: ads wanted of each label, at least 1.
+
+    Raises:
+        ValueError: if n_each or the histogram is out of bounds.
+    """
+    if n_each < 1:
+        raise ValueError(f"n_each must be at least 1 ad, got {n_each}")
+    counts = _check_histogram(histogram)
+    first = round(threshold.margin / MARGIN_STEP) + _HALF
+    above = np.cumsum(counts[first:])
+    below = np.cumsum(counts[:first][::-1])
+    up = int(np.searchsorted(above, min(n_each, int(above[-1]))))
+    down = int(np.searchsorted(below, min(n_each, int(below[-1])))) if len(below) else 0
+    return Band(_margin_of(max(first - 1 - down, 0)), _margin_of(first + up))
 
 
 def _margin_of(index: int) -> float:

@@ -16,6 +16,7 @@ from models.neighbors import IndexKind, NeighborIndex, build_index
 from pipelines import blocks, metrics
 from pipelines.contracts import Block, ClusterAssignment
 from pipelines.numerics import hashing, kmeans
+from pipelines.numerics.calibration import Band
 from pipelines.numerics.overlap import Overlap
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals, below
 from pipelines.stages.score_ads import read_block
@@ -145,7 +146,8 @@ def merge_candidates(table: pa.Table, neighbors: int, limit: int) -> pa.Table:
 class FindOppositePairs(beam.PTransform):
     """Find candidate pairs.
 
-    Input: ``PCollection[ClusterAssignment]`` and singletons model, totals and overlaps. Output:
+    Input: ``PCollection[ClusterAssignment]`` and singletons model, totals, overlaps and the band
+    of margins that pairs are made of (far from the threshold the model is not confused). Output:
     a dict of ``candidates`` (``PCollection`` of ((positive, negative cluster), Block)) and
     ``shown`` (``PCollection[Block]``: rows of ads that experts saw in earlier rounds).
 
@@ -181,15 +183,17 @@ class FindOppositePairs(beam.PTransform):
             beam.PCollection[ClusterModel],
             beam.PCollection[ClusterTotals],
             beam.PCollection[list[Overlap]],
+            beam.PCollection[Band],
         ],
     ) -> dict[str, beam.PCollection]:
         """Apply the transform."""
-        assignments, model, totals, overlaps = inputs
+        assignments, model, totals, overlaps, band = inputs
         routed = assignments | "Route" >> beam.ParDo(
             _Route(self._root, self._shown, self._max_rows, self._seed),
             pvalue.AsSingleton(model),
             pvalue.AsSingleton(totals),
             pvalue.AsSingleton(overlaps),
+            pvalue.AsSingleton(band),
         ).with_outputs(SHOWN, main=CANDIDATES)
         candidates = (
             routed[CANDIDATES]
@@ -212,6 +216,7 @@ class _Route(beam.DoFn):
         model: ClusterModel,
         totals: ClusterTotals,
         overlaps: list[Overlap],
+        band: Band,
     ) -> Iterator[tuple[_Place, tuple[int, Block]] | pvalue.TaggedOutput]:
         with metrics.timed(STAGE):
             table = read_block(self._root, assignment.file)
@@ -225,10 +230,11 @@ class _Route(beam.DoFn):
                     yield pvalue.TaggedOutput(SHOWN, blocks.to_block(rows))
                     table = table.filter(pa.array(~shown))
                     positive, cluster = positive[~shown], cluster[~shown]
+            near = band.holds(table.column("margin").to_numpy())
             routed = route(
-                table,
-                positive,
-                cluster,
+                table.filter(pa.array(near)),
+                positive[near],
+                cluster[near],
                 overlaps,
                 totals,
                 len(model.positive),

@@ -1,12 +1,16 @@
-"""LabelAds: the label rule, a threshold on LLM-0's margins."""
+"""LabelAds: the label rule, a threshold on the model's margins, and the band around it."""
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
+from apache_beam import pvalue
 
 from pipelines import metrics
 from pipelines.contracts import BlockFile
@@ -15,20 +19,50 @@ from pipelines.numerics import calibration
 from pipelines.stages.score_ads import read_block
 
 STAGE = "LabelAds"
+THRESHOLD, BAND = "threshold", "band"
+
+_log = logging.getLogger(__name__)
 
 
-def choose_threshold(
-    histogram: np.ndarray, prior: float, fixed: float | None
-) -> calibration.Threshold:
-    """Return the threshold: the fixed probability if given, else the prior's quantile.
+@dataclass(frozen=True, slots=True)
+class LabelRule:
+    """How ads are labelled, and how near to the threshold pairs are looked for.
+
+    Attributes:
+        prior: expected share of positives among unique ads, in (0, 1).
+        probability: label positive from here on, instead of going by the prior; or None.
+        fitted_margin: threshold fitted on experts' labels, before the other two; or None.
+        band_share: share of the predicted positives, those nearest to the threshold, that pairs
+            are made of, in (0, 1]; as many of the nearest negatives.
+        band_ads: ads of each label in the band at least.
+    """
+
+    prior: float
+    probability: float | None = None
+    fitted_margin: float | None = None
+    band_share: float = 1.0
+    band_ads: int = 1
+
+
+def choose_threshold(histogram: np.ndarray, rule: LabelRule) -> calibration.Threshold:
+    """Return the fitted threshold, else the task's, else the prior's quantile.
+
+    A fitted threshold that leaves a class empty gives way to the prior: it was fitted on a few
+    hundred ads near the boundary, and says nothing about a corpus on one side of it.
 
     Raises:
         RunFailed: one class would be empty; says so, and what to change.
     """
     try:
-        if fixed is not None:
-            return calibration.fixed_threshold(histogram, fixed)
-        return calibration.prior_threshold(histogram, prior)
+        if rule.fitted_margin is not None:
+            try:
+                return calibration.fitted_threshold(histogram, rule.fitted_margin)
+            except calibration.OneClassError as error:
+                _log.warning("%s: the prior decides instead", error)
+                return calibration.prior_threshold(histogram, rule.prior)
+        if rule.probability is not None:
+            return calibration.fixed_threshold(histogram, rule.probability)
+        return calibration.prior_threshold(histogram, rule.prior)
     except calibration.OneClassError as error:
         raise RunFailed(
             f"{error}. Pairs need ads of both labels: change labeling.threshold or prior in the "
@@ -36,31 +70,44 @@ def choose_threshold(
         ) from error
 
 
-class LabelAds(beam.PTransform):
-    """Find the threshold: ``PCollection[BlockFile]`` to a singleton ``Threshold``.
+def choose_band(
+    histogram: np.ndarray, threshold: calibration.Threshold, rule: LabelRule
+) -> calibration.Band:
+    """Return the margins between which pairs are looked for."""
+    wanted = math.ceil(rule.band_share * threshold.n_positive)
+    if rule.band_share >= 1.0:
+        wanted = threshold.n_positive + threshold.n_negative
+    return calibration.boundary_band(histogram, threshold, max(wanted, rule.band_ads))
 
-    Exact: margins lie on a grid, so their histogram (262 kB) holds the whole distribution.
+
+class LabelAds(beam.PTransform):
+    """Find the label rule: ``PCollection[BlockFile]`` to a dict of two singletons.
+
+    ``threshold`` (:class:`calibration.Threshold`) and ``band`` (:class:`calibration.Band`). Exact:
+    margins lie on a grid, so their histogram (262 kB) holds the whole distribution.
 
     Args:
         root: the workspace.
-        prior: expected share of positives among unique ads.
-        fixed: a probability to use instead, or None.
+        rule: see :class:`LabelRule`.
     """
 
-    def __init__(self, root: str, prior: float, fixed: float | None) -> None:
+    def __init__(self, root: str, rule: LabelRule) -> None:
         super().__init__()
-        self._root, self._prior, self._fixed = root, prior, fixed
+        self._root, self._rule = root, rule
 
-    def expand(self, files: beam.PCollection[BlockFile]) -> beam.PCollection[calibration.Threshold]:
+    def expand(self, files: beam.PCollection[BlockFile]) -> dict[str, beam.PCollection]:
         """Apply the transform."""
-        prior, fixed = self._prior, self._fixed
-        return (
+        rule = self._rule
+        histogram = (
             files
             | "ReadMargins" >> beam.ParDo(_Histogram(self._root))
             | "SumHistograms" >> beam.CombineGlobally(SumArrays(calibration.N_BINS))
-            | "ChooseThreshold"
-            >> beam.Map(lambda histogram: choose_threshold(histogram, prior, fixed))
         )
+        threshold = histogram | "ChooseThreshold" >> beam.Map(choose_threshold, rule)
+        band = histogram | "ChooseBand" >> beam.Map(
+            choose_band, pvalue.AsSingleton(threshold), rule
+        )
+        return {THRESHOLD: threshold, BAND: band}
 
 
 class _Histogram(beam.DoFn):

@@ -183,6 +183,7 @@ class _Write(beam.DoFn):
             clusters = {
                 "threshold_margin": threshold.margin,
                 "threshold_probability": round(threshold.probability, 6),
+                "threshold_source": threshold.source,
                 "positives": threshold.n_positive,
                 "negatives": threshold.n_negative,
                 "positive_clusters": len(model.positive),

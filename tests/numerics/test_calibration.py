@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from scipy.special import expit
 
+from pipelines.numerics import calibration
 from pipelines.numerics.calibration import (
     MARGIN_LIMIT,
     MARGIN_STEP,
@@ -155,3 +157,39 @@ def test_probability_is_a_float32_sigmoid():
     assert got.dtype == np.float32
     assert got[2] == 0.5 and got[4] == 1.0 and 0 < got[0] < 1e-27
     assert probability(0.0).shape == ()
+
+
+@given(
+    hnp.arrays(np.int16, st.integers(2, 60), elements=st.integers(-300, 300)),
+    st.floats(0.05, 0.95),
+    st.integers(1, 80),
+)
+def test_the_band_holds_the_nearest_of_each_label(bins, prior, n_each) -> None:
+    margins = (bins * calibration.MARGIN_STEP).astype(np.float32)
+    if len(np.unique(margins)) < 2:
+        return
+    histogram = calibration.margin_histogram(margins)
+    threshold = calibration.prior_threshold(histogram, prior)
+    band = calibration.boundary_band(histogram, threshold, n_each)
+    inside = band.holds(margins)
+    positive = margins >= threshold.margin
+    for side in (positive, ~positive):
+        gap = np.abs(margins[side] - threshold.margin)
+        wanted = min(n_each, len(gap))
+        # At least as many as asked, nothing nearer left out, and no more than ties make it.
+        assert inside[side].sum() >= wanted
+        farthest = np.sort(gap)[wanted - 1]
+        np.testing.assert_array_equal(inside[side], gap <= farthest)
+
+
+def test_a_fitted_threshold_counts_both_sides() -> None:
+    histogram = calibration.margin_histogram(np.array([-1.0, 0.5, 2.0], dtype=np.float32))
+    found = calibration.fitted_threshold(histogram, 0.4999)
+    assert (found.margin, found.n_positive, found.n_negative) == (0.5, 2, 1)
+    assert found.source == "fitted"
+    with pytest.raises(calibration.OneClassError, match=r"no ad of 3 .* margin 5"):
+        calibration.fitted_threshold(histogram, 5.0)
+    with pytest.raises(calibration.OneClassError, match="every ad of 3"):
+        calibration.fitted_threshold(histogram, -70.0)
+    with pytest.raises(ValueError, match="finite"):
+        calibration.fitted_threshold(histogram, float("nan"))
