@@ -200,55 +200,92 @@ def _report(args: argparse.Namespace, chosen: Any) -> int:
     return OK
 
 
-def _status(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from pipelines import workspace
+def _import(args: argparse.Namespace, _: tuple[str, ...]) -> int:
+    from pipelines.ingest import IngestOptions, ingest
+    from pipelines.summary import describe_import
 
-    place = workspace.Workspace(args.workspace)
-    rounds: list[dict[str, Any]] = []
-    for number in place.rounds():
-        stages: dict[str, dict[str, Any]] = {}
-        for stage in workspace.STAGES:
-            latest = place.latest(number, stage)
-            if latest:
-                stages[stage] = {
-                    "rows": latest.rows,
-                    "created": latest.created,
-                    "attempt": latest.attempt,
-                    "facts": dict(latest.facts),
-                }
-        rounds.append({"round": number, "stages": stages})
-    if not rounds:
-        raise UsageError(f"--workspace {args.workspace}: no rounds here; start with `scout mine`")
+    chosen = IngestOptions(
+        workspace=args.workspace, files=tuple(args.files), tool=args.tool, expert=args.expert
+    )
+    ingested = ingest(chosen, say=lambda line: None if args.quiet else _say(line))
     if args.json:
-        _print_json({"workspace": args.workspace, "rounds": rounds})
+        _print_json(ingested.summary)
         return OK
-    for entry in rounds:
-        _print(f"Round {entry['round']}")
-        for stage, found in entry["stages"].items():
-            facts = found["facts"]
-            line = f"  {stage:<9} {found['rows']:>10,} rows  {found['created']}  "
-            if stage == "scored":
-                line += f"{facts['model_id']}, prompt {facts['prompt_hash']}"
-            elif stage == "clusters":
-                line += (
-                    f"{facts['positives']:,} positives, {facts['positive_clusters']} + "
-                    f"{facts['negative_clusters']} clusters"
-                )
-            elif stage == "pairs":
-                line += f"{facts['covered_share']:.1%} of the corpus covered"
-            _print(line.rstrip())
-        following = _next_step(entry["stages"])
-        _print(f"  next: {following}")
+    _print(describe_import(ingested.summary))
     return OK
 
 
-def _next_step(stages: dict[str, Any]) -> str:
-    if "review" not in stages:
-        return "run `scout mine` again: it goes on where it stopped"
-    return f"label the pairs of {stages['review']['attempt']}/review.csv"
+def _train(args: argparse.Namespace, _: tuple[str, ...]) -> int:
+    from pipelines.rounds import TrainOptions, train
+    from pipelines.summary import describe_training
+
+    trained = train(
+        TrainOptions(workspace=args.workspace, task=args.task, export=args.export),
+        say=lambda line: None if args.quiet else _say(line),
+        show_bar=not args.quiet and sys.stderr.isatty(),
+    )
+    if args.json:
+        _print_json(trained.summary)
+        return OK
+    _print(describe_training(trained.summary))
+    return OK
 
 
-_COMMANDS = {"validate": _validate, "mine": _mine, "demo": _demo, "status": _status}
+def _status(args: argparse.Namespace, _: tuple[str, ...]) -> int:
+    from pipelines import workspace
+    from pipelines.rounds import standing
+    from pipelines.summary import describe_rounds
+
+    place = workspace.Workspace(args.workspace)
+    found = standing(place)
+    if not found["rounds"]:
+        raise UsageError(f"--workspace {args.workspace}: no rounds here; start with `scout mine`")
+    if args.json:
+        stages = {number: _stages(place, number) for number in place.rounds()}
+        for entry in found["rounds"]:
+            entry["stages"] = stages[entry["round"]]
+        _print_json({"workspace": args.workspace, **found})
+        return OK
+    _print(describe_rounds(found))
+    return OK
+
+
+def _stages(place: Any, number: int) -> dict[str, Any]:
+    from pipelines.workspace import STAGES
+
+    found = {stage: place.latest(number, stage) for stage in STAGES}
+    return {
+        stage: {
+            "rows": latest.rows,
+            "created": latest.created,
+            "attempt": latest.attempt,
+            "facts": dict(latest.facts),
+        }
+        for stage, latest in found.items()
+        if latest
+    }
+
+
+def _simulate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
+    from pipelines.simulate import describe, options_of, simulate
+
+    outcome = simulate(options_of(args), say=lambda line: None if args.quiet else _say(line))
+    if args.json:
+        _print_json(outcome)
+        return OK
+    _print(describe(outcome))
+    return OK
+
+
+_COMMANDS = {
+    "validate": _validate,
+    "mine": _mine,
+    "demo": _demo,
+    "import": _import,
+    "train": _train,
+    "status": _status,
+    "simulate": _simulate,
+}
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ class Model(_Section):
 class Embedding(_Section):
     """Where an ad's vector comes from."""
 
-    source: Literal["llm", "encoder"] = "llm"
+    source: Literal["auto", "llm", "encoder"] = "auto"
     preset: Annotated[str, StringConstraints(min_length=1)] = "all-minilm-l6-v2"
     standardize: Literal["auto", "always", "never"] = "auto"
 
@@ -146,6 +146,7 @@ class Stopping(_Section):
     max_labels: Annotated[int, Field(ge=1)] | None = None
     patience: Annotated[int, Field(ge=1, le=100)] = 2
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    parity_test: Literal["reaches", "stays above"] = "reaches"
     parity_margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
     min_evaluation_ads: Annotated[int, Field(ge=2)] = 100
 
@@ -186,14 +187,29 @@ class Task(_Section):
             chat_format=self.prompt.chat_format,
         )
 
-    def standardize(self) -> bool:
+    def embedding_preset(self) -> str:
+        """Return where vectors come from: ``llm``, or a sentence encoder's preset.
+
+        By default the vectors are those that the learner reads, so that clusters lie in the space
+        in which it has to tell the labels apart.
+        """
+        if self.embedding.source == "encoder":
+            return self.embedding.preset
+        if self.embedding.source == "auto" and self.training.learner != "llm":
+            return self.training.encoder
+        return "llm"
+
+    def standardize(self, embedding: str) -> bool:
         """Tell whether vectors are standardised per dimension before clustering.
 
         A language model's hidden state needs it (a few dimensions dominate every distance); a
         sentence encoder's vectors do not.
+
+        Args:
+            embedding: where they come from, ``llm`` or anything else.
         """
         if self.embedding.standardize == "auto":
-            return self.embedding.source == "llm"
+            return embedding == "llm"
         return self.embedding.standardize == "always"
 
 
@@ -239,11 +255,17 @@ def parse_task(source: str, name: str) -> Task:
     except pydantic.ValidationError as error:
         problems = [_explain(name, lines, problem) for problem in error.errors()]
         raise UsageError("\n".join(problems)) from error
-    if task.labels.positive == task.labels.negative:
+    if task.labels.positive.casefold() == task.labels.negative.casefold():
         line = lines.get(("labels",), 1)
         raise UsageError(
             f"{name}:{line}: labels: positive and negative are both "
             f"{task.labels.positive!r}; give two names"
+        )
+    if task.stopping.parity_test == "stays above" and not task.stopping.parity_margin:
+        line = lines.get(("stopping", "parity_test"), 1)
+        raise UsageError(
+            f"{name}:{line}: stopping.parity_test: 'stays above' needs a parity_margin above 0; "
+            "with 0 the model would have to beat the experts"
         )
     return task
 

@@ -11,14 +11,16 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.ml.inference.base import ModelHandler
 
+from models import trained
 from models.fakes import FakeLabeler
-from models.identity import FAKE, LabelerIdentity
+from models.identity import FAKE, LabelerIdentity, identify
 from models.labeler import LabelBatch, Labeler, LLMLabeler
-from pipelines import blocks, metrics
+from pipelines import blocks, metrics, model_store
 from pipelines.config import Task
 from pipelines.contracts import AD_SCHEMA, Block, Rejected, scored_schema
 from pipelines.errors import RunFailed
 from pipelines.numerics import calibration
+from pipelines.workspace import Manifest, Workspace
 
 STAGE = "ScoreAds"
 # A block in which every one of at least so many ads fails alone is no set of bad ads.
@@ -171,10 +173,14 @@ class LoadLabeler:
         task: the task.
         expected: the identity that scores are stored under; other weights on a worker would
             otherwise pass for these.
+        root: the workspace.
+        model: manifest of the model that experts' labels trained, or None for LLM-0.
     """
 
     task: Task
     expected: LabelerIdentity
+    root: str = ""
+    model: Manifest | None = None
 
     def __call__(self) -> Labeler:
         """Load the labeler.
@@ -183,15 +189,18 @@ class LoadLabeler:
             RunFailed: it is not the expected one.
         """
         task, expected = self.task, self.expected
-        if task.model.preset == FAKE:
+        if self.model is not None:
+            labeler = load_trained(Workspace(self.root), task, self.model)
+        elif task.model.preset == FAKE:
             return FakeLabeler()
-        labeler = LLMLabeler.load(
-            task.model.preset,
-            task.prompt_spec(),
-            embedding="llm" if task.embedding.source == "llm" else task.embedding.preset,
-            dtype=task.model.dtype,
-            max_ad_tokens=task.model.max_ad_tokens,
-        )
+        else:
+            labeler = LLMLabeler.load(
+                task.model.preset,
+                task.prompt_spec(),
+                embedding=task.embedding_preset(),
+                dtype=task.model.dtype,
+                max_ad_tokens=task.model.max_ad_tokens,
+            )
         # The last part of a model id is the window, which the loaded model may have to narrow.
         weights = labeler.model_id.rpartition("/")[0]
         if (weights, labeler.prompt_hash) != (
@@ -204,6 +213,42 @@ class LoadLabeler:
                 "both the same weights and version"
             )
         return labeler
+
+
+def identify_task(task: Task, progress: Callable[[str], None] | None = None) -> LabelerIdentity:
+    """Return the identity of the task's LLM-0, without loading it; raises as ``identify`` does."""
+    return identify(
+        task.model.preset,
+        task.prompt_spec(),
+        task.embedding_preset(),
+        task.model.dtype,
+        task.model.max_ad_tokens,
+        progress,
+    )
+
+
+def trained_embedding(task: Task, learner: str) -> str:
+    """Return where the vectors of a trained model come from, as ``models.trained`` takes it.
+
+    An encoder's are those of its base, so that rounds lay clusters in one space.
+    """
+    if learner != "llm":
+        return "base"
+    return task.embedding_preset()
+
+
+def load_trained(workspace: Workspace, task: Task, manifest: Manifest) -> Labeler:
+    """Load a model of this workspace as a labeler.
+
+    Raises:
+        RunFailed: it is gone, damaged, or its base weights have changed.
+    """
+    folder = model_store.fetch(workspace, manifest)
+    embedding = trained_embedding(task, manifest.facts["learner"])
+    try:
+        return trained.load(folder, embedding=embedding, cache=None)
+    except trained.TrainedModelError as error:
+        raise RunFailed(str(error)) from error
 
 
 class LabelerHandler(ModelHandler[Block, ScoredBlock, LazyLabeler]):

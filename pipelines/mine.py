@@ -14,14 +14,15 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
 
-from models.identity import LabelerIdentity, identify
+from models import policy, trained
+from models.identity import LabelerIdentity
 from models.labeler import TOKENS_PER_BATCH
 from models.presets import PresetError
-from pipelines import metrics, readers, storage, summary
+from pipelines import metrics, model_store, readers, storage, summary
 from pipelines.config import Task, load_task
 from pipelines.contracts import FORMAT_VERSION, BlockFile
 from pipelines.errors import RunFailed, UsageError, find_run_failed
-from pipelines.handlers import LoadLabeler
+from pipelines.handlers import LoadLabeler, identify_task, trained_embedding
 from pipelines.options import MineOptions
 from pipelines.stages import collapse_duplicates, read_ads, score_ads
 from pipelines.stages.check_corpus import CheckCorpus
@@ -68,6 +69,8 @@ class Plan:
     workspace: Workspace
     round_number: int
     ranges: list[readers.FileRange]
+    model: Manifest | None
+    embedding: str
     identity: LabelerIdentity
     score_key: str
     scored_hash: str
@@ -111,24 +114,14 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     ranges = readers.plan(
         [(path, size) for path, size, _ in files], options.read.format, options.range_bytes
     )
-    embedding = "llm" if task.embedding.source == "llm" else task.embedding.preset
-    try:
-        identity = identify(
-            task.model.preset,
-            task.prompt_spec(),
-            embedding,
-            task.model.dtype,
-            task.model.max_ad_tokens,
-            say,
-        )
-    except PresetError as error:
-        raise UsageError(f"{options.task}: model: {error}") from error
-    except ValueError as error:
-        raise UsageError(f"{options.task}: prompt: {error}") from error
     workspace = Workspace(options.workspace)
     workspace.check_writable()
     _check_remote(options, task)
     round_number = workspace.current_round()
+    model = _model(workspace, task, round_number)
+    if model:
+        say(f"round {round_number}: labelling with the model of round {model.round}")
+    identity, embedding = _identify(options, task, workspace, model, say)
     _check_same_task(workspace, round_number, task, options)
     shown = workspace.shown_keys(round_number)
     scoring = {"format": FORMAT_VERSION, "tokens_per_batch": TOKENS_PER_BATCH}
@@ -146,8 +139,15 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         include={"embedding", "labeling", "clustering", "overlaps", "search", "selection"}
     )
     shaping["experts_per_ad"] = task.review.experts_per_ad
+    shaping["embedding"]["preset"] = embedding
     mine_hash = config_hash(
-        {"scored": scored_hash, "task": shaping, "shown": sorted(shown), "round": round_number}
+        {
+            "scored": scored_hash,
+            "task": shaping,
+            "shown": sorted(shown),
+            "round": round_number,
+            "fitted_threshold": model.facts["threshold_margin"] if model else None,
+        }
     )
     return Plan(
         options=options,
@@ -155,6 +155,8 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         workspace=workspace,
         round_number=round_number,
         ranges=ranges,
+        model=model,
+        embedding=embedding,
         identity=identity,
         score_key=score_key,
         scored_hash=scored_hash,
@@ -163,6 +165,38 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         scored=_whole(workspace, workspace.find(round_number, "scored", scored_hash)),
         finished=workspace.find(round_number, "review", mine_hash),
     )
+
+
+def _model(workspace: Workspace, task: Task, round_number: int) -> Manifest | None:
+    """Return the newest model that earlier rounds of this version of the policy trained."""
+    found = model_store.models(workspace, task.version, before_round=round_number)
+    return found[-1] if found else None
+
+
+def _identify(
+    options: MineOptions,
+    task: Task,
+    workspace: Workspace,
+    model: Manifest | None,
+    say: Callable[[str], None],
+) -> tuple[LabelerIdentity, str]:
+    """Return what will decide the scores, and where the vectors come from."""
+    try:
+        if model:
+            embedding = trained_embedding(task, model.facts["learner"])
+            folder = model_store.fetch(workspace, model)
+            found = trained.identify(folder, embedding=embedding, progress=say)
+            prompt = policy.render(task.prompt_spec()).hash
+            if model.facts["learner"] == "llm" and model.facts["task_prompt_hash"] != prompt:
+                say("the task's prompt has changed since that model was trained; it keeps its own")
+            return found, embedding
+        return identify_task(task, say), task.embedding_preset()
+    except trained.TrainedModelError as error:
+        raise RunFailed(str(error)) from error
+    except PresetError as error:
+        raise UsageError(f"{options.task}: model: {error}") from error
+    except ValueError as error:
+        raise UsageError(f"{options.task}: prompt: {error}") from error
 
 
 def _whole(workspace: Workspace, manifest: Manifest | None) -> Manifest | None:
@@ -218,6 +252,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "model_id": plan.identity.model_id,
         "prompt_hash": plan.identity.prompt_hash,
         "embedding_id": plan.identity.embedding_id,
+        "model_round": plan.model.round if plan.model else 0,
         "score_key": plan.score_key,
         "versions": versions,
     }
@@ -243,7 +278,7 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
             sample_rows=task.clustering.sample_rows,
             coverage_rows=task.selection.coverage_sample_rows,
             neighbors=task.search.neighbors,
-            standardize=task.standardize(),
+            standardize=task.standardize(plan.embedding),
             seed=task.seed,
         ),
     )
@@ -307,6 +342,7 @@ def _label_rule(plan: Plan) -> LabelRule:
     return LabelRule(
         prior=task.prior,
         probability=task.labeling.threshold,
+        fitted_margin=plan.model.facts["threshold_margin"] if plan.model else None,
         band_share=task.selection.band,
         # Enough to choose from, and ads that were shown before take no other's place.
         band_ads=_BAND_PAIRS * task.selection.budget + len(plan.shown_keys),
@@ -335,7 +371,7 @@ def _score(
         workspace.root, options.max_rejected_share
     )
     scored = (unique, tally) | "ScoreAds" >> ScoreAds(
-        LoadLabeler(plan.task, plan.identity),
+        LoadLabeler(plan.task, plan.identity, workspace.root, plan.model),
         workspace.root,
         attempt,
         plan.score_key,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import difflib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -14,6 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipelines.errors import UsageError
 from pipelines.readers import FORMATS, ReadOptions
 
+CONDITIONS = ("boundary", "random", "uncertainty", "crowd")
 DEFAULT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 _LOCAL_RUNNERS = ("", "DirectRunner", "FnApiRunner", DEFAULT_RUNNER)
 
@@ -149,12 +151,191 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_output(demo, show=10)
 
+    back = commands.add_parser(
+        "import",
+        help="experts' verdicts into the workspace",
+        description="Read verdict files (CSV or JSON lines; columns pair_id or ad_id, label, expert, "
+        "and optionally time and comment) into the workspace. The same file twice changes nothing.",
+        allow_abbrev=False,
+    )
+    back.add_argument("files", metavar="FILE", nargs="+", help="verdict files, local or gs://")
+    back.add_argument("--workspace", required=True, metavar="DIR", help="local or gs:// folder")
+    back.add_argument(
+        "--tool",
+        default="",
+        metavar="TOOL",
+        help="where the files come from: csv or jsonl; default: by each file's name",
+    )
+    back.add_argument(
+        "--expert", default="", metavar="NAME", help="who labelled, for files that name nobody"
+    )
+    _add_plain_output(back)
+
+    train = commands.add_parser(
+        "train",
+        help="fine-tune on one half of the labels, evaluate on the other",
+        description="Train from base weights on all fine-tuning labels so far, evaluate every "
+        "round's model on the same evaluation ads, and decide whether to go on.",
+        allow_abbrev=False,
+    )
+    train.add_argument("--workspace", required=True, metavar="DIR", help="local or gs:// folder")
+    train.add_argument(
+        "--task",
+        default="",
+        metavar="TASK",
+        help="task file with other training or stopping settings than the pairs were mined with",
+    )
+    train.add_argument(
+        "--export",
+        default="",
+        metavar="DIR",
+        help="also write a TensorFlow SavedModel that takes raw strings; a new folder",
+    )
+    _add_plain_output(train)
+
     status = commands.add_parser(
         "status", help="where a workspace's rounds stand", allow_abbrev=False
     )
     status.add_argument("--workspace", required=True, metavar="DIR")
     status.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_simulate(commands)
     return parser
+
+
+def _add_plain_output(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    command.add_argument("--quiet", action="store_true", help="no progress on stderr")
+
+
+def _add_simulate(commands: Any) -> None:
+    simulate = commands.add_parser(
+        "simulate",
+        help="the whole loop on a labelled corpus",
+        description="Play the rounds with recorded labels as the experts, beside random choice, "
+        "uncertainty sampling and crowd labels with the same learner.",
+        allow_abbrev=False,
+    )
+    simulate.add_argument("task", metavar="TASK", help="task file (YAML)")
+    simulate.add_argument(
+        "--corpus", required=True, action="append", metavar="GLOB", help="labelled corpus (JSONL)"
+    )
+    simulate.add_argument(
+        "--workspace", required=True, metavar="DIR", help="local folder; a rerun goes on there"
+    )
+    who = simulate.add_argument_group("experts")
+    who.add_argument(
+        "--experts",
+        choices=("gold", "recorded"),
+        default="gold",
+        help="gold: simulated from the label field; recorded: people's own labels in the ratings "
+        "field; default %(default)s",
+    )
+    who.add_argument(
+        "--expert_kappa",
+        type=_kappa,
+        default=0.8,
+        metavar="K",
+        help="kappa between two simulated experts on a class-balanced sample; 1 never errs; "
+        "default %(default)s",
+    )
+    who.add_argument("--label_field", default="label", metavar="NAME")
+    who.add_argument("--ratings_field", default="ratings", metavar="NAME")
+    who.add_argument(
+        "--prevalence",
+        type=_inner_share,
+        metavar="SHARE",
+        help="thin the positives out to this share; default: as the corpus is",
+    )
+    plan = simulate.add_argument_group("plan")
+    plan.add_argument("--rounds", type=_at_least(1), default=5, metavar="R")
+    plan.add_argument(
+        "--labels",
+        type=_numbers,
+        default=(),
+        metavar="N,N,...",
+        help="fine-tuning labels to reach after each round; default: the task's budget each round",
+    )
+    plan.add_argument(
+        "--conditions",
+        type=_conditions,
+        default=CONDITIONS,
+        metavar="NAME,...",
+        help=f"of {', '.join(CONDITIONS)}; default all",
+    )
+    plan.add_argument("--seeds", type=_at_least(1), default=1, metavar="N", help="default 1")
+    plan.add_argument("--first_seed", type=_at_least(0), default=1, metavar="N", help="default 1")
+    plan.add_argument(
+        "--learner",
+        choices=("llm", "encoder", "head"),
+        help="instead of the task's; it trains and mines",
+    )
+    plan.add_argument(
+        "--also",
+        choices=("encoder", "head"),
+        action="append",
+        default=[],
+        help="another learner trained on the same labels",
+    )
+    plan.add_argument(
+        "--also_from",
+        type=_at_least(1),
+        default=1,
+        metavar="N",
+        help="train the other learners from so many labels on, default %(default)s",
+    )
+    plan.add_argument(
+        "--holdout",
+        type=_inner_share,
+        default=0.2,
+        metavar="SHARE",
+        help="share of the corpus kept as the natural-prevalence test sample, default %(default)s",
+    )
+    crowd = simulate.add_argument_group("crowd")
+    crowd.add_argument(
+        "--crowd_labels",
+        type=_at_least(10),
+        metavar="N",
+        help="labels bought from the crowd; default: every ad that is not held out",
+    )
+    crowd.add_argument(
+        "--crowd_kappa", type=_kappas, default=(0.59, 0.41), metavar="K,...", help="crowd-expert"
+    )
+    _add_plain_output(simulate)
+
+
+def _inner_share(text: str) -> float:
+    value = _number(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and below 1, got {text}")
+    return value
+
+
+def _kappa(text: str) -> float:
+    value = _number(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"a kappa to reach must be above 0, at most 1, got {text}")
+    return value
+
+
+def _kappas(text: str) -> tuple[float, ...]:
+    return tuple(_kappa(part) for part in text.split(","))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    numbers = tuple(_at_least(1)(part) for part in text.split(","))
+    if any(b <= a for a, b in itertools.pairwise(numbers)):
+        raise argparse.ArgumentTypeError(f"must increase from round to round, got {text}")
+    return numbers
+
+
+def _conditions(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(","))
+    for name in names:
+        if name not in CONDITIONS:
+            raise argparse.ArgumentTypeError(
+                f"no condition {name!r}; choose of {', '.join(CONDITIONS)}"
+            )
+    return names
 
 
 def _add_reading(mine: argparse.ArgumentParser) -> None:

@@ -238,7 +238,7 @@ def _read_text(source: BinaryIO, part: FileRange, options: ReadOptions) -> Itera
         yield _to_ad({"text": text}, plain, refuse, part, position)
 
 
-class _CsvLines:
+class CsvLines:
     """Physical lines of a CSV file, with a way back.
 
     A quote that is never closed would swallow the rows after it. So the lines of a record are
@@ -297,7 +297,7 @@ def _read_csv(source: BinaryIO, part: FileRange, options: ReadOptions) -> Iterat
         newline="",
     )
     csv.field_size_limit(options.max_record_bytes)
-    lines = _CsvLines(wrapped, options.max_record_bytes)
+    lines = CsvLines(wrapped, options.max_record_bytes)
     # Exports with tabs do not quote; strict refuses what a lenient reader would mangle.
     tabs = part.format == "tsv"
     style: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {}

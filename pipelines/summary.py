@@ -36,10 +36,7 @@ def stage_seconds(counters: Mapping[str, int]) -> dict[str, float]:
 
 def describe(summary: Mapping[str, Any]) -> str:
     """Return the closing summary as text."""
-    reasons = summary["rejected_by_reason"]
-    rejected = f"{summary['rejected']:,}"
-    if reasons:
-        rejected += " (" + ", ".join(f"{k} {v:,}" for k, v in sorted(reasons.items())) + ")"
+    rejected = _with_reasons(summary["rejected"], summary["rejected_by_reason"])
     budget = summary["budget"]
     chosen = f"{summary['pairs']:,} of a budget of {budget:,}"
     if summary["pairs"] < budget:
@@ -75,8 +72,7 @@ def describe(summary: Mapping[str, Any]) -> str:
         rows.append(("scoring", f"{summary['scoring_rate']:.0f} ads per second"))
     if summary["reading_rate"]:
         rows.append(("reading", f"{summary['reading_rate']:,.0f} records per second"))
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+    return _table(rows)
 
 
 def describe_pairs(pairs: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> str:
@@ -104,3 +100,149 @@ def describe_pairs(pairs: Sequence[Mapping[str, Any]], names: Mapping[str, str])
                 f"{printable(ad['text'], 140)}"
             )
     return "\n".join(lines)
+
+
+def describe_import(summary: Mapping[str, Any]) -> str:
+    """Return an import's outcome as text."""
+    if not summary["files"]:
+        return "Nothing new: every file was imported before."
+    rows = [
+        ("rounds", ", ".join(map(str, summary["rounds"])) or "none"),
+        ("experts", ", ".join(printable(name, 60) for name in summary["experts"]) or "none"),
+        ("verdicts", f"{summary['verdicts']:,}, {summary['skips']:,} of them skips"),
+        ("rejected rows", _with_reasons(summary["rejected"], summary["rejected_by_reason"])),
+        ("not answered yet", f"{summary['unanswered']:,} ads"),
+        (
+            "labelled so far",
+            f"{summary['fine_tuning_ads']:,} ads for fine-tuning, "
+            f"{summary['evaluation_ads']:,} for evaluation, "
+            f"{summary['withheld_ads']:,} for neither",
+        ),
+    ]
+    if summary["changed_mind"]:
+        rows.append(("contradictions", f"{summary['changed_mind']:,}; the last verdict counts"))
+    lines = [_table(rows), *(f"Dead letters:  {path}" for path in summary["dead_letters"])]
+    return "\n".join(lines)
+
+
+def describe_training(summary: Mapping[str, Any]) -> str:
+    """Return a training's outcome as text."""
+    report, labels = summary["evaluation"], summary["labels"]
+    tied = f", {labels['tied']:,} more tied" if labels["tied"] else ""
+    rows = [
+        ("round", str(summary["round"])),
+        ("model", f"{summary['model_id']}"),
+        (
+            "fine-tuning labels",
+            f"{labels['fine_tuning']:,}, {_share(labels['fine_tuning_positive'], labels['fine_tuning'])}"
+            f" positive{tied}",
+        ),
+        ("threshold", f"p >= {summary['threshold_probability']:.4g}"),
+    ]
+    if summary["epochs"]:
+        seconds = sum(epoch["seconds"] for epoch in summary["epochs"])
+        rows.append(("epochs", f"{len(summary['epochs'])} in {seconds:.0f} s"))
+    parts = [_table(rows), "", _evaluation(report), "", _sentence(report["decision"]["reason"])]
+    parts += [f"Tied ads:  {path}" for path in summary["ties"]]
+    return "\n".join([*parts, f"Model:     {summary['model']}"])
+
+
+def _evaluation(report: Mapping[str, Any]) -> str:
+    share = report["positive_share"]
+    balance = "" if share is None else f", {share:.0%} of the verdicts positive"
+    lines = [
+        f"On the same {report['ads']:,} evaluation ads ({report['experts']} experts{balance}), "
+        "Cohen's kappa with 95% interval:"
+    ]
+    rows = [("experts among themselves", _kappa(report["expert_kappa"]))]
+    for model in report["models"]:
+        name = "LLM-0" if model["round"] == 0 else f"model of round {model['round']}"
+        rows.append((f"{name} and experts", _kappa(model["kappa"])))
+    alpha = report["krippendorff_alpha"]
+    shown = alpha["reason"] if alpha["value"] is None else f"{alpha['value']:.2f}"
+    rows.append(("Krippendorff's alpha of the experts", shown))
+    return "\n".join([*lines, _table(rows)])
+
+
+def _kappa(kappa: Mapping[str, Any] | None) -> str:
+    if kappa is None:
+        return "-"
+    if kappa["value"] is None:
+        return f"undefined: {kappa['reason']}"
+    if kappa["low"] is None:
+        return f"{kappa['value']:.2f}"
+    return f"{kappa['value']:.2f} [{kappa['low']:.2f}, {kappa['high']:.2f}]"
+
+
+def describe_rounds(found: Mapping[str, Any]) -> str:
+    """Return the table of rounds: labels, agreement, and why the loop goes on or stops."""
+    head = ("round", "pairs", "fine-tuning", "evaluation", "positive", "expert-expert kappa")
+    head += ("model-expert kappa",)
+    rows = [head]
+    notes = []
+    for entry in found["rounds"]:
+        cells = [str(entry["round"]), f"{entry['pairs']:,}"]
+        model, labelled = entry["model"], entry["labelled"]
+        if model:
+            labels, report = model["labels"], model["evaluation"]
+            share = report["positive_share"]
+            own = next(m for m in report["models"] if m["round"] == entry["round"])
+            cells += [
+                f"{labels['fine_tuning']:,} ({_share(labels['fine_tuning_positive'], labels['fine_tuning'])} pos.)",
+                f"{report['ads']:,}",
+                "-" if share is None else f"{share:.0%}",
+                _short_kappa(report["expert_kappa"]),
+                _short_kappa(own["kappa"]),
+            ]
+            notes.append(f"  round {entry['round']}: {report['decision']['reason']}")
+        elif labelled:
+            cells += [
+                f"+{labelled['fine_tuning']:,}",
+                f"+{labelled['evaluation']:,}",
+                "-",
+                "-",
+                "-",
+            ]
+        else:
+            cells += ["-"] * 5
+        if not entry["comparable"]:
+            cells[0] += "*"
+        rows.append(tuple(cells))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = [
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    if any(not entry["comparable"] for entry in found["rounds"]):
+        lines.append(
+            f"* mined for an earlier version of the policy: not comparable with version "
+            f"{found['task_version']}, and neither trains nor evaluates its models"
+        )
+    last = next((e["model"]["evaluation"] for e in reversed(found["rounds"]) if e["model"]), None)
+    if last:
+        lines += ["", _evaluation(last)]
+    if notes:
+        lines += ["", "Why:", *notes]
+    return "\n".join([*lines, "", f"Next: {found['next']}"])
+
+
+def _short_kappa(kappa: Mapping[str, Any]) -> str:
+    return "undefined" if kappa["value"] is None else _kappa(kappa)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.0%}" if whole else "none"
+
+
+def _with_reasons(count: int, reasons: Mapping[str, int]) -> str:
+    listed = ", ".join(f"{reason} {number:,}" for reason, number in sorted(reasons.items()))
+    return f"{count:,} ({listed})" if listed else f"{count:,}"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)

@@ -97,8 +97,25 @@ def test_a_task_is_frozen() -> None:
 
 
 def test_standardising_follows_the_embedding() -> None:
-    assert parse_task(GOOD, "f").standardize()
-    assert not parse_task(GOOD + "embedding: {source: encoder}\n", "f").standardize()
-    assert parse_task(
-        GOOD + "embedding: {source: encoder, standardize: always}\n", "f"
-    ).standardize()
+    def standardised(extra: str) -> bool:
+        task = parse_task(GOOD + extra, "f")
+        return task.standardize(task.embedding_preset())
+
+    assert standardised("")
+    assert not standardised("embedding: {source: encoder}\n")
+    assert standardised("embedding: {source: encoder, standardize: always}\n")
+
+
+def test_vectors_are_those_that_the_learner_reads() -> None:
+    def embedding(extra: str) -> str:
+        return parse_task(GOOD + extra, "f").embedding_preset()
+
+    assert embedding("") == "llm"
+    assert embedding("training: {learner: head, encoder: mine}\n") == "mine"
+    both = "training: {learner: head, encoder: mine}\nembedding: {source: llm}\n"
+    assert embedding(both) == "llm"
+
+
+def test_strict_parity_needs_a_margin() -> None:
+    with pytest.raises(UsageError, match=r"stopping\.parity_test: 'stays above' needs"):
+        parse_task(GOOD + "stopping: {parity_test: stays above}\n", "f")

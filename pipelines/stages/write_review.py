@@ -7,7 +7,7 @@ import dataclasses
 import io
 import json
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +19,13 @@ from pipelines import blocks, metrics, storage
 from pipelines.contracts import BlockFile, ReviewPair
 from pipelines.numerics.calibration import Threshold
 from pipelines.numerics.overlap import Overlap
+from pipelines.spreadsheet import safe_cell
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
 from pipelines.stages.select_pairs import Selected
 from pipelines.workspace import Manifest, Workspace, utc_now
 
 STAGE = "WriteReview"
 SHEET_COLUMNS = ("pair_id", "side", "ad_id", "text", "label", "expert", "comment")
-# A cell that starts with one of these is a formula to a spreadsheet.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +42,15 @@ def pair_lines(pairs: Sequence[ReviewPair]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def safe_cell(text: str) -> str:
-    """Return text that no spreadsheet takes for a formula, by a leading apostrophe."""
-    return f"'{text}" if text.lstrip(" \u00a0\ufeff\u200b").startswith(_FORMULA_STARTS) else text
+def ad_sheet(rows: Iterable[tuple[str, str, str, str]]) -> bytes:
+    """Return a blind review sheet of (pair id, side, ad id, text): a CSV row an ad to label."""
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\r\n")
+    writer.writerow(SHEET_COLUMNS)
+    for pair, side, id, text in rows:
+        writer.writerow((pair, side, safe_cell(id), safe_cell(text), "", "", ""))
+    # The byte order mark makes spreadsheets read the file as UTF-8.
+    return b"\xef\xbb\xbf" + sink.getvalue().encode()
 
 
 def review_sheet(pairs: Sequence[ReviewPair]) -> bytes:
@@ -53,18 +58,14 @@ def review_sheet(pairs: Sequence[ReviewPair]) -> bytes:
 
     Sides are in the order in which ``left`` puts them, so that a row's place tells nothing.
     """
-    sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator="\r\n")
-    writer.writerow(SHEET_COLUMNS)
+    rows = []
     for pair in pairs:
         ads = [pair.positive, pair.negative]
         if pair.left == "negative":
             ads.reverse()
         for side, ad in zip(("left", "right"), ads, strict=True):
-            cells = (pair.pair_id, side, safe_cell(ad.id), safe_cell(ad.text), "", "", "")
-            writer.writerow(cells)
-    # The byte order mark makes spreadsheets read the file as UTF-8.
-    return b"\xef\xbb\xbf" + sink.getvalue().encode()
+            rows.append((pair.pair_id, side, ad.id, ad.text))
+    return ad_sheet(rows)
 
 
 def review_instructions(
@@ -75,9 +76,10 @@ def review_instructions(
     return (
         f"Policy {name}, version {version}\n\n{wrapped}\n\n"
         f"Label every ad of review.csv on its own: write {positive} or {negative} in the column "
-        f"label and your name\nin the column expert. Leave the label empty where you cannot tell. "
-        f"Two ads of one pair may have the same label.\nEvery ad should be labelled by {experts} "
-        "experts, who do not see each other's labels: give each a copy of the file.\n"
+        f"label and your name\nin the column expert. Where you cannot tell, write skip as the label, "
+        "with your name. Answer both ads of a pair;\nthey may have the same label. "
+        f"Every ad should be labelled by {experts} experts, who do not see each other's labels:\n"
+        "give each a copy of the file.\n"
         "A leading apostrophe is not part of an ad: it keeps spreadsheets from running formulas.\n"
     )
 

@@ -1,0 +1,533 @@
+"""After the verdicts: train on the fine-tuning half, evaluate on the other, decide whether to go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models import policy, trained, trainer
+from models.identity import FAKE
+from models.labeler import Labeler
+from models.presets import PresetError
+from pipelines import blocks, model_store, storage
+from pipelines.config import Task, load_task
+from pipelines.contracts import BlockFile
+from pipelines.errors import RunFailed, UsageError
+from pipelines.evaluation import Candidate, Evaluated, evaluate
+from pipelines.handlers import LoadLabeler, identify_task, load_trained
+from pipelines.numerics import agreement
+from pipelines.stages.write_review import ad_sheet
+from pipelines.verdicts import Shown, ratings, read_half, shown_ads
+from pipelines.workspace import Manifest, Workspace, config_hash, utc_now
+
+_BASE_ROUND = 0
+_ONE_CLASS_NEEDED = "Label more ads, or look at the labels: `scout status` shows their balance"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """Everything ``scout train`` was told.
+
+    Attributes:
+        workspace: folder, local or ``gs://``.
+        task: path of a task file to use instead of the one that was mined with, or "".
+        export: local folder for a SavedModel that takes raw strings, or "".
+    """
+
+    workspace: str
+    task: str = ""
+    export: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The fine-tuning half as the trainer takes it.
+
+    Attributes:
+        ads: keys, texts and consensus labels.
+        tied: keys of the ads whose experts disagree without a majority; they go back to review.
+        experts: how many experts labelled.
+    """
+
+    ads: trainer.LabelledAds
+    tied: tuple[str, ...]
+    experts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What ``train`` leaves behind; JSON values."""
+
+    summary: dict[str, Any]
+
+
+def current_task(workspace: Workspace) -> Task:
+    """Return the task that the newest pairs were mined with.
+
+    Raises:
+        UsageError: nothing was mined here.
+        RunFailed: an earlier version mined it, or what it wrote was changed by hand.
+    """
+    for number in reversed(workspace.rounds()):
+        manifest = workspace.latest(number, "pairs")
+        if manifest:
+            break
+    else:
+        raise UsageError(f"--workspace {workspace.root}: holds no pairs; start with `scout mine`")
+    definition = manifest.facts.get("definition")
+    try:
+        if definition is None:
+            raise ValueError("the task is not in it; an earlier version of ad-scout wrote it")
+        return Task.model_validate_json(json.dumps(definition))
+    except ValueError as error:
+        raise RunFailed(
+            f"{workspace.path(manifest.attempt)}/manifest.json: {error}; give --task, or mine again"
+        ) from error
+
+
+def training_settings(task: Task) -> trainer.TrainingSettings:
+    """Return the task's training section as the trainer takes it."""
+    section = task.training
+    llm = section.learner == "llm"
+    return trainer.TrainingSettings(
+        learner=section.learner,
+        preset=task.model.preset if llm else section.encoder,
+        dtype=task.model.dtype,
+        prompt=task.prompt_spec() if llm else None,
+        max_ad_tokens=task.model.max_ad_tokens,
+        lora_rank=section.lora_rank,
+        learning_rate=section.learning_rate,
+        batch_size=section.batch_size,
+        max_epochs=section.max_epochs,
+        patience=section.patience,
+        validation_share=section.validation_share,
+        min_per_class=section.min_per_class,
+        seed=task.seed,
+    )
+
+
+def fine_tuning_labels(workspace: Workspace, task: Task, texts: Mapping[str, str]) -> Labels:
+    """Return the consensus labels of the fine-tuning half, of all rounds of this policy version."""
+    table = ratings(read_half(workspace, "fine_tuning", task.version))
+    consensus = agreement.consensus(table.values, task.review.consensus)
+    given = (table.values != -1).any(axis=1) if table.values.size else np.zeros(0, dtype=bool)
+    settled = np.flatnonzero(consensus != -1)
+    ads = trainer.LabelledAds(
+        keys=tuple(table.keys[i] for i in settled),
+        texts=tuple(texts[table.keys[i]] for i in settled),
+        labels=consensus[settled].astype(np.int8),
+    )
+    tied = tuple(table.keys[i] for i in np.flatnonzero(given & (consensus == -1)))
+    return Labels(ads, tied, len(table.experts))
+
+
+def train(options: TrainOptions, say: Callable[[str], None], show_bar: bool = False) -> Trained:
+    """Train on all fine-tuning labels so far, evaluate all models, and decide.
+
+    A rerun with the same labels does nothing; with new evaluation verdicts alone it evaluates
+    again without training.
+
+    Args:
+        options: see :class:`TrainOptions`.
+        say: told, in one line each, what a person should know.
+        show_bar: whether to draw a progress bar.
+
+    Raises:
+        UsageError: no pairs or no verdicts yet, a wrong task file, labels that teach nothing.
+        RunFailed: something in the workspace is damaged.
+    """
+    workspace = Workspace(options.workspace)
+    stored = current_task(workspace)
+    task = load_task(options.task) if options.task else stored
+    _check_task(options, task, stored)
+    round_number = _round_of(workspace, task)
+    workspace.check_writable()
+    shown = shown_ads(workspace)
+    texts = shown.texts()
+    labels = fine_tuning_labels(workspace, task, texts)
+    settings = training_settings(task)
+    training_hash = config_hash(
+        {
+            "labels": trainer.label_set_hash(labels.ads),
+            "settings": dataclasses.asdict(settings),
+        }
+    )
+    evaluation_files = _evaluation_files(workspace, task)
+    wanted = config_hash(
+        {
+            "training": training_hash,
+            "evaluation": evaluation_files,
+            "stopping": task.stopping.model_dump(mode="json"),
+            "min_overlap": task.review.min_overlap,
+            "tied": labels.tied,
+        }
+    )
+    done = workspace.find(round_number, "model", wanted)
+    if done:
+        say(f"round {round_number} is trained already with these labels; nothing to do")
+    else:
+        done = _train(
+            workspace, task, round_number, shown, labels, settings, training_hash, wanted, say,
+            show_bar,
+        )  # fmt: skip
+    if options.export:
+        _export(workspace, done, options.export, say)
+    return Trained(_summary(workspace, done))
+
+
+def _train(
+    workspace: Workspace,
+    task: Task,
+    round_number: int,
+    shown: Shown,
+    labels: Labels,
+    settings: trainer.TrainingSettings,
+    training_hash: str,
+    wanted: str,
+    say: Callable[[str], None],
+    show_bar: bool,
+) -> Manifest:
+    attempt = workspace.new_attempt(round_number, "model")
+    before = next(
+        (
+            manifest
+            for manifest in reversed(workspace.manifests(round_number, "model"))
+            if manifest.facts["training_hash"] == training_hash
+        ),
+        None,
+    )
+    balance = int(labels.ads.labels.sum())
+    if before:
+        say(f"round {round_number}: trained on these labels before; evaluating again")
+        files = tuple(model_store.model_files(before))
+        model_facts = {name: before.facts[name] for name in before.facts["of_model"]}
+    else:
+        say(
+            f"round {round_number}: training {_learner_name(task)} on {len(labels.ads.keys):,} "
+            f"labelled ads ({balance:,} {task.labels.positive})"
+        )
+        files, manifest = _fit(workspace, attempt, labels.ads, settings, say, show_bar)
+        model_facts = {
+            "learner": manifest.learner,
+            "model_id": manifest.model_id,
+            "base_model_id": manifest.base_model_id,
+            "threshold_margin": manifest.threshold_margin,
+            "threshold_probability": manifest.threshold_probability,
+            "label_set_hash": manifest.label_set_hash,
+            "task_prompt_hash": policy.render(task.prompt_spec()).hash,
+            "fitting_ads": manifest.fitting.ads,
+            "validation_ads": manifest.validation.ads,
+            "epochs": [trained_epoch(epoch) for epoch in manifest.epochs],
+        }
+    ties = _write_ties(workspace, attempt, shown, labels.tied, say)
+    current = Manifest(
+        stage="model",
+        round=round_number,
+        attempt=attempt,
+        config_hash=wanted,
+        files=(*files, *ties),
+        rows=len(labels.ads.keys),
+        facts={"task_version": task.version, **model_facts},
+        created=utc_now(),
+    )
+    found = _evaluate(workspace, task, shown, current, len(labels.ads.keys), say)
+    report = json.dumps(found.report, indent=1, sort_keys=True).encode()
+    path = f"{attempt}/evaluation.json"
+    storage.write(workspace.path(path), report)
+    facts = {
+        "task": task.name,
+        "task_version": task.version,
+        "definition": task.model_dump(mode="json"),
+        "training_hash": training_hash,
+        "of_model": sorted(model_facts),
+        **model_facts,
+        "labels": {
+            "fine_tuning": len(labels.ads.keys),
+            "fine_tuning_positive": balance,
+            "fine_tuning_experts": labels.experts,
+            "tied": len(labels.tied),
+        },
+        "evaluation": found.report,
+    }
+    committed = Manifest(
+        stage=current.stage,
+        round=current.round,
+        attempt=attempt,
+        config_hash=wanted,
+        files=(*files, *ties, BlockFile(path, 1, len(report), blocks.sha256(report))),
+        rows=current.rows,
+        facts=facts,
+        created=utc_now(),
+    )
+    workspace.commit(committed)
+    return committed
+
+
+def trained_epoch(epoch: trained.Epoch) -> dict[str, Any]:
+    """Return an epoch's figures as JSON values."""
+    return {
+        "epoch": epoch.number,
+        "loss": epoch.loss,
+        "validation_loss": epoch.validation_loss,
+        "validation_kappa": epoch.validation_kappa,
+        "seconds": round(epoch.seconds, 2),
+    }
+
+
+def _fit(
+    workspace: Workspace,
+    attempt: str,
+    ads: trainer.LabelledAds,
+    settings: trainer.TrainingSettings,
+    say: Callable[[str], None],
+    show_bar: bool,
+) -> tuple[tuple[BlockFile, ...], trained.TrainedModel]:
+    with tempfile.TemporaryDirectory(prefix="scout-train-") as scratch:
+        folder, logs = Path(scratch) / "model", Path(scratch) / "logs"
+        try:
+            manifest = trainer.train(
+                ads, settings, folder, progress=say, show_bar=show_bar, logs=logs
+            )
+        except trainer.TrainingDataError as error:
+            raise UsageError(
+                f"--workspace {workspace.root}: {error}. {_ONE_CLASS_NEEDED}"
+            ) from error
+        except PresetError as error:
+            raise UsageError(f"training: {error}") from error
+        except FloatingPointError as error:
+            raise RunFailed(f"training: {error}; lower training.learning_rate") from error
+        files = model_store.store(workspace, attempt, folder)
+        # For TensorBoard; no reader of ours needs them, so the manifest leaves them out.
+        for path in sorted(logs.rglob("*")):
+            if path.is_file():
+                place = f"{attempt}/logs/{path.relative_to(logs).as_posix()}"
+                storage.write(workspace.path(place), path.read_bytes())
+    return files, manifest
+
+
+def _evaluate(
+    workspace: Workspace,
+    task: Task,
+    shown: Shown,
+    current: Manifest,
+    fine_tuning_ads: int,
+    say: Callable[[str], None],
+) -> Evaluated:
+    """Measure LLM-0 and every round's model on the evaluation ads of all rounds."""
+    earlier = model_store.models(workspace, task.version, before_round=current.round)
+    candidates = [_base_candidate(workspace, task, say)]
+    for manifest in [*earlier, current]:
+        candidates.append(
+            Candidate(
+                round=manifest.round,
+                model_id=manifest.facts["model_id"],
+                threshold=manifest.facts["threshold_margin"],
+                margins=_scorer(functools.partial(load_trained, workspace, task, manifest)),
+            )
+        )
+    found = evaluate(workspace, task, shown.texts(), candidates, fine_tuning_ads)
+    say(found.decision.reason)
+    return found
+
+
+def _scorer(load: Callable[[], Labeler]) -> Callable[[Sequence[str]], np.ndarray]:
+    return lambda texts: trained.margins(load(), texts)
+
+
+def _base_candidate(workspace: Workspace, task: Task, say: Callable[[str], None]) -> Candidate:
+    """Return LLM-0 with the threshold it was mined with in the first round of this policy version."""
+    for number in workspace.rounds():
+        clusters = workspace.latest(number, "clusters")
+        if clusters and clusters.facts["task_version"] == task.version:
+            break
+    else:
+        raise RunFailed(
+            f"--workspace {workspace.root}: no clusters of policy version {task.version}"
+        )
+    try:
+        identity = identify_task(task, say)
+    except PresetError as error:
+        raise UsageError(f"model: {error}") from error
+    return Candidate(
+        round=_BASE_ROUND,
+        model_id=identity.model_id,
+        threshold=clusters.facts["threshold_margin"],
+        margins=_scorer(LoadLabeler(task, identity)),
+    )
+
+
+def _check_task(options: TrainOptions, task: Task, stored: Task) -> None:
+    if task.name != stored.name:
+        raise UsageError(
+            f"--task {options.task}: is the task {task.name!r}, but the workspace holds "
+            f"{stored.name!r}"
+        )
+    if task.version != stored.version:
+        raise UsageError(
+            f"--task {options.task}: has version {task.version}, the pairs were mined with version "
+            f"{stored.version}; mine a round with the new version first"
+        )
+    if task.training.learner == "llm" and task.model.preset == FAKE:
+        raise UsageError(
+            "training.learner: the fake model cannot learn; set model.preset to a real one, or "
+            "training.learner to head or encoder"
+        )
+
+
+def _round_of(workspace: Workspace, task: Task) -> int:
+    """Return the last round of this policy version with verdicts."""
+    for number in reversed(workspace.rounds()):
+        verdicts, pairs = workspace.latest(number, "verdicts"), workspace.latest(number, "pairs")
+        if verdicts and pairs and pairs.facts["task_version"] == task.version:
+            return number
+    raise UsageError(
+        f"--workspace {workspace.root}: no verdicts on pairs of policy version {task.version} yet; "
+        "label review.csv and run `scout import`"
+    )
+
+
+def _evaluation_files(workspace: Workspace, task: Task) -> list[str]:
+    """Return the hashes of the evaluation half's files, from the manifests: nothing is opened."""
+    found = []
+    for number in workspace.rounds():
+        verdicts, pairs = workspace.latest(number, "verdicts"), workspace.latest(number, "pairs")
+        if verdicts and pairs and pairs.facts["task_version"] == task.version:
+            found += [f.sha256 for f in verdicts.files if "/evaluation-" in f.path]
+    return found
+
+
+def _write_ties(
+    workspace: Workspace,
+    attempt: str,
+    shown: Shown,
+    tied: Sequence[str],
+    say: Callable[[str], None],
+) -> tuple[BlockFile, ...]:
+    """Write a review sheet of the ads on which no majority was found."""
+    if not tied:
+        return ()
+    ads = {ad.key: ad for ad in shown.ads()}
+    # Without a pair id each row stands alone: its partner needs no second answer.
+    rows = [("", "", ads[key].ad_id, ads[key].text) for key in sorted(tied)]
+    data = ad_sheet(rows)
+    path = f"{attempt}/ties.csv"
+    storage.write(workspace.path(path), data)
+    say(
+        f"{len(tied)} ads have no majority and do not train: let one more expert label "
+        f"{workspace.path(path)} and import it"
+    )
+    return (BlockFile(path, len(tied), len(data), blocks.sha256(data)),)
+
+
+def _export(
+    workspace: Workspace, manifest: Manifest, target: str, say: Callable[[str], None]
+) -> None:
+    from models import export
+
+    say(f"exporting a SavedModel to {target}")
+    try:
+        export.export(model_store.fetch(workspace, manifest), Path(target))
+    except FileExistsError as error:
+        raise UsageError(f"--export {target}: {error}") from error
+
+
+def _learner_name(task: Task) -> str:
+    names = {
+        "llm": f"{task.model.preset} by LoRA",
+        "encoder": f"{task.training.encoder} and a head",
+        "head": f"a head on {task.training.encoder}",
+    }
+    return names[task.training.learner]
+
+
+def _summary(workspace: Workspace, manifest: Manifest) -> dict[str, Any]:
+    facts = manifest.facts
+    return {
+        "task": facts["task"],
+        "round": manifest.round,
+        "learner": facts["learner"],
+        "model": workspace.path(model_store.model_files(manifest)[0].path.rsplit("/", 1)[0]),
+        "model_id": facts["model_id"],
+        "threshold_probability": facts["threshold_probability"],
+        "threshold_margin": facts["threshold_margin"],
+        "epochs": facts["epochs"],
+        "labels": facts["labels"],
+        "evaluation": facts["evaluation"],
+        "ties": [workspace.path(f.path) for f in manifest.files if f.path.endswith("/ties.csv")],
+    }
+
+
+def standing(workspace: Workspace) -> dict[str, Any]:
+    """Return where the rounds stand; from manifests alone, no verdict is read.
+
+    Rounds of an earlier version of the policy are marked: their kappas do not compare.
+    """
+    rounds: list[dict[str, Any]] = []
+    newest = 0
+    for number in workspace.rounds():
+        pairs = workspace.latest(number, "pairs")
+        verdicts = workspace.latest(number, "verdicts")
+        model = workspace.latest(number, "model")
+        known = model or pairs
+        version = known.facts["task_version"] if known else 0
+        newest = version or newest
+        entry: dict[str, Any] = {
+            "round": number,
+            "task_version": version,
+            "pairs": pairs.rows if pairs else 0,
+            "covered_share": pairs.facts["covered_share"] if pairs else None,
+            "labelled": None,
+            "model": None,
+        }
+        if verdicts:
+            keys = verdicts.facts["keys"]
+            entry["labelled"] = {
+                "fine_tuning": len(keys["fine_tuning"]),
+                "evaluation": len(keys["evaluation"]),
+                "withheld": keys["withheld"],
+                "experts": verdicts.facts["experts"],
+            }
+        if model:
+            report = model.facts["evaluation"]
+            entry["model"] = {
+                "model_id": model.facts["model_id"],
+                "learner": model.facts["learner"],
+                "labels": model.facts["labels"],
+                "evaluation": report,
+            }
+        rounds.append(entry)
+    for entry in rounds:
+        entry["comparable"] = entry["task_version"] == newest
+    return {"rounds": rounds, "task_version": newest, "next": _next_step(workspace, rounds)}
+
+
+def _next_step(workspace: Workspace, rounds: list[dict[str, Any]]) -> str:
+    if not rounds:
+        return "run `scout mine`"
+    last = rounds[-1]
+    number = last["round"]
+    review = workspace.latest(number, "review")
+    if review is None and not last["labelled"]:
+        return "run `scout mine` again: it goes on where it stopped"
+    if not last["labelled"] and review:
+        sheet = workspace.path(f"{review.attempt}/review.csv")
+        return f"let experts label {sheet}, then run `scout import`"
+    if not last["model"]:
+        return "run `scout train`"
+    verdicts = workspace.latest(number, "verdicts")
+    model = workspace.latest(number, "model")
+    assert model is not None
+    if verdicts and verdicts.created > model.created:
+        return "run `scout train` again: verdicts came in since"
+    decision = last["model"]["evaluation"]["decision"]
+    if decision["stop"]:
+        return f"nothing: {decision['reason']}"
+    return "run `scout mine` for the next round"
