@@ -15,6 +15,7 @@ from models import trained
 from models.fakes import FakeLabeler
 from models.identity import FAKE, LabelerIdentity, identify
 from models.labeler import LabelBatch, Labeler, LLMLabeler
+from models.remembering import RememberingLabeler
 from pipelines import blocks, metrics, model_store
 from pipelines.config import Task
 from pipelines.contracts import AD_SCHEMA, Block, Rejected, scored_schema
@@ -165,6 +166,27 @@ class LazyLabeler:
             return self._labeler
 
 
+class Memory:
+    """What the labelers of this process said, for simulations that score one corpus many times.
+
+    Attributes:
+        vectors: of sentence encoders.
+        labelers: LLM-0 by identity, each with its answers.
+    """
+
+    def __init__(self) -> None:
+        self.vectors = trained.VectorCache()
+        self.labelers: dict[LabelerIdentity, RememberingLabeler] = {}
+
+    def labeler(self, identity: LabelerIdentity, load: Callable[[], Labeler]) -> RememberingLabeler:
+        """Return the labeler of this identity, which asks the real one only about new texts."""
+        return self.labelers.setdefault(identity, RememberingLabeler(identity, load))
+
+
+# Set by a simulation; nothing is remembered otherwise, for a corpus may not fit into memory.
+memory: Memory | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class LoadLabeler:
     """Makes a task's labeler, on the worker; small to send there.
@@ -188,6 +210,12 @@ class LoadLabeler:
         Raises:
             RunFailed: it is not the expected one.
         """
+        if memory is not None and self.model is None:
+            return memory.labeler(self.expected, self.load_new)
+        return self.load_new()
+
+    def load_new(self) -> Labeler:
+        """Load the labeler, whatever is remembered; raises as calling does."""
         task, expected = self.task, self.expected
         if self.model is not None:
             labeler = load_trained(Workspace(self.root), task, self.model)
@@ -246,7 +274,7 @@ def load_trained(workspace: Workspace, task: Task, manifest: Manifest) -> Labele
     folder = model_store.fetch(workspace, manifest)
     embedding = trained_embedding(task, manifest.facts["learner"])
     try:
-        return trained.load(folder, embedding=embedding, cache=None)
+        return trained.load(folder, embedding=embedding, cache=memory.vectors if memory else None)
     except trained.TrainedModelError as error:
         raise RunFailed(str(error)) from error
 

@@ -529,5 +529,5 @@ def _next_step(workspace: Workspace, rounds: list[dict[str, Any]]) -> str:
         return "run `scout train` again: verdicts came in since"
     decision = last["model"]["evaluation"]["decision"]
     if decision["stop"]:
-        return f"nothing: {decision['reason']}"
+        return f"nothing; the model to use is that of round {decision['best_round']}"
     return "run `scout mine` for the next round"

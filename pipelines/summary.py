@@ -176,9 +176,16 @@ def _kappa(kappa: Mapping[str, Any] | None) -> str:
 
 def describe_rounds(found: Mapping[str, Any]) -> str:
     """Return the table of rounds: labels, agreement, and why the loop goes on or stops."""
-    head = ("round", "pairs", "fine-tuning", "evaluation", "positive", "expert-expert kappa")
-    head += ("model-expert kappa",)
-    rows = [head]
+    head = (
+        "round",
+        "pairs",
+        "fine-tuning",
+        "evaluation",
+        "positive",
+        "expert-expert kappa",
+        "model-expert kappa",
+    )
+    rows: list[tuple[str, ...]] = [head]
     notes = []
     for entry in found["rounds"]:
         cells = [str(entry["round"]), f"{entry['pairs']:,}"]

@@ -27,6 +27,7 @@ LEVELS = {
     "pipelines.workspace": 2,
     "pipelines.model_store": 3,
     "pipelines.verdicts": 3,
+    "pipelines.labelled_corpus": 3,
     "pipelines.options": 3,
     "pipelines.handlers": 4,
     "pipelines.stages": 5,

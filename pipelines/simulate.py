@@ -1,0 +1,731 @@
+"""The whole loop with recorded labels playing the experts, beside what it competes with.
+
+For each seed the corpus is divided: a natural-prevalence sample and a class-balanced one are held
+out, the rest is the pool that the conditions may ask about. ``boundary`` runs the real rounds in a
+workspace: mine, verdicts, import, train. The others choose, label and train with the same learner
+and as many labels: ``random`` ads, the ads of which the model is least certain (``uncertainty``,
+round by round), and a ``crowd`` that labels many ads with errors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from models import presets, trained, trainer
+from pipelines import handlers, storage
+from pipelines.config import Task, load_task
+from pipelines.errors import UsageError
+from pipelines.ingest import ingest_verdicts
+from pipelines.labelled_corpus import Corpus, Division, Fields, divide, read_labelled
+from pipelines.mine import mine
+from pipelines.numerics import agreement, calibration, hashing, raters, stopping
+from pipelines.options import CONDITIONS, MineOptions
+from pipelines.readers import ReadOptions
+from pipelines.rounds import (
+    TrainOptions,
+    fine_tuning_labels,
+    train,
+    training_settings,
+)
+from pipelines.verdicts import RawVerdict, ratings, read_half, shown_ads
+from pipelines.workspace import Workspace, config_hash
+
+TASK_FILE, POOL_FILE, RESULTS_FILE = "task.yaml", "pool.jsonl", "results.json"
+_MISSING = -1
+# Directions of the embedding that the crowd's cue is drawn from: topics and style, not noise.
+_CUE_DIMS = 32
+_SETS = ("natural", "balanced", "evaluation")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SimulateOptions:
+    """Everything ``scout simulate`` was told; see ``scout simulate --help``."""
+
+    task: str
+    corpus: tuple[str, ...]
+    workspace: str
+    experts: str = "gold"
+    expert_kappa: float = 0.8
+    label_field: str = "label"
+    ratings_field: str = "ratings"
+    prevalence: float | None = None
+    rounds: int = 5
+    labels: tuple[int, ...] = ()
+    conditions: tuple[str, ...] = CONDITIONS
+    seeds: int = 1
+    first_seed: int = 1
+    learner: str | None = None
+    also: tuple[str, ...] = ()
+    also_from: int = 1
+    holdout: float = 0.2
+    crowd_labels: int | None = None
+    crowd_kappa: tuple[float, ...] = (0.59, 0.41)
+    quiet: bool = False
+
+
+def options_of(args: argparse.Namespace) -> SimulateOptions:
+    """Return the options of a parsed command line.
+
+    Raises:
+        UsageError: options that contradict each other.
+    """
+    names = {field.name for field in dataclasses.fields(SimulateOptions)}
+    given = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    options = SimulateOptions(
+        **{**given, "corpus": tuple(args.corpus), "also": tuple(dict.fromkeys(args.also))}
+    )
+    if options.labels and len(options.labels) != options.rounds:
+        options = dataclasses.replace(options, rounds=len(options.labels))
+    if not storage.is_local(options.workspace):
+        raise UsageError(f"--workspace {options.workspace}: a simulation needs a local folder")
+    return options
+
+
+def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
+    """Run a simulation; a rerun with the same options goes on where it stopped.
+
+    Returns:
+        rows (one a seed, condition, learner and round), a summary over seeds, what the stopping
+        rule said, and the options; JSON values, also written to ``simulation.json``.
+
+    Raises:
+        UsageError: wrong options, task file or corpus.
+        RunFailed: the loop could not go on.
+    """
+    started = time.monotonic()
+    task = _task(options)
+    fields = Fields(options.label_field, options.ratings_field * (options.experts == "recorded"))
+    corpus = read_labelled(options.corpus, fields, task.labels)
+    root = Path(options.workspace)
+    root.mkdir(parents=True, exist_ok=True)
+    say(
+        f"{len(corpus):,} distinct labelled ads, {int(corpus.gold.sum()):,} "
+        f"{task.labels.positive} ({corpus.gold.mean():.1%})"
+    )
+    rows: list[dict[str, Any]] = []
+    stops: list[dict[str, Any]] = []
+    with _remembering(task, root, say):
+        player = _Player(options, task, corpus, root, say)
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
+            found = player.play(seed)
+            rows += found["rows"]
+            stops += found["stops"]
+    outcome = {
+        "task": task.name,
+        "options": dataclasses.asdict(options),
+        "ads": len(corpus),
+        "summary": summarize(rows),
+        "stops": stops,
+        "rows": rows,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    path = root / "simulation.json"
+    storage.write(str(path), (json.dumps(outcome, indent=1) + "\n").encode())
+    say(f"written to {path}")
+    return outcome
+
+
+def _task(options: SimulateOptions) -> Task:
+    task = load_task(options.task)
+    changes: dict[str, Any] = {
+        "stopping": task.stopping.model_copy(update={"max_rounds": options.rounds})
+    }
+    if options.learner:
+        changes["training"] = task.training.model_copy(update={"learner": options.learner})
+    return task.model_copy(update=changes)
+
+
+@contextlib.contextmanager
+def _remembering(task: Task, root: Path, say: Say) -> Iterator[None]:
+    """Ask LLM-0 about each text once in all seeds and runs of this simulation."""
+    handlers.memory = handlers.Memory()
+    path = root / "llm0.npz"
+    try:
+        try:
+            identity = handlers.identify_task(task, say)
+        except presets.PresetError as error:
+            raise UsageError(f"model: {error}") from error
+        labeler = handlers.memory.labeler(identity, handlers.LoadLabeler(task, identity).load_new)
+        labeler.restore(path)
+        held = len(labeler)
+        try:
+            yield
+        finally:
+            if len(labeler) > held:
+                labeler.save(path)
+    finally:
+        handlers.memory = None
+
+
+# --- Playing ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A trained model as the simulation uses it."""
+
+    margins: Callable[[Sequence[str]], np.ndarray]
+    threshold: float
+
+    def labels(self, texts: Sequence[str]) -> np.ndarray:
+        return (self.margins(texts) >= self.threshold).astype(np.int8)
+
+
+class _Player:
+    """Plays all conditions of a seed."""
+
+    def __init__(
+        self, options: SimulateOptions, task: Task, corpus: Corpus, root: Path, say: Say
+    ) -> None:
+        self._options, self._task, self._corpus = options, task, corpus
+        self._root, self._say = root, say
+        self._encoder_vectors: np.ndarray | None = None
+        self._row = {key: i for i, key in enumerate(corpus.keys)}
+
+    def play(self, seed: int) -> dict[str, Any]:
+        """Play a seed, or return what an earlier run of it found."""
+        folder = self._root / f"seed-{seed:02d}"
+        task = self._task.model_copy(update={"seed": seed})
+        settings = {
+            name: value
+            for name, value in dataclasses.asdict(self._options).items()
+            if name not in ("seeds", "first_seed", "workspace", "quiet", "task", "corpus")
+        }
+        wanted = config_hash(
+            {
+                "task": task.model_dump(mode="json"),
+                "options": settings,
+                "corpus": config_hash(
+                    {"keys": self._corpus.keys, "gold": self._corpus.gold.tolist()}
+                ),
+            }
+        )
+        results = folder / RESULTS_FILE
+        if results.is_file():
+            held = json.loads(results.read_text())
+            if held["settings"] != wanted:
+                raise UsageError(
+                    f"{folder}: holds a simulation with other options, task or corpus; give another "
+                    "--workspace"
+                )
+            if held["finished"]:
+                self._say(f"seed {seed}: simulated already")
+                return held
+        else:
+            _write_json(results, {"settings": wanted, "finished": False})
+        division = divide(self._corpus, self._options.prevalence, self._options.holdout, seed)
+        verdicts = self._verdicts(seed, division)
+        seeded = _Seed(self, seed, task, folder, division, verdicts)
+        found = {"settings": wanted, "finished": True, **seeded.play()}
+        _write_json(results, found)
+        return found
+
+    def vectors(self) -> np.ndarray:
+        """Return the frozen encoder's vectors of the whole corpus, computed once."""
+        if self._encoder_vectors is None:
+            from models import bert
+
+            assert handlers.memory is not None
+            bundle = presets.load_encoder(self._task.training.encoder)
+            encoder = bert.FastEncoder(bundle, dtype=self._task.model.dtype)
+            self._say(f"embedding {len(self._corpus):,} ads")
+            self._encoder_vectors = handlers.memory.vectors.vectors(
+                encoder.embedding_id, self._corpus.texts, encoder.encode
+            )
+        return self._encoder_vectors
+
+    def _verdicts(self, seed: int, division: Division) -> np.ndarray:
+        """Return what each expert of this seed would say of each ad, int8 (n, experts)."""
+        corpus, options = self._corpus, self._options
+        experts = self._task.review.experts_per_ad
+        if corpus.ratings is not None:
+            return _draw_raters(corpus, experts, seed)
+        if options.expert_kappa == 1.0:
+            return np.repeat(corpus.gold[:, None].astype(np.int8), experts, axis=1)
+        n = len(corpus)
+        share = corpus.gold.mean()
+        balanced = np.where(corpus.gold, 0.5 / share, 0.5 / (1 - share)) / n
+        return raters.expert_ratings(
+            corpus.gold,
+            self._ambiguity(),
+            corpus.keys,
+            experts,
+            options.expert_kappa,
+            balanced,
+            seed,
+        )
+
+    def _ambiguity(self) -> np.ndarray:
+        """Return how near each ad lies to the boundary between the labels, in [0, 1].
+
+        By a logistic head fitted on all gold labels and asked out of fold: what a well-taught
+        reader of the same vectors is unsure about.
+        """
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import cross_val_predict
+
+        model = LogisticRegression(class_weight="balanced", max_iter=1000)
+        found = cross_val_predict(
+            model, self.vectors(), self._corpus.gold, cv=5, method="predict_proba"
+        )[:, 1]
+        return 4.0 * found * (1.0 - found)
+
+    def cue(self, seed: int) -> np.ndarray:
+        """Return what misleads the crowd: a random direction among the embedding's main ones."""
+        from sklearn.decomposition import PCA
+
+        vectors = self.vectors()
+        dims = min(_CUE_DIMS, *vectors.shape)
+        whitened = PCA(dims, whiten=True, random_state=seed).fit_transform(vectors)
+        return whitened @ np.random.default_rng(seed).standard_normal(dims)
+
+
+def _draw_raters(corpus: Corpus, experts: int, seed: int) -> np.ndarray:
+    """Choose each ad's experts among the recorded people, by hash; the others stay silent."""
+    assert corpus.ratings is not None
+    table = np.full_like(corpus.ratings, _MISSING)
+    for row, key in enumerate(corpus.keys):
+        given = np.flatnonzero(corpus.ratings[row] != _MISSING)
+        ranks = hashing.ranks([f"{key}:{seat}" for seat in given], seed)
+        chosen = given[np.argsort(ranks, kind="stable")[:experts]]
+        table[row, chosen] = corpus.ratings[row, chosen]
+    return table
+
+
+class _Seed:
+    """One seed: its division, its experts, and the results so far."""
+
+    def __init__(
+        self,
+        player: _Player,
+        seed: int,
+        task: Task,
+        folder: Path,
+        division: Division,
+        verdicts: np.ndarray,
+    ) -> None:
+        self._player, self._seed, self._task = player, seed, task
+        self._options, self._corpus = player._options, player._corpus
+        self._folder, self._division, self._verdicts = folder, division, verdicts
+        self._say = player._say
+        self._evaluation = np.zeros(0, dtype=np.intp)
+        self._budgets: list[int] = []
+        self._rows: list[dict[str, Any]] = []
+        self._predictions: dict[tuple[str, str, int], np.ndarray] = {}
+
+    def play(self) -> dict[str, Any]:
+        """Play all conditions."""
+        options = self._options
+        stops = []
+        if "boundary" in options.conditions:
+            stops.append(self._boundary())
+        else:
+            self._budgets = list(options.labels) or [
+                self._task.selection.budget * (i + 1) for i in range(options.rounds)
+            ]
+        asked = np.setdiff1d(self._division.pool, self._evaluation)
+        if "random" in options.conditions:
+            ranks = hashing.ranks([self._corpus.keys[i] for i in asked], self._seed + 1)
+            order = asked[np.argsort(ranks, kind="stable")]
+            self._plain("random", lambda _: order)
+        if "uncertainty" in options.conditions:
+            self._plain("uncertainty", lambda model: self._unsure(model, asked))
+        if "crowd" in options.conditions:
+            self._crowd(asked)
+        return {"rows": self._rows, "stops": stops}
+
+    # --- ours
+
+    def _boundary(self) -> dict[str, Any]:
+        folder, task, options = self._folder / "boundary", self._task, self._options
+        task_file, pool = self._folder / TASK_FILE, self._folder / POOL_FILE
+        storage.write(
+            str(task_file), yaml.safe_dump(task.model_dump(mode="json"), sort_keys=False).encode()
+        )
+        lines = [
+            json.dumps(
+                {"id": self._corpus.ids[i], "text": self._corpus.texts[i]}, ensure_ascii=False
+            )
+            for i in self._division.pool
+        ]
+        data = ("\n".join(lines) + "\n").encode()
+        # The corpus's age is part of what was scored: an unchanged file keeps it.
+        if not pool.is_file() or pool.read_bytes() != data:
+            storage.write(str(pool), data)
+        workspace = Workspace(str(folder))
+        models: list[tuple[int, _Model, trainer.LabelledAds]] = []
+        decisions = []
+        for number in range(1, options.rounds + 1):
+            started = time.monotonic()
+            done = workspace.latest(number, "model")
+            if not done:
+                self._mine(number, workspace, task_file, pool)
+                verdicts = self._answer(workspace, number)
+                ingest_verdicts(workspace, verdicts, f"round {number}")
+                done_summary = train(
+                    TrainOptions(str(folder)), lambda _: None, show_bar=not options.quiet
+                ).summary
+                decisions.append(done_summary["evaluation"]["decision"])
+                done = workspace.latest(number, "model")
+                assert done is not None
+            else:
+                decisions.append(done.facts["evaluation"]["decision"])
+            labeler = handlers.load_trained(workspace, task, done)
+            model = _Model(_margins_of(labeler), done.facts["threshold_margin"])
+            ads = fine_tuning_labels(workspace, task, shown_ads(workspace).texts()).ads
+            ads = self._until(ads, workspace, number)
+            self._budgets.append(len(ads.keys))
+            models.append((number, model, ads))
+            self._note("boundary", number, len(ads.keys), time.monotonic() - started)
+        # The evaluation half is complete only now; every round's model meets the same ads.
+        table = ratings(read_half(workspace, "evaluation", task.version))
+        self._evaluation = np.array([self._player._row[key] for key in table.keys], dtype=np.intp)
+        for number, model, ads in models:
+            self._record("boundary", task.training.learner, number, ads, model)
+        for number, _, ads in models:
+            self._train_others("boundary", number, ads)
+        return self._stop(decisions)
+
+    def _mine(self, number: int, workspace: Workspace, task_file: Path, pool: Path) -> None:
+        if workspace.latest(number, "verdicts"):
+            return
+        task, options = self._task, self._options
+        budget = task.selection.budget
+        if options.labels:
+            have = self._budgets[-1] if self._budgets else 0
+            # Half of the ads of a pair train, on average.
+            training_share = 2 * (1 - task.review.evaluation_share)
+            budget = max(1, round((options.labels[number - 1] - have) / training_share))
+        mine(
+            MineOptions(
+                task=str(task_file),
+                corpus=(str(pool),),
+                workspace=workspace.root,
+                date="",
+                budget=budget,
+                read=ReadOptions(),
+                max_rejected_share=0.0,
+                block_rows=4096,
+                range_bytes=64 << 20,
+                beam=(),
+            ),
+            say=lambda _: None,
+            quiet=options.quiet,
+        )
+
+    def _answer(self, workspace: Workspace, number: int) -> list[RawVerdict]:
+        """Let the experts answer a round's pairs."""
+        pairs = workspace.latest(number, "pairs")
+        assert pairs is not None
+        names = self._task.labels
+        found: list[RawVerdict] = []
+        for pair in workspace.read_pairs(pairs):
+            for label in ("positive", "negative"):
+                ad = pair[label]
+                row = self._verdicts[self._player._row[ad["key"]]]
+                for expert in np.flatnonzero(row != _MISSING):
+                    found.append(
+                        RawVerdict(
+                            ad_id=ad["id"],
+                            pair_id="",
+                            side="",
+                            text="",
+                            label=names.positive if row[expert] else names.negative,
+                            expert=f"expert {expert + 1}",
+                            time="",
+                            comment="",
+                            source="",
+                            position=f"row {len(found) + 1}",
+                        )
+                    )
+        return found
+
+    def _until(
+        self, ads: trainer.LabelledAds, workspace: Workspace, number: int
+    ) -> trainer.LabelledAds:
+        """Return the labels of the rounds up to a number: a resumed run has later ones, too."""
+        shown = workspace.shown_keys(number + 1)
+        rows = [i for i, key in enumerate(ads.keys) if key in shown]
+        return trainer.LabelledAds(
+            tuple(ads.keys[i] for i in rows),
+            tuple(ads.texts[i] for i in rows),
+            ads.labels[rows],
+        )
+
+    def _stop(self, decisions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Compare where the rule stopped with where it should have, by the natural sample."""
+        stopped = next((i for i, d in enumerate(decisions, start=1) if d["stop"]), len(decisions))
+        labels = [
+            self._predictions["boundary", self._task.training.learner, number]
+            for number in range(1, len(decisions) + 1)
+        ]
+        table = self._verdicts[self._division.natural]
+        best = len(labels)
+        for i in range(len(labels)):
+            later = [
+                stopping.paired_difference(labels[j], labels[i], table, seed=self._seed)
+                for j in range(i + 1, len(labels))
+            ]
+            if all(found.low is None or found.low <= 0 for found in later):
+                best = i + 1
+                break
+        return {
+            "seed": self._seed,
+            "stopped_after": stopped,
+            "rule": decisions[stopped - 1]["rule"],
+            "reason": decisions[stopped - 1]["reason"],
+            "no_later_better_after": best,
+        }
+
+    # --- what it competes with
+
+    def _unsure(self, model: _Model | None, asked: np.ndarray) -> np.ndarray:
+        texts = [self._corpus.texts[i] for i in asked]
+        if model is None:
+            margins = self._llm0(texts)
+            histogram = calibration.margin_histogram(calibration.quantize(margins))
+            threshold = calibration.prior_threshold(histogram, self._task.prior).margin
+        else:
+            margins, threshold = model.margins(texts), model.threshold
+        ranks = hashing.ranks([self._corpus.keys[i] for i in asked], self._seed + 2)
+        return asked[np.lexsort((ranks, np.abs(margins - threshold)))]
+
+    def _llm0(self, texts: Sequence[str]) -> np.ndarray:
+        identity = handlers.identify_task(self._task)
+        labeler = handlers.LoadLabeler(self._task, identity)()
+        return np.concatenate(
+            [labeler.label(texts[i : i + 1024]).margin for i in range(0, len(texts), 1024)]
+        )
+
+    def _plain(
+        self,
+        condition: str,
+        choose: Callable[[_Model | None], np.ndarray],
+    ) -> None:
+        """Play a condition that chooses single ads, as many labels a round as boundary had."""
+        model: _Model | None = None
+        taken: list[int] = []
+        labels: list[int] = []
+        answers = agreement.consensus(self._verdicts, self._task.review.consensus)
+        for number, wanted in enumerate(self._budgets, start=1):
+            started = time.monotonic()
+            known = set(taken)
+            for row in choose(model):
+                if len(taken) >= wanted:
+                    break
+                # A tie teaches nothing; boundary's are not counted either.
+                if row not in known and answers[row] != _MISSING:
+                    taken.append(int(row))
+                    labels.append(int(answers[row]))
+            ads = self._ads(taken, np.array(labels, dtype=np.int8))
+            found = self._learn(self._task.training.learner, ads)
+            self._record(condition, self._task.training.learner, number, ads, found)
+            self._train_others(condition, number, ads)
+            model = found or model
+            self._note(condition, number, len(taken), time.monotonic() - started)
+
+    def _crowd(self, asked: np.ndarray) -> None:
+        keys = [self._corpus.keys[i] for i in asked]
+        gold = self._corpus.gold[asked]
+        ranks = hashing.ranks(keys, self._seed + 3)
+        wanted = min(self._options.crowd_labels or len(asked), len(asked))
+        rows = np.sort(np.argsort(ranks, kind="stable")[:wanted])
+        cue = self._player.cue(self._seed)[asked]
+        for kappa in self._options.crowd_kappa:
+            for noise in ("text", "uniform"):
+                started = time.monotonic()
+                try:
+                    if noise == "text":
+                        labels = raters.crowd_labels(
+                            gold, cue, keys, kappa, self._seed, tolerance=0.05
+                        )
+                    else:
+                        labels = raters.uniform_crowd_labels(
+                            gold, keys, kappa, self._seed, tolerance=0.05
+                        )
+                except ValueError as error:
+                    raise UsageError(f"--crowd_kappa {kappa:g}: {error}") from error
+                ads = self._ads(asked[rows].tolist(), labels[rows])
+                condition = f"crowd {kappa:g} {noise}"
+                model = self._learn(self._task.training.learner, ads)
+                self._record(condition, self._task.training.learner, 1, ads, model)
+                self._train_others(condition, 1, ads)
+                self._note(condition, 1, wanted, time.monotonic() - started)
+
+    def _ads(self, rows: Sequence[int], labels: np.ndarray) -> trainer.LabelledAds:
+        corpus = self._corpus
+        return trainer.LabelledAds(
+            tuple(corpus.keys[i] for i in rows), tuple(corpus.texts[i] for i in rows), labels
+        )
+
+    # --- learning and measuring
+
+    def _learn(self, learner: str, ads: trainer.LabelledAds) -> _Model | None:
+        """Train a learner; None when the labels teach nothing yet (one class, too few)."""
+        training = self._task.training.model_copy(update={"learner": learner})
+        settings = training_settings(self._task.model_copy(update={"training": training}))
+        assert handlers.memory is not None
+        cache = handlers.memory.vectors
+        with tempfile.TemporaryDirectory(prefix="scout-simulate-") as scratch:
+            folder = Path(scratch) / "model"
+            try:
+                manifest = trainer.train(
+                    ads, settings, folder, show_bar=not self._options.quiet, cache=cache
+                )
+            except trainer.TrainingDataError:
+                return None
+            embedding = "own" if learner == "encoder" else None
+            labeler = trained.load(folder, embedding=embedding, cache=cache)
+        return _Model(_margins_of(labeler), manifest.threshold_margin)
+
+    def _train_others(self, condition: str, number: int, ads: trainer.LabelledAds) -> None:
+        if len(ads.keys) < self._options.also_from:
+            return
+        for learner in self._options.also:
+            if learner != self._task.training.learner:
+                model = self._learn(learner, ads)
+                self._record(condition, learner, number, ads, model)
+
+    def _record(
+        self,
+        condition: str,
+        learner: str,
+        number: int,
+        ads: trainer.LabelledAds,
+        model: _Model | None,
+    ) -> None:
+        """Measure a model on the three sets, against the experts."""
+        sets = {
+            "natural": self._division.natural,
+            "balanced": self._division.balanced,
+            "evaluation": self._evaluation,
+        }
+        row: dict[str, Any] = {
+            "seed": self._seed,
+            "condition": condition,
+            "learner": learner,
+            "round": number,
+            "labels": len(ads.keys),
+            "positive_share": float(ads.labels.mean()) if len(ads.keys) else None,
+            "threshold": model.threshold if model else None,
+        }
+        for name, rows in sets.items():
+            texts = [self._corpus.texts[i] for i in rows]
+            # Without a model every ad is called negative, which agrees with nobody beyond chance.
+            labels = model.labels(texts) if model and texts else np.zeros(len(rows), np.int8)
+            if name == "natural":
+                self._predictions[condition, learner, number] = labels
+            found = agreement.model_agreement(
+                labels, self._verdicts[rows], n_boot=agreement.MIN_BOOT, seed=self._seed
+            )
+            row[name] = found.value
+            row[f"{name}_experts"] = agreement.expert_agreement(
+                self._verdicts[rows], n_boot=agreement.MIN_BOOT
+            ).value
+        self._rows.append(row)
+
+    def _note(self, condition: str, number: int, labels: int, seconds: float) -> None:
+        shown = ""
+        for row in self._rows[-1:]:
+            if row["condition"] == condition and row["natural"] is not None:
+                shown = f", kappa {row['natural']:.2f} on the natural sample"
+        self._say(
+            f"seed {self._seed}: {condition}, round {number}: {labels:,} labels{shown} "
+            f"({seconds:.0f} s)"
+        )
+
+
+def _margins_of(labeler: Any) -> Callable[[Sequence[str]], np.ndarray]:
+    return lambda texts: trained.margins(labeler, texts)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    storage.write(str(path), (json.dumps(value, indent=1) + "\n").encode())
+
+
+# --- The table --------------------------------------------------------------------------------
+
+
+def summarize(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return mean and spread over seeds of every condition, learner and round."""
+    groups: dict[tuple[str, str, int], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["learner"], row["condition"], row["round"]), []).append(row)
+    found = []
+    for (learner, condition, number), members in groups.items():
+        entry: dict[str, Any] = {
+            "learner": learner,
+            "condition": condition,
+            "round": number,
+            "seeds": len(members),
+        }
+        names = ["labels", "positive_share", *_SETS, *(f"{name}_experts" for name in _SETS)]
+        for name in names:
+            values = [row[name] for row in members if row[name] is not None]
+            entry[name] = statistics.fmean(values) if values else None
+            entry[f"{name}_sd"] = statistics.stdev(values) if len(values) > 1 else None
+            entry[f"{name}_undefined"] = len(members) - len(values)
+        found.append(entry)
+    return found
+
+
+def describe(outcome: Mapping[str, Any]) -> str:
+    """Return the outcome as a table."""
+    head = ("learner", "condition", "labels", "positive", "natural", "balanced", "evaluation half")
+    table: list[tuple[str, ...]] = [head]
+    for entry in outcome["summary"]:
+        share = entry["positive_share"]
+        table.append(
+            (
+                entry["learner"],
+                entry["condition"],
+                f"{entry['labels']:,.0f}",
+                "-" if share is None else f"{share:.0%}",
+                *(_mean(entry, name) for name in _SETS),
+            )
+        )
+    experts = next((e for e in outcome["summary"] if e["condition"] == "boundary"), None)
+    experts = experts or outcome["summary"][0]
+    table.append(
+        ("", "experts among themselves", "", "", *(_mean(experts, f"{n}_experts") for n in _SETS))
+    )
+    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
+    lines = []
+    for row in table:
+        left = [row[i].ljust(widths[i]) for i in (0, 1)]
+        lines.append("  ".join([*left, *(row[i].rjust(widths[i]) for i in range(2, 7))]).rstrip())
+    seeds = len({row["seed"] for row in outcome["rows"]})
+    lines.insert(
+        0,
+        f"Task {outcome['task']}: Cohen's kappa with the experts, mean over {seeds} "
+        f"seed{'s' if seeds > 1 else ''}{' and standard deviation' if seeds > 1 else ''}\n",
+    )
+    for stop in outcome["stops"]:
+        lines.append(
+            f"seed {stop['seed']}: the rule {stop['reason']}\n"
+            f"        (no later round is better beyond its interval than round "
+            f"{stop['no_later_better_after']})"
+        )
+    return "\n".join(lines)
+
+
+def _mean(entry: Mapping[str, Any], name: str) -> str:
+    value, spread = entry[name], entry[f"{name}_sd"]
+    if value is None:
+        return "undefined"
+    return f"{value:.2f}" if spread is None else f"{value:.2f} ±{spread:.2f}"
