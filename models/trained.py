@@ -307,13 +307,18 @@ def read_weights(folder: Path, manifest: TrainedModel) -> dict[str, np.ndarray]:
 
 
 def load_parts(
-    folder: Path, *, dtype: str | None = None, progress: Progress | None = None
+    folder: Path,
+    *,
+    dtype: str | None = None,
+    cache: VectorCache | None = None,
+    progress: Progress | None = None,
 ) -> Parts:
     """Load a trained model as a Keras backbone with its learnt weights, head and tokenizer.
 
     Args:
         folder: what the trainer wrote.
         dtype: of an LLM's weights; None takes the manifest's. An encoder's are float32 always.
+        cache: keeps the frozen encoder of a head.
         progress: told what takes time.
 
     Raises:
@@ -330,7 +335,10 @@ def load_parts(
         except ValueError as e:
             raise TrainedModelError(f"{folder}: {e}; train again") from e
         return Parts(manifest, dataclasses.replace(llm, model_id=manifest.model_id), None, 0.0)
-    encoder = presets.load_encoder(manifest.preset, "float32", progress)
+    if cache is not None and manifest.learner == "head":
+        encoder = cache.bundle(manifest.preset, progress)
+    else:
+        encoder = presets.load_encoder(manifest.preset, "float32", progress)
     _check_base(folder, manifest, encoder.model_id)
     try:
         kernel, bias = tensors.pop(KERNEL), float(tensors.pop(BIAS)[0])
@@ -365,7 +373,7 @@ def _sha256(path: Path) -> str:
 
 
 class VectorCache:
-    """Vectors of texts that were embedded before, by embedding and text.
+    """Frozen encoders, and the vectors they gave to texts before, by embedding and text.
 
     Memory: n_texts * (4 * dim + 100) bytes and the texts, 22 MB for 12,000 headlines of 384
     dimensions. Not shared between processes, not safe for several threads.
@@ -373,10 +381,27 @@ class VectorCache:
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], np.ndarray] = {}
+        self._bundles: dict[str, presets.EncoderBundle] = {}
+        self._encoders: dict[tuple[str, str, int], bert.FastEncoder] = {}
         self.misses = 0
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def bundle(self, preset: str, progress: Progress | None = None) -> presets.EncoderBundle:
+        """Return a base encoder, loaded once; its weights must stay as they are."""
+        if preset not in self._bundles:
+            self._bundles[preset] = presets.load_encoder(preset, "float32", progress)
+        return self._bundles[preset]
+
+    def encoder(
+        self, bundle: presets.EncoderBundle, dtype: str, max_tokens: int
+    ) -> bert.FastEncoder:
+        """Return the fast pass of a bundle of `bundle`, traced once."""
+        name = (bundle.model_id, dtype, max_tokens)
+        if name not in self._encoders:
+            self._encoders[name] = bert.FastEncoder(bundle, dtype=dtype, max_tokens=max_tokens)
+        return self._encoders[name]
 
     def vectors(
         self, name: str, texts: Sequence[str], embed: Callable[[Sequence[str]], np.ndarray]
@@ -438,11 +463,12 @@ class EncoderLabeler:
             parts: head and manifest.
             encoder: what the head reads.
             base: where `vectors` come from; None takes the encoder's own.
-            cache: keeps what the encoder gave.
+            cache: keeps what the frozen encoder gave.
         """
         assert parts.kernel is not None
         self._kernel, self._bias = parts.kernel, parts.bias
         self._encoder, self._base, self._cache = encoder, base, cache
+        self._tuned = parts.manifest.learner == "encoder"
         self.model_id = _scored_id(parts.manifest, encoder.dtype)
         self.prompt_hash = parts.manifest.prompt_hash
         self.embedding_id = (base or encoder).embedding_id
@@ -455,23 +481,36 @@ class EncoderLabeler:
         vectors[tokens.n_own == 0] = np.nan
         return vectors
 
+    def _own(self, texts: Sequence[str]) -> np.ndarray:
+        """Return what the head reads, float32 (n, dim); remembered only of a frozen encoder."""
+        if self._cache is None or self._tuned:
+            return self._embed(texts)
+        return self._cache.vectors(self._encoder.embedding_id, texts, self._embed)
+
     def margins(self, texts: Sequence[str]) -> np.ndarray:
         """Score texts: float32 (n,), multiples of `MARGIN_STEP`, NaN for one without words."""
         if not texts:
             return np.zeros(0, np.float32)
-        if self._cache is None:
-            vectors = self._embed(texts)
-        else:
-            vectors = self._cache.vectors(self._encoder.embedding_id, texts, self._embed)
-        return linear(vectors, self._kernel, self._bias)
+        return linear(self._own(texts), self._kernel, self._bias)
 
     def label(self, texts: Sequence[str]) -> LabelBatch:
         """Score and embed texts; see `models.labeler.Labeler`."""
         tokens = self._encoder.tokenize(texts)
-        own = self._encoder.pool(tokens.ids)
+        if not texts:
+            own = np.zeros((0, self.dim), np.float32)
+        else:
+            own = self._own(texts)
         margin = linear(own, self._kernel, self._bias)
-        with np.errstate(over="ignore"):
-            vectors = (own if self._base is None else self._base.encode(texts)).astype(np.float16)
+        base = own
+        if self._base is not None and texts:
+            encode = self._base.encode
+            base = (
+                encode(texts)
+                if self._cache is None
+                else self._cache.vectors(self._base.embedding_id, texts, encode)
+            )
+        with np.errstate(over="ignore", invalid="ignore"):
+            vectors = base.astype(np.float16)
         bad = (tokens.n_own == 0) | ~np.isfinite(margin) | ~np.isfinite(vectors).all(axis=1)
         margin[bad] = np.nan
         vectors[bad] = np.nan
@@ -505,7 +544,7 @@ def load(
     manifest = read_manifest(folder)
     embedding = _embedding(manifest, embedding)
     dtype = dtype or manifest.dtype
-    parts = load_parts(folder, dtype=dtype, progress=progress)
+    parts = load_parts(folder, dtype=dtype, cache=cache, progress=progress)
     if isinstance(parts.bundle, presets.CausalLMBundle):
         embedder = None
         if embedding != "llm":
@@ -516,11 +555,16 @@ def load(
         return LLMLabeler(
             parts.bundle, manifest.prompt, embedder=embedder, max_ad_tokens=manifest.window
         )
+    frozen = VectorCache() if cache is None else cache
+    if manifest.learner == "head":
+        return EncoderLabeler(
+            parts, frozen.encoder(parts.bundle, dtype, manifest.window), cache=cache
+        )
     encoder = bert.FastEncoder(parts.bundle, dtype=dtype, max_tokens=manifest.window)
     base = None
-    if manifest.learner == "encoder" and embedding == "base":
-        bundle = presets.load_encoder(manifest.preset, "float32", progress)
-        base = bert.FastEncoder(bundle, dtype=dtype, max_tokens=manifest.window)
+    if embedding == "base":
+        bundle = frozen.bundle(manifest.preset, progress)
+        base = frozen.encoder(bundle, dtype, manifest.window)
     return EncoderLabeler(parts, encoder, base=base, cache=cache)
 
 

@@ -238,13 +238,13 @@ class _Player:
     def vectors(self) -> np.ndarray:
         """Return the frozen encoder's vectors of the whole corpus, computed once."""
         if self._encoder_vectors is None:
-            from models import bert
-
             assert handlers.memory is not None
-            bundle = presets.load_encoder(self._task.training.encoder)
-            encoder = bert.FastEncoder(bundle, dtype=self._task.model.dtype)
+            cache = handlers.memory.vectors
+            bundle = cache.bundle(self._task.training.encoder)
+            window = trainer.window(bundle, training_settings(self._task))
+            encoder = cache.encoder(bundle, self._task.model.dtype, window)
             self._say(f"embedding {len(self._corpus):,} ads")
-            self._encoder_vectors = handlers.memory.vectors.vectors(
+            self._encoder_vectors = cache.vectors(
                 encoder.embedding_id, self._corpus.texts, encoder.encode
             )
         return self._encoder_vectors
