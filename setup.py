@@ -28,13 +28,17 @@ setup(
     package_data={"templates": ["**/*.yaml", "**/*.jsonl", "**/*.md"]},
     install_requires=[
         "apache-beam>=2.77,<3",
+        "crowd-kit>=1.4.2",
+        "krippendorff>=0.9",
         "numpy>=2.0",
+        "pandas>=2.2,<4",  # crowd-kit uses keywords that pandas 4 drops
         "pyarrow>=18",
         "pydantic>=2.9",
         "pyyaml>=6.0",
         "rich>=13",
         "scikit-learn>=1.5",
         "scipy>=1.13",
+        "statsmodels>=0.15",
         "threadpoolctl>=3.5",
     ],
     extras_require={

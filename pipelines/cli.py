@@ -269,7 +269,10 @@ def _stages(place: Any, number: int) -> dict[str, Any]:
 def _simulate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
     from pipelines.simulate import describe, options_of, simulate
 
-    outcome = simulate(options_of(args), say=lambda line: None if args.quiet else _say(line))
+    outcome = simulate(
+        options_of(args, show_bar=not args.quiet and sys.stderr.isatty()),
+        say=lambda line: None if args.quiet else _say(line),
+    )
     if args.json:
         _print_json(outcome)
         return OK

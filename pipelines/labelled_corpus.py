@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +28,12 @@ class Fields:
     Attributes:
         label: field of the gold label.
         ratings: field with each recorded person's label, name -> label; "" when there is none.
+        file: JSON lines with ``id`` and those fields, for a corpus that does not hold them; or "".
     """
 
     label: str = "label"
     ratings: str = ""
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +83,14 @@ def read_labelled(corpus: Sequence[str], fields: Fields, names: Labels) -> Corpu
         raise UsageError(f"--corpus {', '.join(corpus)}: no file matches")
     found: dict[str, tuple[str, str, bool, dict[str, int]]] = {}
     seats: dict[str, None] = {}
+    beside: dict[str, dict[str, Any]] | None = None
+    if fields.file:
+        if not storage.match(fields.file):
+            raise UsageError(f"--label_file {fields.file}: no such file")
+        beside = {str(record.get("id")): record for _, record in _records(fields.file)}
     for path in files:
-        data = storage.read(path)
-        if path.endswith(".gz"):
-            data = gzip.decompress(data)
-        for number, line in enumerate(data.splitlines(), start=1):
-            if not line.strip():
-                continue
-            where = f"{path}: line {number}"
-            id, text, gold, said = _labelled(where, line, fields, names)
+        for where, record in _records(path):
+            id, text, gold, said = _labelled(where, record, beside, fields, names)
             key = content_key(text)
             known = found.setdefault(key, (id or f"ad_{key[:20]}", text, gold, said))
             if known[2] != gold:
@@ -117,12 +118,41 @@ def read_labelled(corpus: Sequence[str], fields: Fields, names: Labels) -> Corpu
     )
 
 
+def _records(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield where each record of a JSON lines file stands, and the record."""
+    data = storage.read(path)
+    try:
+        if path.endswith(".gz"):
+            data = gzip.decompress(data)
+    except (OSError, EOFError) as error:
+        raise UsageError(f"{path}: not a whole gzip file ({error})") from error
+    for number, line in enumerate(data.splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}: line {number}"
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise UsageError(f"{where}: not JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise UsageError(f"{where}: a JSON object is expected, found {type(record).__name__}")
+        yield where, record
+
+
 def _labelled(
-    where: str, line: bytes, fields: Fields, names: Labels
+    where: str,
+    record: dict[str, Any],
+    beside: dict[str, dict[str, Any]] | None,
+    fields: Fields,
+    names: Labels,
 ) -> tuple[str, str, bool, dict[str, int]]:
     try:
-        record = json.loads(line)
         text = record["text"]
+        id = str(record.get("id") or "")
+        if beside is not None:
+            if id not in beside:
+                raise ValueError(f"no label for id {id!r} in {fields.file}")
+            record = beside[id]
         if not isinstance(text, str) or not text.strip():
             raise ValueError("text is empty or no string")
         said: dict[str, int] = {}
@@ -140,7 +170,7 @@ def _labelled(
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         named = f"no field {error}" if isinstance(error, KeyError) else str(error)
         raise UsageError(f"{where}: not a labelled ad: {named}") from error
-    return str(record.get("id") or ""), text, gold, said
+    return id, text, gold, said
 
 
 def _positive(label: Any, names: Labels) -> bool:

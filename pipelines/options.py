@@ -238,13 +238,25 @@ def _add_simulate(commands: Any) -> None:
         help="kappa between two simulated experts on a class-balanced sample; 1 never errs; "
         "default %(default)s",
     )
-    who.add_argument("--label_field", default="label", metavar="NAME")
-    who.add_argument("--ratings_field", default="ratings", metavar="NAME")
+    who.add_argument("--label_field", default="label", metavar="NAME", help="default: %(default)s")
+    who.add_argument(
+        "--ratings_field",
+        default="ratings",
+        metavar="NAME",
+        help="object of name to label, default: %(default)s",
+    )
+    who.add_argument(
+        "--label_file",
+        default="",
+        metavar="FILE",
+        help="JSON lines with id and those fields, where the corpus does not hold them",
+    )
     who.add_argument(
         "--prevalence",
         type=_inner_share,
         metavar="SHARE",
-        help="thin the positives out to this share; default: as the corpus is",
+        help="thin the positives out to this share, and take it as the prior; default: the corpus "
+        "as it is, and the task's prior",
     )
     plan = simulate.add_argument_group("plan")
     plan.add_argument("--rounds", type=_at_least(1), default=5, metavar="R")

@@ -32,6 +32,10 @@ _BASE_ROUND = 0
 _ONE_CLASS_NEEDED = "Label more ads, or look at the labels: `scout status` shows their balance"
 
 
+class TooFewLabels(UsageError):
+    """The labels so far teach nothing; more of them would."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
     """Everything ``scout train`` was told.
@@ -55,11 +59,13 @@ class Labels:
         ads: keys, texts and consensus labels.
         tied: keys of the ads whose experts disagree without a majority; they go back to review.
         experts: how many experts labelled.
+        imported: round -> hash of the imports that this comes from.
     """
 
     ads: trainer.LabelledAds
     tied: tuple[str, ...]
     experts: int
+    imported: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +122,8 @@ def training_settings(task: Task) -> trainer.TrainingSettings:
 
 def fine_tuning_labels(workspace: Workspace, task: Task, texts: Mapping[str, str]) -> Labels:
     """Return the consensus labels of the fine-tuning half, of all rounds of this policy version."""
+    # First: what comes in while this reads and trains is then seen to be new.
+    imported = _imported(workspace, task.version)
     table = ratings(read_half(workspace, "fine_tuning", task.version))
     consensus = agreement.consensus(table.values, task.review.consensus)
     given = (table.values != -1).any(axis=1) if table.values.size else np.zeros(0, dtype=bool)
@@ -126,7 +134,7 @@ def fine_tuning_labels(workspace: Workspace, task: Task, texts: Mapping[str, str
         labels=consensus[settled].astype(np.int8),
     )
     tied = tuple(table.keys[i] for i in np.flatnonzero(given & (consensus == -1)))
-    return Labels(ads, tied, len(table.experts))
+    return Labels(ads, tied, len(table.experts), imported)
 
 
 def train(options: TrainOptions, say: Callable[[str], None], show_bar: bool = False) -> Trained:
@@ -141,7 +149,8 @@ def train(options: TrainOptions, say: Callable[[str], None], show_bar: bool = Fa
         show_bar: whether to draw a progress bar.
 
     Raises:
-        UsageError: no pairs or no verdicts yet, a wrong task file, labels that teach nothing.
+        UsageError: no pairs or no verdicts yet, a wrong task file.
+        TooFewLabels: labels that teach nothing yet.
         RunFailed: something in the workspace is damaged.
     """
     workspace = Workspace(options.workspace)
@@ -160,18 +169,18 @@ def train(options: TrainOptions, say: Callable[[str], None], show_bar: bool = Fa
             "settings": dataclasses.asdict(settings),
         }
     )
-    evaluation_files = _evaluation_files(workspace, task)
     wanted = config_hash(
         {
             "training": training_hash,
-            "evaluation": evaluation_files,
+            "verdicts": labels.imported,
             "stopping": task.stopping.model_dump(mode="json"),
             "min_overlap": task.review.min_overlap,
             "tied": labels.tied,
         }
     )
-    done = workspace.find(round_number, "model", wanted)
-    if done:
+    # The newest alone: mining and `status` go by it, also after other settings were tried.
+    done = workspace.latest(round_number, "model")
+    if done and done.config_hash == wanted:
         say(f"round {round_number} is trained already with these labels; nothing to do")
     else:
         done = _train(
@@ -179,7 +188,7 @@ def train(options: TrainOptions, say: Callable[[str], None], show_bar: bool = Fa
             show_bar,
         )  # fmt: skip
     if options.export:
-        _export(workspace, done, options.export, say)
+        _export(workspace, task, done, options.export, say)
     return Trained(_summary(workspace, done))
 
 
@@ -205,6 +214,8 @@ def _train(
         None,
     )
     balance = int(labels.ads.labels.sum())
+    # Before the training: where ties leave too few labels, they are what can be done about it.
+    ties = _write_ties(workspace, attempt, shown, labels.tied, say)
     if before:
         say(f"round {round_number}: trained on these labels before; evaluating again")
         files = tuple(model_store.model_files(before))
@@ -227,7 +238,6 @@ def _train(
             "validation_ads": manifest.validation.ads,
             "epochs": [trained_epoch(epoch) for epoch in manifest.epochs],
         }
-    ties = _write_ties(workspace, attempt, shown, labels.tied, say)
     current = Manifest(
         stage="model",
         round=round_number,
@@ -247,6 +257,7 @@ def _train(
         "task_version": task.version,
         "definition": task.model_dump(mode="json"),
         "training_hash": training_hash,
+        "verdicts": labels.imported,
         "of_model": sorted(model_facts),
         **model_facts,
         "labels": {
@@ -297,7 +308,7 @@ def _fit(
                 ads, settings, folder, progress=say, show_bar=show_bar, logs=logs
             )
         except trainer.TrainingDataError as error:
-            raise UsageError(
+            raise TooFewLabels(
                 f"--workspace {workspace.root}: {error}. {_ONE_CLASS_NEEDED}"
             ) from error
         except PresetError as error:
@@ -394,13 +405,13 @@ def _round_of(workspace: Workspace, task: Task) -> int:
     )
 
 
-def _evaluation_files(workspace: Workspace, task: Task) -> list[str]:
-    """Return the hashes of the evaluation half's files, from the manifests: nothing is opened."""
-    found = []
+def _imported(workspace: Workspace, task_version: int) -> dict[str, str]:
+    """Return round -> hash of what was imported, from the manifests: no verdict is read."""
+    found = {}
     for number in workspace.rounds():
         verdicts, pairs = workspace.latest(number, "verdicts"), workspace.latest(number, "pairs")
-        if verdicts and pairs and pairs.facts["task_version"] == task.version:
-            found += [f.sha256 for f in verdicts.files if "/evaluation-" in f.path]
+        if verdicts and pairs and pairs.facts["task_version"] == task_version:
+            found[str(number)] = verdicts.config_hash
     return found
 
 
@@ -428,15 +439,21 @@ def _write_ties(
 
 
 def _export(
-    workspace: Workspace, manifest: Manifest, target: str, say: Callable[[str], None]
+    workspace: Workspace, task: Task, manifest: Manifest, target: str, say: Callable[[str], None]
 ) -> None:
     from models import export
+    from models.graph_tokenizer import GraphTokenizerError
 
     say(f"exporting a SavedModel to {target}")
+    names = (task.labels.positive, task.labels.negative)
     try:
-        export.export(model_store.fetch(workspace, manifest), Path(target))
+        export.export(
+            model_store.fetch(workspace, manifest), Path(target), labels=names, progress=say
+        )
     except FileExistsError as error:
         raise UsageError(f"--export {target}: {error}") from error
+    except (export.ExportError, GraphTokenizerError, trained.TrainedModelError) as error:
+        raise RunFailed(f"--export {target}: {error}") from error
 
 
 def _learner_name(task: Task) -> str:
@@ -522,10 +539,10 @@ def _next_step(workspace: Workspace, rounds: list[dict[str, Any]]) -> str:
         return f"let experts label {sheet}, then run `scout import`"
     if not last["model"]:
         return "run `scout train`"
-    verdicts = workspace.latest(number, "verdicts")
     model = workspace.latest(number, "model")
     assert model is not None
-    if verdicts and verdicts.created > model.created:
+    # Not by time: an import may come within the same second, and on an earlier round.
+    if model.facts.get("verdicts") != _imported(workspace, last["task_version"]):
         return "run `scout train` again: verdicts came in since"
     decision = last["model"]["evaluation"]["decision"]
     if decision["stop"]:

@@ -35,12 +35,14 @@ from pipelines.numerics import agreement, calibration, hashing, raters, stopping
 from pipelines.options import CONDITIONS, MineOptions
 from pipelines.readers import ReadOptions
 from pipelines.rounds import (
+    TooFewLabels,
     TrainOptions,
     fine_tuning_labels,
     train,
     training_settings,
 )
-from pipelines.verdicts import RawVerdict, ratings, read_half, shown_ads
+from pipelines.stages.commit_verdicts import verdict_manifests
+from pipelines.verdicts import RawVerdict, shown_ads
 from pipelines.workspace import Workspace, config_hash
 
 TASK_FILE, POOL_FILE, RESULTS_FILE = "task.yaml", "pool.jsonl", "results.json"
@@ -63,6 +65,7 @@ class SimulateOptions:
     expert_kappa: float = 0.8
     label_field: str = "label"
     ratings_field: str = "ratings"
+    label_file: str = ""
     prevalence: float | None = None
     rounds: int = 5
     labels: tuple[int, ...] = ()
@@ -76,9 +79,10 @@ class SimulateOptions:
     crowd_labels: int | None = None
     crowd_kappa: tuple[float, ...] = (0.59, 0.41)
     quiet: bool = False
+    show_bar: bool = False
 
 
-def options_of(args: argparse.Namespace) -> SimulateOptions:
+def options_of(args: argparse.Namespace, show_bar: bool = False) -> SimulateOptions:
     """Return the options of a parsed command line.
 
     Raises:
@@ -87,7 +91,12 @@ def options_of(args: argparse.Namespace) -> SimulateOptions:
     names = {field.name for field in dataclasses.fields(SimulateOptions)}
     given = {name: getattr(args, name) for name in names if hasattr(args, name)}
     options = SimulateOptions(
-        **{**given, "corpus": tuple(args.corpus), "also": tuple(dict.fromkeys(args.also))}
+        **{
+            **given,
+            "corpus": tuple(args.corpus),
+            "also": tuple(dict.fromkeys(args.also)),
+            "show_bar": show_bar,
+        }
     )
     if options.labels and len(options.labels) != options.rounds:
         options = dataclasses.replace(options, rounds=len(options.labels))
@@ -109,7 +118,11 @@ def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
     """
     started = time.monotonic()
     task = _task(options)
-    fields = Fields(options.label_field, options.ratings_field * (options.experts == "recorded"))
+    fields = Fields(
+        label=options.label_field,
+        ratings=options.ratings_field if options.experts == "recorded" else "",
+        file=options.label_file,
+    )
     corpus = read_labelled(options.corpus, fields, task.labels)
     root = Path(options.workspace)
     root.mkdir(parents=True, exist_ok=True)
@@ -147,6 +160,9 @@ def _task(options: SimulateOptions) -> Task:
     }
     if options.learner:
         changes["training"] = task.training.model_copy(update={"learner": options.learner})
+    if options.prevalence is not None:
+        # Whoever thins the positives knows their share, as a team knows that of its traffic.
+        changes["prior"] = options.prevalence
     return task.model_copy(update=changes)
 
 
@@ -204,7 +220,17 @@ class _Player:
         settings = {
             name: value
             for name, value in dataclasses.asdict(self._options).items()
-            if name not in ("seeds", "first_seed", "workspace", "quiet", "task", "corpus")
+            if name
+            not in (
+                "seeds",
+                "first_seed",
+                "workspace",
+                "quiet",
+                "show_bar",
+                "task",
+                "corpus",
+                "label_file",
+            )
         }
         wanted = config_hash(
             {
@@ -368,33 +394,35 @@ class _Seed:
         if not pool.is_file() or pool.read_bytes() != data:
             storage.write(str(pool), data)
         workspace = Workspace(str(folder))
-        models: list[tuple[int, _Model, trainer.LabelledAds]] = []
+        models: list[tuple[int, _Model | None, trainer.LabelledAds]] = []
         decisions = []
         for number in range(1, options.rounds + 1):
             started = time.monotonic()
-            done = workspace.latest(number, "model")
-            if not done:
+            if not workspace.latest(number, "model"):
                 self._mine(number, workspace, task_file, pool)
-                verdicts = self._answer(workspace, number)
-                ingest_verdicts(workspace, verdicts, f"round {number}")
-                done_summary = train(
-                    TrainOptions(str(folder)), lambda _: None, show_bar=not options.quiet
-                ).summary
-                decisions.append(done_summary["evaluation"]["decision"])
-                done = workspace.latest(number, "model")
-                assert done is not None
-            else:
-                decisions.append(done.facts["evaluation"]["decision"])
-            labeler = handlers.load_trained(workspace, task, done)
-            model = _Model(_margins_of(labeler), done.facts["threshold_margin"])
+                ingest_verdicts(workspace, self._answer(workspace, number), f"round {number}")
+                # Too few labels of a class: the next round mines with the model there is.
+                with contextlib.suppress(TooFewLabels):
+                    train(TrainOptions(str(folder)), lambda _: None, show_bar=options.show_bar)
+            done = workspace.latest(number, "model")
+            model = None
+            if done:
+                decisions.append((number, done.facts["evaluation"]["decision"]))
+                labeler = handlers.load_trained(workspace, task, done)
+                model = _Model(_margins_of(labeler), done.facts["threshold_margin"])
             ads = fine_tuning_labels(workspace, task, shown_ads(workspace).texts()).ads
             ads = self._until(ads, workspace, number)
             self._budgets.append(len(ads.keys))
             models.append((number, model, ads))
             self._note("boundary", number, len(ads.keys), time.monotonic() - started)
         # The evaluation half is complete only now; every round's model meets the same ads.
-        table = ratings(read_half(workspace, "evaluation", task.version))
-        self._evaluation = np.array([self._player._row[key] for key in table.keys], dtype=np.intp)
+        # Its keys are in the manifests; its verdicts are the evaluator's alone to open.
+        keys = [
+            key
+            for manifest in verdict_manifests(workspace).values()
+            for key in manifest.facts["keys"]["evaluation"]
+        ]
+        self._evaluation = np.sort([self._player._row[key] for key in keys]).astype(np.intp)
         for number, model, ads in models:
             self._record("boundary", task.training.learner, number, ads, model)
         for number, _, ads in models:
@@ -467,12 +495,16 @@ class _Seed:
             ads.labels[rows],
         )
 
-    def _stop(self, decisions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def _stop(self, decisions: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[str, Any]:
         """Compare where the rule stopped with where it should have, by the natural sample."""
-        stopped = next((i for i, d in enumerate(decisions, start=1) if d["stop"]), len(decisions))
+        last = self._options.rounds
+        stopped, decision = next(
+            ((number, found) for number, found in decisions if found["stop"]),
+            (last, {"rule": "rounds", "reason": f"did not stop in {last} rounds"}),
+        )
         labels = [
             self._predictions["boundary", self._task.training.learner, number]
-            for number in range(1, len(decisions) + 1)
+            for number in range(1, last + 1)
         ]
         table = self._verdicts[self._division.natural]
         best = len(labels)
@@ -487,8 +519,8 @@ class _Seed:
         return {
             "seed": self._seed,
             "stopped_after": stopped,
-            "rule": decisions[stopped - 1]["rule"],
-            "reason": decisions[stopped - 1]["reason"],
+            "rule": decision["rule"],
+            "reason": decision["reason"],
             "no_later_better_after": best,
         }
 
@@ -585,7 +617,7 @@ class _Seed:
             folder = Path(scratch) / "model"
             try:
                 manifest = trainer.train(
-                    ads, settings, folder, show_bar=not self._options.quiet, cache=cache
+                    ads, settings, folder, show_bar=self._options.show_bar, cache=cache
                 )
             except trainer.TrainingDataError:
                 return None
