@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from models import bert, lora, presets
+from models import lora, presets
+from models.encoder import SentenceEncoder, embedding_id
 from models.identity import LabelerIdentity
 from models.labeler import LabelBatch, Labeler, LLMLabeler
 from models.policy import FewShotExample, PromptSpec
@@ -382,7 +383,7 @@ class VectorCache:
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], np.ndarray] = {}
         self._bundles: dict[str, presets.EncoderBundle] = {}
-        self._encoders: dict[tuple[str, str, int], bert.FastEncoder] = {}
+        self._encoders: dict[tuple[str, str, int], SentenceEncoder] = {}
         self.misses = 0
 
     def __len__(self) -> int:
@@ -396,11 +397,11 @@ class VectorCache:
 
     def encoder(
         self, bundle: presets.EncoderBundle, dtype: str, max_tokens: int
-    ) -> bert.FastEncoder:
+    ) -> SentenceEncoder:
         """Return the fast pass of a bundle of `bundle`, traced once."""
         name = (bundle.model_id, dtype, max_tokens)
         if name not in self._encoders:
-            self._encoders[name] = bert.FastEncoder(bundle, dtype=dtype, max_tokens=max_tokens)
+            self._encoders[name] = SentenceEncoder(bundle, dtype=dtype, max_tokens=max_tokens)
         return self._encoders[name]
 
     def vectors(
@@ -452,9 +453,9 @@ class EncoderLabeler:
     def __init__(
         self,
         parts: Parts,
-        encoder: bert.FastEncoder,
+        encoder: SentenceEncoder,
         *,
-        base: bert.FastEncoder | None = None,
+        base: SentenceEncoder | None = None,
         cache: VectorCache | None = None,
     ) -> None:
         """Put the parts together.
@@ -548,8 +549,6 @@ def load(
     if isinstance(parts.bundle, presets.CausalLMBundle):
         embedder = None
         if embedding != "llm":
-            from models.encoder import SentenceEncoder
-
             embedder = SentenceEncoder(presets.load_encoder(embedding, progress=progress))
         assert manifest.prompt is not None
         return LLMLabeler(
@@ -560,7 +559,7 @@ def load(
         return EncoderLabeler(
             parts, frozen.encoder(parts.bundle, dtype, manifest.window), cache=cache
         )
-    encoder = bert.FastEncoder(parts.bundle, dtype=dtype, max_tokens=manifest.window)
+    encoder = SentenceEncoder(parts.bundle, dtype=dtype, max_tokens=manifest.window)
     base = None
     if embedding == "base":
         bundle = frozen.bundle(manifest.preset, progress)
@@ -615,9 +614,7 @@ def identify(
         vectors = f"mean-pooled:{presets.identify_encoder(embedding, progress)}"
     else:
         base = manifest.model_id if embedding == "own" else manifest.base_model_id
-        vectors = bert.embedding_id(
-            base, dtype, manifest.normalize, manifest.window, manifest.longest
-        )
+        vectors = embedding_id(base, dtype, manifest.normalize, manifest.window, manifest.longest)
     return LabelerIdentity(name, manifest.prompt_hash, vectors)
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from scipy.special import expit
 
 from models import bert, lora, presets, trained
+from models.encoder import SentenceEncoder
 from models.policy import PromptSpec
 from models.trained import Epoch, Part, TrainedModel
 from pipelines.numerics.calibration import MARGIN_LIMIT, MARGIN_STEP, quantize
@@ -736,8 +737,8 @@ def _train_head(
     )
 
 
-def _encoder(bundle: presets.EncoderBundle, settings: TrainingSettings) -> bert.FastEncoder:
-    return bert.FastEncoder(bundle, dtype=settings.dtype, max_tokens=window(bundle, settings))
+def _encoder(bundle: presets.EncoderBundle, settings: TrainingSettings) -> SentenceEncoder:
+    return SentenceEncoder(bundle, dtype=settings.dtype, max_tokens=window(bundle, settings))
 
 
 def window(bundle: presets.EncoderBundle, settings: TrainingSettings) -> int:

@@ -77,7 +77,8 @@ def fetch(workspace: Workspace, manifest: Manifest) -> Path:
 
 def model_files(manifest: Manifest) -> list[BlockFile]:
     """Return the files of the model itself among a manifest's."""
-    return [file for file in manifest.files if f"/{FOLDER}/" in file.path]
+    # The stage has the same name: rounds/0001/model/attempt-0001-abcdef12/model/...
+    return [file for file in manifest.files if file.path.split("/")[4:5] == [FOLDER]]
 
 
 def models(workspace: Workspace, task_version: int, before_round: int = 10_000) -> list[Manifest]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -79,7 +81,7 @@ def test_empty_and_long(encoder: SentenceEncoder) -> None:
 
 
 def test_raw_vectors(bundle: presets.EncoderBundle, encoder: SentenceEncoder) -> None:
-    raw = SentenceEncoder(bundle, normalize=False)
+    raw = SentenceEncoder(dataclasses.replace(bundle, normalize=False))
     assert raw.embedding_id != encoder.embedding_id
     vectors = raw.encode(TEXTS[:2])
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

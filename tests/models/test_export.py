@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import bert, export, labeler, lora, policy, presets, tokenization, trained, trainer
+from models import export, labeler, lora, policy, presets, tokenization, trained, trainer
 from models.encoder import SentenceEncoder
 from models.export import Decision, ExportError
 from pipelines.numerics import calibration
@@ -125,7 +125,7 @@ def head(dim: int) -> np.ndarray:
 def expected(bundle: presets.EncoderBundle, texts: list[str]) -> np.ndarray:
     """What Python says; NaN for a text without a token."""
     margins = SentenceEncoder(bundle).encode(texts) @ head(bundle.dim) + np.float32(BIAS)
-    margins[bert.FastEncoder(bundle).tokenize(texts).n_own == 0] = np.nan
+    margins[SentenceEncoder(bundle).tokenize(texts).n_own == 0] = np.nan
     return margins
 
 

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from models import bert, presets, trained, trainer
+from models.encoder import SentenceEncoder
 from models.labeler import MARGIN_STEP, LLMLabeler
 from models.trained import EncoderLabeler, TrainedModelError, VectorCache
 from tests.models.test_trainer import encoder_preset, llm_preset, make_ads, settings
@@ -107,7 +108,7 @@ def test_parts_are_all_that_a_score_is_made_of(models: Path) -> None:
     for learner in ("head", "encoder"):
         parts = trained.load_parts(models / learner)
         assert isinstance(parts.bundle, presets.EncoderBundle) and parts.kernel is not None
-        tokens = bert.FastEncoder(parts.bundle, max_tokens=parts.manifest.window).tokenize(TEXTS)
+        tokens = SentenceEncoder(parts.bundle, max_tokens=parts.manifest.window).tokenize(TEXTS)
         rows = bert.lay_out(tokens.ids, len(TEXTS), max(map(len, tokens.ids)))
         vectors = bert.plain_pool(parts.bundle.backbone, *map(tf.constant, rows)).numpy()
         margin = vectors @ parts.kernel + parts.bias
@@ -152,7 +153,7 @@ def test_a_text_depends_on_itself_alone(dtype: str, models: Path) -> None:
 
 
 def test_vectors_are_the_base_encoders_unless_asked(models: Path, encoder_preset: str) -> None:
-    base = bert.FastEncoder(presets.load_encoder(encoder_preset), max_tokens=22).encode(TEXTS)
+    base = SentenceEncoder(presets.load_encoder(encoder_preset), max_tokens=22).encode(TEXTS)
     labelers = {
         (learner, kind): trained.load(models / learner, embedding=kind)
         for learner, kind in (("head", "base"), ("encoder", "base"), ("encoder", "own"))
