@@ -14,7 +14,7 @@ from pipelines import storage
 from pipelines.config import Labels
 from pipelines.errors import UsageError
 from pipelines.numerics import hashing
-from pipelines.text import content_key
+from pipelines.text import content_key, is_blank
 
 _MISSING = -1
 _BALANCED_ADS = 1000
@@ -55,6 +55,13 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def content(self) -> dict[str, Any]:
+        """Return what tells corpora apart, JSON values: texts, labels, and whose they are."""
+        found: dict[str, Any] = {"keys": self.keys, "gold": self.gold.tolist()}
+        if self.ratings is not None:
+            found["ratings"] = self.ratings.tolist()
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class Division:
@@ -82,12 +89,13 @@ def read_labelled(corpus: Sequence[str], fields: Fields, names: Labels) -> Corpu
     if not files:
         raise UsageError(f"--corpus {', '.join(corpus)}: no file matches")
     found: dict[str, tuple[str, str, bool, dict[str, int]]] = {}
+    key_of: dict[str, str] = {}
     seats: dict[str, None] = {}
     beside: dict[str, dict[str, Any]] | None = None
     if fields.file:
         if not storage.match(fields.file):
             raise UsageError(f"--label_file {fields.file}: no such file")
-        beside = {str(record.get("id")): record for _, record in _records(fields.file)}
+        beside = {_id(record): record for _, record in _records(fields.file)}
     for path in files:
         for where, record in _records(path):
             id, text, gold, said = _labelled(where, record, beside, fields, names)
@@ -95,6 +103,8 @@ def read_labelled(corpus: Sequence[str], fields: Fields, names: Labels) -> Corpu
             known = found.setdefault(key, (id or f"ad_{key[:20]}", text, gold, said))
             if known[2] != gold:
                 raise UsageError(f"{where}: the text of {known[0]!r} again, with another label")
+            if key_of.setdefault(known[0], key) != key:
+                raise UsageError(f"{where}: the id {known[0]!r} again, with another text")
             seats |= dict.fromkeys(said)
     keys = sorted(found)
     labels = np.array([found[key][2] for key in keys], dtype=bool)
@@ -148,13 +158,15 @@ def _labelled(
 ) -> tuple[str, str, bool, dict[str, int]]:
     try:
         text = record["text"]
-        id = str(record.get("id") or "")
+        id = _id(record)
         if beside is not None:
             if id not in beside:
                 raise ValueError(f"no label for id {id!r} in {fields.file}")
             record = beside[id]
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str) or is_blank(text):
             raise ValueError("text is empty or no string")
+        # Half a surrogate pair is no text: it could not be written to the pool. UnicodeEncodeError.
+        text.encode()
         said: dict[str, int] = {}
         if fields.ratings:
             held = record[fields.ratings]
@@ -171,6 +183,11 @@ def _labelled(
         named = f"no field {error}" if isinstance(error, KeyError) else str(error)
         raise UsageError(f"{where}: not a labelled ad: {named}") from error
     return id, text, gold, said
+
+
+def _id(record: dict[str, Any]) -> str:
+    id = record.get("id")
+    return "" if id is None else str(id)
 
 
 def _positive(label: Any, names: Labels) -> bool:

@@ -27,11 +27,11 @@ import yaml
 from models import presets, trained, trainer
 from pipelines import handlers, storage
 from pipelines.config import Task, load_task
-from pipelines.errors import UsageError
+from pipelines.errors import RunFailed, UsageError
 from pipelines.ingest import ingest_verdicts
 from pipelines.labelled_corpus import Corpus, Division, Fields, divide, read_labelled
 from pipelines.mine import mine
-from pipelines.numerics import agreement, calibration, hashing, raters, stopping
+from pipelines.numerics import agreement, calibration, hashing, raters
 from pipelines.options import CONDITIONS, MineOptions
 from pipelines.readers import ReadOptions
 from pipelines.rounds import (
@@ -43,7 +43,7 @@ from pipelines.rounds import (
 )
 from pipelines.stages.commit_verdicts import verdict_manifests
 from pipelines.verdicts import RawVerdict, shown_ads
-from pipelines.workspace import Workspace, config_hash
+from pipelines.workspace import Manifest, Workspace, config_hash
 
 TASK_FILE, POOL_FILE, RESULTS_FILE = "task.yaml", "pool.jsonl", "results.json"
 _MISSING = -1
@@ -150,16 +150,24 @@ def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
     path = root / "simulation.json"
     storage.write(str(path), (json.dumps(outcome, indent=1) + "\n").encode())
     say(f"written to {path}")
+    if all(row["threshold"] is None for row in rows):
+        raise RunFailed(
+            f"{path}: no condition ever had labels enough to train on; give more --labels or "
+            "--rounds"
+        )
     return outcome
 
 
 def _task(options: SimulateOptions) -> Task:
     task = load_task(options.task)
-    changes: dict[str, Any] = {
-        "stopping": task.stopping.model_copy(update={"max_rounds": options.rounds})
-    }
+    # All conditions learn from as few labels as can be learnt from: early rounds are to be seen.
+    training: dict[str, Any] = {"min_per_class": 2}
     if options.learner:
-        changes["training"] = task.training.model_copy(update={"learner": options.learner})
+        training["learner"] = options.learner
+    changes: dict[str, Any] = {
+        "stopping": task.stopping.model_copy(update={"max_rounds": options.rounds}),
+        "training": task.training.model_copy(update=training),
+    }
     if options.prevalence is not None:
         # Whoever thins the positives knows their share, as a team knows that of its traffic.
         changes["prior"] = options.prevalence
@@ -236,9 +244,7 @@ class _Player:
             {
                 "task": task.model_dump(mode="json"),
                 "options": settings,
-                "corpus": config_hash(
-                    {"keys": self._corpus.keys, "gold": self._corpus.gold.tolist()}
-                ),
+                "corpus": config_hash(self._corpus.content()),
             }
         )
         results = folder / RESULTS_FILE
@@ -327,8 +333,8 @@ def _draw_raters(corpus: Corpus, experts: int, seed: int) -> np.ndarray:
     table = np.full_like(corpus.ratings, _MISSING)
     for row, key in enumerate(corpus.keys):
         given = np.flatnonzero(corpus.ratings[row] != _MISSING)
-        ranks = hashing.ranks([f"{key}:{seat}" for seat in given], seed)
-        chosen = given[np.argsort(ranks, kind="stable")[:experts]]
+        drawn = [hashing.unit_hash(f"{key}:{seat}", seed) for seat in given]
+        chosen = given[np.argsort(drawn, kind="stable")[:experts]]
         table[row, chosen] = corpus.ratings[row, chosen]
     return table
 
@@ -352,7 +358,6 @@ class _Seed:
         self._evaluation = np.zeros(0, dtype=np.intp)
         self._budgets: list[int] = []
         self._rows: list[dict[str, Any]] = []
-        self._predictions: dict[tuple[str, str, int], np.ndarray] = {}
 
     def play(self) -> dict[str, Any]:
         """Play all conditions."""
@@ -427,7 +432,7 @@ class _Seed:
             self._record("boundary", task.training.learner, number, ads, model)
         for number, _, ads in models:
             self._train_others("boundary", number, ads)
-        return self._stop(decisions)
+        return self._stop(decisions, workspace.latest(options.rounds, "model"))
 
     def _mine(self, number: int, workspace: Workspace, task_file: Path, pool: Path) -> None:
         if workspace.latest(number, "verdicts"):
@@ -495,33 +500,39 @@ class _Seed:
             ads.labels[rows],
         )
 
-    def _stop(self, decisions: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[str, Any]:
-        """Compare where the rule stopped with where it should have, by the natural sample."""
-        last = self._options.rounds
+    def _stop(
+        self, decisions: Sequence[tuple[int, Mapping[str, Any]]], last: Manifest | None
+    ) -> dict[str, Any]:
+        """Compare where the rule stopped with where no later round was better by its interval.
+
+        By the last round's evaluation, in which every round's model meets all evaluation ads.
+        """
+        rounds = self._options.rounds
         stopped, decision = next(
             ((number, found) for number, found in decisions if found["stop"]),
-            (last, {"rule": "rounds", "reason": f"did not stop in {last} rounds"}),
+            (rounds, {"rule": "rounds", "reason": f"did not stop in {rounds} rounds"}),
         )
-        labels = [
-            self._predictions["boundary", self._task.training.learner, number]
-            for number in range(1, last + 1)
-        ]
-        table = self._verdicts[self._division.natural]
-        best = len(labels)
-        for i in range(len(labels)):
-            later = [
-                stopping.paired_difference(labels[j], labels[i], table, seed=self._seed)
-                for j in range(i + 1, len(labels))
-            ]
-            if all(found.low is None or found.low <= 0 for found in later):
-                best = i + 1
-                break
+        models = last.facts["evaluation"]["models"] if last else []
+        kappas = {
+            model["round"]: model["kappa"]
+            for model in models
+            if model["round"] and model["kappa"]["high"] is not None
+        }
+        best = next(
+            (
+                number
+                for number, kappa in sorted(kappas.items())
+                if all(k["value"] <= kappa["high"] for r, k in kappas.items() if r > number)
+            ),
+            rounds,
+        )
         return {
             "seed": self._seed,
             "stopped_after": stopped,
             "rule": decision["rule"],
             "reason": decision["reason"],
             "no_later_better_after": best,
+            "kappas": {str(number): kappa["value"] for number, kappa in sorted(kappas.items())},
         }
 
     # --- what it competes with
@@ -660,8 +671,6 @@ class _Seed:
             texts = [self._corpus.texts[i] for i in rows]
             # Without a model every ad is called negative, which agrees with nobody beyond chance.
             labels = model.labels(texts) if model and texts else np.zeros(len(rows), np.int8)
-            if name == "natural":
-                self._predictions[condition, learner, number] = labels
             found = agreement.model_agreement(
                 labels, self._verdicts[rows], n_boot=agreement.MIN_BOOT, seed=self._seed
             )
