@@ -35,6 +35,7 @@ LEVELS = {
     "pipelines.mine": 6,
     "pipelines.ingest": 6,
     "pipelines.rounds": 7,
+    "pipelines.tools": 8,
     "pipelines.simulate": 8,
     "pipelines.cli": 9,
 }
