@@ -95,7 +95,10 @@ def read_labelled(corpus: Sequence[str], fields: Fields, names: Labels) -> Corpu
     if fields.file:
         if not storage.match(fields.file):
             raise UsageError(f"--label_file {fields.file}: no such file")
-        beside = {_id(record): record for _, record in _records(fields.file)}
+        beside = {}
+        for where, record in _records(fields.file):
+            if beside.setdefault(_id(record), record) is not record:
+                raise UsageError(f"{where}: the id {_id(record)!r} again")
     for path in files:
         for where, record in _records(path):
             id, text, gold, said = _labelled(where, record, beside, fields, names)

@@ -268,7 +268,7 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
         files = _score(plan, pipeline, facts)
     # The files come out of one element (a manifest): without this, one worker would read them all.
     files = files | "SpreadFiles" >> beam.Reshuffle()
-    labelled = files | "LabelAds" >> LabelAds(workspace.root, _label_rule(plan))
+    labelled = files | "LabelAds" >> LabelAds(workspace.root, _label_rule(plan), plan.shown_keys)
     threshold = labelled[THRESHOLD]
     clusters = (files, threshold) | "ClusterPerLabel" >> ClusterPerLabel(
         workspace.root,
@@ -344,8 +344,8 @@ def _label_rule(plan: Plan) -> LabelRule:
         probability=task.labeling.threshold,
         fitted_margin=plan.model.facts["threshold_margin"] if plan.model else None,
         band_share=task.selection.band,
-        # Enough to choose from, and ads that were shown before take no other's place.
-        band_ads=_BAND_PAIRS * task.selection.budget + len(plan.shown_keys),
+        # Enough to choose from.
+        band_ads=_BAND_PAIRS * task.selection.budget,
     )
 
 

@@ -259,7 +259,9 @@ def _add_simulate(commands: Any) -> None:
         "as it is, and the task's prior",
     )
     plan = simulate.add_argument_group("plan")
-    plan.add_argument("--rounds", type=_at_least(1), default=5, metavar="R")
+    plan.add_argument(
+        "--rounds", type=_at_least(1), metavar="R", help="default: as --labels says, else 5"
+    )
     plan.add_argument(
         "--labels",
         type=_numbers,

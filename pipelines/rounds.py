@@ -169,6 +169,7 @@ def train(options: TrainOptions, say: Callable[[str], None], show_bar: bool = Fa
             "settings": dataclasses.asdict(settings),
         }
     )
+    base = _base_clusters(workspace, task)
     wanted = config_hash(
         {
             "training": training_hash,
@@ -176,6 +177,7 @@ def train(options: TrainOptions, say: Callable[[str], None], show_bar: bool = Fa
             "stopping": task.stopping.model_dump(mode="json"),
             "min_overlap": task.review.min_overlap,
             "tied": labels.tied,
+            "llm0": [base.facts["score_key"], base.facts["threshold_margin"]],
         }
     )
     # The newest alone: mining and `status` go by it, also after other settings were tried.
@@ -334,7 +336,7 @@ def _evaluate(
 ) -> Evaluated:
     """Measure LLM-0 and every round's model on the evaluation ads of all rounds."""
     earlier = model_store.models(workspace, task.version, before_round=current.round)
-    candidates = [_base_candidate(workspace, task, say)]
+    candidates = [_base_candidate(workspace, _base_clusters(workspace, task), say)]
     for manifest in [*earlier, current]:
         candidates.append(
             Candidate(
@@ -353,16 +355,9 @@ def _scorer(load: Callable[[], Labeler]) -> Callable[[Sequence[str]], np.ndarray
     return lambda texts: trained.margins(load(), texts)
 
 
-def _base_candidate(workspace: Workspace, task: Task, say: Callable[[str], None]) -> Candidate:
-    """Return LLM-0 with the threshold it was mined with in the first round of this policy version."""
-    for number in workspace.rounds():
-        clusters = workspace.latest(number, "clusters")
-        if clusters and clusters.facts["task_version"] == task.version:
-            break
-    else:
-        raise RunFailed(
-            f"--workspace {workspace.root}: no clusters of policy version {task.version}"
-        )
+def _base_candidate(workspace: Workspace, base: Manifest, say: Callable[[str], None]) -> Candidate:
+    """Return LLM-0 as the first round of this policy version used it, with its threshold then."""
+    task = Task.model_validate_json(json.dumps(base.facts["definition"]))
     try:
         identity = identify_task(task, say)
     except PresetError as error:
@@ -370,9 +365,18 @@ def _base_candidate(workspace: Workspace, task: Task, say: Callable[[str], None]
     return Candidate(
         round=_BASE_ROUND,
         model_id=identity.model_id,
-        threshold=clusters.facts["threshold_margin"],
-        margins=_scorer(LoadLabeler(task, identity)),
+        threshold=base.facts["threshold_margin"],
+        margins=_scorer(LoadLabeler(task, identity, workspace.root)),
     )
+
+
+def _base_clusters(workspace: Workspace, task: Task) -> Manifest:
+    """Return the manifest of the first clusters of this policy version: LLM-0 labelled them."""
+    for number in workspace.rounds():
+        clusters = workspace.latest(number, "clusters")
+        if clusters and clusters.facts["task_version"] == task.version:
+            return clusters
+    raise RunFailed(f"--workspace {workspace.root}: no clusters of policy version {task.version}")
 
 
 def _check_task(options: TrainOptions, task: Task, stored: Task) -> None:
@@ -444,7 +448,6 @@ def _export(
     from models import export
     from models.graph_tokenizer import GraphTokenizerError
 
-    say(f"exporting a SavedModel to {target}")
     names = (task.labels.positive, task.labels.negative)
     try:
         export.export(

@@ -5,6 +5,9 @@ out, the rest is the pool that the conditions may ask about. ``boundary`` runs t
 workspace: mine, verdicts, import, train. The others choose, label and train with the same learner
 and as many labels: ``random`` ads, the ads of which the model is least certain (``uncertainty``,
 round by round), and a ``crowd`` that labels many ads with errors.
+
+The held-out samples train nothing. The evaluation half is each condition's own, ads that it reviewed and
+did not train on; the crowd's is boundary's, which its labels leave out.
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ from pipelines.workspace import Manifest, Workspace, config_hash
 
 TASK_FILE, POOL_FILE, RESULTS_FILE = "task.yaml", "pool.jsonl", "results.json"
 _MISSING = -1
+_ROUNDS = 5
 # Directions of the embedding that the crowd's cue is drawn from: topics and style, not noise.
 _CUE_DIMS = 32
 _SETS = ("natural", "balanced", "evaluation")
@@ -68,7 +72,7 @@ class SimulateOptions:
     ratings_field: str = "ratings"
     label_file: str = ""
     prevalence: float | None = None
-    rounds: int = 5
+    rounds: int = _ROUNDS
     labels: tuple[int, ...] = ()
     conditions: tuple[str, ...] = CONDITIONS
     seeds: int = 1
@@ -99,8 +103,12 @@ def options_of(args: argparse.Namespace, show_bar: bool = False) -> SimulateOpti
             "show_bar": show_bar,
         }
     )
-    if options.labels and len(options.labels) != options.rounds:
-        options = dataclasses.replace(options, rounds=len(options.labels))
+    rounds = args.rounds or len(options.labels) or _ROUNDS
+    if options.labels and len(options.labels) != rounds:
+        raise UsageError(
+            f"--labels names {len(options.labels)} rounds, --rounds {rounds}; leave --rounds out"
+        )
+    options = dataclasses.replace(options, rounds=rounds)
     if not storage.is_local(options.workspace):
         raise UsageError(f"--workspace {options.workspace}: a simulation needs a local folder")
     return options
@@ -187,7 +195,10 @@ def _remembering(task: Task, root: Path, say: Say) -> Iterator[Callable[[], None
         except presets.PresetError as error:
             raise UsageError(f"model: {error}") from error
         labeler = handlers.memory.labeler(identity, handlers.LoadLabeler(task, identity).load_new)
-        labeler.restore(path)
+        try:
+            labeler.restore(path)
+        except (OSError, ValueError, KeyError) as error:
+            raise RunFailed(f"{path}: is damaged ({error}); delete it") from error
         held = len(labeler)
 
         def keep() -> None:
@@ -580,11 +591,14 @@ class _Seed:
             for row in choose(model):
                 if len(taken) >= wanted:
                     break
-                # A tie teaches nothing; boundary's are not counted either.
-                if row in known or answers[row] == _MISSING:
+                if row in known:
                     continue
-                for_evaluation = hashing.unit_hash(self._corpus.keys[row], self._seed + 4) < share
-                (evaluation if for_evaluation else taken).append(int(row))
+                if hashing.unit_hash(self._corpus.keys[row], self._seed + 4) < share:
+                    # Ties too, as in boundary's: two experts would agree about all that is left.
+                    evaluation.append(int(row))
+                elif answers[row] != _MISSING:
+                    # A tie teaches nothing; boundary's are not counted either.
+                    taken.append(int(row))
             ads = self._ads(taken, answers[taken].astype(np.int8))
             found = self._learn(self._task.training.learner, ads)
             models.append((number, found, ads))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +107,133 @@ def pairs_bytes(mined: Mined) -> bytes:
 def unique_ad(text: str, id: str = "", weight: int = 1000, copies: int = 1) -> UniqueAd:
     key = content_key(text)
     return UniqueAd(id or f"id-{key[:8]}", key, text, weight, copies, "f", "line 1")
+
+
+# --- What is opened -----------------------------------------------------------------------------
+
+_reads: list[str] | None = None
+
+
+def _watch(event: str, args: tuple[Any, ...]) -> None:
+    if _reads is not None and event == "open" and "w" not in str(args[1]):
+        _reads.append(str(args[0]))
+
+
+sys.addaudithook(_watch)
+
+
+@contextlib.contextmanager
+def watched_reads() -> Iterator[list[str]]:
+    """Collect the paths of all files that are opened for reading."""
+    global _reads
+    _reads = []
+    try:
+        yield _reads
+    finally:
+        _reads = None
+
+
+def of_evaluation(paths: Iterable[str]) -> list[str]:
+    """Return the names of the files with evaluation verdicts among some paths."""
+    return [name for path in paths if (name := Path(path).name).startswith("evaluation-")]
+
+
+# --- Ads whose labels are known, and an encoder that can tell them apart ------------------------
+
+_PLAIN = ("report", "minister", "budget", "terms", "museum", "library")
+_BAITING = ("miracle", "secret", "shocking", "winner", "cure", "virus")
+# Loud, and harmless: LLM-0 is fooled, the experts are not.
+_DECOYS = ("free", "urgent", "guaranteed", "believe")
+
+
+def _made_up_words(number: int) -> tuple[str, ...]:
+    rng = random.Random(3)
+    words: dict[str, None] = {}
+    while len(words) < number:
+        parts = [rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(3)]
+        words["".join(parts) + rng.choice("lnrst")] = None
+    return tuple(words)
+
+
+FILLERS = _made_up_words(300)
+VOCABULARY = (*_PLAIN, *_BAITING, *_DECOYS, *FILLERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """Ads and what is true of them.
+
+    Attributes:
+        ads: records with ``id`` and ``text``; no text is near another one.
+        positive: id -> whether the ad is bait.
+    """
+
+    ads: list[dict[str, Any]]
+    positive: dict[str, bool]
+
+    def labelled(self, positive: str = "positive", negative: str = "negative") -> list[Any]:
+        """Return the records with their labels, as a labelled corpus holds them."""
+        return [
+            {**ad, "label": positive if self.positive[ad["id"]] else negative} for ad in self.ads
+        ]
+
+
+def gold_ads(number: int = 200, seed: int = 11, share: float = 0.3) -> Gold:
+    """Return ads of many distinct words, a share of them bait, some of the others only loud."""
+    rng = random.Random(seed)
+    ads: list[dict[str, Any]] = []
+    positive: dict[str, bool] = {}
+    for place in range(number):
+        bait = place % 100 < 100 * share
+        loud = not bait and rng.random() < 0.15
+        telling = _BAITING if bait else _DECOYS if loud else _PLAIN
+        words = [*rng.sample(telling, 2), *rng.sample(FILLERS, rng.randrange(6, 9))]
+        rng.shuffle(words)
+        ad = {"id": f"g{place:04d}", "text": " ".join(words) + "!" * (rng.randrange(3) * loud)}
+        ads.append(ad)
+        positive[ad["id"]] = bait
+    return Gold(ads, positive)
+
+
+def tiny_encoder(folder: Path) -> str:
+    """Write a random BERT of two layers that knows the words of :func:`gold_ads`; its folder."""
+    import keras_hub
+    import numpy as np
+
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *VOCABULARY]
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=len(vocabulary),
+        num_layers=2,
+        num_heads=2,
+        hidden_dim=32,
+        intermediate_dim=32,
+        max_sequence_length=24,
+        dtype="float32",
+    )
+    # Words large and places small, so that a mean of the words is left to learn from.
+    rng = np.random.default_rng(1)
+    for weight in backbone.weights:
+        if weight.path.endswith(("kernel", "embeddings")):
+            size = 1.0 if weight.path.startswith("token") else 0.1
+            weight.assign(rng.normal(size=weight.shape) * size)
+    # Words of one kind lie together, as training would have put them.
+    table = backbone.token_embedding.embeddings
+    rows, kinds = table.numpy(), dict.fromkeys(_BAITING, 1.0)
+    kinds |= dict.fromkeys((*_PLAIN, *_DECOYS), -1.0)
+    bait = rng.normal(size=rows.shape[1])
+    for place, word in enumerate(vocabulary):
+        rows[place] += kinds.get(word, 0.0) * bait
+    table.assign(rows)
+    backbone.save_to_preset(str(folder))
+    tokenizer = keras_hub.models.BertTokenizer(vocabulary=vocabulary, lowercase=True)
+    tokenizer.save_to_preset(str(folder))
+    return str(folder)
+
+
+def head_task(encoder: str, extra: str = "") -> str:
+    """Return a task whose LLM-0 is the fake labeler and whose learner is a head on ``encoder``."""
+    return (
+        FAKE_TASK.replace("prior: 0.2", "prior: 0.35").replace("budget: 12", "budget: 30")
+        + f"training: {{learner: head, encoder: {encoder}}}\n"
+        + extra
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,8 +33,8 @@ def test_mine_then_status(argv: list[str], capsys: pytest.CaptureFixture[str]) -
     assert all(Path(path).is_file() for path in paths)
     assert cli.main(["status", "--workspace", argv[-1]]) == cli.OK
     out = capsys.readouterr().out
-    assert "Round 1" in out
-    assert "next: label the pairs of rounds/0001/review/attempt-0001-" in out
+    assert out.splitlines()[1].split() == ["1", "12", *"-----"]
+    assert re.search(r"Next: let experts label \S+/review\.csv, then run `scout import`\n", out)
     assert cli.main(["status", "--workspace", argv[-1], "--json"]) == cli.OK
     assert json.loads(capsys.readouterr().out)["rounds"][0]["stages"]["pairs"]["rows"] == 12
 
@@ -139,3 +141,80 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(argv: list[str]) -> None:
     assert done.stderr.splitlines() == [
         "scout: interrupted; what is scored is kept: run the same command again to go on"
     ]
+
+
+def verdicts(folder: Path, label: str = "positive") -> str:
+    """Fill in the review sheet of the first round; -> its path."""
+    [sheet] = (folder / "w").glob("rounds/0001/review/*/review.csv")
+    header, *rows = csv.reader(sheet.read_text("utf-8-sig").splitlines())
+    for row in rows:
+        row[header.index("label")], row[header.index("expert")] = label, "Anna"
+    path = folder / "verdicts.csv"
+    with open(path, "w", encoding="utf-8", newline="") as sink:
+        csv.writer(sink).writerows([header, *rows])
+    return str(path)
+
+
+def test_the_way_back_step_by_step(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each command says what comes next, and refuses with exit 2 what comes too early."""
+    workspace = ["--workspace", argv[-1]]
+    assert cli.main(["train", *workspace]) == cli.WRONG_USAGE
+    assert "holds no pairs; start with `scout mine`" in capsys.readouterr().err
+    assert cli.main([*argv, "--quiet"]) == cli.OK
+    learner = "training.learner: the fake model cannot learn; set model.preset to a real one"
+    assert cli.main(["train", *workspace]) == cli.WRONG_USAGE
+    assert learner in capsys.readouterr().err
+    path = verdicts(tmp_path)
+    assert cli.main(["import", path, *workspace]) == cli.OK
+    shown = capsys.readouterr()
+    assert "  experts           anna\n  verdicts          24, 0 of them skips\n" in shown.out
+    assert "scout: 24 verdicts (0 skips) of 1 experts, in rounds 1" in shown.err
+    assert cli.main(["import", path, *workspace, "--quiet"]) == cli.OK
+    assert capsys.readouterr().out == "Nothing new: every file was imported before.\n"
+    assert cli.main(["import", path, *workspace, "--json"]) == cli.OK
+    assert json.loads(capsys.readouterr().out)["imported_before"] == [path]
+    assert cli.main(["status", *workspace]) == cli.OK
+    out = capsys.readouterr().out
+    round_1 = out.splitlines()[1].split()
+    assert round_1[:2] == ["1", "12"] and int(round_1[2]) + int(round_1[3]) == 24
+    assert out.endswith("Next: run `scout train`\n")
+    # The labels came; what is wrong is the learner, until the task file names another.
+    assert cli.main(["train", *workspace]) == cli.WRONG_USAGE
+    assert learner in capsys.readouterr().err
+    assert cli.main(["train", *workspace, "--task", str(tmp_path / "none")]) == cli.WRONG_USAGE
+    assert "none: no such task file" in capsys.readouterr().err
+
+
+def test_one_class_says_what_is_missing(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    helpers.write_task(tmp_path, helpers.head_task("/no/encoder/is/needed/to/see/this"))
+    assert cli.main([*argv, "--quiet"]) == cli.OK
+    path = verdicts(tmp_path)
+    assert cli.main(["import", path, "--workspace", argv[-1], "--quiet"]) == cli.OK
+    capsys.readouterr()
+    assert cli.main(["train", "--workspace", argv[-1], "--quiet"]) == cli.WRONG_USAGE
+    [line] = capsys.readouterr().err.splitlines()
+    assert re.search(r"0 of \d+ labelled ads are negative, training needs at least 5 \(min", line)
+    assert "`scout status` shows their balance" in line
+
+
+def test_an_import_of_nothing_useful_is_exit_1(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*argv, "--quiet"]) == cli.OK
+    capsys.readouterr()
+    path = verdicts(tmp_path, label="perhaps")
+    assert cli.main(["import", path, "--workspace", argv[-1], "--quiet"]) == cli.FAILED
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("scout: error: no usable verdict: unknown_label 24")
+
+
+def test_a_simulation_needs_a_local_folder(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulate = ["simulate", *argv[1:-1], "gs://bucket/w"]
+    assert cli.main(simulate) == cli.WRONG_USAGE
+    assert "--workspace gs://bucket/w: a simulation needs a local folder" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import pytest
 
 from pipelines import options
 from pipelines.errors import UsageError
+from pipelines.simulate import SimulateOptions, options_of
 
 MINE = ["mine", "task.yaml", "--corpus", "a.jsonl", "--workspace", "w"]
 
@@ -68,3 +69,89 @@ def test_the_date_fills_the_corpus_pattern() -> None:
     args, beam = options.parse(argv)
     with pytest.raises(UsageError, match="needs --date"):
         options.mine_options(args, beam)
+
+
+SIMULATE = ["simulate", "task.yaml", "--corpus", "a.jsonl", "--workspace", "w"]
+
+
+def test_the_way_backs_flags() -> None:
+    args, rest = options.parse(
+        ["import", "a.csv", "b.jsonl", "--workspace", "w", "--tool", "csv", "--expert", "Anna"]
+    )
+    assert (args.files, args.tool, args.expert, rest) == (["a.csv", "b.jsonl"], "csv", "Anna", ())
+    args, _ = options.parse(["train", "--workspace", "w", "--task", "t.yaml", "--export", "m"])
+    assert (args.task, args.export, args.json, args.quiet) == ("t.yaml", "m", False, False)
+    args, _ = options.parse(["status", "--workspace", "w", "--json"])
+    assert args.json
+
+
+def test_simulations_defaults_are_those_of_its_options() -> None:
+    args, _ = options.parse(SIMULATE)
+    assert options_of(args) == SimulateOptions(task="task.yaml", corpus=("a.jsonl",), workspace="w")
+
+
+def test_simulations_flags_arrive() -> None:
+    flags = [
+        *("--experts", "recorded", "--ratings_field", "said", "--label_field", "gold"),
+        *("--label_file", "labels.jsonl", "--prevalence", "0.05", "--labels", "25,50,100"),
+        *("--conditions", "boundary, crowd", "--seeds", "3", "--first_seed", "0"),
+        *("--learner", "head", "--also", "encoder", "--also", "encoder", "--also_from", "50"),
+        *("--holdout", "0.3", "--crowd_labels", "900", "--crowd_kappa", "0.6,0.4"),
+        *("--expert_kappa", "1", "--corpus", "b.jsonl", "--quiet"),
+    ]
+    args, _ = options.parse([*SIMULATE, *flags])
+    assert options_of(args, show_bar=True) == SimulateOptions(
+        task="task.yaml",
+        corpus=("a.jsonl", "b.jsonl"),
+        workspace="w",
+        experts="recorded",
+        expert_kappa=1.0,
+        label_field="gold",
+        ratings_field="said",
+        label_file="labels.jsonl",
+        prevalence=0.05,
+        rounds=3,
+        labels=(25, 50, 100),
+        conditions=("boundary", "crowd"),
+        seeds=3,
+        first_seed=0,
+        learner="head",
+        also=("encoder",),
+        also_from=50,
+        holdout=0.3,
+        crowd_labels=900,
+        crowd_kappa=(0.6, 0.4),
+        quiet=True,
+        show_bar=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["import", "--workspace", "w"], "required: FILE"),
+        (["import", "a.csv"], "required: --workspace"),
+        (["import", "a.csv", "--workspace", "w", "--expret", "x"], "did you mean --expert?"),
+        (["train"], "required: --workspace"),
+        (["train", "--workspace", "w", "--runner=x"], "scout train: unknown flag --runner"),
+        ([*SIMULATE, "--runner=x"], "scout simulate: unknown flag --runner"),
+        ([*SIMULATE, "--lables", "3"], "unknown flag --lables; did you mean --labels?"),
+        ([*SIMULATE, "--labels", "50,25"], "must increase from round to round, got 50,25"),
+        ([*SIMULATE, "--labels", "25,25"], "must increase from round to round, got 25,25"),
+        ([*SIMULATE, "--labels", "0,25"], "must be at least 1, got 0"),
+        ([*SIMULATE, "--labels", "25,"], "not a whole number: ''"),
+        ([*SIMULATE, "--rounds", "0"], "argument --rounds: must be at least 1, got 0"),
+        ([*SIMULATE, "--seeds", "0"], "argument --seeds: must be at least 1, got 0"),
+        ([*SIMULATE, "--expert_kappa", "0"], "a kappa to reach must be above 0, at most 1, got 0"),
+        ([*SIMULATE, "--crowd_kappa", "0.5,1.5"], "must be above 0, at most 1, got 1.5"),
+        ([*SIMULATE, "--prevalence", "1"], "must be above 0 and below 1, got 1"),
+        ([*SIMULATE, "--holdout", "0"], "must be above 0 and below 1, got 0"),
+        ([*SIMULATE, "--conditions", "ours"], "no condition 'ours'; choose of boundary, random, un"),
+        ([*SIMULATE, "--learner", "svm"], "invalid choice: 'svm'"),
+        ([*SIMULATE, "--experts", "mine"], "invalid choice: 'mine'"),
+    ],
+)  # fmt: skip
+def test_refusals_of_the_way_back(argv: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        options.parse(argv)
+    assert message in str(caught.value)

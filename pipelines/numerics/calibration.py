@@ -220,11 +220,17 @@ def boundary_band(histogram: np.ndarray, threshold: Threshold, n_each: int) -> B
         raise ValueError(f"n_each must be at least 1 ad, got {n_each}")
     counts = _check_histogram(histogram)
     first = round(threshold.margin / MARGIN_STEP) + _HALF
-    above = np.cumsum(counts[first:])
-    below = np.cumsum(counts[:first][::-1])
-    up = int(np.searchsorted(above, min(n_each, int(above[-1]))))
-    down = int(np.searchsorted(below, min(n_each, int(below[-1])))) if len(below) else 0
-    return Band(_margin_of(max(first - 1 - down, 0)), _margin_of(first + up))
+    up = _reach(counts[first:], n_each)
+    down = _reach(counts[:first][::-1], n_each)
+    return Band(_margin_of(max(first - 1 - down, 0)), _margin_of(min(first + up, N_BINS - 1)))
+
+
+def _reach(counts: np.ndarray, wanted: int) -> int:
+    """Return the place by which so many are counted, or all there are; 0 when there are none."""
+    total = np.cumsum(counts)
+    if not len(total) or not total[-1]:
+        return 0
+    return int(np.searchsorted(total, min(wanted, int(total[-1]))))
 
 
 def _margin_of(index: int) -> float:

@@ -20,6 +20,7 @@ from pipelines.stages.score_ads import read_block
 
 STAGE = "LabelAds"
 THRESHOLD, BAND = "threshold", "band"
+_ALL, _OPEN = 0, 1
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +74,13 @@ def choose_threshold(histogram: np.ndarray, rule: LabelRule) -> calibration.Thre
 def choose_band(
     histogram: np.ndarray, threshold: calibration.Threshold, rule: LabelRule
 ) -> calibration.Band:
-    """Return the margins between which pairs are looked for."""
+    """Return the margins between which pairs are looked for.
+
+    Args:
+        histogram: of the ads that experts have not seen: the others take no place in the band.
+        threshold: the label rule.
+        rule: see :class:`LabelRule`.
+    """
     wanted = math.ceil(rule.band_share * threshold.n_positive)
     if rule.band_share >= 1.0:
         wanted = threshold.n_positive + threshold.n_negative
@@ -89,36 +96,52 @@ class LabelAds(beam.PTransform):
     Args:
         root: the workspace.
         rule: see :class:`LabelRule`.
+        shown_keys: content keys of ads that experts have seen in earlier rounds.
     """
 
-    def __init__(self, root: str, rule: LabelRule) -> None:
+    def __init__(
+        self, root: str, rule: LabelRule, shown_keys: frozenset[str] = frozenset()
+    ) -> None:
         super().__init__()
-        self._root, self._rule = root, rule
+        self._root, self._rule, self._shown = root, rule, shown_keys
 
     def expand(self, files: beam.PCollection[BlockFile]) -> dict[str, beam.PCollection]:
         """Apply the transform."""
         rule = self._rule
-        histogram = (
+        histograms = (
             files
-            | "ReadMargins" >> beam.ParDo(_Histogram(self._root))
-            | "SumHistograms" >> beam.CombineGlobally(SumArrays(calibration.N_BINS))
+            | "ReadMargins" >> beam.ParDo(_Histograms(self._root, self._shown))
+            | "SumHistograms" >> beam.CombineGlobally(SumArrays((2, calibration.N_BINS)))
         )
-        threshold = histogram | "ChooseThreshold" >> beam.Map(choose_threshold, rule)
-        band = histogram | "ChooseBand" >> beam.Map(
-            choose_band, pvalue.AsSingleton(threshold), rule
+        threshold = histograms | "ChooseThreshold" >> beam.Map(
+            lambda found: choose_threshold(found[_ALL], rule)
+        )
+        band = histograms | "ChooseBand" >> beam.Map(
+            lambda found, chosen: choose_band(found[_OPEN], chosen, rule),
+            pvalue.AsSingleton(threshold),
         )
         return {THRESHOLD: threshold, BAND: band}
 
 
-class _Histogram(beam.DoFn):
-    def __init__(self, root: str) -> None:
-        self._root = root
+class _Histograms(beam.DoFn):
+    """Yield a block's histograms, of all its ads and of those that experts have not seen."""
+
+    def __init__(self, root: str, shown: frozenset[str]) -> None:
+        self._root, self._shown = root, shown
 
     def process(self, file: BlockFile) -> Iterator[np.ndarray]:
         with metrics.timed(STAGE):
-            margins = read_block(self._root, file, ["margin"]).column("margin").to_numpy()
+            columns = ["key", "margin"] if self._shown else ["margin"]
+            table = read_block(self._root, file, columns)
+            margins = table.column("margin").to_numpy()
             metrics.count(STAGE, "ads", len(margins))
-            yield calibration.margin_histogram(margins)
+            found = np.zeros((2, calibration.N_BINS), dtype=np.int64)
+            found[_ALL] = found[_OPEN] = calibration.margin_histogram(margins)
+            if self._shown:
+                keys = table.column("key").to_pylist()
+                seen = np.fromiter((key in self._shown for key in keys), bool, len(keys))
+                found[_OPEN] -= calibration.margin_histogram(margins[seen])
+            yield found
 
 
 class SumArrays(beam.CombineFn):

@@ -89,7 +89,7 @@ def test_a_text_that_fails_is_asked_again() -> None:
 
 def test_saved_and_restored_nothing_is_asked_again(tmp_path: Path) -> None:
     first, _ = remembering()
-    strange = ["lone \ud800 surrogate", "combining e\u0301", "é", *TEXTS]
+    strange = ["combining e\u0301", "é", "", *TEXTS]
     given = first.label(strange)
     first.save(tmp_path / "llm0.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["llm0.npz"]
