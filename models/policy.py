@@ -353,6 +353,14 @@ def prepare_ad(text: str, prompt: RenderedPrompt | None = None, markers: Iterabl
             text = _words_only(text)
 
 
+def is_wordless(text: str) -> bool:
+    """Tell whether nothing visible of an ad is left once it is prepared: no model can read it."""
+    return not any(
+        unicodedata.category(char)[0] in "LNPS" and not _invisible(char)
+        for char in prepare_ad(text)
+    )
+
+
 def _words_only(text: str) -> str:
     return _fold_space("".join(c if c.isalnum() else " " for c in text))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from models.policy import is_wordless
 from pipelines.config import Task
 from pipelines.numerics import agreement, stopping
 from pipelines.verdicts import Ratings, ratings, read_half
@@ -80,6 +81,9 @@ def evaluate(
         fine_tuning_ads: ads that trained the last of them, for the label budget.
     """
     table = ratings(read_half(workspace, "evaluation", task.version))
+    # What no model can read measures none.
+    rows = [i for i, key in enumerate(table.keys) if not is_wordless(texts[key])]
+    table = Ratings(tuple(table.keys[i] for i in rows), table.experts, table.values[rows])
     return measure(task, table, [texts[key] for key in table.keys], candidates, fine_tuning_ads)
 
 

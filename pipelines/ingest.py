@@ -12,7 +12,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines import blocks, metrics, storage
+from pipelines import metrics, storage
 from pipelines.contracts import Rejected
 from pipelines.errors import RunFailed, UsageError, find_run_failed
 from pipelines.options import DEFAULT_RUNNER
@@ -30,6 +30,7 @@ from pipelines.stages.read_verdicts import (
     ReadVerdicts,
     VerdictFile,
     describe,
+    file_identity,
     resolve,
 )
 from pipelines.verdicts import (
@@ -92,22 +93,30 @@ def ingest(options: IngestOptions, say: Callable[[str], None]) -> Ingested:
         raise UsageError(f"--expert {options.expert!r}: nothing is left of the name")
     workspace = Workspace(options.workspace)
     definition, shown = task_definition(workspace), shown_ads(workspace)
+    for path in options.files:
+        if storage.is_local(path) and os.path.isdir(path):
+            raise UsageError(f"{path}: is a folder; name the verdict files in it")
     files = [
         VerdictFile(order, path, detect_format(path, options.tool))
         for order, path in enumerate(dict.fromkeys(options.files))
     ]
     before = verdict_manifests(workspace)
+    aliases = _folded(options.experts)
     new: list[VerdictFile] = []
     known: list[VerdictFile] = []
     for file in files:
         # The workers read the files again: what they hash is what counts.
-        (known if is_imported(_sha256(file.path), before) else new).append(file)
+        identity = file_identity(_read(file.path), options.expert, aliases)
+        (known if is_imported(identity, before) else new).append(file)
     for file in known:
-        say(f"{file.path}: imported before; nothing to do")
+        say(
+            f"{file.path}: imported before; nothing to do (its verdicts do not overrule later ones; "
+            "to make one count again, send it in a new file)"
+        )
     if not new:
         return Ingested(_summary(workspace, definition.task, [], before, known))
     workspace.check_writable()
-    reading = Reading(shown, definition.labels, options.expert, _folded(options.experts))
+    reading = Reading(shown, definition.labels, options.expert, aliases)
     metrics.reset()
     pipeline = beam.Pipeline(options=PipelineOptions([f"--runner={DEFAULT_RUNNER}"]))
     read = (
@@ -157,15 +166,16 @@ def ingest_verdicts(
     before = verdict_manifests(workspace)
     rows = [replace(row, source=storable(name)) for row in rows]
     data = json.dumps([name, [asdict(row) for row in rows]], sort_keys=True).encode()
-    resolved = resolve(rows, Reading(shown, definition.labels))
-    record = describe(VerdictFile(0, name, "rows"), data, resolved)
+    reading = Reading(shown, definition.labels)
+    resolved = resolve(rows, reading)
+    record = describe(VerdictFile(0, name, "rows"), data, resolved, reading)
     written = commit(workspace, shown, definition, [record], resolved.verdicts, resolved.rejected)
     known = [] if written else [VerdictFile(0, name, "rows")]
     return Ingested(_summary(workspace, definition.task, written, before, known))
 
 
-def _sha256(path: str) -> str:
-    """Return the hash of a file.
+def _read(path: str) -> bytes:
+    """Return a file's bytes.
 
     Raises:
         UsageError: there is none, it cannot be read, or it is far too large.
@@ -181,7 +191,7 @@ def _sha256(path: str) -> str:
             raise UsageError(
                 f"{path}: {size:,} bytes, at most {MAX_FILE_BYTES:,}; import it in parts"
             )
-        return blocks.sha256(storage.read(path))
+        return storage.read(path)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None
     except OSError as error:

@@ -121,6 +121,13 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     model = _model(workspace, task, round_number)
     if model:
         say(f"round {round_number}: labelling with the model of round {model.round}")
+    learnt = model.round if model else 0
+    waiting = [n for n in range(learnt + 1, round_number) if workspace.latest(n, "verdicts")]
+    if waiting:
+        say(
+            f"no model has learnt from the verdicts of round {', '.join(map(str, waiting))} yet: "
+            "`scout train` first, and the new pairs are the better for it"
+        )
     identity, embedding = _identify(options, task, workspace, model, say)
     _check_same_task(workspace, round_number, task, options)
     shown = workspace.shown_keys(round_number)
@@ -134,16 +141,12 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
             "max_rejected_share": options.max_rejected_share,
         }
     )
-    shaping = task.model_dump(include={"name", "version", "policy", "prior", "seed", "labels"})
-    shaping |= task.model_dump(
-        include={"embedding", "labeling", "clustering", "overlaps", "search", "selection"}
-    )
-    shaping["experts_per_ad"] = task.review.experts_per_ad
-    shaping["embedding"]["preset"] = embedding
     mine_hash = config_hash(
         {
             "scored": scored_hash,
-            "task": shaping,
+            # All of the task: import, training and `status` go by what the newest pairs say of it.
+            "task": task.model_dump(mode="json"),
+            "embedding": embedding,
             "shown": sorted(shown),
             "round": round_number,
             "fitted_threshold": model.facts["threshold_margin"] if model else None,
@@ -163,7 +166,7 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         mine_hash=mine_hash,
         shown_keys=shown,
         scored=_whole(workspace, workspace.find(round_number, "scored", scored_hash)),
-        finished=workspace.find(round_number, "review", mine_hash),
+        finished=_newest(workspace, round_number, mine_hash),
     )
 
 
@@ -199,6 +202,14 @@ def _identify(
         raise UsageError(f"{options.task}: prompt: {error}") from error
 
 
+def _newest(workspace: Workspace, round_number: int, mine_hash: str) -> Manifest | None:
+    """Return the round's review if it is the newest one: what experts get must be what counts."""
+    newest = [workspace.latest(round_number, stage) for stage in ("clusters", "pairs", "review")]
+    if all(manifest and manifest.config_hash == mine_hash for manifest in newest):
+        return newest[-1]
+    return None
+
+
 def _whole(workspace: Workspace, manifest: Manifest | None) -> Manifest | None:
     """Return a scored manifest unless one of its blocks is gone: then what is missing is scored."""
     if manifest and workspace.is_whole(manifest.files, workspace.block_sizes()):
@@ -228,11 +239,15 @@ def _check_remote(options: MineOptions, task: Task) -> None:
     ):
         if storage.is_local(path):
             raise UsageError(f"{name} {path}: Dataflow's workers cannot reach it; give gs://...")
-    for key, preset in (("model", task.model.preset), ("embedding", task.embedding.preset)):
+    for key, preset in (
+        ("model.preset", task.model.preset),
+        ("embedding.preset", task.embedding.preset),
+        ("training.encoder", task.training.encoder),
+    ):
         if preset.startswith((".", "/", "~")):
             raise UsageError(
-                f"{options.task}: {key}.preset: {preset} is a folder of this machine; put the "
-                "model into the workers' image or give a preset's name"
+                f"{options.task}: {key}: {preset} is a folder of this machine; put the model into "
+                "the workers' image or give a preset's name"
             )
 
 

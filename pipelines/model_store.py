@@ -75,6 +75,17 @@ def fetch(workspace: Workspace, manifest: Manifest) -> Path:
     return target
 
 
+def is_whole(workspace: Workspace, manifest: Manifest) -> bool:
+    """Tell whether all files of a model are there as they were written."""
+    for file in model_files(manifest):
+        try:
+            if blocks.sha256(storage.read(workspace.path(file.path))) != file.sha256:
+                return False
+        except FileNotFoundError:
+            return False
+    return True
+
+
 def model_files(manifest: Manifest) -> list[BlockFile]:
     """Return the files of the model itself among a manifest's."""
     # The stage has the same name: rounds/0001/model/attempt-0001-abcdef12/model/...

@@ -16,6 +16,7 @@ import numpy as np
 from models import policy, trained, trainer
 from models.identity import FAKE
 from models.labeler import Labeler
+from models.policy import is_wordless
 from models.presets import PresetError
 from pipelines import blocks, model_store, storage
 from pipelines.config import Task, load_task
@@ -29,10 +30,11 @@ from pipelines.verdicts import Shown, ratings, read_half, shown_ads
 from pipelines.workspace import Manifest, Workspace, config_hash, utc_now
 
 _BASE_ROUND = 0
-_ONE_CLASS_NEEDED = "Label more ads, or look at the labels: `scout status` shows their balance"
+_MISSING = -1
+_MORE = "`scout mine` opens the next round for more pairs"
 
 
-class TooFewLabels(UsageError):
+class TooFewLabels(RunFailed):
     """The labels so far teach nothing; more of them would."""
 
 
@@ -126,14 +128,21 @@ def fine_tuning_labels(workspace: Workspace, task: Task, texts: Mapping[str, str
     imported = _imported(workspace, task.version)
     table = ratings(read_half(workspace, "fine_tuning", task.version))
     consensus = agreement.consensus(table.values, task.review.consensus)
-    given = (table.values != -1).any(axis=1) if table.values.size else np.zeros(0, dtype=bool)
-    settled = np.flatnonzero(consensus != -1)
+    # An ad of which nothing is left once markup is cut cannot be scored, and so teaches nothing.
+    wordless = [key for key in table.keys if is_wordless(texts[key])]
+    consensus[[key in set(wordless) for key in table.keys]] = _MISSING
+    given = (table.values != _MISSING).any(axis=1) if table.values.size else np.zeros(0, dtype=bool)
+    settled = np.flatnonzero(consensus != _MISSING)
     ads = trainer.LabelledAds(
         keys=tuple(table.keys[i] for i in settled),
         texts=tuple(texts[table.keys[i]] for i in settled),
         labels=consensus[settled].astype(np.int8),
     )
-    tied = tuple(table.keys[i] for i in np.flatnonzero(given & (consensus == -1)))
+    tied = tuple(
+        table.keys[i]
+        for i in np.flatnonzero(given & (consensus == _MISSING))
+        if table.keys[i] not in set(wordless)
+    )
     return Labels(ads, tied, len(table.experts), imported)
 
 
@@ -182,7 +191,7 @@ def train(options: TrainOptions, say: Callable[[str], None], show_bar: bool = Fa
     )
     # The newest alone: mining and `status` go by it, also after other settings were tried.
     done = workspace.latest(round_number, "model")
-    if done and done.config_hash == wanted:
+    if done and done.config_hash == wanted and model_store.is_whole(workspace, done):
         say(f"round {round_number} is trained already with these labels; nothing to do")
     else:
         done = _train(
@@ -212,6 +221,7 @@ def _train(
             manifest
             for manifest in reversed(workspace.manifests(round_number, "model"))
             if manifest.facts["training_hash"] == training_hash
+            and model_store.is_whole(workspace, manifest)
         ),
         None,
     )
@@ -223,6 +233,8 @@ def _train(
         files = tuple(model_store.model_files(before))
         model_facts = {name: before.facts[name] for name in before.facts["of_model"]}
     else:
+        if not labels.ads.keys:
+            raise TooFewLabels(f"no labelled ads: {_MORE}, or settle the ties")
         say(
             f"round {round_number}: training {_learner_name(task)} on {len(labels.ads.keys):,} "
             f"labelled ads ({balance:,} {task.labels.positive})"
@@ -311,7 +323,8 @@ def _fit(
             )
         except trainer.TrainingDataError as error:
             raise TooFewLabels(
-                f"--workspace {workspace.root}: {error}. {_ONE_CLASS_NEEDED}"
+                f"{error}; {_MORE} ({len(ads.keys):,} ads have a settled label so far, "
+                f"{int(ads.labels.sum()):,} of them positive)"
             ) from error
         except PresetError as error:
             raise UsageError(f"training: {error}") from error
@@ -338,6 +351,9 @@ def _evaluate(
     earlier = model_store.models(workspace, task.version, before_round=current.round)
     candidates = [_base_candidate(workspace, _base_clusters(workspace, task), say)]
     for manifest in [*earlier, current]:
+        if manifest is not current and not model_store.is_whole(workspace, manifest):
+            say(f"the model of round {manifest.round} is gone or damaged: not evaluated again")
+            continue
         candidates.append(
             Candidate(
                 round=manifest.round,
@@ -384,6 +400,15 @@ def _check_task(options: TrainOptions, task: Task, stored: Task) -> None:
         raise UsageError(
             f"--task {options.task}: is the task {task.name!r}, but the workspace holds "
             f"{stored.name!r}"
+        )
+    shaping: Any = {"training": True, "stopping": True, "review": {"consensus", "min_overlap"}}
+    own, other = (t.model_dump(mode="json", exclude=shaping) for t in (task, stored))
+    changed = sorted(key for key in own if own[key] != other[key] and key != "version")
+    if task.version == stored.version and changed:
+        raise UsageError(
+            f"--task {options.task}: differs from the task that the pairs were mined with in "
+            f"{', '.join(changed)}; only training, stopping, review.consensus and review.min_overlap "
+            "may be changed here: mine with the new task instead"
         )
     if task.version != stored.version:
         raise UsageError(
@@ -541,7 +566,7 @@ def _next_step(workspace: Workspace, rounds: list[dict[str, Any]]) -> str:
         sheet = workspace.path(f"{review.attempt}/review.csv")
         return f"let experts label {sheet}, then run `scout import`"
     if not last["model"]:
-        return "run `scout train`"
+        return "run `scout train`; if it finds too few labels, `scout mine` for more pairs"
     model = workspace.latest(number, "model")
     assert model is not None
     # Not by time: an import may come within the same second, and on an earlier round.
@@ -549,5 +574,6 @@ def _next_step(workspace: Workspace, rounds: list[dict[str, Any]]) -> str:
         return "run `scout train` again: verdicts came in since"
     decision = last["model"]["evaluation"]["decision"]
     if decision["stop"]:
-        return f"nothing; the model to use is that of round {decision['best_round']}"
+        best = decision["best_round"]
+        return f"nothing; the best model is {f'that of round {best}' if best else 'LLM-0'}"
     return "run `scout mine` for the next round"

@@ -108,7 +108,7 @@ def describe_import(summary: Mapping[str, Any]) -> str:
         return "Nothing new: every file was imported before."
     rows = [
         ("rounds", ", ".join(map(str, summary["rounds"])) or "none"),
-        ("experts", ", ".join(printable(name, 60) for name in summary["experts"]) or "none"),
+        ("experts", _names(summary["experts"])),
         ("verdicts", f"{summary['verdicts']:,}, {summary['skips']:,} of them skips"),
         ("rejected rows", _with_reasons(summary["rejected"], summary["rejected_by_reason"])),
         ("not answered yet", f"{summary['unanswered']:,} ads"),
@@ -123,6 +123,11 @@ def describe_import(summary: Mapping[str, Any]) -> str:
         rows.append(("contradictions", f"{summary['changed_mind']:,}; the last verdict counts"))
     lines = [_table(rows), *(f"Dead letters:  {path}" for path in summary["dead_letters"])]
     return "\n".join(lines)
+
+
+def _names(names: Sequence[str], limit: int = 10) -> str:
+    shown = ", ".join(printable(name, 60) for name in names[:limit]) or "none"
+    return f"{shown} and {len(names) - limit:,} more" if len(names) > limit else shown
 
 
 def describe_training(summary: Mapping[str, Any]) -> str:

@@ -122,11 +122,12 @@ def test_status_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 INTERRUPTED = """
-import os, signal, sys
+import os, signal, sys, time
 from models.fakes import FakeLabeler
 from pipelines import cli
 def label(self, texts):
     os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(3)  # the main thread gets the signal, maybe a moment later than this line
 FakeLabeler.label = label
 sys.exit(cli.main(sys.argv[1:]))
 """

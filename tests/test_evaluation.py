@@ -122,11 +122,21 @@ def test_every_model_is_asked_once_about_all_the_ads() -> None:
 @pytest.mark.parametrize(
     ("stopping", "errors", "rule", "sentence"),
     [
-        ({}, (0.4, 0.1), "parity", "stopped at parity: after round 1 the model agrees with the ex"),
+        ({}, (0.4, 0.1), "parity", "stopped at parity: the model of round 1 agrees with the exp"),
         ({"margin": 0.1}, (0.1, 0.4, 0.35), "plateau", "stopped at a plateau: round 2 agrees with"),
-        ({"max_rounds": 1}, (0.4, 0.35), "rounds", "stopped after round 1 of at most 1; the best "),
+        (
+            {"max_rounds": 1},
+            (0.4, 0.35),
+            "rounds",
+            "stopped after round 1, 1 round of at most 1; the",
+        ),
         ({"max_labels": 260}, (0.4, 0.35), "labels", "stopped at 260 expert labels of at most 260"),
-        ({"max_labels": 261}, (0.4, 0.35), "go on", "go on after round 1: the best is round "),
+        (
+            {"max_labels": 261},
+            (0.4, 0.35),
+            "go on",
+            "go on after round 1: the best is the model of round ",
+        ),
         (
             {"min_evaluation_ads": 161},
             (0.4, 0.1),

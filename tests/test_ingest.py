@@ -125,13 +125,33 @@ def test_the_same_file_again_changes_nothing(root: Path) -> None:
     again = path.rename(path.with_name("renamed.csv"))
     summary = ingest(IngestOptions(str(root), (str(again),)), said.append).summary
     assert tree(root) == before
-    assert said == [f"{again}: imported before; nothing to do"]
+    [line] = said
+    assert line.startswith(f"{again}: imported before; nothing to do (its verdicts do not overrule")
     assert (summary["verdicts"], summary["imported_before"]) == (0, [str(again)])
     assert summary["evaluation_ads"] == first["evaluation_ads"]
     # Beside a new file, too.
     assert load(root, again, fill(root, "bo", alternate)).summary["files"] == ["bo.csv"]
     place = Workspace(str(root))
     assert sum(len(read_half(place, half, 1)) for half in HALVES) == 48
+
+
+def test_the_same_bytes_of_two_experts_are_two_imports(root: Path) -> None:
+    # Sheets without a name: two people who agree on every row hand in equal files.
+    path = fill(root, "", alternate)
+    assert load(root, path, expert="ann").summary["experts"] == ["ann"]
+    assert load(root, path, expert="bob").summary["experts"] == ["bob"]
+    assert load(root, path, expert="bob").summary["files"] == []
+    place = Workspace(str(root))
+    table = ratings([v for half in HALVES for v in read_half(place, half, 1)])
+    assert table.experts == ("ann", "bob")
+    assert (table.values[:, 0] == table.values[:, 1]).all()
+
+
+def test_a_file_without_names_can_be_named_afterwards(root: Path) -> None:
+    named, nameless = fill(root, "bob", alternate), fill(root, "", alternate)
+    first = load(root, named, nameless).summary
+    assert (first["experts"], first["unanswered"] + first["rejected"]) == (["bob"], 24)
+    assert load(root, nameless, expert="ann").summary["experts"] == ["ann"]
 
 
 def test_nothing_but_the_evaluator_opens_the_evaluation_half(

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from models import export, presets, trained, trainer
+from models import export, policy, presets, trained, trainer
 from models.fakes import FakeLabeler
 from pipelines import cli, evaluation, ingest, model_store, rounds, storage, verdicts
 from pipelines.errors import RunFailed, UsageError
@@ -551,9 +551,9 @@ def test_other_settings_and_back_again(loop: Loop, monkeypatch: pytest.MonkeyPat
     summary, _ = loop.train(str(other))
     decision = summary["evaluation"]["decision"]
     assert (decision["stop"], decision["rule"]) == (True, "parity")
-    assert decision["reason"].startswith("stopped at parity: after round ")
+    assert decision["reason"].startswith("stopped at parity: the model of round ")
     status = loop.status()
-    assert status["next"] == f"nothing; the model to use is that of round {decision['best_round']}"
+    assert status["next"] == f"nothing; the best model is that of round {decision['best_round']}"
     # Back to the task's own settings: what counts is what was asked for last.
     summary, said = loop.train()
     assert "round 2: trained on these labels before; evaluating again" in said
@@ -605,7 +605,7 @@ def test_no_verdicts_yet(mined: Loop, tmp_path: Path) -> None:
         (lambda expert, id: "negative", 60, r"0 of \d+ labelled ads are positive, .* at least 5"),
         (lambda expert, id: "positive", 60, r"0 of \d+ labelled ads are negative, .* at least 5"),
         (said_by, 3, r"of \d labelled ads are \w+, training needs at least 5 \(min_per_class\)"),
-        (lambda expert, id: "skip", 60, "no labelled ads: import experts' verdicts first"),
+        (lambda expert, id: "skip", 60, "no labelled ads: `scout mine` opens the next round"),
     ],
     ids=["no positives", "no negatives", "too few", "skips"],
 )
@@ -617,9 +617,47 @@ def test_labels_that_teach_nothing(
     assert mined.command("import", path) == cli.OK
     with pytest.raises(TooFewLabels, match=message):
         mined.train()
-    assert mined.command("train") == cli.WRONG_USAGE
+    assert mined.command("train") == cli.FAILED
     assert mined.place.latest(1, "model") is None
-    assert mined.status()["next"] == "run `scout train`"
+    assert mined.status()["next"].startswith("run `scout train`; if it finds too few labels")
+
+
+def test_a_lost_model_is_trained_again(loop: Loop) -> None:
+    before = loop.manifest(2, "model")
+    weights = next(f for f in model_store.model_files(before) if f.path.endswith(".safetensors"))
+    (loop.root / weights.path).unlink()
+    summary, said = loop.train()
+    assert any("training a head" in line for line in said)
+    assert summary["model_id"] == before.facts["model_id"]
+    # A lost model of an earlier round is left out, with a line, instead of ending everything.
+    first = model_store.model_files(loop.manifest(1, "model"))[0]
+    (loop.root / first.path).write_bytes(b"damaged")
+    path = write_verdicts(loop.folder / "late.csv", [(loop.shown(1)[0], "skip", EXPERTS[0])])
+    assert loop.command("import", path) == cli.OK
+    summary, said = loop.train()
+    assert "the model of round 1 is gone or damaged: not evaluated again" in said
+    assert [model["round"] for model in summary["evaluation"]["models"]] == [0, 2]
+
+
+def test_what_the_experts_got_is_what_counts(loop: Loop) -> None:
+    # Back to an earlier task in an open round: the sheet named last must be the newest one.
+    assert loop.mine() == cli.OK
+    first = loop.manifest(3, "review")
+    task = loop.folder / "task.yaml"
+    text = task.read_text()
+    assert "prior: 0.35" in text
+    task.write_text(text.replace("prior: 0.35", "prior: 0.4"))
+    assert loop.mine() == cli.OK
+    task.write_text(text)
+    assert loop.mine() == cli.OK
+    last = loop.manifest(3, "review")
+    assert last.attempt != first.attempt and last.config_hash == first.config_hash
+    assert loop.manifest(3, "pairs").config_hash == first.config_hash
+
+
+def test_wordless_ads_neither_train_nor_measure() -> None:
+    assert policy.is_wordless("[SEP] \u200b") and policy.is_wordless("[CLS] [PAD]")
+    assert not policy.is_wordless("!") and not policy.is_wordless("🎁")
 
 
 def test_ties_are_handed_out_even_where_nothing_else_is_left(mined: Loop) -> None:
@@ -727,7 +765,7 @@ def test_killed_at_every_write_and_run_again(loop: Loop, monkeypatch: pytest.Mon
             except Killed:
                 pass
         assert place.latest(1, "model") is None
-        assert rounds.standing(place)["next"] == "run `scout train`"
+        assert rounds.standing(place)["next"].startswith("run `scout train`;")
         summary = rounds.train(options, lambda line: None).summary
         [manifest] = place.manifests(1, "model")
         assert summary["model_id"] == manifest.facts["model_id"] == model_id

@@ -273,7 +273,8 @@ def decide(
     best = _best(models, len(models))
     chosen = len(models) - 1 if best is None else best
     gap = gap_to_experts(labels[chosen], matrix, **options)
-    old_enough = [i for i, number in enumerate(rounds) if number <= rounds[-1] - rule.patience]
+    # By place, not by number: the rounds of an earlier policy version are no rounds of this one.
+    old_enough = list(range(max(0, len(rounds) - rule.patience)))
     base = _best(models, len(old_enough))
     if base is None:
         gain = _no_difference(
@@ -308,7 +309,7 @@ def _judge(
     n_labels: int,
     ratings: np.ndarray,
 ) -> tuple[Rule, str]:
-    latest, best = rounds[-1], f"round {rounds[chosen]} at kappa {models[chosen]}"
+    latest, best = rounds[-1], f"{_model(rounds[chosen])} at kappa {models[chosen]}"
     if _at_parity(gap, rule):
         verb = "reaches" if rule.parity_test == "reaches" else "stays above"
         goal = "zero" if rule.parity_margin == 0 else f"-{rule.parity_margin:g}"
@@ -317,7 +318,7 @@ def _judge(
         model = models[chosen]
         kappa = str(model) if model.value == gap.first else f"{gap.first:.2f}"
         return "parity", (
-            f"stopped at parity: after round {rounds[chosen]} the model agrees with the experts at "
+            f"stopped at parity: {_model(rounds[chosen])} agrees with the experts at "
             f"kappa {kappa} and they with each other at {gap.second:.2f}; the difference {gap} "
             f"{verb} {goal} on {gap.n_ads} evaluation ads"
         )
@@ -327,9 +328,11 @@ def _judge(
             f"{models[-1]}, which is {gain} against round {against} on {gain.n_ads} evaluation ads, "
             f"where more than {rule.margin:g} would count; the best is {best}"
         )
-    if latest >= rule.max_rounds:
+    n_rounds = sum(number > 0 for number in rounds)
+    if n_rounds >= rule.max_rounds:
         return "rounds", (
-            f"stopped after round {latest} of at most {rule.max_rounds}; the best is {best}"
+            f"stopped after round {latest}, {_count(n_rounds, 'round')} of at most "
+            f"{rule.max_rounds}; the best is {best}"
         )
     if rule.max_labels is not None and n_labels >= rule.max_labels:
         return "labels", (
@@ -347,6 +350,10 @@ def _judge(
         f"go on after round {latest}: the best is {best}; against the experts {gap} on "
         f"{_count(gap.n_ads, 'evaluation ad')}; round {latest} against older rounds {gain}"
     )
+
+
+def _model(number: int) -> str:
+    return f"the model of round {number}" if number else "LLM-0"
 
 
 def _at_parity(gap: Difference, rule: StoppingRule) -> bool:

@@ -10,6 +10,7 @@ A row that names only an ad stands for itself, which is how a single verdict is 
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from collections import Counter
@@ -65,7 +66,8 @@ class Import:
         order: place in the import.
         source: as ``Verdict.source`` names it.
         name: file name without its folder.
-        sha256: hash of its bytes, 64 hex characters.
+        sha256: of its bytes and of who was said to speak in it (:func:`file_identity`), 64 hex
+            characters: what makes it the same import.
         tool: its format.
         unanswered: places for a verdict that were left empty.
         changed_mind: rows in which an expert contradicts an earlier row of their own in this file.
@@ -219,16 +221,29 @@ def read_file(file: VerdictFile, reading: Reading) -> tuple[Import, Resolved]:
     """
     data = storage.read(file.path)
     resolved = resolve(FORMATS[file.tool](data, file.path), reading)
-    return describe(file, data, resolved), resolved
+    return describe(file, data, resolved, reading), resolved
 
 
-def describe(file: VerdictFile, data: bytes, resolved: Resolved) -> Import:
+def file_identity(data: bytes, expert: str, experts: Mapping[str, str]) -> str:
+    """Return what makes two imports of a file the same: its bytes, and the names given for it.
+
+    Two experts may well hand in the same bytes; and a file that named nobody is another import
+    once somebody says whose it is.
+    """
+    plain = blocks.sha256(data)
+    if not expert and not experts:
+        return plain
+    named = json.dumps([plain, expert, sorted(experts.items())])
+    return blocks.sha256(named.encode())
+
+
+def describe(file: VerdictFile, data: bytes, resolved: Resolved, reading: Reading) -> Import:
     """Return the record of a file that was read."""
     return Import(
         order=file.order,
         source=storable(file.path),
         name=posixpath.basename(storable(file.path.replace("\\", "/"))),
-        sha256=blocks.sha256(data),
+        sha256=file_identity(data, reading.expert, reading.experts),
         tool=file.tool,
         unanswered=resolved.unanswered,
         changed_mind=resolved.changed_mind,

@@ -87,8 +87,10 @@ def imported(place: Workspace, *files: str) -> list[Manifest]:
     verdicts, rejected = [], []
     for order, text in enumerate(files):
         name = f"in/{order}.csv"
-        resolved = resolve(read_csv(text.encode(), name), Reading(shown, definition.labels))
-        records.append(describe(VerdictFile(order, name, "csv"), text.encode(), resolved))
+        reading = Reading(shown, definition.labels)
+        resolved = resolve(read_csv(text.encode(), name), reading)
+        file = VerdictFile(order, name, "csv")
+        records.append(describe(file, text.encode(), resolved, reading))
         verdicts += resolved.verdicts
         rejected += resolved.rejected
     # Runners give elements in any order.
