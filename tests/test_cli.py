@@ -129,6 +129,8 @@ def label(self, texts):
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(3)  # the main thread gets the signal, maybe a moment later than this line
 FakeLabeler.label = label
+# A shell starts background jobs with this signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(cli.main(sys.argv[1:]))
 """
 
@@ -180,7 +182,7 @@ def test_the_way_back_step_by_step(
     out = capsys.readouterr().out
     round_1 = out.splitlines()[1].split()
     assert round_1[:2] == ["1", "12"] and int(round_1[2]) + int(round_1[3]) == 24
-    assert out.endswith("Next: run `scout train`\n")
+    assert out.endswith("`scout mine` for more pairs\n")
     # The labels came; what is wrong is the learner, until the task file names another.
     assert cli.main(["train", *workspace]) == cli.WRONG_USAGE
     assert learner in capsys.readouterr().err
@@ -196,10 +198,10 @@ def test_one_class_says_what_is_missing(
     path = verdicts(tmp_path)
     assert cli.main(["import", path, "--workspace", argv[-1], "--quiet"]) == cli.OK
     capsys.readouterr()
-    assert cli.main(["train", "--workspace", argv[-1], "--quiet"]) == cli.WRONG_USAGE
+    assert cli.main(["train", "--workspace", argv[-1], "--quiet"]) == cli.FAILED
     [line] = capsys.readouterr().err.splitlines()
     assert re.search(r"0 of \d+ labelled ads are negative, training needs at least 5 \(min", line)
-    assert "`scout status` shows their balance" in line
+    assert "`scout mine` opens the next round for more pairs" in line
 
 
 def test_an_import_of_nothing_useful_is_exit_1(
