@@ -6,7 +6,7 @@ import argparse
 import datetime
 import difflib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -16,6 +16,8 @@ from pipelines.errors import UsageError
 from pipelines.readers import FORMATS, ReadOptions
 
 CONDITIONS = ("boundary", "random", "uncertainty", "crowd")
+# What a crowd's errors follow: the ad's text, or chance alone.
+CROWD_NOISES = ("text", "uniform")
 DEFAULT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 _LOCAL_RUNNERS = ("", "DirectRunner", "FnApiRunner", DEFAULT_RUNNER)
 
@@ -271,7 +273,7 @@ def _add_simulate(commands: Any) -> None:
     )
     plan.add_argument(
         "--conditions",
-        type=_conditions,
+        type=_chosen_of("condition", CONDITIONS),
         default=CONDITIONS,
         metavar="NAME,...",
         help=f"of {', '.join(CONDITIONS)}; default all",
@@ -314,6 +316,13 @@ def _add_simulate(commands: Any) -> None:
     crowd.add_argument(
         "--crowd_kappa", type=_kappas, default=(0.59, 0.41), metavar="K,...", help="crowd-expert"
     )
+    crowd.add_argument(
+        "--crowd_noise",
+        type=_chosen_of("crowd noise", CROWD_NOISES),
+        default=CROWD_NOISES,
+        metavar="NAME,...",
+        help=f"what its errors follow, of {', '.join(CROWD_NOISES)}; default both",
+    )
     _add_plain_output(simulate)
 
 
@@ -342,14 +351,19 @@ def _numbers(text: str) -> tuple[int, ...]:
     return numbers
 
 
-def _conditions(text: str) -> tuple[str, ...]:
-    names = tuple(part.strip() for part in text.split(","))
-    for name in names:
-        if name not in CONDITIONS:
-            raise argparse.ArgumentTypeError(
-                f"no condition {name!r}; choose of {', '.join(CONDITIONS)}"
-            )
-    return names
+def _chosen_of(what: str, known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """Return the reader of a comma-separated choice."""
+
+    def read(text: str) -> tuple[str, ...]:
+        names = tuple(part.strip() for part in text.split(","))
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(
+                    f"no {what} {name!r}; choose of {', '.join(known)}"
+                )
+        return names
+
+    return read
 
 
 def _add_reading(mine: argparse.ArgumentParser) -> None:

@@ -35,7 +35,7 @@ from pipelines.ingest import ingest_verdicts
 from pipelines.labelled_corpus import Corpus, Division, Fields, divide, read_labelled
 from pipelines.mine import mine
 from pipelines.numerics import agreement, calibration, hashing, raters
-from pipelines.options import CONDITIONS, MineOptions
+from pipelines.options import CONDITIONS, CROWD_NOISES, MineOptions
 from pipelines.readers import ReadOptions
 from pipelines.rounds import (
     TooFewLabels,
@@ -83,6 +83,7 @@ class SimulateOptions:
     holdout: float = 0.2
     crowd_labels: int | None = None
     crowd_kappa: tuple[float, ...] = (0.59, 0.41)
+    crowd_noise: tuple[str, ...] = CROWD_NOISES
     quiet: bool = False
     show_bar: bool = False
 
@@ -617,7 +618,7 @@ class _Seed:
         rows = np.sort(np.argsort(ranks, kind="stable")[:wanted])
         cue = self._player.cue(self._seed)[asked]
         for kappa in self._options.crowd_kappa:
-            for noise in ("text", "uniform"):
+            for noise in self._options.crowd_noise:
                 started = time.monotonic()
                 try:
                     if noise == "text":

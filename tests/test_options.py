@@ -121,6 +121,7 @@ def test_simulations_flags_arrive() -> None:
         holdout=0.3,
         crowd_labels=900,
         crowd_kappa=(0.6, 0.4),
+        crowd_noise=("text",),
         quiet=True,
         show_bar=True,
     )
@@ -147,6 +148,7 @@ def test_simulations_flags_arrive() -> None:
         ([*SIMULATE, "--prevalence", "1"], "must be above 0 and below 1, got 1"),
         ([*SIMULATE, "--holdout", "0"], "must be above 0 and below 1, got 0"),
         ([*SIMULATE, "--conditions", "ours"], "no condition 'ours'; choose of boundary, random, un"),
+        ([*SIMULATE, "--crowd_noise", "x"], "no crowd noise 'x'; choose of text, uniform"),
         ([*SIMULATE, "--learner", "svm"], "invalid choice: 'svm'"),
         ([*SIMULATE, "--experts", "mine"], "invalid choice: 'mine'"),
     ],
