@@ -97,6 +97,7 @@ def test_simulations_flags_arrive() -> None:
         *("--conditions", "boundary, crowd", "--seeds", "3", "--first_seed", "0"),
         *("--learner", "head", "--also", "encoder", "--also", "encoder", "--also_from", "50"),
         *("--holdout", "0.3", "--crowd_labels", "900", "--crowd_kappa", "0.6,0.4"),
+        *("--crowd_noise", "text"),
         *("--expert_kappa", "1", "--corpus", "b.jsonl", "--quiet"),
     ]
     args, _ = options.parse([*SIMULATE, *flags])
