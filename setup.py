@@ -25,7 +25,17 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["pipelines*", "models*", "templates*"]),
-    package_data={"templates": ["**/*.yaml", "**/*.jsonl", "**/*.md"]},
+    package_data={
+        "templates": [
+            "**/*.yaml",
+            "**/*.jsonl",
+            "**/*.md",
+            "**/*.xml",
+            "**/*.html",
+            "**/*.css",
+            "**/*.js",
+        ]
+    },
     install_requires=[
         "apache-beam>=2.77,<3",
         "crowd-kit>=1.4.2",

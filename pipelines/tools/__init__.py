@@ -1,0 +1,1 @@
+"""Labeling tools: pairs in each tool's own format, and its answers back."""

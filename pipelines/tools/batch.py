@@ -1,0 +1,125 @@
+"""What every labeling tool gets: the pairs of a round, as experts are to see them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.errors import RunFailed, UsageError
+from pipelines.rounds import current_task
+from pipelines.workspace import Workspace
+
+LEFT, RIGHT = "left", "right"
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One ad of a pair.
+
+    Attributes:
+        id: the ad's id.
+        text: as read from the corpus; hostile input for whatever shows it.
+        label: what the model called it, one of the batch's two label names; "" when the review is
+            blind.
+        probability: the model's p(positive); None when the review is blind.
+    """
+
+    id: str
+    text: str
+    label: str
+    probability: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PairToReview:
+    """A pair with its sides as shown: which label is on which side was drawn when it was mined."""
+
+    pair_id: str
+    left: Side
+    right: Side
+
+    def sides(self) -> tuple[tuple[str, Side], tuple[str, Side]]:
+        """Return the sides with their names, left first."""
+        return (LEFT, self.left), (RIGHT, self.right)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A round's pairs for review, in review order.
+
+    Attributes:
+        task: name of the task.
+        task_version: of its policy.
+        round: from 1.
+        policy: the policy text.
+        positive, negative: what experts call the labels.
+        experts_per_ad: experts who should label each ad.
+        model_id: which model mined the pairs.
+        pairs: in review order.
+    """
+
+    task: str
+    task_version: int
+    round: int
+    policy: str
+    positive: str
+    negative: str
+    experts_per_ad: int
+    model_id: str
+    pairs: tuple[PairToReview, ...]
+
+
+def read_batch(
+    workspace: Workspace, round_number: int | None = None, show_predictions: bool = False
+) -> Batch:
+    """Return the newest pairs of a round, the last one by default.
+
+    Args:
+        workspace: the workspace.
+        round_number: or None for the last round with pairs.
+        show_predictions: whether labels and probabilities of the model go along; experts who see
+            them tend to agree with them.
+
+    Raises:
+        UsageError: no such round, or no pairs in it.
+        RunFailed: an earlier version wrote the workspace.
+    """
+    task = current_task(workspace)
+    numbers = [n for n in workspace.rounds() if workspace.latest(n, "pairs")]
+    number = round_number if round_number is not None else numbers[-1]
+    manifest = workspace.latest(number, "pairs") if number in numbers else None
+    if manifest is None:
+        known = ", ".join(map(str, numbers))
+        raise UsageError(
+            f"--workspace {workspace.root}: round {number} has no pairs (rounds with pairs: {known})"
+        )
+    definition = manifest.facts.get("definition")
+    if definition is None:
+        raise RunFailed(f"{workspace.root}: mined by an earlier version; mine again")
+    names = {
+        "positive": definition["labels"]["positive"],
+        "negative": definition["labels"]["negative"],
+    }
+    pairs = []
+    for pair in workspace.read_pairs(manifest):
+        shown = {}
+        for label in ("positive", "negative"):
+            ad = pair[label]
+            shown[label] = Side(
+                id=ad["id"],
+                text=ad["text"],
+                label=names[label] if show_predictions else "",
+                probability=ad["probability"] if show_predictions else None,
+            )
+        right = "negative" if pair["left"] == "positive" else "positive"
+        pairs.append(PairToReview(pair["pair_id"], shown[pair["left"]], shown[right]))
+    return Batch(
+        task=task.name,
+        task_version=manifest.facts["task_version"],
+        round=number,
+        policy=definition["policy"],
+        positive=names["positive"],
+        negative=names["negative"],
+        experts_per_ad=definition["review"]["experts_per_ad"],
+        model_id=manifest.facts["model_id"],
+        pairs=tuple(pairs),
+    )

@@ -1,0 +1,140 @@
+"""doccano: an ad is an example; the two ads of a pair follow each other.
+
+Formats as of doccano 1.8, text classification. Going out: JSON lines, whose further fields doccano keeps
+as metadata, and the labels. Coming back: the zip of JSON lines with one file a member, named after
+the member, or a single file. A label on an imported example counts as an answer, so the model's
+labels, where they are shown, are metadata.
+"""
+
+from __future__ import annotations
+
+import io
+import posixpath
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipelines.contracts import Rejected
+from pipelines.errors import RunFailed
+from pipelines.tools import rows
+from pipelines.tools.batch import Batch
+from pipelines.tools.rows import Said
+from pipelines.verdicts import MAX_FILE_BYTES, RawVerdict
+
+TOOL = "doccano"
+_EXPORT = "export the data set from doccano as JSONL"
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+_COLORS = ("#b3261e", "#146c2e", "#5f6368")
+
+
+def export(batch: Batch) -> dict[str, bytes]:
+    """Return ``examples.jsonl``, ``labels.json``, ``guidelines.md`` and ``setup.md``."""
+    labels = [
+        {
+            "text": word,
+            "prefix_key": None,
+            "suffix_key": key,
+            "background_color": color,
+            "text_color": "#ffffff",
+        }
+        for word, key, color in zip(rows.label_words(batch), "123", _COLORS, strict=True)
+    ]
+    return {
+        "examples.jsonl": rows.to_json_lines(_examples(batch)),
+        "labels.json": rows.to_json(labels),
+        "guidelines.md": rows.filled("guidelines.md", batch),
+        "setup.md": rows.filled("doccano.md", batch),
+    }
+
+
+def read(data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
+    """Yield a row for each example, whether it is labelled or not.
+
+    An expert is the member whose file it is. A single file names nobody, unless its examples have a
+    field ``user`` or, as old exports, ``annotation_approver``.
+
+    Raises:
+        RunFailed: the file is no JSONL export of doccano.
+    """
+    if not data.startswith(_ZIP):
+        yield from _read_file(data, source, "", "")
+        return
+    for member, content in _members(data, source):
+        name = posixpath.basename(member)
+        yield from _read_file(content, source, name.removesuffix(".jsonl"), name)
+
+
+def _examples(batch: Batch) -> Iterator[dict[str, Any]]:
+    for pair in batch.pairs:
+        for name, side in pair.sides():
+            example = rows.ad_fields(pair, name, side) | {"label": []} | rows.provenance(batch)
+            if side.label:
+                example["model_label"] = rows.holdable(side.label)
+                example["model_score"] = rows.shown_score(side, batch)
+            yield example
+
+
+def _members(data: bytes, source: str) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of each member's file."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            # What Apple's Finder adds when it packs a folder again is no member's.
+            entries = [
+                entry
+                for entry in archive.infolist()
+                if not entry.is_dir() and not entry.filename.startswith("__MACOSX/")
+            ]
+            other = [entry.filename for entry in entries if not entry.filename.endswith(".jsonl")]
+            if other or not entries:
+                found = ", ".join(repr(name[:60]) for name in other[:3]) or "nothing"
+                raise RunFailed(f"{source}: the zip holds {found}, no .jsonl files; {_EXPORT}")
+            # Sizes are as the directory states them; zipfile reads no more than that.
+            size = sum(entry.file_size for entry in entries)
+            if size > MAX_FILE_BYTES:
+                raise RunFailed(
+                    f"{source}: {size:,} bytes unpacked, at most {MAX_FILE_BYTES:,}; import the "
+                    "files one by one"
+                )
+            names = [posixpath.basename(entry.filename) for entry in entries]
+            if len(set(names)) < len(names):
+                raise RunFailed(f"{source}: two files of the zip have one name; {_EXPORT} again")
+            for name, entry in sorted(zip(names, entries, strict=True), key=lambda pair: pair[0]):
+                content = archive.read(entry)
+                # A member of a project without examples has an empty file.
+                if content.strip():
+                    yield name, content
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        if isinstance(error, RunFailed):
+            raise
+        raise RunFailed(f"{source}: the zip cannot be read ({error}); {_EXPORT} again") from error
+
+
+def _read_file(data: bytes, source: str, member: str, name: str) -> Iterator[RawVerdict | Rejected]:
+    cure = f"expected id, text (or data), label; {_EXPORT}"
+    for position, record in rows.json_records(data, source, _is_example, cure):
+        at = rows.place(name, position) if name else position
+        if isinstance(record, Rejected):
+            yield rows.unreadable(record.detail, source, at)
+            continue
+        try:
+            yield _row(record, member, source, at)
+        except ValueError as error:
+            yield rows.unreadable(str(error), source, at)
+
+
+def _is_example(record: Mapping[str, Any]) -> bool:
+    # What went out has no id yet.
+    return {"id", "label"} <= set(record) and bool({"text", "data"} & set(record))
+
+
+def _row(record: Mapping[str, Any], member: str, source: str, position: str) -> RawVerdict:
+    person = member or rows.as_text(record, "user") or rows.as_text(record, "annotation_approver")
+    comment = rows.joined(record.get("Comments"), "Comments")
+    fields = {"text": record.get("data"), **record}
+    return rows.ad_verdict(
+        fields,
+        rows.as_text(record, "side"),
+        rows.one_label(record["label"], "label"),
+        Said(person, "", comment, source, position),
+    )

@@ -1,0 +1,130 @@
+"""What the tests of labeling tools share: batches, what was shown, samples and schemas."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from pipelines.contracts import Rejected
+from pipelines.stages.read_verdicts import Reading, Resolved, resolve
+from pipelines.text import content_key
+from pipelines.tools.batch import Batch, PairToReview, Side
+from pipelines.verdicts import LabelNames, RawVerdict, ShownAd
+from pipelines.verdicts import Shown as ShownAds
+
+SAMPLES = Path(__file__).resolve().parent / "samples"
+POLICY = 'Bait is:\n  <b>promises</b> & "secrets" for $100, {{ad}}.\n\nAnything else is fine.'
+MODEL = "fake-model-7"
+# The tests' experts, as tools with numbers, e-mail addresses, UUIDs and sessions know them.
+ALIASES = {
+    "3": "anna",
+    "4": "bo",
+    "anna@example.org": "anna",
+    "bo@example.org": "bo",
+    "0c5e6a3e-7b0f-4bd4-8b5a-4a5f6a1d2c01": "anna",
+    "0c5e6a3e-7b0f-4bd4-8b5a-4a5f6a1d2c02": "bo",
+    "tiny-1-anna": "anna",
+    "tiny-1-bo": "bo",
+}
+# What the recorded samples are about.
+ADS = (
+    ("a1", "One weird trick & <b>win</b>"),
+    ("a2", "=1+1 kettles\nsold here"),
+    ("12345678901234567", "$text_a is \u202edesrever"),
+    ("a4", 'Fourth ad, "quoted"'),
+)
+
+
+def batch_of(
+    ads: Sequence[tuple[str, str]] = ADS,
+    shown: bool = False,
+    labels: tuple[str, str] = ("bait", "fine"),
+    **changes: Any,
+) -> Batch:
+    """Return a batch of the ads, two a pair; the model calls the left ad of every pair positive."""
+    sides = [
+        Side(
+            id=id,
+            text=text,
+            label=labels[place % 2] if shown else "",
+            probability=(0.8125, 0.34)[place % 2] if shown else None,
+        )
+        for place, (id, text) in enumerate(ads)
+    ]
+    pairs = tuple(
+        PairToReview(f"pair_{place:016x}", *sides[2 * place : 2 * place + 2])
+        for place in range(len(ads) // 2)
+    )
+    settings: dict[str, Any] = {
+        "task": "tiny",
+        "task_version": 3,
+        "round": 1,
+        "policy": POLICY,
+        "positive": labels[0],
+        "negative": labels[1],
+        "experts_per_ad": 2,
+        "model_id": MODEL,
+        "pairs": pairs,
+    }
+    return Batch(**{**settings, **changes})
+
+
+def shown_of(batch: Batch) -> ShownAds:
+    """Return the batch's ads as the workspace remembers them."""
+    by_ad: dict[str, list[ShownAd]] = {}
+    by_pair: dict[str, list[ShownAd]] = {}
+    for pair in batch.pairs:
+        for name, side in pair.sides():
+            key = content_key(side.text)
+            ad = ShownAd(key, side.id, side.text, pair.pair_id, name, batch.round, 1, True)
+            by_ad.setdefault(side.id, []).append(ad)
+            by_pair.setdefault(pair.pair_id, []).append(ad)
+    return ShownAds(
+        by_ad={id: tuple(found) for id, found in by_ad.items()},
+        by_pair={id: tuple(found) for id, found in by_pair.items()},
+        round_of={},
+    )
+
+
+def understood(
+    rows: Iterable[RawVerdict | Rejected], batch: Batch | None = None, expert: str = ""
+) -> Resolved:
+    """Resolve a reader's rows against the batch."""
+    batch = batch or batch_of()
+    names = LabelNames(batch.positive, batch.negative)
+    return resolve(rows, Reading(shown_of(batch), names, expert, ALIASES))
+
+
+def said(resolved: Resolved) -> list[tuple[str, str, str]]:
+    return [(v.ad_id, v.label, v.expert) for v in resolved.verdicts]
+
+
+def why(resolved: Resolved) -> list[tuple[str, str]]:
+    return [(r.position, r.reason) for r in resolved.rejected]
+
+
+def sample(name: str) -> bytes:
+    return (SAMPLES / name).read_bytes()
+
+
+def lines(data: bytes) -> list[Any]:
+    return [json.loads(line) for line in data.decode().split("\n") if line]
+
+
+def check_schema(tool: str, part: str, value: Any) -> None:
+    """Check a value against the schema written from the tool's documented format."""
+    schema = json.loads(sample(f"{tool}.schema.json"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator({**schema, "$ref": f"#/$defs/{part}"}).validate(value)
+
+
+def check_blind(files: Mapping[str, bytes]) -> None:
+    """Check that nothing of the model is in what an export shows to experts."""
+    shown = [data for name, data in files.items() if name != "setup.md"]
+    everything = b"\n".join(shown).decode()
+    for word in (MODEL, 'prediction"', 'predictions"', 'suggestions"', "model_", "0.8125", "0.66"):
+        assert word not in everything, word

@@ -1,0 +1,171 @@
+"""doccano: examples and labels out, one file a member back."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from typing import Any
+
+import pytest
+
+from pipelines.errors import RunFailed
+from pipelines.tools import doccano
+from tests.tools import batch_of, check_blind, check_schema, lines, said, sample, understood, why
+
+SAID = [
+    ("a1", "positive", "anna"),
+    ("a2", "negative", "anna"),
+    ("12345678901234567", "skip", "anna"),
+    ("a4", "skip", "anna"),
+    ("a1", "negative", "bo"),
+    ("a2", "positive", "bo"),
+]
+
+
+def read(data: bytes) -> Any:
+    return doccano.read(data, "f.zip")
+
+
+def zipped(**files: bytes) -> bytes:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return sink.getvalue()
+
+
+def both() -> dict[str, bytes]:
+    return {f"{name}.jsonl": sample(f"doccano/{name}.jsonl") for name in ("bo", "anna")}
+
+
+def test_the_export_is_the_recorded_one() -> None:
+    files = doccano.export(batch_of())
+    assert sorted(files) == ["examples.jsonl", "guidelines.md", "labels.json", "setup.md"]
+    for name in ("examples.jsonl", "labels.json", "guidelines.md"):
+        assert files[name] == sample(f"doccano/{name}"), name
+    for example in lines(files["examples.jsonl"]):
+        check_schema("doccano", "import", example)
+    check_schema("doccano", "labels", json.loads(files["labels.json"]))
+    check_blind(files)
+
+
+def test_what_the_model_thinks_is_metadata_never_a_label() -> None:
+    examples = lines(doccano.export(batch_of(shown=True))["examples.jsonl"])
+    for example in examples:
+        check_schema("doccano", "import", example)
+    found = [(e["side"], e["model_label"], e["model_score"]) for e in examples[:2]]
+    assert found == [("left", "bait", 0.8125), ("right", "fine", 0.66)]
+
+
+def test_the_word_for_skips_is_a_label_of_its_own() -> None:
+    labels = json.loads(doccano.export(batch_of(labels=("unsure", "SKIP")))["labels.json"])
+    assert [label["text"] for label in labels] == ["unsure", "SKIP", "n/a"]
+
+
+def test_recorded_answers() -> None:
+    files = both()
+    for name in files:
+        for record in lines(files[name]):
+            check_schema("doccano", "export", record)
+    resolved = understood(read(zipped(**files)))
+    # By member, not by the zip's order: the same members give the same rows.
+    assert said(resolved) == SAID
+    assert why(resolved) == [("bo.jsonl, line 3", "half_pair")]
+    assert resolved.unanswered == 1
+    assert resolved.verdicts[0].comment == "no such trick"
+    assert resolved.verdicts[0].position == "anna.jsonl, line 1"
+
+
+def test_files_in_folders_and_what_a_finder_adds() -> None:
+    files = {f"project/{name}": data for name, data in both().items()}
+    extra = {"__MACOSX/project/._anna.jsonl": b"\0\5", "project/new.jsonl": b"\n"}
+    assert said(understood(read(zipped(**files, **extra)))) == SAID
+
+
+def test_a_single_file_names_nobody() -> None:
+    data = sample("doccano/anna.jsonl")
+    assert {r for _, r in why(understood(doccano.read(data, "anna.jsonl")))} == {"blank_expert"}
+    named = understood(doccano.read(data, "all.jsonl"), expert="anna")
+    assert said(named) == SAID[:4]
+    as_list = json.dumps(lines(data)).encode()
+    assert said(understood(doccano.read(as_list, "all.json"), expert="anna")) == SAID[:4]
+
+
+@pytest.mark.parametrize("field", ["user", "annotation_approver"])
+def test_old_exports_name_people_in_a_field(field: str) -> None:
+    rows = [{**record, field: "Anna"} for record in lines(sample("doccano/anna.jsonl"))]
+    # They call the text data, too.
+    for row in rows:
+        row["data"] = row.pop("text")
+    data = "\n".join(map(json.dumps, rows)).encode()
+    assert said(understood(doccano.read(data, "all.jsonl"))) == SAID[:4]
+
+
+def test_text_is_checked_under_both_names() -> None:
+    row = lines(sample("doccano/anna.jsonl"))[0]
+    for name in ("text", "data"):
+        other = {**row, "user": "anna", "pair_id": "pair_0000000000000000"}
+        del other["text"]
+        other[name] = "Something else"
+        assert [r for _, r in why(understood(read(json.dumps(other).encode())))] == [
+            "text_mismatch"
+        ]
+
+
+def test_two_labels_for_one_ad_are_an_unknown_label() -> None:
+    rows = lines(sample("doccano/anna.jsonl"))
+    rows[0]["label"] = ["bait", "fine"]
+    data = "\n".join(map(json.dumps, rows)).encode()
+    resolved = understood(read(zipped(**{"anna.jsonl": data})))
+    assert why(resolved) == [("anna.jsonl, line 1", "unknown_label")]
+    assert said(resolved) == SAID[1:4]
+
+
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        ({"side": "middle"}, "side must be left or right, found 'middle'"),
+        ({"pair_id": None}, "holds no pair_id"),
+        ({"label": [["bait"]]}, "'label' must be a list of labels"),
+        ({"label": 1}, "'label' must be a list of labels"),
+        ({"Comments": [{"text": "x"}]}, "'Comments' must be text, found dict"),
+        ({"ad_id": True}, "'ad_id' must be text, found bool"),
+    ],
+)
+def test_records_of_another_kind_are_dead_letters(change: dict, detail: str) -> None:
+    rows = lines(sample("doccano/anna.jsonl"))
+    rows[0] |= change
+    data = "\n".join(map(json.dumps, rows)).encode()
+    resolved = understood(read(zipped(**{"anna.jsonl": data})))
+    assert why(resolved)[0] == ("anna.jsonl, line 1", "not_readable_row")
+    assert detail in resolved.rejected[0].detail
+    assert said(resolved) == SAID[2:4]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (zipped(), "the zip holds nothing, no .jsonl files; export the data set"),
+        (zipped(**{"anna.csv": b"id,text,label"}), "the zip holds 'anna.csv', no .jsonl files"),
+        (
+            zipped(**{"a/anna.jsonl": b"{}", "b/anna.jsonl": b"{}"}),
+            "two files of the zip have one name",
+        ),
+        (zipped(**{"a.jsonl": b"{}"})[:-30], "the zip cannot be read"),
+        (b"PK\x03\x04rest", "the zip cannot be read"),
+        (zipped(**{"a.jsonl": b'{"text": "x"}'}), "found the fields text; expected id, text"),
+        (sample("doccano/examples.jsonl"), "found the fields text, pair_id.*; expected id"),
+        (b"id,text,label\n", "holds no JSON object; expected id"),
+        (b"", "is empty"),
+    ],
+)
+def test_files_that_are_no_export_are_named(data: bytes, message: str) -> None:
+    with pytest.raises(RunFailed, match=f"f.zip: .*{message}"):
+        list(read(data))
+
+
+def test_a_zip_that_unpacks_to_far_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doccano, "MAX_FILE_BYTES", 1000)
+    with pytest.raises(RunFailed, match="2,000 bytes unpacked, at most 1,000; import the files"):
+        list(read(zipped(**{"a.jsonl": b" " * 2000})))
