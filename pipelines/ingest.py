@@ -35,6 +35,7 @@ from pipelines.stages.read_verdicts import (
 )
 from pipelines.verdicts import (
     MAX_FILE_BYTES,
+    Definition,
     RawVerdict,
     detect_format,
     normalize_expert,
@@ -114,7 +115,7 @@ def ingest(options: IngestOptions, say: Callable[[str], None]) -> Ingested:
             "to make one count again, send it in a new file)"
         )
     if not new:
-        return Ingested(_summary(workspace, definition.task, [], before, known))
+        return Ingested(_summary(workspace, definition, [], before, known))
     workspace.check_writable()
     reading = Reading(shown, definition.labels, options.expert, aliases)
     metrics.reset()
@@ -143,7 +144,7 @@ def ingest(options: IngestOptions, say: Callable[[str], None]) -> Ingested:
         for number, manifest in sorted(after.items())
         if number not in before or manifest.attempt != before[number].attempt
     ]
-    ingested = Ingested(_summary(workspace, definition.task, written, before, known))
+    ingested = Ingested(_summary(workspace, definition, written, before, known))
     for line in _lines(ingested.summary):
         say(line)
     return ingested
@@ -171,7 +172,7 @@ def ingest_verdicts(
     record = describe(VerdictFile(0, name, "rows"), data, resolved, reading)
     written = commit(workspace, shown, definition, [record], resolved.verdicts, resolved.rejected)
     known = [] if written else [VerdictFile(0, name, "rows")]
-    return Ingested(_summary(workspace, definition.task, written, before, known))
+    return Ingested(_summary(workspace, definition, written, before, known))
 
 
 def _read(path: str) -> bytes:
@@ -210,7 +211,7 @@ def _folded(names: Mapping[str, str]) -> dict[str, str]:
 
 def _summary(
     workspace: Workspace,
-    task: str,
+    definition: Definition,
     written: Sequence[Manifest],
     before: Mapping[int, Manifest],
     known: Sequence[VerdictFile],
@@ -228,13 +229,19 @@ def _summary(
     for entry in entries:
         reasons.update(entry["reasons"])
     now = dict(before) | {manifest.round: manifest for manifest in written}
-    keys = [manifest.facts["keys"] for manifest in now.values()]
+    keys = [
+        manifest.facts["keys"]
+        for number, manifest in sorted(now.items())
+        if (pairs := workspace.latest(number, "pairs"))
+        and pairs.facts["task_version"] == definition.version
+    ]
     total = {
         name: sum(entry[name] for entry in entries)
         for name in ("verdicts", "labels", "rejected", "unanswered", "changed_mind")
     }
     return {
-        "task": task,
+        "task": definition.task,
+        "task_version": definition.version,
         "rounds": [manifest.round for manifest in written],
         "files": sorted({entry["name"] for entry in entries}),
         "imported_before": [file.path for file in known],
@@ -268,7 +275,8 @@ def _lines(summary: Mapping[str, Any]) -> list[str]:
             "last one counts"
         )
     lines.append(
-        f"labelled so far: {summary['fine_tuning_ads']:,} ads for fine-tuning, "
+        f"with verdicts so far, under version {summary['task_version']} of the policy: "
+        f"{summary['fine_tuning_ads']:,} ads for fine-tuning, "
         f"{summary['evaluation_ads']:,} for evaluation, {summary['withheld_ads']:,} withheld"
     )
     return lines

@@ -330,6 +330,7 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
             nearest_window=task.selection.nearest_window,
             sample_rows=task.selection.coverage_sample_rows,
             seed=task.seed,
+            task_version=task.version,
         )
     )
     attempts = {

@@ -113,7 +113,7 @@ def describe_import(summary: Mapping[str, Any]) -> str:
         ("rejected rows", _with_reasons(summary["rejected"], summary["rejected_by_reason"])),
         ("not answered yet", f"{summary['unanswered']:,} ads"),
         (
-            "labelled so far",
+            "verdicts so far",
             f"{summary['fine_tuning_ads']:,} ads for fine-tuning, "
             f"{summary['evaluation_ads']:,} for evaluation, "
             f"{summary['withheld_ads']:,} for neither",

@@ -209,12 +209,14 @@ class Definition:
 
     Attributes:
         task: its name.
+        version: of its policy.
         labels: what it calls its labels.
         evaluation_share: expected share of the evaluation half, above 0, below 1.
         seed: the task's.
     """
 
     task: str
+    version: int
     labels: LabelNames
     evaluation_share: float
     seed: int
@@ -676,6 +678,7 @@ def task_definition(workspace: Workspace) -> Definition:
         task = manifest.facts["definition"]
         return Definition(
             task=manifest.facts["task"],
+            version=int(manifest.facts["task_version"]),
             labels=LabelNames(task["labels"]["positive"], task["labels"]["negative"]),
             evaluation_share=float(task["review"]["evaluation_share"]),
             seed=int(task["seed"]),

@@ -290,3 +290,23 @@ def test_rows_in_memory_give_what_files_give(root: Path, tmp_path: Path) -> None
     again = ingest_verdicts(place, rows_of(root, "anna"), "round 1").summary
     assert (again["verdicts"], again["imported_before"]) == (0, ["round 1"])
     assert tree(root) == before
+
+
+def test_a_sheet_of_an_older_policy_does_not_count_for_the_new_one(mined: Path, root: Path) -> None:
+    # The round is still open, so its pairs are mined again for the new version: the same ads.
+    old = fill(root, "anna", alternate)
+    task = root.parent / "task.yaml"
+    task.write_text(task.read_text().replace("version: 1", "version: 2"))
+    helpers.run(task, root.parent / "ads.jsonl", root)
+    ads = [
+        {p[s]["key"] for p in Workspace(str(root)).read_pairs(m) for s in ("positive", "negative")}
+        for m in Workspace(str(root)).manifests(1, "pairs")
+    ]
+    assert ads[0] == ads[1]
+    with pytest.raises(RunFailed, match="other_version 24"):
+        load(root, old)
+    [new] = sorted(root.glob("rounds/0001/review/*/review.csv"))[1:]
+    again = root.parent / "new.csv"
+    again.write_bytes(new.read_bytes().replace(b",,,\r\n", b",positive,anna,\r\n"))
+    summary = load(root, again).summary
+    assert (summary["verdicts"], summary["task_version"]) == (24, 2)

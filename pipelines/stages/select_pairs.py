@@ -36,6 +36,7 @@ class SelectionSettings:
         nearest_window: candidates weighed for each seat.
         sample_rows: rows that coverage is measured on.
         seed: of draws and sides.
+        task_version: of the policy that experts go by; part of a pair's id.
     """
 
     budget: int
@@ -45,6 +46,7 @@ class SelectionSettings:
     nearest_window: int
     sample_rows: int
     seed: int
+    task_version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,14 @@ class Selected:
     radius: float
 
 
-def pair_id(positive_key: str, negative_key: str) -> str:
-    """Return a pair's id: the same pair has the same id in every run."""
-    both = f"{positive_key}\0{negative_key}".encode()
-    return f"pair_{hashlib.blake2b(both, digest_size=8).hexdigest()}"
+def pair_id(positive_key: str, negative_key: str, task_version: int) -> str:
+    """Return a pair's id: the same pair has the same id in every run.
+
+    Under a new version of the policy it has another one: what is said of an old sheet must not
+    count as said under the new policy.
+    """
+    named = f"{task_version}\0{positive_key}\0{negative_key}".encode()
+    return f"pair_{hashlib.blake2b(named, digest_size=8).hexdigest()}"
 
 
 def _ad(row: dict[str, Any], label: str, cluster: int, prefix: str = "") -> ReviewAd:
@@ -169,7 +175,7 @@ def select(
         sample_vectors[open_rows],
         wanted,
         sample.num_rows / population,
-        seed,
+        settings,
     )
     taken = {ad.key for pair in explored for ad in (pair.positive, pair.negative)}
 
@@ -216,7 +222,7 @@ def select(
             joined.slice(choice.candidate, 1).drop_columns(["p_vector", "n_vector"]).to_pylist()[0]
         )
         overlap = overlaps[int(owners[choice.candidate])]
-        id = pair_id(row["p_key"], row["n_key"])
+        id = pair_id(row["p_key"], row["n_key"], settings.task_version)
         pairs.append(
             ReviewPair(
                 pair_id=id,
@@ -259,8 +265,13 @@ def _asked(
 
 
 def _exploration_pairs(
-    sample: pa.Table, vectors: np.ndarray, draws: int, sampled_share: float, seed: int
+    sample: pa.Table,
+    vectors: np.ndarray,
+    draws: int,
+    sampled_share: float,
+    settings: SelectionSettings,
 ) -> list[ReviewPair]:
+    seed = settings.seed
     rows = sample.drop_columns(["vector"])
     pairs = []
     for drawn, partner, propensity in explore(sample, vectors, draws, seed):
@@ -269,7 +280,7 @@ def _exploration_pairs(
             values = rows.slice(row, 1).to_pylist()[0]
             label = "positive" if values["positive"] else "negative"
             sides[label] = (_ad(values, label, values["cluster"]), row)
-        id = pair_id(sides["positive"][0].key, sides["negative"][0].key)
+        id = pair_id(sides["positive"][0].key, sides["negative"][0].key, settings.task_version)
         gap = distances.row_distances(vectors, vectors, np.array([drawn]), np.array([partner]))
         pairs.append(
             ReviewPair(

@@ -24,6 +24,7 @@ SETTINGS = stage.SelectionSettings(
     nearest_window=8,
     sample_rows=1000,
     seed=3,
+    task_version=1,
 )
 
 
@@ -123,3 +124,10 @@ def test_more_draws_than_partners_are_refused() -> None:
     vectors = kmeans.project(SPACE, blocks.vectors(sample))
     with pytest.raises(ValueError, match="draws need"):
         stage.explore(sample, vectors, 100, 0)
+
+
+def test_another_version_of_the_policy_asks_under_other_ids() -> None:
+    first, second = choose(), choose(task_version=2)
+    pairs = [[(p.positive.key, p.negative.key) for p in found.pairs] for found in (first, second)]
+    assert pairs[0] == pairs[1]
+    assert not {p.pair_id for p in first.pairs} & {p.pair_id for p in second.pairs}
