@@ -33,11 +33,11 @@ from pipelines.stages.read_verdicts import (
     file_identity,
     resolve,
 )
+from pipelines.tools.formats import detect_format
 from pipelines.verdicts import (
     MAX_FILE_BYTES,
     Definition,
     RawVerdict,
-    detect_format,
     normalize_expert,
     shown_ads,
     storable,
@@ -53,7 +53,7 @@ class IngestOptions:
     Attributes:
         workspace: folder, local or ``gs://``.
         files: verdict files, local or ``gs://``.
-        tool: where the files come from, one of ``pipelines.verdicts.FORMATS``, or "" to go by
+        tool: where the files come from, one of ``pipelines.tools.formats.READERS``, or "" to go by
             each name.
         expert: who speaks where a file names nobody at all, or "".
         experts: other names of experts, e.g. a tool's user numbers: name in the file -> name.
@@ -94,20 +94,15 @@ def ingest(options: IngestOptions, say: Callable[[str], None]) -> Ingested:
         raise UsageError(f"--expert {options.expert!r}: nothing is left of the name")
     workspace = Workspace(options.workspace)
     definition, shown = task_definition(workspace), shown_ads(workspace)
-    for path in options.files:
-        if storage.is_local(path) and os.path.isdir(path):
-            raise UsageError(f"{path}: is a folder; name the verdict files in it")
-    files = [
-        VerdictFile(order, path, detect_format(path, options.tool))
-        for order, path in enumerate(dict.fromkeys(options.files))
-    ]
     before = verdict_manifests(workspace)
     aliases = _folded(options.experts)
     new: list[VerdictFile] = []
     known: list[VerdictFile] = []
-    for file in files:
+    for order, path in enumerate(dict.fromkeys(options.files)):
         # The workers read the files again: what they hash is what counts.
-        identity = file_identity(_read(file.path), options.expert, aliases)
+        data = _read(path)
+        file = VerdictFile(order, path, detect_format(path, data, options.tool))
+        identity = file_identity(data, options.expert, aliases)
         (known if is_imported(identity, before) else new).append(file)
     for file in known:
         say(

@@ -36,7 +36,8 @@ from pipelines.stages.read_ads import ReadAds
 from pipelines.stages.score_ads import ScoreAds
 from pipelines.stages.select_pairs import SelectionSettings, SelectPairs
 from pipelines.stages.write_rejected import WriteRejected
-from pipelines.stages.write_review import Attempt, WriteReview, review_instructions
+from pipelines.stages.write_review import Attempt, WriteReview
+from pipelines.tools.sheet import review_instructions
 from pipelines.workspace import Manifest, Workspace, config_hash
 
 _REMOTE_SHARDS = 64

@@ -25,7 +25,7 @@ from pipelines.errors import RunFailed, UsageError
 from pipelines.evaluation import Candidate, Evaluated, evaluate
 from pipelines.handlers import LoadLabeler, identify_task, load_trained
 from pipelines.numerics import agreement
-from pipelines.stages.write_review import ad_sheet
+from pipelines.tools.sheet import ad_sheet
 from pipelines.verdicts import Shown, ratings, read_half, shown_ads
 from pipelines.workspace import Manifest, Workspace, config_hash, utc_now
 

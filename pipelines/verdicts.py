@@ -2,7 +2,7 @@
 
 Pure functions without Beam pipelines. A *format* turns a file's bytes into :class:`RawVerdict`
 rows, one an ad, as the file says it; ``pipelines.stages.read_verdicts`` finds out which ad that is
-and what the label means. Another labeling tool is one more function in ``FORMATS``.
+and what the label means. Labeling tools have readers of their own in ``pipelines.tools``.
 
 Columns of a CSV file, fields of a JSON line (any case; blanks and hyphens count as underscores)::
 
@@ -34,7 +34,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -240,24 +240,6 @@ class Ratings:
 # --- formats: bytes to rows -------------------------------------------------------------------
 
 
-def detect_format(path: str, tool: str = "") -> str:
-    """Return the format of a verdict file: the named tool's, or the one its name tells.
-
-    Raises:
-        UsageError: an unknown tool, or a name that tells nothing.
-    """
-    if tool:
-        if tool not in FORMATS:
-            raise UsageError(f"--tool {tool}: unknown; give one of {', '.join(FORMATS)}")
-        return tool
-    for suffix, known in _SUFFIXES.items():
-        if path.lower().endswith(suffix):
-            return known
-    raise UsageError(
-        f"{path}: the name does not tell the format; give --tool, one of {', '.join(FORMATS)}"
-    )
-
-
 def decode(data: bytes, source: str) -> str:
     """Return a file's text: UTF-8, or UTF-16/32 with its byte order mark.
 
@@ -361,7 +343,10 @@ def read_jsonl(data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
     """
     text = decode(data, source)
     if text.lstrip().startswith("["):
-        raise RunFailed(f"{source}: a JSON list; write one JSON object a line")
+        raise RunFailed(
+            f"{source}: a JSON list; write one JSON object a line, or give --tool for the "
+            "export of a labeling tool"
+        )
     for number, line in enumerate(text.split("\n"), start=1):
         position = f"line {number}"
         if not line.strip():
@@ -379,20 +364,6 @@ def read_jsonl(data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
             yield _unreadable(str(error) or type(error).__name__, source, position, line)
             continue
         yield from _to_rows(row, source, position)
-
-
-FORMATS: dict[str, Callable[[bytes, str], Iterator[RawVerdict | Rejected]]] = {
-    "csv": read_csv,
-    "jsonl": read_jsonl,
-}
-_SUFFIXES = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".txt": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-}
 
 
 def _column(name: str) -> str:

@@ -30,12 +30,12 @@ LEVELS = {
     "pipelines.labelled_corpus": 3,
     "pipelines.options": 3,
     "pipelines.handlers": 4,
+    "pipelines.tools": 4,
     "pipelines.stages": 5,
     "pipelines.evaluation": 5,
     "pipelines.mine": 6,
     "pipelines.ingest": 6,
     "pipelines.rounds": 7,
-    "pipelines.tools": 8,
     "pipelines.simulate": 8,
     "pipelines.cli": 9,
 }

@@ -21,7 +21,6 @@ from pipelines.text import content_key
 from pipelines.verdicts import (
     LabelNames,
     RawVerdict,
-    detect_format,
     latest,
     normalize_expert,
     parse_time,
@@ -325,16 +324,6 @@ def test_a_json_list_is_refused_as_a_whole() -> None:
 
 
 # --- names, labels, experts, times ------------------------------------------------------------
-
-
-def test_formats_go_by_name_or_by_tool() -> None:
-    assert detect_format("Anna.CSV") == "csv"
-    assert detect_format("x.ndjson") == "jsonl"
-    assert detect_format("x.jsonl", "csv") == "csv"
-    with pytest.raises(UsageError, match=r"verdicts\.xlsx: the name does not tell .* csv, jsonl"):
-        detect_format("verdicts.xlsx")
-    with pytest.raises(UsageError, match="--tool paper: unknown; give one of csv, jsonl"):
-        detect_format("x.csv", "paper")
 
 
 @pytest.mark.parametrize(

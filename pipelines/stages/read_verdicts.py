@@ -23,8 +23,8 @@ from apache_beam import pvalue
 from pipelines import blocks, metrics, storage
 from pipelines.contracts import Rejected, Verdict
 from pipelines.text import content_key
+from pipelines.tools.formats import READERS
 from pipelines.verdicts import (
-    FORMATS,
     MAX_EXPERT_CHARS,
     STAGE,
     LabelNames,
@@ -50,7 +50,7 @@ class VerdictFile:
     Attributes:
         order: place in the import, from 0; of two verdicts without times the later file's counts.
         path: where it lies.
-        tool: one of ``FORMATS``.
+        tool: one of ``pipelines.tools.formats.READERS``.
     """
 
     order: int
@@ -163,7 +163,7 @@ def resolve(rows: Iterable[RawVerdict | Rejected], reading: Reading) -> Resolved
     """Understand the rows of one file.
 
     Args:
-        rows: in the file's order, from one of ``FORMATS``.
+        rows: in the file's order, from one of ``pipelines.tools.formats.READERS``.
         reading: what was shown, and how labels and experts are called.
     """
     rejected: list[tuple[int, Rejected]] = []
@@ -220,7 +220,7 @@ def read_file(file: VerdictFile, reading: Reading) -> tuple[Import, Resolved]:
         RunFailed: the file as a whole cannot be used.
     """
     data = storage.read(file.path)
-    resolved = resolve(FORMATS[file.tool](data, file.path), reading)
+    resolved = resolve(READERS[file.tool](data, file.path), reading)
     return describe(file, data, resolved, reading), resolved
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import io
 import json
-import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +17,12 @@ from pipelines import blocks, metrics, storage
 from pipelines.contracts import BlockFile, ReviewPair
 from pipelines.numerics.calibration import Threshold
 from pipelines.numerics.overlap import Overlap
-from pipelines.spreadsheet import safe_cell
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
 from pipelines.stages.select_pairs import Selected
+from pipelines.tools.sheet import ad_sheet
 from pipelines.workspace import Manifest, Workspace, utc_now
 
 STAGE = "WriteReview"
-SHEET_COLUMNS = ("pair_id", "side", "ad_id", "text", "label", "expert", "comment")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +39,6 @@ def pair_lines(pairs: Sequence[ReviewPair]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def ad_sheet(rows: Iterable[tuple[str, str, str, str]]) -> bytes:
-    """Return a blind review sheet of (pair id, side, ad id, text): a CSV row an ad to label."""
-    sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator="\r\n")
-    writer.writerow(SHEET_COLUMNS)
-    for pair, side, id, text in rows:
-        writer.writerow((pair, side, safe_cell(id), safe_cell(text), "", "", ""))
-    # The byte order mark makes spreadsheets read the file as UTF-8.
-    return b"\xef\xbb\xbf" + sink.getvalue().encode()
-
-
 def review_sheet(pairs: Sequence[ReviewPair]) -> bytes:
     """Return the blind review sheet: a CSV row an ad, no model label or score in it.
 
@@ -66,22 +52,6 @@ def review_sheet(pairs: Sequence[ReviewPair]) -> bytes:
         for side, ad in zip(("left", "right"), ads, strict=True):
             rows.append((pair.pair_id, side, ad.id, ad.text))
     return ad_sheet(rows)
-
-
-def review_instructions(
-    name: str, version: int, policy: str, positive: str, negative: str, experts: int
-) -> str:
-    """Return what goes to the experts with the sheet."""
-    wrapped = "\n".join(textwrap.fill(line, 98) for line in policy.splitlines())
-    return (
-        f"Policy {name}, version {version}\n\n{wrapped}\n\n"
-        f"Label every ad of review.csv on its own: write {positive} or {negative} in the column "
-        f"label and your name\nin the column expert. Where you cannot tell, write skip as the label, "
-        "with your name. Answer both ads of a pair;\nthey may have the same label. "
-        f"Every ad should be labelled by {experts} experts, who do not see each other's labels:\n"
-        "give each a copy of the file.\n"
-        "A leading apostrophe is not part of an ad: it keeps spreadsheets from running formulas.\n"
-    )
 
 
 def overlap_lines(overlaps: Sequence[Overlap]) -> bytes:
@@ -122,7 +92,7 @@ class WriteReview(beam.PTransform):
         round_number: the round.
         attempts: an :class:`Attempt` for each of ``clusters``, ``pairs`` and ``review``.
         facts: provenance for the manifests.
-        instructions: what experts need to know, from :func:`review_instructions`.
+        instructions: what experts need to know, from ``pipelines.tools.sheet.review_instructions``.
     """
 
     def __init__(

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipelines.errors import RunFailed, UsageError
-from pipelines.rounds import current_task
+from pipelines.verdicts import LEFT, RIGHT, task_definition
 from pipelines.workspace import Workspace
-
-LEFT, RIGHT = "left", "right"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +81,7 @@ def read_batch(
         UsageError: no such round, or no pairs in it.
         RunFailed: an earlier version wrote the workspace.
     """
-    task = current_task(workspace)
+    name = task_definition(workspace).task
     numbers = [n for n in workspace.rounds() if workspace.latest(n, "pairs")]
     number = round_number if round_number is not None else numbers[-1]
     manifest = workspace.latest(number, "pairs") if number in numbers else None
@@ -113,7 +111,7 @@ def read_batch(
         right = "negative" if pair["left"] == "positive" else "positive"
         pairs.append(PairToReview(pair["pair_id"], shown[pair["left"]], shown[right]))
     return Batch(
-        task=task.name,
+        task=name,
         task_version=manifest.facts["task_version"],
         round=number,
         policy=definition["policy"],

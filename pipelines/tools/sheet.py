@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-from collections.abc import Iterator
+import io
+import textwrap
+from collections.abc import Iterable, Iterator
 
 from pipelines.contracts import Rejected
 from pipelines.errors import UsageError
-from pipelines.stages.write_review import ad_sheet, review_instructions
+from pipelines.spreadsheet import safe_cell
 from pipelines.tools.batch import Batch
 from pipelines.tools.rows import comparable, holdable
 from pipelines.verdicts import RawVerdict, read_csv
 
 TOOL = "csv"
+COLUMNS = ("pair_id", "side", "ad_id", "text", "label", "expert", "comment")
 
 
 def export(batch: Batch) -> dict[str, bytes]:
@@ -29,7 +33,7 @@ def export(batch: Batch) -> dict[str, bytes]:
                     "--show_predictions: the sheet has no column for what the model thinks; "
                     "choose another --tool, or leave it out"
                 )
-            rows.append((pair.pair_id, name, holdable(side.id), holdable(side.text)))
+            rows.append((pair.pair_id, name, side.id, side.text))
     instructions = review_instructions(
         batch.task,
         batch.task_version,
@@ -51,3 +55,32 @@ def read(data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
         if isinstance(row, RawVerdict):
             row = dataclasses.replace(row, ad_id=comparable(row.ad_id), text=comparable(row.text))
         yield row
+
+
+def ad_sheet(rows: Iterable[tuple[str, str, str, str]]) -> bytes:
+    """Return a blind review sheet of (pair id, side, ad id, text): a CSV row an ad to label."""
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\r\n")
+    writer.writerow(COLUMNS)
+    for pair, side, id, text in rows:
+        writer.writerow(
+            (pair, side, safe_cell(holdable(id)), safe_cell(holdable(text)), "", "", "")
+        )
+    # The byte order mark makes spreadsheets read the file as UTF-8.
+    return b"\xef\xbb\xbf" + sink.getvalue().encode()
+
+
+def review_instructions(
+    name: str, version: int, policy: str, positive: str, negative: str, experts: int
+) -> str:
+    """Return what goes to the experts with the sheet."""
+    wrapped = "\n".join(textwrap.fill(line, 98) for line in policy.splitlines())
+    return (
+        f"Policy {name}, version {version}\n\n{wrapped}\n\n"
+        f"Label every ad of review.csv on its own: write {positive} or {negative} in the column "
+        f"label and your name\nin the column expert. Where you cannot tell, write skip as the label, "
+        "with your name. Answer both ads of a pair;\nthey may have the same label. "
+        f"Every ad should be labelled by {experts} experts, who do not see each other's labels:\n"
+        "give each a copy of the file.\n"
+        "A leading apostrophe is not part of an ad: it keeps spreadsheets from running formulas.\n"
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipelines.errors import RunFailed, UsageError
-from pipelines.stages.write_review import ad_sheet
 from pipelines.tools import sheet
+from pipelines.tools.sheet import ad_sheet
 from tests.tools import batch_of, check_blind, said, sample, understood, why
 
 
