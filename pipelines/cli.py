@@ -200,12 +200,37 @@ def _report(args: argparse.Namespace, chosen: Any) -> int:
     return OK
 
 
+def _export(args: argparse.Namespace, _: tuple[str, ...]) -> int:
+    from pipelines.export_pairs import ExportOptions, export_pairs
+    from pipelines.summary import describe_export
+
+    chosen = ExportOptions(
+        workspace=args.workspace,
+        tool=args.tool,
+        out=args.out,
+        round=args.round,
+        show_predictions=args.show_predictions,
+        url=args.push,
+    )
+    exported = export_pairs(chosen, say=lambda line: None if args.quiet else _say(line))
+    if args.json:
+        _print_json(exported.summary)
+        return OK
+    _print(describe_export(exported.summary))
+    return OK
+
+
 def _import(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from pipelines.ingest import IngestOptions, ingest
+    from pipelines.ingest import IngestOptions, ingest, read_experts
     from pipelines.summary import describe_import
 
     chosen = IngestOptions(
-        workspace=args.workspace, files=tuple(args.files), tool=args.tool, expert=args.expert
+        workspace=args.workspace,
+        files=tuple(args.files),
+        tool=args.tool,
+        url=args.pull,
+        expert=args.expert,
+        experts=read_experts(args.experts) if args.experts else {},
     )
     ingested = ingest(chosen, say=lambda line: None if args.quiet else _say(line))
     if args.json:
@@ -284,6 +309,7 @@ _COMMANDS = {
     "validate": _validate,
     "mine": _mine,
     "demo": _demo,
+    "export": _export,
     "import": _import,
     "train": _train,
     "status": _status,

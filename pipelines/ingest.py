@@ -12,7 +12,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines import metrics, storage
+from pipelines import blocks, metrics, storage
 from pipelines.contracts import Rejected
 from pipelines.errors import RunFailed, UsageError, find_run_failed
 from pipelines.options import DEFAULT_RUNNER
@@ -34,10 +34,12 @@ from pipelines.stages.read_verdicts import (
     resolve,
 )
 from pipelines.tools.formats import detect_format
+from pipelines.tools.servers import pull
 from pipelines.verdicts import (
     MAX_FILE_BYTES,
     Definition,
     RawVerdict,
+    decode,
     normalize_expert,
     shown_ads,
     storable,
@@ -55,13 +57,15 @@ class IngestOptions:
         files: verdict files, local or ``gs://``.
         tool: where the files come from, one of ``pipelines.tools.formats.READERS``, or "" to go by
             each name.
+        url: of the tool's server, to fetch answers from beside the files; or "".
         expert: who speaks where a file names nobody at all, or "".
         experts: other names of experts, e.g. a tool's user numbers: name in the file -> name.
     """
 
     workspace: str
-    files: tuple[str, ...]
+    files: tuple[str, ...] = ()
     tool: str = ""
+    url: str = ""
     expert: str = ""
     experts: Mapping[str, str] = field(default_factory=dict)
 
@@ -88,12 +92,15 @@ def ingest(options: IngestOptions, say: Callable[[str], None]) -> Ingested:
         UsageError: a missing file, an unknown tool, a workspace without pairs.
         RunFailed: a file that is no verdict file, or no usable verdict in the new files.
     """
-    if not options.files:
-        raise UsageError("name at least one verdict file")
+    if not options.files and not options.url:
+        raise UsageError("name at least one verdict FILE, or a server with --pull")
     if options.expert and not normalize_expert(options.expert):
         raise UsageError(f"--expert {options.expert!r}: nothing is left of the name")
     workspace = Workspace(options.workspace)
     definition, shown = task_definition(workspace), shown_ads(workspace)
+    if options.url:
+        pulled = _pull(workspace, options, definition, say)
+        options = replace(options, files=(*options.files, pulled))
     before = verdict_manifests(workspace)
     aliases = _folded(options.experts)
     new: list[VerdictFile] = []
@@ -168,6 +175,40 @@ def ingest_verdicts(
     written = commit(workspace, shown, definition, [record], resolved.verdicts, resolved.rejected)
     known = [] if written else [VerdictFile(0, name, "rows")]
     return Ingested(_summary(workspace, definition, written, before, known))
+
+
+def read_experts(path: str) -> dict[str, str]:
+    """Return the names of a file for ``--experts``: what a tool calls an expert -> name.
+
+    Raises:
+        UsageError: it cannot be read, or is no JSON object of names.
+    """
+    try:
+        names = json.loads(decode(_read(path), path))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"--experts {path}: is no JSON: {error or type(error).__name__}") from None
+    except RunFailed as error:
+        raise UsageError(f"--experts {error.message}") from None
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise UsageError(
+            f'--experts {path}: must be one JSON object of names, such as {{"3": "anna"}}'
+        )
+    return names
+
+
+def _pull(
+    workspace: Workspace,
+    options: IngestOptions,
+    definition: Definition,
+    say: Callable[[str], None],
+) -> str:
+    """Fetch a server's answers into the workspace, as the file that is then imported; -> its path."""
+    workspace.check_writable()
+    data = pull(options.tool, options.url, definition.task, definition.version, say)
+    # Named by content: the same answers are the same file, and an older one is never overwritten.
+    path = workspace.path(f"pulled/{options.tool}-{blocks.sha256(data)[:16]}.json")
+    storage.write(path, data)
+    return path
 
 
 def _read(path: str) -> bytes:

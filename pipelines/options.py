@@ -14,6 +14,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.errors import UsageError
 from pipelines.readers import FORMATS, ReadOptions
+from pipelines.tools.formats import EXPORTERS, READERS
+from pipelines.tools.servers import SERVED
 
 CONDITIONS = ("boundary", "random", "uncertainty", "crowd")
 # What a crowd's errors follow: the ad's text, or chance alone.
@@ -153,25 +155,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_output(demo, show=10)
 
-    back = commands.add_parser(
-        "import",
-        help="experts' verdicts into the workspace",
-        description="Read verdict files (CSV or JSON lines; columns pair_id or ad_id, label, expert, "
-        "and optionally time and comment) into the workspace. The same file twice changes nothing.",
-        allow_abbrev=False,
-    )
-    back.add_argument("files", metavar="FILE", nargs="+", help="verdict files, local or gs://")
-    back.add_argument("--workspace", required=True, metavar="DIR", help="local or gs:// folder")
-    back.add_argument(
-        "--tool",
-        default="",
-        metavar="TOOL",
-        help="where the files come from: csv or jsonl; default: by each file's name",
-    )
-    back.add_argument(
-        "--expert", default="", metavar="NAME", help="who labelled, for files that name nobody"
-    )
-    _add_plain_output(back)
+    _add_export(commands)
+    _add_import(commands)
 
     train = commands.add_parser(
         "train",
@@ -202,6 +187,77 @@ def build_parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="print one JSON object")
     _add_simulate(commands)
     return parser
+
+
+def _add_export(commands: Any) -> None:
+    out = commands.add_parser(
+        "export",
+        help="pairs for a labeling tool, or a review page",
+        description="Write a round's pairs in a labeling tool's own format, or put them into its "
+        "server. Experts see neither label nor score of the model.",
+        allow_abbrev=False,
+    )
+    out.add_argument("--workspace", required=True, metavar="DIR", help="local or gs:// folder")
+    out.add_argument(
+        "--tool",
+        required=True,
+        choices=tuple(EXPORTERS),
+        help="page: one HTML file to review in, without any tool",
+    )
+    out.add_argument(
+        "--out", default="", metavar="DIR", help="folder for the files; default: in the workspace"
+    )
+    out.add_argument(
+        "--round", type=_at_least(1), metavar="N", help="whose pairs; default: the last one's"
+    )
+    out.add_argument(
+        "--show_predictions", action="store_true", help="let experts see what the model says"
+    )
+    out.add_argument(
+        "--push",
+        default="",
+        metavar="URL",
+        help=f"put the pairs into the server of {' or '.join(SERVED)} instead; pairs that it has "
+        "are left alone; the token comes from LABEL_STUDIO_API_KEY or ARGILLA_API_KEY",
+    )
+    _add_plain_output(out)
+
+
+def _add_import(commands: Any) -> None:
+    back = commands.add_parser(
+        "import",
+        help="experts' verdicts into the workspace",
+        description="Read verdicts into the workspace: CSV or JSON lines (columns pair_id or ad_id, "
+        "label, expert, and optionally time and comment), what the review page saved, or the export "
+        "of a labeling tool. The same file twice changes nothing.",
+        allow_abbrev=False,
+    )
+    back.add_argument("files", metavar="FILE", nargs="*", help="verdict files, local or gs://")
+    back.add_argument("--workspace", required=True, metavar="DIR", help="local or gs:// folder")
+    back.add_argument(
+        "--tool",
+        default="",
+        metavar="TOOL",
+        help=f"where the files come from: {', '.join(READERS)}; default: CSV, JSON lines or the "
+        "review page's, by each file's name",
+    )
+    back.add_argument(
+        "--pull",
+        default="",
+        metavar="URL",
+        help=f"fetch the answers from the server of {' or '.join(SERVED)} instead of files; the "
+        "token comes from LABEL_STUDIO_API_KEY or ARGILLA_API_KEY",
+    )
+    back.add_argument(
+        "--expert", default="", metavar="NAME", help="who labelled, for files that name nobody"
+    )
+    back.add_argument(
+        "--experts",
+        default="",
+        metavar="FILE",
+        help='JSON object that names experts whom a tool numbers: {"3": "anna"}',
+    )
+    _add_plain_output(back)
 
 
 def _add_plain_output(command: argparse.ArgumentParser) -> None:

@@ -220,7 +220,7 @@ def test_one_bad_file_stops_the_import_before_anything_is_written(root: Path) ->
 def test_wrong_arguments_are_usage_errors(root: Path, tmp_path: Path) -> None:
     path = fill(root, "anna", alternate)
     for changes, message in (
-        ({"files": ()}, "name at least one verdict file"),
+        ({"files": ()}, "name at least one verdict FILE, or"),
         ({"files": (str(tmp_path / "none.csv"),)}, r"none\.csv: no such file"),
         ({"files": (str(tmp_path),), "tool": "csv"}, "is a folder"),
         ({"files": (str(path),), "tool": "paper"}, "--tool paper: unknown"),

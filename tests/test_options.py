@@ -131,7 +131,7 @@ def test_simulations_flags_arrive() -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["import", "--workspace", "w"], "required: FILE"),
+        (["export", "--workspace", "w"], "required: --tool"),
         (["import", "a.csv"], "required: --workspace"),
         (["import", "a.csv", "--workspace", "w", "--expret", "x"], "did you mean --expert?"),
         (["train"], "required: --workspace"),

@@ -1,0 +1,100 @@
+"""Composition: a round's pairs as files for a labeling tool, or into its server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines import storage
+from pipelines.errors import UsageError
+from pipelines.tools.batch import Batch, read_batch
+from pipelines.tools.formats import EXPORTERS
+from pipelines.tools.servers import push
+from pipelines.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """Everything ``scout export`` was told.
+
+    Attributes:
+        workspace: folder, local or ``gs://``.
+        tool: one of ``pipelines.tools.formats.EXPORTERS``.
+        out: folder for the files, local or ``gs://``; "" for one in the workspace.
+        round: whose pairs, or None for the last one.
+        show_predictions: whether experts see what the model says.
+        url: of the tool's server, to put the pairs there instead of into files; or "".
+    """
+
+    workspace: str
+    tool: str
+    out: str = ""
+    round: int | None = None
+    show_predictions: bool = False
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export leaves behind.
+
+    Attributes:
+        summary: counts and paths, JSON values.
+    """
+
+    summary: dict[str, Any]
+
+
+def export_pairs(options: ExportOptions, say: Callable[[str], None]) -> Exported:
+    """Write a round's pairs for a tool. The same pairs are the same bytes; older files give way.
+
+    Args:
+        options: see :class:`ExportOptions`.
+        say: told, in one line each, what a person should know.
+
+    Raises:
+        UsageError: no pairs, an unknown round, a folder that cannot be written, a server that cannot
+            be reached or does not let us in.
+        RunFailed: an earlier version wrote the workspace.
+    """
+    if options.url and options.out:
+        raise UsageError("--push and --out: give one of them, the pairs go to a server or to files")
+    workspace = Workspace(options.workspace)
+    batch = read_batch(workspace, options.round, options.show_predictions)
+    if options.show_predictions:
+        say("experts will see what the model says; people who see that tend to agree with it")
+    if workspace.latest(batch.round, "verdicts"):
+        say(f"round {batch.round} has verdicts already; pairs that were answered go along")
+    summary: dict[str, Any] = {
+        "task": batch.task,
+        "task_version": batch.task_version,
+        "round": batch.round,
+        "tool": options.tool,
+        "pairs": len(batch.pairs),
+        "experts_per_ad": batch.experts_per_ad,
+        "blind": not options.show_predictions,
+        "files": [],
+        "pushed": None,
+    }
+    if options.url:
+        summary["pushed"] = push(options.tool, options.url, batch, say)
+    else:
+        summary["files"] = _write(workspace, batch, options)
+    return Exported(summary)
+
+
+def _write(workspace: Workspace, batch: Batch, options: ExportOptions) -> list[str]:
+    folder = options.out or workspace.path(f"exports/round-{batch.round:04d}/{options.tool}")
+    if storage.is_local(folder) and os.path.isfile(folder):
+        raise UsageError(f"--out {folder}: is a file; name a folder")
+    paths = []
+    for name, data in EXPORTERS[options.tool](batch).items():
+        path = storage.join(folder, name)
+        try:
+            storage.write(path, data)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be written ({error.strerror or error})") from error
+        paths.append(path)
+    return paths
