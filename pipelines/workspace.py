@@ -153,8 +153,8 @@ class Workspace:
 
     def latest(self, round_number: int, stage: str) -> Manifest | None:
         """Return the newest committed attempt of a stage, or None."""
-        manifests = self.manifests(round_number, stage)
-        return manifests[-1] if manifests else None
+        found = storage.match(self._manifest_pattern(round_number, stage))
+        return self._manifest(found[-1].path) if found else None
 
     def find(self, round_number: int, stage: str, wanted_hash: str) -> Manifest | None:
         """Return the newest committed attempt with this configuration, or None."""
@@ -169,7 +169,7 @@ class Workspace:
 
     def manifests(self, round_number: int, stage: str) -> list[Manifest]:
         """Return the committed attempts of a stage, oldest first."""
-        pattern = self.path(f"rounds/{round_number:04d}/{stage}/attempt-*/manifest.json")
+        pattern = self._manifest_pattern(round_number, stage)
         return [self._manifest(found.path) for found in storage.match(pattern)]
 
     def rounds(self) -> list[int]:
@@ -227,6 +227,9 @@ class Workspace:
                     f"{found.path}: not the record of a scored block ({error}); delete this file"
                 ) from error
         return sorted(files, key=lambda file: file.path)
+
+    def _manifest_pattern(self, round_number: int, stage: str) -> str:
+        return self.path(f"rounds/{round_number:04d}/{stage}/attempt-*/manifest.json")
 
     def _manifest(self, path: str) -> Manifest:
         return Manifest.from_json(storage.read(path), path)

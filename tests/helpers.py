@@ -6,7 +6,7 @@ import contextlib
 import json
 import random
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,17 +195,26 @@ def gold_ads(number: int = 200, seed: int = 11, share: float = 0.3) -> Gold:
     return Gold(ads, positive)
 
 
-def tiny_encoder(folder: Path) -> str:
-    """Write a random BERT of two layers that knows the words of :func:`gold_ads`; its folder."""
+def random_encoder(
+    folder: Path, words: Sequence[str], dim: int, kinds: Mapping[str, float] | None = None
+) -> str:
+    """Write a random BERT of two layers that knows these words; its folder.
+
+    Args:
+        folder: a new folder.
+        words: the vocabulary, beside the tokenizer's own five.
+        dim: width of its vectors.
+        kinds: word -> 1 or -1: words of one kind lie together, as training would have put them.
+    """
     import keras_hub
     import numpy as np
 
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *VOCABULARY]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
     backbone = keras_hub.models.BertBackbone(
         vocabulary_size=len(vocabulary),
         num_layers=2,
         num_heads=2,
-        hidden_dim=32,
+        hidden_dim=dim,
         intermediate_dim=32,
         max_sequence_length=24,
         dtype="float32",
@@ -216,18 +225,22 @@ def tiny_encoder(folder: Path) -> str:
         if weight.path.endswith(("kernel", "embeddings")):
             size = 1.0 if weight.path.startswith("token") else 0.1
             weight.assign(rng.normal(size=weight.shape) * size)
-    # Words of one kind lie together, as training would have put them.
-    table = backbone.token_embedding.embeddings
-    rows, kinds = table.numpy(), dict.fromkeys(_BAITING, 1.0)
-    kinds |= dict.fromkeys((*_PLAIN, *_DECOYS), -1.0)
-    bait = rng.normal(size=rows.shape[1])
-    for place, word in enumerate(vocabulary):
-        rows[place] += kinds.get(word, 0.0) * bait
-    table.assign(rows)
+    if kinds:
+        table = backbone.token_embedding.embeddings
+        rows, direction = table.numpy(), rng.normal(size=dim)
+        for place, word in enumerate(vocabulary):
+            rows[place] += kinds.get(word, 0.0) * direction
+        table.assign(rows)
     backbone.save_to_preset(str(folder))
     tokenizer = keras_hub.models.BertTokenizer(vocabulary=vocabulary, lowercase=True)
     tokenizer.save_to_preset(str(folder))
     return str(folder)
+
+
+def tiny_encoder(folder: Path) -> str:
+    """Write a random encoder that knows the words of :func:`gold_ads`; its folder."""
+    kinds = dict.fromkeys(_BAITING, 1.0) | dict.fromkeys((*_PLAIN, *_DECOYS), -1.0)
+    return random_encoder(folder, VOCABULARY, 32, kinds)
 
 
 def head_task(encoder: str, extra: str = "") -> str:

@@ -20,6 +20,7 @@ from models import bert, lora, presets, trained, trainer
 from models.policy import PromptSpec
 from models.trainer import LabelledAds, TrainingDataError, TrainingSettings
 from pipelines.numerics.calibration import MARGIN_STEP
+from tests import helpers
 
 WORDS = (
     *("win", "free", "miracle", "secret", "shocking", "prize"),
@@ -64,31 +65,7 @@ def shuffled(ads: LabelledAds) -> LabelledAds:
 
 @pytest.fixture(scope="session")
 def encoder_preset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A random BERT of two layers in a folder of KerasHub's, with a vocabulary of its own."""
-    import keras_hub
-
-    folder = tmp_path_factory.mktemp("preset") / "tiny-bert"
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    backbone = keras_hub.models.BertBackbone(
-        vocabulary_size=len(vocabulary),
-        num_layers=2,
-        num_heads=2,
-        hidden_dim=16,
-        intermediate_dim=32,
-        max_sequence_length=24,
-        dtype="float32",
-    )
-    # Words large and places small, so that there is something to learn.
-    rng = np.random.default_rng(1)
-    for weight in backbone.weights:
-        if weight.path.endswith(("kernel", "embeddings")):
-            size = 1.0 if weight.path.startswith("token") else 0.1
-            weight.assign(rng.normal(size=weight.shape) * size)
-    backbone.save_to_preset(str(folder))
-    keras_hub.models.BertTokenizer(vocabulary=vocabulary, lowercase=True).save_to_preset(
-        str(folder)
-    )
-    return str(folder)
+    return helpers.random_encoder(tmp_path_factory.mktemp("preset") / "tiny-bert", WORDS, 16)
 
 
 @pytest.fixture(scope="session")
