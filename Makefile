@@ -3,9 +3,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TOOLS_VENV ?= .venv-tools
+TOOLS_STAMP := $(TOOLS_VENV)/.installed
 export PYTHONUNBUFFERED := 1
 
-.PHONY: setup demo test lint format bench clean
+.PHONY: setup demo test test-tools lint format bench clean
 
 setup: $(STAMP)
 
@@ -23,6 +25,16 @@ demo: setup
 test: setup lint
 	$(BIN)/python -m pytest
 
+# Against real programs: Chromium and LibreOffice, which .ci/run installs, and a Label Studio server in an
+# environment of its own (0.8 GB; its pins clash with ours).
+test-tools: setup $(TOOLS_STAMP)
+	SCOUT_LABEL_STUDIO=$(abspath $(TOOLS_VENV))/bin/label-studio $(BIN)/python -m pytest tests/real_tools
+
+$(TOOLS_STAMP): requirements-tools.txt
+	$(PYTHON) -m venv $(TOOLS_VENV)
+	$(TOOLS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-deps --no-compile -r requirements-tools.txt
+	@touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,4 +49,4 @@ bench: setup
 	SCOUT_BENCH_DATA=$(BENCH_DATA) $(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TOOLS_VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

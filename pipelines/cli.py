@@ -3,31 +3,124 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import logging
 import os
 import platform
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+from pipelines import progress
 from pipelines.errors import RunFailed, UsageError
 from pipelines.summary import printable
 
 SAMPLES = Path(__file__).resolve().parent.parent / "templates"
-OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+# What Ctrl-C leaves behind, by command. All that may take over two seconds are here: they show
+# progress.
+_KEPT = {
+    "mine": "what is scored is kept: run the same command again to go on",
+    "demo": "what is scored is kept: run the same command again to go on",
+    "export": "not everything may be written: run the same command again",
+    "import": "a file counts as a whole or not at all: run the same command again",
+    "train": "no half-trained model counts: run the same command again",
+    "status": "nothing is changed",
+    "report": "it may be incomplete: run the same command again",
+    "simulate": "finished seeds and LLM-0's answers are kept: run the same command again to go on",
+}
+# timeout(1) and some schedulers signal a process and then its group: that is one stop, not two.
+_SAME_STOP_SEC = 1.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
+    Args:
+        argv: arguments; None for those of this process, which then ends with this command.
+
     Returns:
-        0 done, 1 the run failed, 2 the arguments or the task file are wrong, 130 interrupted.
+        0 done, 1 the run failed, 2 the arguments or the task file are wrong, 130 interrupted, 143
+        terminated.
     """
     _calm_libraries()
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    with _stopping.watch(for_good=argv is None):
+        try:
+            return _run(list(sys.argv[1:] if argv is None else argv))
+        except KeyboardInterrupt:
+            return _stopping.tell()
+
+
+class _Stopping:
+    """Ctrl-C and SIGTERM: the first unwinds the command, another one ends the process at once.
+
+    Attributes:
+        received: number of the signal that came, or 0.
+        kept: what it leaves behind, for the person who stopped the command.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.kept = ""
+        self._since_sec = 0.0
+        # Nothing more is to be said: it was, or the command is done and Python itself ends.
+        self._over = False
+
+    @contextlib.contextmanager
+    def watch(self, for_good: bool) -> Iterator[None]:
+        """Handle both signals while the body runs, or for good: Python's own end takes a while."""
+        self.received, self.kept, self._over = 0, "", False
+        before: dict[signal.Signals, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                # A shell starts background jobs with Ctrl-C ignored: so it stays.
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    before[number] = signal.signal(number, self._handle)
+        try:
+            yield
+        finally:
+            self._over = True
+            if not for_good:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if not self.received:
+            self.received, self._since_sec = number, now
+            if not self._over:
+                raise KeyboardInterrupt
+        elif now - self._since_sec < _SAME_STOP_SEC:
+            return
+        progress.leave("" if self._over else f"scout: {self._line()}", self._status())
+
+    def tell(self) -> int:
+        """Tell the person what is kept; -> the exit status."""
+        self._over = True
+        # A terminal has written ^C where the line begins.
+        start = "\r" if sys.stderr.isatty() else ""
+        print(f"{start}scout: {self._line()}", file=sys.stderr, flush=True)
+        return self._status()
+
+    def _line(self) -> str:
+        word = "terminated" if self.received == signal.SIGTERM else "interrupted"
+        return f"{word}; {self.kept}" if self.kept else word
+
+    def _status(self) -> int:
+        return TERMINATED if self.received == signal.SIGTERM else INTERRUPTED
+
+
+_stopping = _Stopping()
+
+
+def _run(arguments: list[str]) -> int:
     try:
         from pipelines import options
 
@@ -38,23 +131,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args.command:
             options.build_parser().print_help(sys.stderr)
             return WRONG_USAGE
-        return _COMMANDS[args.command](args, beam_flags)
-    except UsageError as error:
+        _stopping.kept = _KEPT.get(args.command, "")
+        quiet = args.command not in _KEPT or getattr(args, "quiet", False)
+        with progress.Reporter(quiet=quiet):
+            return _COMMANDS[args.command](args, beam_flags)
+    except Exception as error:
+        if _stopping.received:
+            # What was interrupted may end in an exception of its own.
+            raise KeyboardInterrupt from error
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    """Tell the person what went wrong; -> the exit status."""
+    if isinstance(error, UsageError):
         _complain(str(error))
         return WRONG_USAGE
-    except RunFailed as error:
+    if isinstance(error, RunFailed):
         _complain(error.message)
-        return FAILED
-    except Exception as error:
-        if os.environ.get("SCOUT_DEBUG"):
-            raise
+    elif os.environ.get("SCOUT_DEBUG"):
+        raise error
+    else:
         last = str(error).strip().splitlines()[-1:] or [""]
         _complain(f"{type(error).__name__}: {last[0][:1000]}")
         _complain("this was not foreseen; SCOUT_DEBUG=1 shows where it happened")
-        return FAILED
-    except KeyboardInterrupt:
-        _say("interrupted; what is scored is kept: run the same command again to go on")
-        return INTERRUPTED
+    return FAILED
 
 
 def _calm_libraries() -> None:
@@ -73,13 +174,13 @@ def _worth_printing(record: logging.LogRecord) -> bool:
     """Drop what Beam logs of a failure or Ctrl-C that ends in our own line, and a needless note."""
     if record.exc_info and isinstance(record.exc_info[1], RunFailed):
         return False
-    if record.exc_info and isinstance(record.exc_info[1], KeyboardInterrupt):
+    if _stopping.received:
         return False
     return "Resource module is not available" not in record.getMessage()
 
 
 def _say(line: str) -> None:
-    print(f"scout: {line}", file=sys.stderr, flush=True)
+    progress.write(f"scout: {line}")
 
 
 def _complain(message: str) -> None:
@@ -89,6 +190,7 @@ def _complain(message: str) -> None:
 
 
 def _print(text: str) -> None:
+    progress.finish()
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -151,7 +253,7 @@ def _mine(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
 
     if beam_flags and not Path(args.task).exists():
         raise UsageError(f"{args.task}: no such task file (TASK comes before Beam's flags)")
-    return _report(args, options.mine_options(args, beam_flags))
+    return _print_mined(args, options.mine_options(args, beam_flags))
 
 
 def _demo(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
@@ -171,16 +273,37 @@ def _demo(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
         range_bytes=64 << 20,
         beam=beam_flags,
     )
-    return _report(args, chosen)
+    return _print_mined(args, chosen, then=_hand_out)
 
 
-def _report(args: argparse.Namespace, chosen: Any) -> int:
+def _hand_out(args: argparse.Namespace) -> dict[str, str]:
+    """Write what a person looks at first; -> its name -> its path."""
+    from pipelines.export_pairs import ExportOptions, export_pairs
+    from pipelines.report import ReportOptions, report
+
+    def say(line: str) -> None:
+        if not args.quiet:
+            _say(line)
+
+    exported = export_pairs(ExportOptions(args.workspace, "page"), say)
+    drawn = report(ReportOptions(args.workspace), say)
+    return {"review_page": exported.summary["files"][0], "report": drawn.path}
+
+
+def _print_mined(
+    args: argparse.Namespace,
+    chosen: Any,
+    then: Callable[[argparse.Namespace], dict[str, str]] = lambda _: {},
+) -> int:
     from pipelines import summary
     from pipelines.mine import mine
 
-    mined = mine(chosen, say=lambda line: None if args.quiet else _say(line), quiet=args.quiet)
+    if not chosen.is_local():
+        _stopping.kept = f"the job may go on where it runs; {_stopping.kept}"
+    mined = mine(chosen, say=lambda line: None if args.quiet else _say(line))
+    more = then(args)
     if args.json:
-        _print_json({**mined.summary, "review_pairs": mined.pairs})
+        _print_json({**mined.summary, **more, "review_pairs": mined.pairs})
         return OK
     names = mined.task.labels.model_dump()
     if args.show:
@@ -197,6 +320,14 @@ def _report(args: argparse.Namespace, chosen: Any) -> int:
     _print(f"Overlaps:      {mined.summary['overlaps_file']}")
     for path in mined.summary["dead_letters"]:
         _print(f"Dead letters:  {path}")
+    for name, path in more.items():
+        words = f"{name.replace('_', ' ').capitalize()}:"
+        _print(f"{words:<14} {path}")
+    if more:
+        _print(
+            "\nOpen the review page in a browser and label pairs; then scout import FILE, train, status"
+            f" (each with --workspace {args.workspace})."
+        )
     return OK
 
 
@@ -247,7 +378,6 @@ def _train(args: argparse.Namespace, _: tuple[str, ...]) -> int:
     trained = train(
         TrainOptions(workspace=args.workspace, task=args.task, export=args.export),
         say=lambda line: None if args.quiet else _say(line),
-        show_bar=not args.quiet and sys.stderr.isatty(),
     )
     if args.json:
         _print_json(trained.summary)
@@ -295,13 +425,29 @@ def _simulate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
     from pipelines.simulate import describe, options_of, simulate
 
     outcome = simulate(
-        options_of(args, show_bar=not args.quiet and sys.stderr.isatty()),
+        options_of(args),
         say=lambda line: None if args.quiet else _say(line),
     )
     if args.json:
         _print_json(outcome)
         return OK
     _print(describe(outcome))
+    return OK
+
+
+def _draw(args: argparse.Namespace, _: tuple[str, ...]) -> int:
+    from pipelines.report import ReportOptions, report
+
+    chosen = ReportOptions(args.workspace, args.out, args.round, args.projection)
+    drawn = report(chosen, say=lambda line: None if args.quiet else _say(line))
+    if args.json:
+        _print_json(drawn.summary)
+        return OK
+    for part, why in drawn.summary["missing"].items():
+        _print(f"Missing:  {part}: {why}")
+    _print(f"Report:   {drawn.path}")
+    for path in drawn.pictures:
+        _print(f"Picture:  {path}")
     return OK
 
 
@@ -313,6 +459,7 @@ _COMMANDS = {
     "import": _import,
     "train": _train,
     "status": _status,
+    "report": _draw,
     "simulate": _simulate,
 }
 

@@ -14,6 +14,7 @@ import numpy as np
 from models.policy import is_wordless
 from pipelines.config import Task
 from pipelines.numerics import agreement, stopping
+from pipelines.progress import step
 from pipelines.verdicts import Ratings, ratings, read_half
 from pipelines.workspace import Workspace
 
@@ -100,19 +101,22 @@ def measure(
         values = np.full((len(table.keys), 1), _MISSING, dtype=np.int8)
     labels = np.zeros((len(candidates), len(table.keys)), dtype=np.int8)
     if len(table.keys):
-        for row, candidate in enumerate(candidates):
-            labels[row] = candidate.margins(texts) >= candidate.threshold
+        with step("evaluating models", len(candidates)) as advance:
+            for row, candidate in enumerate(candidates):
+                labels[row] = candidate.margins(texts) >= candidate.threshold
+                advance()
     labelled = int((values != _MISSING).any(axis=1).sum())
     given = values[values != _MISSING]
-    decision = stopping.decide(
-        [candidate.round for candidate in candidates],
-        labels,
-        values,
-        stopping_rule(task),
-        n_labels=fine_tuning_ads + labelled,
-        min_overlap=task.review.min_overlap,
-        seed=task.seed,
-    )
+    with step("comparing models and experts"):
+        decision = stopping.decide(
+            [candidate.round for candidate in candidates],
+            labels,
+            values,
+            stopping_rule(task),
+            n_labels=fine_tuning_ads + labelled,
+            min_overlap=task.review.min_overlap,
+            seed=task.seed,
+        )
     alpha, alpha_reason = agreement.krippendorff_alpha(values)
     majority = agreement.consensus(values)
     settled = majority != _MISSING

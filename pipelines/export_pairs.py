@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.errors import UsageError
+from pipelines.progress import step
 from pipelines.tools.batch import Batch, read_batch
 from pipelines.tools.formats import EXPORTERS
 from pipelines.tools.servers import push
@@ -62,9 +63,13 @@ def export_pairs(options: ExportOptions, say: Callable[[str], None]) -> Exported
     if options.url and options.out:
         raise UsageError("--push and --out: give one of them, the pairs go to a server or to files")
     workspace = Workspace(options.workspace)
-    batch = read_batch(workspace, options.round, options.show_predictions)
+    with step("reading the pairs"):
+        batch = read_batch(workspace, options.round, options.show_predictions)
     if options.show_predictions:
-        say("experts will see what the model says; people who see that tend to agree with it")
+        say(
+            "experts will see what the model says, and people who see that tend to agree with it; "
+            "Label Studio even ticks its labels, so that a mere Submit accepts them"
+        )
     if workspace.latest(batch.round, "verdicts"):
         say(f"round {batch.round} has verdicts already; pairs that were answered go along")
     summary: dict[str, Any] = {
@@ -79,9 +84,11 @@ def export_pairs(options: ExportOptions, say: Callable[[str], None]) -> Exported
         "pushed": None,
     }
     if options.url:
-        summary["pushed"] = push(options.tool, options.url, batch, say)
+        with step(f"pushing {len(batch.pairs):,} pairs to {options.tool}"):
+            summary["pushed"] = push(options.tool, options.url, batch, say)
     else:
-        summary["files"] = _write(workspace, batch, options)
+        with step(f"writing {len(batch.pairs):,} pairs"):
+            summary["files"] = _write(workspace, batch, options)
     return Exported(summary)
 
 

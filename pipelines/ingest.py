@@ -16,6 +16,7 @@ from pipelines import blocks, metrics, storage
 from pipelines.contracts import Rejected
 from pipelines.errors import RunFailed, UsageError, find_run_failed
 from pipelines.options import DEFAULT_RUNNER
+from pipelines.progress import step
 from pipelines.stages.commit_verdicts import (
     CommitVerdicts,
     commit,
@@ -97,20 +98,25 @@ def ingest(options: IngestOptions, say: Callable[[str], None]) -> Ingested:
     if options.expert and not normalize_expert(options.expert):
         raise UsageError(f"--expert {options.expert!r}: nothing is left of the name")
     workspace = Workspace(options.workspace)
-    definition, shown = task_definition(workspace), shown_ads(workspace)
+    with step("reading the pairs"):
+        definition, shown = task_definition(workspace), shown_ads(workspace)
     if options.url:
-        pulled = _pull(workspace, options, definition, say)
+        with step(f"fetching answers from {options.tool}"):
+            pulled = _pull(workspace, options, definition, say)
         options = replace(options, files=(*options.files, pulled))
     before = verdict_manifests(workspace)
     aliases = _folded(options.experts)
     new: list[VerdictFile] = []
     known: list[VerdictFile] = []
-    for order, path in enumerate(dict.fromkeys(options.files)):
-        # The workers read the files again: what they hash is what counts.
-        data = _read(path)
-        file = VerdictFile(order, path, detect_format(path, data, options.tool))
-        identity = file_identity(data, options.expert, aliases)
-        (known if is_imported(identity, before) else new).append(file)
+    paths = list(dict.fromkeys(options.files))
+    with step("opening verdict files", len(paths)) as advance:
+        for order, path in enumerate(paths):
+            # The workers read the files again: what they hash is what counts.
+            data = _read(path)
+            file = VerdictFile(order, path, detect_format(path, data, options.tool))
+            identity = file_identity(data, options.expert, aliases)
+            (known if is_imported(identity, before) else new).append(file)
+            advance()
     for file in known:
         say(
             f"{file.path}: imported before; nothing to do (its verdicts do not overrule later ones; "
@@ -131,7 +137,8 @@ def ingest(options: IngestOptions, say: Callable[[str], None]) -> Ingested:
         workspace.root, shown, definition
     )
     try:
-        pipeline.run().wait_until_finish()
+        with metrics.shown():
+            pipeline.run().wait_until_finish()
     except Exception as error:
         if "KeyboardInterrupt" in str(error):
             # Beam wraps what it finds in a step, Ctrl-C too.

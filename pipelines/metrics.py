@@ -1,42 +1,51 @@
-"""Counters, stage timers, and the progress a person sees while a command runs.
+"""Counters and stage timers, and what they say of a local run's progress.
 
 Stages call :func:`count` and :func:`timed`. Both feed Beam's metrics (every runner) and a
-process-wide tally, which the local runner's progress bar polls: Beam's in-memory runner offers no
-metrics before it has ended.
+process-wide tally, from which :func:`shown` makes steps of ``pipelines.progress``: Beam's in-memory
+runner offers no metrics before it has ended.
 """
 
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import IO
 
 from apache_beam.metrics import Metrics
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+
+from pipelines.progress import Step, watching
 
 NAMESPACE = "scout"
+# Stages in the order in which they run, the counter that tells how far one is, and the words a
+# person reads.
+PHASES = (
+    ("ReadAds", "records", "reading ads"),
+    ("LoadModel", "", "preparing the model"),
+    ("ScoreAds", "done", "scoring ads"),
+    ("ClusterPerLabel", "assigned", "clustering ads"),
+    ("FindOppositePairs", "queries", "searching pairs"),
+    ("SelectPairs", "", "choosing pairs"),
+    ("ReadVerdicts", "verdicts", "reading verdicts"),
+    ("CommitVerdicts", "", "storing verdicts"),
+)
+_TOTALS = {
+    "ScoreAds": "CollapseDuplicates/unique",
+    "ClusterPerLabel": "LabelAds/ads",
+}
 _lock = threading.Lock()
 _tally: Counter[str] = Counter()
+# Stages that are at work now, and when each began.
+_busy: Counter[str] = Counter()
+_started: dict[str, float] = {}
 
 
 def reset() -> None:
     """Forget the process-wide tally (at the start of a run)."""
     with _lock:
         _tally.clear()
+        _started.clear()
 
 
 def tally() -> dict[str, int]:
@@ -49,6 +58,7 @@ def count(stage: str, name: str, number: int = 1) -> None:
     """Add to a stage's counter; ``name`` ends with its unit when it is not a number of things."""
     Metrics.counter(NAMESPACE, f"{stage}/{name}").inc(int(number))
     with _lock:
+        _started.setdefault(stage, time.monotonic())
         _tally[f"{stage}/{name}"] += int(number)
 
 
@@ -56,88 +66,38 @@ def count(stage: str, name: str, number: int = 1) -> None:
 def timed(stage: str) -> Iterator[None]:
     """Add the time spent inside to the stage's ``msec`` counter."""
     start = time.perf_counter()
+    with _lock:
+        _started.setdefault(stage, time.monotonic())
+        _busy[stage] += 1
     try:
         yield
     finally:
+        with _lock:
+            _busy[stage] -= 1
         count(stage, "msec", round(1000 * (time.perf_counter() - start)))
 
 
-class ProgressReporter:
-    """Shows how far a local run is: a bar on a terminal, otherwise a line every 30 seconds.
-
-    Args:
-        stream: where to write (stderr; stdout belongs to results).
-        interval_sec: time between two plain lines.
-        quiet: show nothing.
-    """
-
-    # Polled counters in the order in which their stages run, with the words a person reads.
-    PHASES = (
-        ("ReadAds/records", "reading ads"),
-        ("ScoreAds/done", "scoring ads"),
-        ("ClusterPerLabel/assigned", "clustering"),
-        ("FindOppositePairs/queries", "searching pairs"),
-    )
-
-    def __init__(
-        self, stream: IO[str] | None = None, interval_sec: float = 30.0, quiet: bool = False
-    ) -> None:
-        self._stream = stream or sys.stderr
-        self._interval = interval_sec
-        self._quiet = quiet
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def __enter__(self) -> ProgressReporter:
-        if not self._quiet:
-            target = self._bars if self._stream.isatty() else self._lines
-            self._thread = threading.Thread(target=target, name="progress", daemon=True)
-            self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        if self._thread:
-            self._thread.join()
-
-    def _bars(self) -> None:
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description:<16}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        console = Console(file=self._stream)
-        shown: dict[str, TaskID] = {}
-        with Progress(*columns, console=console, transient=True) as progress:
-            while True:
-                stopping = self._stop.wait(0.25)
-                for name, words, done, total in self._state():
-                    if name not in shown:
-                        shown[name] = progress.add_task(words, total=total)
-                    progress.update(shown[name], completed=done, total=total)
-                if stopping:
-                    return
-
-    def _lines(self) -> None:
-        started = time.monotonic()
-        while not self._stop.wait(self._interval):
-            state = self._state()
-            if not state:
-                continue
-            _, words, done, total = state[-1]
-            elapsed = time.monotonic() - started
-            line = f"scout: {words}: {done:,}"
-            if total:
-                line += f" of {total:,} ({100 * done / total:.0f}%)"
-            print(f"{line}, {elapsed:.0f} s since start", file=self._stream, flush=True)
-
-    def _state(self) -> list[tuple[str, str, int, int | None]]:
-        now = tally()
-        totals = {"ScoreAds/done": now.get("CollapseDuplicates/unique")}
-        totals["ClusterPerLabel/assigned"] = now.get("LabelAds/ads")
+def phase() -> list[Step]:
+    """Return the stage that a local run has reached, as one step; none before the first began."""
+    with _lock:
+        begun = [one for one in PHASES if one[0] in _started and (one[1] or _busy[one[0]])]
+        if not begun:
+            return []
+        stage, counter, words = begun[-1]
         return [
-            (name, words, now[name], totals.get(name)) for name, words in self.PHASES if name in now
+            Step(
+                key=stage,
+                words=words,
+                done=_tally[f"{stage}/{counter}"],
+                total=_tally.get(_TOTALS.get(stage, "")),
+                started=_started[stage],
+                given=_tally[f"{stage}/reused"],
+            )
         ]
+
+
+@contextlib.contextmanager
+def shown() -> Iterator[None]:
+    """Show the stages as progress while a pipeline runs in this process."""
+    with watching(phase):
+        yield

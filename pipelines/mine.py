@@ -24,6 +24,7 @@ from pipelines.contracts import FORMAT_VERSION, BlockFile
 from pipelines.errors import RunFailed, UsageError, find_run_failed
 from pipelines.handlers import LoadLabeler, identify_task, trained_embedding
 from pipelines.options import MineOptions
+from pipelines.progress import step
 from pipelines.stages import collapse_duplicates, read_ads, score_ads
 from pipelines.stages.check_corpus import CheckCorpus
 from pipelines.stages.cluster_per_label import ClusterPerLabel, ClusterSettings
@@ -81,13 +82,17 @@ class Plan:
     finished: Manifest | None
 
 
-def mine(options: MineOptions, say: Callable[[str], None], quiet: bool = False) -> Mined:
+def mine(
+    options: MineOptions,
+    say: Callable[[str], None],
+    quiet: bool = False,  # noqa: ARG001
+) -> Mined:
     """Run the main job.
 
     Args:
         options: see :class:`MineOptions`.
         say: told, in one line each, what a person should know while it runs.
-        quiet: no progress.
+        quiet: means nothing any more: progress is shown where a reporter of ``progress`` is live.
 
     Raises:
         UsageError: the arguments, the task file, the model's name or the corpus's are wrong.
@@ -101,7 +106,7 @@ def mine(options: MineOptions, say: Callable[[str], None], quiet: bool = False) 
     if plan.scored:
         say(f"every ad is scored already ({plan.scored.rows:,} ads)")
     metrics.reset()
-    counters = _run(plan, quiet)
+    counters = _run(plan)
     return _outcome(plan, counters, time.monotonic() - started)
 
 
@@ -111,10 +116,11 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     if options.budget is not None:
         selection = task.selection.model_copy(update={"budget": options.budget})
         task = task.model_copy(update={"selection": selection})
-    files = readers.list_corpus(list(options.corpus))
-    ranges = readers.plan(
-        [(path, size) for path, size, _ in files], options.read.format, options.range_bytes
-    )
+    with step("listing the corpus"):
+        files = readers.list_corpus(list(options.corpus))
+        ranges = readers.plan(
+            [(path, size) for path, size, _ in files], options.read.format, options.range_bytes
+        )
     workspace = Workspace(options.workspace)
     workspace.check_writable()
     _check_remote(options, task)
@@ -411,11 +417,13 @@ def _score(
     )
 
 
-def _run(plan: Plan, quiet: bool) -> dict[str, int]:
+def _run(plan: Plan) -> dict[str, int]:
     pipeline = beam.Pipeline(options=plan.options.pipeline_options())
     build_pipeline(plan, pipeline)
+    # What runs elsewhere counts elsewhere.
+    showing = metrics.shown() if plan.options.is_local() else step("waiting for the job")
     try:
-        with metrics.ProgressReporter(quiet=quiet or not plan.options.is_local()):
+        with showing:
             result = pipeline.run()
             result.wait_until_finish()
     except Exception as error:

@@ -185,6 +185,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     status.add_argument("--workspace", required=True, metavar="DIR")
     status.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_report(commands)
     _add_simulate(commands)
     return parser
 
@@ -263,6 +264,30 @@ def _add_import(commands: Any) -> None:
 def _add_plain_output(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     command.add_argument("--quiet", action="store_true", help="no progress on stderr")
+
+
+def _add_report(commands: Any) -> None:
+    drawn = commands.add_parser(
+        "report",
+        help="one HTML file with pictures of a round",
+        description="Draw a round's ads, clusters, pairs, coverage and scores, and the agreement of "
+        "all rounds, into one HTML file with its pictures inside; PNGs lie beside it.",
+        allow_abbrev=False,
+    )
+    drawn.add_argument("--workspace", required=True, metavar="DIR", help="local or gs:// folder")
+    drawn.add_argument(
+        "--out", default="", metavar="DIR", help="default: the folder report in the workspace"
+    )
+    drawn.add_argument(
+        "--round", type=_at_least(1), metavar="N", help="default: the newest with pairs"
+    )
+    drawn.add_argument(
+        "--projection",
+        choices=("pca", "umap"),
+        default="pca",
+        help="of the ads into the plane; umap needs the extra `umap` and a minute; default %(default)s",
+    )
+    _add_plain_output(drawn)
 
 
 def _add_simulate(commands: Any) -> None:

@@ -25,6 +25,7 @@ from pipelines.errors import RunFailed, UsageError
 from pipelines.evaluation import Candidate, Evaluated, evaluate
 from pipelines.handlers import LoadLabeler, identify_task, load_trained
 from pipelines.numerics import agreement
+from pipelines.progress import step
 from pipelines.tools.sheet import ad_sheet
 from pipelines.verdicts import Shown, ratings, read_half, shown_ads
 from pipelines.workspace import Manifest, Workspace, config_hash, utc_now
@@ -146,7 +147,7 @@ def fine_tuning_labels(workspace: Workspace, task: Task, texts: Mapping[str, str
     return Labels(ads, tied, len(table.experts), imported)
 
 
-def train(options: TrainOptions, say: Callable[[str], None], show_bar: bool = False) -> Trained:
+def train(options: TrainOptions, say: Callable[[str], None]) -> Trained:
     """Train on all fine-tuning labels so far, evaluate all models, and decide.
 
     A rerun with the same labels does nothing; with new evaluation verdicts alone it evaluates
@@ -155,7 +156,6 @@ def train(options: TrainOptions, say: Callable[[str], None], show_bar: bool = Fa
     Args:
         options: see :class:`TrainOptions`.
         say: told, in one line each, what a person should know.
-        show_bar: whether to draw a progress bar.
 
     Raises:
         UsageError: no pairs or no verdicts yet, a wrong task file.
@@ -168,9 +168,10 @@ def train(options: TrainOptions, say: Callable[[str], None], show_bar: bool = Fa
     _check_task(options, task, stored)
     round_number = _round_of(workspace, task)
     workspace.check_writable()
-    shown = shown_ads(workspace)
-    texts = shown.texts()
-    labels = fine_tuning_labels(workspace, task, texts)
+    with step("reading the labels"):
+        shown = shown_ads(workspace)
+        texts = shown.texts()
+        labels = fine_tuning_labels(workspace, task, texts)
     settings = training_settings(task)
     training_hash = config_hash(
         {
@@ -195,9 +196,8 @@ def train(options: TrainOptions, say: Callable[[str], None], show_bar: bool = Fa
         say(f"round {round_number} is trained already with these labels; nothing to do")
     else:
         done = _train(
-            workspace, task, round_number, shown, labels, settings, training_hash, wanted, say,
-            show_bar,
-        )  # fmt: skip
+            workspace, task, round_number, shown, labels, settings, training_hash, wanted, say
+        )
     if options.export:
         _export(workspace, task, done, options.export, say)
     return Trained(_summary(workspace, done))
@@ -213,7 +213,6 @@ def _train(
     training_hash: str,
     wanted: str,
     say: Callable[[str], None],
-    show_bar: bool,
 ) -> Manifest:
     attempt = workspace.new_attempt(round_number, "model")
     before = next(
@@ -239,7 +238,7 @@ def _train(
             f"round {round_number}: training {_learner_name(task)} on {len(labels.ads.keys):,} "
             f"labelled ads ({balance:,} {task.labels.positive})"
         )
-        files, manifest = _fit(workspace, attempt, labels.ads, settings, say, show_bar)
+        files, manifest = _fit(workspace, attempt, labels.ads, settings, say)
         model_facts = {
             "learner": manifest.learner,
             "model_id": manifest.model_id,
@@ -313,14 +312,11 @@ def _fit(
     ads: trainer.LabelledAds,
     settings: trainer.TrainingSettings,
     say: Callable[[str], None],
-    show_bar: bool,
 ) -> tuple[tuple[BlockFile, ...], trained.TrainedModel]:
     with tempfile.TemporaryDirectory(prefix="scout-train-") as scratch:
         folder, logs = Path(scratch) / "model", Path(scratch) / "logs"
         try:
-            manifest = trainer.train(
-                ads, settings, folder, progress=say, show_bar=show_bar, logs=logs
-            )
+            manifest = trainer.train(ads, settings, folder, progress=say, logs=logs)
         except trainer.TrainingDataError as error:
             raise TooFewLabels(
                 f"{error}; {_MORE} ({len(ads.keys):,} ads have a settled label so far, "
@@ -330,7 +326,8 @@ def _fit(
             raise UsageError(f"training: {error}") from error
         except FloatingPointError as error:
             raise RunFailed(f"training: {error}; lower training.learning_rate") from error
-        files = model_store.store(workspace, attempt, folder)
+        with step("storing the model"):
+            files = model_store.store(workspace, attempt, folder)
         # For TensorBoard; no reader of ours needs them, so the manifest leaves them out.
         for path in sorted(logs.rglob("*")):
             if path.is_file():
@@ -475,9 +472,10 @@ def _export(
 
     names = (task.labels.positive, task.labels.negative)
     try:
-        export.export(
-            model_store.fetch(workspace, manifest), Path(target), labels=names, progress=say
-        )
+        with step("exporting the model"):
+            export.export(
+                model_store.fetch(workspace, manifest), Path(target), labels=names, progress=say
+            )
     except FileExistsError as error:
         raise UsageError(f"--export {target}: {error}") from error
     except (export.ExportError, GraphTokenizerError, trained.TrainedModelError) as error:

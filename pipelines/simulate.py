@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import statistics
 import tempfile
@@ -36,7 +37,9 @@ from pipelines.labelled_corpus import Corpus, Division, Fields, divide, read_lab
 from pipelines.mine import mine
 from pipelines.numerics import agreement, calibration, hashing, raters
 from pipelines.options import CONDITIONS, CROWD_NOISES, MineOptions
+from pipelines.progress import Advance, step
 from pipelines.readers import ReadOptions
+from pipelines.report import simulation_report
 from pipelines.rounds import (
     TooFewLabels,
     TrainOptions,
@@ -54,6 +57,7 @@ _MISSING = -1
 _ROUNDS = 5
 # Directions of the embedding that the crowd's cue is drawn from: topics and style, not noise.
 _CUE_DIMS = 32
+_EMBED_ROWS = 1024
 _SETS = ("natural", "balanced", "evaluation")
 
 Say = Callable[[str], None]
@@ -85,10 +89,9 @@ class SimulateOptions:
     crowd_kappa: tuple[float, ...] = (0.59, 0.41)
     crowd_noise: tuple[str, ...] = CROWD_NOISES
     quiet: bool = False
-    show_bar: bool = False
 
 
-def options_of(args: argparse.Namespace, show_bar: bool = False) -> SimulateOptions:
+def options_of(args: argparse.Namespace) -> SimulateOptions:
     """Return the options of a parsed command line.
 
     Raises:
@@ -101,7 +104,6 @@ def options_of(args: argparse.Namespace, show_bar: bool = False) -> SimulateOpti
             **given,
             "corpus": tuple(args.corpus),
             "also": tuple(dict.fromkeys(args.also)),
-            "show_bar": show_bar,
         }
     )
     rounds = args.rounds or len(options.labels) or _ROUNDS
@@ -133,7 +135,8 @@ def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
         ratings=options.ratings_field if options.experts == "recorded" else "",
         file=options.label_file,
     )
-    corpus = read_labelled(options.corpus, fields, task.labels)
+    with step("reading the corpus"):
+        corpus = read_labelled(options.corpus, fields, task.labels)
     root = Path(options.workspace)
     root.mkdir(parents=True, exist_ok=True)
     say(
@@ -142,8 +145,12 @@ def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
     )
     rows: list[dict[str, Any]] = []
     stops: list[dict[str, Any]] = []
-    with _remembering(task, root, say) as keep:
-        player = _Player(options, task, corpus, root, say)
+    rounds = rounds_of(options)
+    total = options.seeds * sum(rounds.values())
+    with _remembering(task, root, say) as keep, step("simulating", total) as advance:
+        player = _Player(
+            options, task, corpus, root, say, _Forecast(advance, rounds, options.seeds)
+        )
         for seed in range(options.first_seed, options.first_seed + options.seeds):
             found = player.play(seed)
             keep()
@@ -166,7 +173,67 @@ def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
             f"{path}: no condition ever had labels enough to train on; give more --labels or "
             "--rounds"
         )
+    simulation_report(outcome, str(root / "report"), say)
     return outcome
+
+
+def rounds_of(options: SimulateOptions) -> dict[str, int]:
+    """Return how many rounds a seed plays of each condition; a crowd is one round."""
+    rounds = {name: options.rounds for name in options.conditions if name != "crowd"}
+    if "crowd" in options.conditions:
+        crowds = itertools.product(options.crowd_kappa, options.crowd_noise)
+        rounds |= {_crowd_name(kappa, noise): 1 for kappa, noise in crowds}
+    return rounds
+
+
+def _crowd_name(kappa: float, noise: str) -> str:
+    return f"crowd {kappa:g} {noise}"
+
+
+class _Forecast:
+    """Shows how far a simulation is, and foresees its end from what each condition took before.
+
+    One pace for all would be far off: a round that mines takes a hundred times as long as one that
+    trains a head.
+    """
+
+    def __init__(self, advance: Advance, rounds: Mapping[str, int], seeds: int) -> None:
+        self._advance = advance
+        self._seed_rounds = sum(rounds.values())
+        self._left = {name: float(seeds * number) for name, number in rounds.items()}
+        self._rounds = dict(rounds)
+        self._played: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}
+        self._since: float | None = None
+
+    def skip_seed(self) -> None:
+        """Count a seed that an earlier run played."""
+        for name, number in self._rounds.items():
+            self._left[name] -= number
+        self._advance(self._seed_rounds, given=True)
+
+    def show(self, seed: int, condition: str) -> None:
+        """Say what is being played."""
+        self._advance.words = f"simulating seed {seed}, {condition}"
+
+    def done(self, condition: str, share: float) -> None:
+        """Count a share of a round."""
+        now = time.monotonic()
+        self._left[condition] -= share
+        if self._since is not None:
+            # The very first part has LLM-0 score the corpus, which is done once.
+            self._played[condition] = self._played.get(condition, 0.0) + share
+            self._seconds[condition] = self._seconds.get(condition, 0.0) + now - self._since
+            self._advance.ends = now + self._left_sec()
+        self._since = now
+        self._advance(share)
+
+    def _left_sec(self) -> float:
+        each = {name: self._seconds[name] / played for name, played in self._played.items()}
+        # Conditions that have not been met yet train as others do, and do not mine.
+        others = [seconds for name, seconds in each.items() if name != "boundary"]
+        usual = statistics.fmean(others or each.values())
+        return sum(left * each.get(name, usual) for name, left in self._left.items())
 
 
 def _task(options: SimulateOptions) -> Task:
@@ -234,10 +301,16 @@ class _Player:
     """Plays all conditions of a seed."""
 
     def __init__(
-        self, options: SimulateOptions, task: Task, corpus: Corpus, root: Path, say: Say
+        self,
+        options: SimulateOptions,
+        task: Task,
+        corpus: Corpus,
+        root: Path,
+        say: Say,
+        forecast: _Forecast,
     ) -> None:
         self._options, self._task, self._corpus = options, task, corpus
-        self._root, self._say = root, say
+        self._root, self._say, self.forecast = root, say, forecast
         self._encoder_vectors: np.ndarray | None = None
         self._row = {key: i for i, key in enumerate(corpus.keys)}
 
@@ -254,7 +327,6 @@ class _Player:
                 "first_seed",
                 "workspace",
                 "quiet",
-                "show_bar",
                 "task",
                 "corpus",
                 "label_file",
@@ -277,6 +349,7 @@ class _Player:
                 )
             if held["finished"]:
                 self._say(f"seed {seed}: simulated already")
+                self.forecast.skip_seed()
                 return held
         else:
             _write_json(results, {"settings": wanted, "finished": False})
@@ -296,9 +369,19 @@ class _Player:
             window = trainer.window(bundle, training_settings(self._task))
             encoder = cache.encoder(bundle, self._task.model.dtype, window)
             self._say(f"embedding {len(self._corpus):,} ads")
-            self._encoder_vectors = cache.vectors(
-                encoder.embedding_id, self._corpus.texts, encoder.encode
-            )
+            with step("embedding ads", len(self._corpus)) as advance:
+
+                def embed(texts: Sequence[str]) -> np.ndarray:
+                    # In parts, for progress: a vector depends on its own text alone.
+                    parts = []
+                    for start in range(0, len(texts), _EMBED_ROWS):
+                        parts.append(encoder.encode(texts[start : start + _EMBED_ROWS]))
+                        advance(len(parts[-1]))
+                    return np.concatenate(parts)
+
+                self._encoder_vectors = cache.vectors(
+                    encoder.embedding_id, self._corpus.texts, embed
+                )
         return self._encoder_vectors
 
     def _verdicts(self, seed: int, division: Division) -> np.ndarray:
@@ -375,6 +458,7 @@ class _Seed:
         self._options, self._corpus = player._options, player._corpus
         self._folder, self._division, self._verdicts = folder, division, verdicts
         self._say = player._say
+        self._others = [name for name in self._options.also if name != task.training.learner]
         self._evaluation = np.zeros(0, dtype=np.intp)
         self._budgets: list[int] = []
         self._rows: list[dict[str, Any]] = []
@@ -423,12 +507,13 @@ class _Seed:
         decisions = []
         for number in range(1, options.rounds + 1):
             started = time.monotonic()
+            self._player.forecast.show(self._seed, "boundary")
             if not workspace.latest(number, "model"):
                 self._mine(number, workspace, task_file, pool)
                 ingest_verdicts(workspace, self._answer(workspace, number), f"round {number}")
                 # Too few labels of a class: the next round mines with the model there is.
                 with contextlib.suppress(TooFewLabels):
-                    train(TrainOptions(str(folder)), lambda _: None, show_bar=options.show_bar)
+                    train(TrainOptions(str(folder)), lambda _: None)
             done = workspace.latest(number, "model")
             model = None
             if done:
@@ -478,7 +563,6 @@ class _Seed:
                 beam=(),
             ),
             say=lambda _: None,
-            quiet=options.quiet,
         )
 
     def _answer(self, workspace: Workspace, number: int) -> list[RawVerdict]:
@@ -588,6 +672,7 @@ class _Seed:
         answers = agreement.consensus(self._verdicts, self._task.review.consensus)
         for number, wanted in enumerate(self._budgets, start=1):
             started = time.monotonic()
+            self._player.forecast.show(self._seed, condition)
             known = {*taken, *evaluation}
             for row in choose(model):
                 if len(taken) >= wanted:
@@ -620,6 +705,8 @@ class _Seed:
         for kappa in self._options.crowd_kappa:
             for noise in self._options.crowd_noise:
                 started = time.monotonic()
+                condition = _crowd_name(kappa, noise)
+                self._player.forecast.show(self._seed, condition)
                 try:
                     if noise == "text":
                         labels = raters.crowd_labels(
@@ -632,7 +719,6 @@ class _Seed:
                 except ValueError as error:
                     raise UsageError(f"--crowd_kappa {kappa:g}: {error}") from error
                 ads = self._ads(asked[rows].tolist(), labels[rows])
-                condition = f"crowd {kappa:g} {noise}"
                 model = self._learn(self._task.training.learner, ads)
                 learner = self._task.training.learner
                 self._record(condition, learner, 1, ads, model, self._evaluation)
@@ -656,9 +742,7 @@ class _Seed:
         with tempfile.TemporaryDirectory(prefix="scout-simulate-") as scratch:
             folder = Path(scratch) / "model"
             try:
-                manifest = trainer.train(
-                    ads, settings, folder, show_bar=self._options.show_bar, cache=cache
-                )
+                manifest = trainer.train(ads, settings, folder, cache=cache)
             except trainer.TrainingDataError:
                 return None
             embedding = "own" if learner == "encoder" else None
@@ -669,11 +753,11 @@ class _Seed:
         self, condition: str, number: int, ads: trainer.LabelledAds, evaluation: np.ndarray
     ) -> None:
         if len(ads.keys) < self._options.also_from:
+            self._done(condition, len(self._others))
             return
-        for learner in self._options.also:
-            if learner != self._task.training.learner:
-                model = self._learn(learner, ads)
-                self._record(condition, learner, number, ads, model, evaluation)
+        for learner in self._others:
+            model = self._learn(learner, ads)
+            self._record(condition, learner, number, ads, model, evaluation)
 
     def _record(
         self,
@@ -711,11 +795,18 @@ class _Seed:
                 self._verdicts[rows], n_boot=agreement.MIN_BOOT
             ).value
         self._rows.append(row)
+        self._done(condition)
 
     def _note(self, condition: str, number: int, labels: int, seconds: float) -> None:
         self._say(
             f"seed {self._seed}: {condition}, round {number}: {labels:,} labels ({seconds:.0f} s)"
         )
+        self._done(condition)
+
+    def _done(self, condition: str, parts: int = 1) -> None:
+        """Count parts of a round: its own learning, and each learner's measuring."""
+        if parts:
+            self._player.forecast.done(condition, parts / (2 + len(self._others)))
 
 
 def _margins_of(labeler: Any) -> Callable[[Sequence[str]], np.ndarray]:

@@ -22,6 +22,7 @@ LEVELS = {
     "pipelines.storage": 1,
     "pipelines.metrics": 1,
     "pipelines.summary": 1,
+    "pipelines.figures": 1,
     "pipelines.config": 2,
     "pipelines.readers": 2,
     "pipelines.workspace": 2,
@@ -37,6 +38,7 @@ LEVELS = {
     "pipelines.ingest": 6,
     "pipelines.export_pairs": 6,
     "pipelines.rounds": 7,
+    "pipelines.report": 8,
     "pipelines.simulate": 8,
     "pipelines.cli": 9,
 }

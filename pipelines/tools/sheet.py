@@ -16,6 +16,7 @@ from pipelines.tools.rows import comparable, holdable
 from pipelines.verdicts import RawVerdict, read_csv
 
 TOOL = "csv"
+_LINE_CHARS = 98
 COLUMNS = ("pair_id", "side", "ad_id", "text", "label", "expert", "comment")
 
 
@@ -74,13 +75,15 @@ def review_instructions(
     name: str, version: int, policy: str, positive: str, negative: str, experts: int
 ) -> str:
     """Return what goes to the experts with the sheet."""
-    wrapped = "\n".join(textwrap.fill(line, 98) for line in policy.splitlines())
-    return (
-        f"Policy {name}, version {version}\n\n{wrapped}\n\n"
+    wrapped = "\n".join(textwrap.fill(line, _LINE_CHARS) for line in policy.splitlines())
+    steps = (
         f"Label every ad of review.csv on its own: write {positive} or {negative} in the column "
-        f"label and your name\nin the column expert. Where you cannot tell, write skip as the label, "
-        "with your name. Answer both ads of a pair;\nthey may have the same label. "
-        f"Every ad should be labelled by {experts} experts, who do not see each other's labels:\n"
-        "give each a copy of the file.\n"
-        "A leading apostrophe is not part of an ad: it keeps spreadsheets from running formulas.\n"
+        "label and your name in the column expert. Where you cannot tell, write skip as the label, "
+        "with your name. Answer both ads of a pair; they may have the same label. Every ad should be "
+        f"labelled by {experts} experts, who do not see each other's labels: give each a copy of the "
+        "file.",
+        "A leading apostrophe is not part of an ad: it keeps spreadsheets from running formulas and "
+        "from changing numbers and dates.",
     )
+    told = "\n".join(textwrap.fill(step, _LINE_CHARS) for step in steps)
+    return f"Policy {name}, version {version}\n\n{wrapped}\n\n{told}\n"

@@ -1,4 +1,4 @@
-"""The review page as bytes, and the verdicts that it saves. The browser's part: tests/browser."""
+"""The review page as bytes, and the verdicts that it saves. The browser's part: tests/real_tools/browser."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipelines.text import content_key
 from pipelines.tools import page
 from pipelines.tools.batch import Batch
 from pipelines.verdicts import MAX_COMMENT_CHARS, MAX_EXPERT_CHARS, RawVerdict
-from tests.browser.pages import batch_of, imported
+from tests.real_tools.browser.pages import batch_of, imported
 
 PLAIN = batch_of(["loud", "quiet", "secret", "terms"])
 HOSTILE = (

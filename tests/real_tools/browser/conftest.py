@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.tools import page as review_page
 from pipelines.tools.batch import Batch
-from tests.browser.pages import imported
+from tests.real_tools.browser.pages import imported
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page

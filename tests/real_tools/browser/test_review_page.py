@@ -23,8 +23,8 @@ from pipelines.tools.batch import read_batch
 from pipelines.verdicts import LabelNames, normalize_expert, shown_ads
 from pipelines.workspace import Workspace
 from tests import helpers
-from tests.browser.conftest import Desk, save, sign, verdicts
-from tests.browser.pages import batch_of, imported
+from tests.real_tools.browser.conftest import Desk, save, sign, verdicts
+from tests.real_tools.browser.pages import batch_of, imported
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
