@@ -117,7 +117,7 @@ def write_scored(folder: Path, rows: int) -> None:
 def measure(folder: Path) -> dict[str, Any]:
     """Run `mine` in this process and say what it took."""
     start = time.perf_counter()
-    mined = mine(options(folder), say=_common.log, quiet=True)
+    mined = mine(options(folder), say=_common.log)
     return {
         "seconds": time.perf_counter() - start,
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

@@ -12,6 +12,7 @@ import numpy as np
 
 from models import forward, presets, tokenization
 from models.policy import PromptSpec, RenderedPrompt, prepare_ad, render
+from pipelines.progress import step
 
 if TYPE_CHECKING:
     from models.encoder import SentenceEncoder
@@ -264,10 +265,14 @@ class LLMLabeler:
             return self._score([ids[i] for i in chosen], length)
 
         # Two batches at once keep the cores busy while one of them is between two operations.
-        with ThreadPoolExecutor(max(1, min(self._workers, len(batches)))) as pool:
+        with (
+            step("asking the model", len(ids)) as advance,
+            ThreadPoolExecutor(max(1, min(self._workers, len(batches)))) as pool,
+        ):
             for (_, chosen), (found_margin, found_mean) in zip(
                 batches, pool.map(run, batches), strict=True
             ):
+                advance(len(chosen))
                 margin[chosen] = found_margin[: len(chosen)]
                 if self._embedder is None:
                     with np.errstate(over="ignore"):

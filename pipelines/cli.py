@@ -33,7 +33,7 @@ _KEPT = {
     "import": "a file counts as a whole or not at all: run the same command again",
     "train": "no half-trained model counts: run the same command again",
     "status": "nothing is changed",
-    "report": "it may be incomplete: run the same command again",
+    "report": "the report may be incomplete: run the same command again",
     "simulate": "finished seeds and LLM-0's answers are kept: run the same command again to go on",
 }
 # timeout(1) and some schedulers signal a process and then its group: that is one stop, not two.
@@ -286,7 +286,8 @@ def _hand_out(args: argparse.Namespace) -> dict[str, str]:
             _say(line)
 
     exported = export_pairs(ExportOptions(args.workspace, "page"), say)
-    drawn = report(ReportOptions(args.workspace), say)
+    with progress.step("drawing the report"):
+        drawn = report(ReportOptions(args.workspace), say)
     return {"review_page": exported.summary["files"][0], "report": drawn.path}
 
 
@@ -439,7 +440,8 @@ def _draw(args: argparse.Namespace, _: tuple[str, ...]) -> int:
     from pipelines.report import ReportOptions, report
 
     chosen = ReportOptions(args.workspace, args.out, args.round, args.projection)
-    drawn = report(chosen, say=lambda line: None if args.quiet else _say(line))
+    with progress.step("drawing the report"):
+        drawn = report(chosen, say=lambda line: None if args.quiet else _say(line))
     if args.json:
         _print_json(drawn.summary)
         return OK

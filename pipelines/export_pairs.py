@@ -84,7 +84,7 @@ def export_pairs(options: ExportOptions, say: Callable[[str], None]) -> Exported
         "pushed": None,
     }
     if options.url:
-        with step(f"pushing {len(batch.pairs):,} pairs to {options.tool}"):
+        with step(f"pushing to {options.tool}"):
             summary["pushed"] = push(options.tool, options.url, batch, say)
     else:
         with step(f"writing {len(batch.pairs):,} pairs"):

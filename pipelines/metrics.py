@@ -33,6 +33,7 @@ PHASES = (
 _TOTALS = {
     "ScoreAds": "CollapseDuplicates/unique",
     "ClusterPerLabel": "LabelAds/ads",
+    "FindOppositePairs": "FindOppositePairs/routed",
 }
 _lock = threading.Lock()
 _tally: Counter[str] = Counter()

@@ -82,17 +82,12 @@ class Plan:
     finished: Manifest | None
 
 
-def mine(
-    options: MineOptions,
-    say: Callable[[str], None],
-    quiet: bool = False,  # noqa: ARG001
-) -> Mined:
+def mine(options: MineOptions, say: Callable[[str], None]) -> Mined:
     """Run the main job.
 
     Args:
         options: see :class:`MineOptions`.
         say: told, in one line each, what a person should know while it runs.
-        quiet: means nothing any more: progress is shown where a reporter of ``progress`` is live.
 
     Raises:
         UsageError: the arguments, the task file, the model's name or the corpus's are wrong.

@@ -27,7 +27,8 @@ _PACE_SEC = 60.0
 _PACE_ADVANCES = 5
 _WORDS_WIDTH = 36
 _BAR_WIDTH = 12
-_SHOW_CURSOR = b"\x1b[?25h"
+# What a terminal needs whose bars nobody takes away: a line of its own, and its cursor back.
+_AFTER_BARS = b"\r\n\x1b[?25h"
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +338,7 @@ def leave(line: str, status: int) -> None:
     drawn = _live is not None and _live.console is not None
     # Not by print: the handler may have interrupted one.
     with contextlib.suppress(OSError):
-        os.write(2, (_SHOW_CURSOR if drawn else b"") + (f"{line}\n".encode() if line else b""))
+        os.write(2, (_AFTER_BARS if drawn else b"") + (f"{line}\n".encode() if line else b""))
     os._exit(status)
 
 

@@ -173,7 +173,8 @@ def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
             f"{path}: no condition ever had labels enough to train on; give more --labels or "
             "--rounds"
         )
-    simulation_report(outcome, str(root / "report"), say)
+    with step("drawing the report"):
+        simulation_report(outcome, str(root / "report"), say)
     return outcome
 
 

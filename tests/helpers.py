@@ -97,7 +97,7 @@ def options(task: Path, corpus: str | Path, workspace: Path, **changes: Any) -> 
 
 
 def run(task: Path, corpus: str | Path, workspace: Path, **changes: Any) -> Mined:
-    return mine(options(task, corpus, workspace, **changes), say=lambda line: None, quiet=True)
+    return mine(options(task, corpus, workspace, **changes), say=lambda line: None)
 
 
 def pairs_bytes(mined: Mined) -> bytes:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -121,36 +123,167 @@ def test_status_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "no rounds here" in capsys.readouterr().err
 
 
-INTERRUPTED = """
+# Python with a signal at a chosen place. A shell starts background jobs with Ctrl-C ignored, and so
+# do some that run tests.
+SIGNALLED = """
 import os, signal, sys, time
-from models.fakes import FakeLabeler
 from pipelines import cli
-def label(self, texts):
-    os.kill(os.getpid(), signal.SIGINT)
+def stop(*args, **kwargs):
+    os.kill(os.getpid(), signal.{name})
     time.sleep(3)  # the main thread gets the signal, maybe a moment later than this line
-FakeLabeler.label = label
-# A shell starts background jobs with this signal ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+{place} = stop
 sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(argv: list[str]) -> None:
+def signalled(name: str, imports: str, place: str, argv: list[str]) -> list[str]:
+    """Run a command that gets a signal where ``place`` is called; -> the lines on stderr."""
+    code = imports + SIGNALLED.format(name=name, place=place)
     done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, *argv], capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-c", code, *argv], capture_output=True, text=True, cwd=ROOT
     )
-    assert done.returncode == cli.INTERRUPTED, done.stderr
+    assert done.returncode == (cli.INTERRUPTED if name == "SIGINT" else cli.TERMINATED), done.stderr
     assert done.stdout == ""
-    assert done.stderr.splitlines() == [
+    return done.stderr.splitlines()
+
+
+def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(argv: list[str]) -> None:
+    imports = "from models.fakes import FakeLabeler"
+    assert signalled("SIGINT", imports, "FakeLabeler.label", argv) == [
         "scout: interrupted; what is scored is kept: run the same command again to go on"
     ]
 
 
-def verdicts(folder: Path, label: str = "positive") -> str:
-    """Fill in the review sheet of the first round; -> its path."""
+def test_a_simulation_that_is_terminated_says_how_to_go_on(tmp_path: Path) -> None:
+    helpers.write_task(tmp_path)
+    gold = helpers.gold_ads(200).labelled()
+    corpus = helpers.write_jsonl(tmp_path / "ads.jsonl", gold)
+    argv = ["simulate", str(tmp_path / "task.yaml"), "--corpus", str(corpus), "--quiet"]
+    argv += ["--workspace", str(tmp_path / "s"), "--conditions", "boundary", "--learner", "head"]
+    imports = "from models.fakes import FakeLabeler"
+    lines = signalled("SIGTERM", imports, "FakeLabeler.label", [*argv, "--expert_kappa", "1"])
+    assert lines == [
+        "scout: terminated; finished seeds and LLM-0's answers are kept: run the same command again "
+        "to go on"
+    ]
+
+
+def test_an_import_that_is_interrupted_counts_for_nothing(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*argv, "--quiet"]) == cli.OK
+    back = ["import", verdicts(tmp_path), "--workspace", argv[-1], "--quiet"]
+    # Everything is written but the manifest.
+    imports = "from pipelines.workspace import Workspace"
+    assert signalled("SIGINT", imports, "Workspace.commit", back) == [
+        "scout: interrupted; a file counts as a whole or not at all: run the same command again"
+    ]
+    capsys.readouterr()
+    assert cli.main(["status", "--workspace", argv[-1], "--json"]) == cli.OK
+    assert json.loads(capsys.readouterr().out)["rounds"][0]["labelled"] is None
+    assert cli.main(back) == cli.OK
+    assert "24, 0 of them skips" in capsys.readouterr().out
+
+
+def test_a_training_that_is_interrupted_leaves_no_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gold = helpers.gold_ads(200)
+    encoder = helpers.tiny_encoder(tmp_path / "encoder")
+    text = helpers.head_task(encoder).replace("learner: head", "learner: encoder")
+    task = helpers.write_task(tmp_path, text)
+    corpus = helpers.write_jsonl(tmp_path / "ads.jsonl", gold.ads)
+    workspace = ["--workspace", str(tmp_path / "w")]
+    assert cli.main(["mine", str(task), "--corpus", str(corpus), *workspace, "--quiet"]) == cli.OK
+    path = verdicts(tmp_path, gold=gold)
+    assert cli.main(["import", path, *workspace, "--quiet"]) == cli.OK
+    imports = "from models import trainer"
+    first, last = signalled("SIGINT", imports, "trainer._Reporter.__call__", ["train", *workspace])
+    assert first.startswith("scout: round 1: training ")
+    assert last == ("scout: interrupted; no half-trained model counts: run the same command again")
+    capsys.readouterr()
+    assert cli.main(["status", *workspace, "--json"]) == cli.OK
+    assert json.loads(capsys.readouterr().out)["rounds"][0]["model"] is None
+
+
+STUBBORN = """
+import os, signal, sys, time
+from pipelines import cli
+def run(arguments):
+    cli._stopping.kept = "all is well"
+    try:
+        os.kill(os.getpid(), signal.{first})
+        time.sleep(20)
+    finally:
+        for pause in {pauses}:
+            time.sleep(pause)
+            os.kill(os.getpid(), signal.{first})
+        time.sleep({last})
+cli._run = run
+signal.signal(signal.SIGINT, signal.{before})
+sys.exit(cli.main([]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "pauses", "last", "status", "words"),
+    [
+        ("SIGINT", (1.1,), 20, cli.INTERRUPTED, "interrupted"),
+        ("SIGTERM", (1.1,), 20, cli.TERMINATED, "terminated"),
+        # timeout(1) signals twice what is stopped once.
+        ("SIGTERM", (0.0, 0.1), 0.1, cli.TERMINATED, "terminated"),
+    ],
+)
+def test_a_second_signal_ends_at_once(
+    first: str, pauses: tuple[float, ...], last: float, status: int, words: str
+) -> None:
+    code = STUBBORN.format(first=first, pauses=pauses, last=last, before="default_int_handler")
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr == f"scout: {words}; all is well\n"
+    assert time.monotonic() - started < 15
+
+
+def test_a_job_in_the_background_goes_on_at_ctrl_c() -> None:
+    code = STUBBORN.format(first="SIGINT", pauses=(), last=0, before="SIG_IGN")
+    code = code.replace("time.sleep(20)", "return 0")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_signals_are_handled_as_before_once_a_command_is_done() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert cli.main(["--version"]) == cli.OK
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_what_a_signal_breaks_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beam and TensorFlow wrap what they find in their threads, Ctrl-C too."""
+
+    def command(args: object, beam_flags: object) -> int:
+        cli._stopping.received = signal.SIGINT
+        raise RuntimeError("KeyboardInterrupt [while running 'ScoreAds']")
+
+    monkeypatch.setitem(cli._COMMANDS, "status", command)
+    assert cli.main(["status", "--workspace", "w"]) == cli.INTERRUPTED
+    assert capsys.readouterr().err == "scout: interrupted; nothing is changed\n"
+
+
+def test_every_command_that_takes_long_shows_progress() -> None:
+    assert set(cli._COMMANDS) - set(cli._KEPT) == {"validate"}
+
+
+def verdicts(folder: Path, label: str = "positive", gold: helpers.Gold | None = None) -> str:
+    """Fill in the review sheet of the first round, from ``gold`` or all alike; -> its path."""
     [sheet] = (folder / "w").glob("rounds/0001/review/*/review.csv")
     header, *rows = csv.reader(sheet.read_text("utf-8-sig").splitlines())
     for row in rows:
+        if gold:
+            label = "positive" if gold.positive[row[header.index("ad_id")]] else "negative"
         row[header.index("label")], row[header.index("expert")] = label, "Anna"
     path = folder / "verdicts.csv"
     with open(path, "w", encoding="utf-8", newline="") as sink:

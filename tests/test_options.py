@@ -101,7 +101,7 @@ def test_simulations_flags_arrive() -> None:
         *("--expert_kappa", "1", "--corpus", "b.jsonl", "--quiet"),
     ]
     args, _ = options.parse([*SIMULATE, *flags])
-    assert options_of(args, show_bar=True) == SimulateOptions(
+    assert options_of(args) == SimulateOptions(
         task="task.yaml",
         corpus=("a.jsonl", "b.jsonl"),
         workspace="w",
@@ -124,7 +124,6 @@ def test_simulations_flags_arrive() -> None:
         crowd_kappa=(0.6, 0.4),
         crowd_noise=("text",),
         quiet=True,
-        show_bar=True,
     )
 
 

@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from pipelines.config import load_task
 from pipelines.errors import RunFailed, UsageError
 from pipelines.labelled_corpus import Corpus, Division, Fields, divide, read_labelled
 from pipelines.numerics import agreement
+from pipelines.progress import Advance, Step
 from pipelines.simulate import SimulateOptions
 from pipelines.stages.commit_verdicts import verdict_manifests
 from pipelines.text import content_key
@@ -432,7 +434,8 @@ def player(bench: Bench, tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
         def make(corpus: Corpus, **changes: Any) -> Any:
             options = bench.options(**changes)
-            return simulate._Player(options, task, corpus, tmp_path, lambda line: None)
+            forecast = simulate._Forecast(Advance(0, "playing", 1), {"random": 1}, 1)
+            return simulate._Player(options, task, corpus, tmp_path, lambda line: None, forecast)
 
         yield make
 
@@ -593,6 +596,72 @@ def test_another_learner_on_the_same_labels(bench: Bench, monkeypatch: pytest.Mo
     ]  # fmt: skip
     assert [learner for learner, _ in taught] == ["head", "head", "encoder"]
     assert taught[1][1] == taught[2][1], "the same ads"
+
+
+# --- Progress -----------------------------------------------------------------------------------
+
+
+def test_all_rounds_are_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = simulate._Model(lambda texts: np.ones(len(texts)), 0.5)
+    monkeypatch.setattr(simulate._Seed, "_learn", lambda self, learner, ads: model)
+    count, skip = simulate._Forecast.done, simulate._Forecast.skip_seed
+    seen: list[Step] = []
+
+    def counting(self: Any, condition: str, share: float) -> None:
+        count(self, condition, share)
+        seen.extend(self._advance.snapshot())
+
+    def skipping(self: Any) -> None:
+        skip(self)
+        seen.extend(self._advance.snapshot())
+
+    monkeypatch.setattr(simulate._Forecast, "done", counting)
+    monkeypatch.setattr(simulate._Forecast, "skip_seed", skipping)
+    options = {
+        "conditions": ("random", "crowd"), "labels": (20, 40), "expert_kappa": 1.0,
+        "also": ("head", "encoder"), "also_from": 30, "crowd_kappa": (0.6,),
+    }  # fmt: skip
+    bench.play("counted", **options)
+    # Two rounds and two crowds, each of which is learnt, measured, and measured for the encoder.
+    assert len(seen) == 4 * 3
+    assert [step.done for step in seen] == pytest.approx([n / 3 for n in range(1, 13)])
+    assert {step.total for step in seen} == {4}
+    assert [step.words for step in seen[::3]] == [
+        "simulating seed 1, random",
+        "simulating seed 1, random",
+        "simulating seed 1, crowd 0.6 text",
+        "simulating seed 1, crowd 0.6 uniform",
+    ]
+    assert seen[0].ends is None and all(step.ends is not None for step in seen[1:])
+    seen.clear()
+    bench.play("counted", **options, seeds=2)
+    assert (seen[0].done, seen[0].given, seen[0].total) == (4, 4, 8)
+    assert seen[-1].done == pytest.approx(8)
+
+
+def test_the_end_is_foreseen_by_condition(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(simulate, "time", SimpleNamespace(monotonic=lambda: now))
+    advance = Advance(0, "simulating", 12)
+    forecast = simulate._Forecast(advance, {"boundary": 2, "random": 2, "uncertainty": 2}, seeds=2)
+
+    def play(condition: str, seconds: float) -> float | None:
+        nonlocal now
+        now += seconds
+        forecast.done(condition, 1.0)
+        ends = advance.snapshot()[0].ends
+        return None if ends is None else ends - now
+
+    assert play("boundary", 300.0) is None, "LLM-0 scored the corpus, which says nothing"
+    assert play("boundary", 50.0) == pytest.approx(10 * 50.0), "all that is known"
+    assert play("random", 2.0) == pytest.approx(2 * 50.0 + 3 * 2.0 + 4 * 2.0)
+    play("random", 2.0)
+    play("uncertainty", 6.0)
+    assert play("uncertainty", 6.0) == pytest.approx(2 * (50.0 + 2.0 + 6.0))
+    for name, seconds in (("boundary", 50.0), ("random", 2.0), ("uncertainty", 6.0)):
+        play(name, seconds)
+        left = play(name, seconds)
+    assert left == pytest.approx(0.0)
 
 
 # --- Refusals -----------------------------------------------------------------------------------

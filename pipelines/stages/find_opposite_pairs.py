@@ -242,6 +242,8 @@ class _Route(beam.DoFn):
                 self._seed,
             )
             for place, (side, rows) in routed:
+                if side != _NEGATIVES:
+                    metrics.count(STAGE, "routed", rows.num_rows)
                 yield place, (side, blocks.to_block(rows))
 
 

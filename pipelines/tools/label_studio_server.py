@@ -39,6 +39,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
 from pipelines.errors import RunFailed, UsageError
+from pipelines.progress import step
 from pipelines.summary import printable
 from pipelines.tools import label_studio, rows
 from pipelines.tools.batch import Batch
@@ -853,25 +854,29 @@ def _import(
     """Import tasks in parts, smaller ones where the server takes no large requests."""
     path = f"/api/projects/{number}/import"
     size, done = TASKS_A_CALL, 0
-    while done < len(tasks):
-        part = list(tasks[done : done + size])
-        try:
-            answer = server.object("POST", path, params={"commit_to_project": "true"}, body=part)
-        except Refusal as refusal:
-            if refusal.status != 413 or len(part) == 1:
-                raise
-            size = len(part) // 2
-            continue
-        if "import" in answer:
-            _await_import(server, f"/api/projects/{number}/imports/{answer['import']}/")
-        elif answer.get("task_count") != len(part):
-            raise RunFailed(
-                f"{server.url}{path}: imported {printable(str(answer.get('task_count')), 20)} of "
-                f"{len(part)} tasks; look into the server's log"
-            )
-        done += len(part)
-        if done < len(tasks):
-            say(f"{done:,} of {len(tasks):,} pairs imported")
+    with step("sending pairs", len(tasks)) as advance:
+        while done < len(tasks):
+            part = list(tasks[done : done + size])
+            try:
+                answer = server.object(
+                    "POST", path, params={"commit_to_project": "true"}, body=part
+                )
+            except Refusal as refusal:
+                if refusal.status != 413 or len(part) == 1:
+                    raise
+                size = len(part) // 2
+                continue
+            if "import" in answer:
+                _await_import(server, f"/api/projects/{number}/imports/{answer['import']}/")
+            elif answer.get("task_count") != len(part):
+                raise RunFailed(
+                    f"{server.url}{path}: imported {printable(str(answer.get('task_count')), 20)} of "
+                    f"{len(part)} tasks; look into the server's log"
+                )
+            done += len(part)
+            advance(len(part))
+            if done < len(tasks):
+                say(f"{done:,} of {len(tasks):,} pairs imported")
 
 
 def _await_import(server: Server, path: str) -> None:

@@ -20,6 +20,7 @@ from models import bert, lora, presets, trained, trainer
 from models.policy import PromptSpec
 from models.trainer import LabelledAds, TrainingDataError, TrainingSettings
 from pipelines.numerics.calibration import MARGIN_STEP
+from pipelines.progress import Step, steps
 from tests import helpers
 
 WORDS = (
@@ -258,22 +259,59 @@ def test_manifest_says_what_was_done(encoder_preset: str, tmp_path: Path) -> Non
 # --- Progress ---------------------------------------------------------------------------------
 
 
-def test_bar_and_tensorboard(
+def test_progress_and_tensorboard(
     encoder_preset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines: list[str] = []
-    how = settings("encoder", encoder_preset, max_epochs=2)
     logs = tmp_path / "logs"
-    trainer.train(
-        make_ads(30), how, tmp_path / "m", progress=lines.append, show_bar=True, logs=logs
-    )
-    assert not any("epoch" in line for line in lines)
-    assert capsys.readouterr().out == ""
+    live: list[list[Step]] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        live.append(steps())
+
+    how = settings("encoder", encoder_preset, max_epochs=2)
+    trainer.train(make_ads(30), how, tmp_path / "m", progress=say, logs=logs)
+    assert [line[:19] for line in lines] == ["epoch 1 of at most ", "epoch 2 of at most "]
+    assert [one.words for one in live[0]] == ["training tiny-bert"]
+    assert steps() == []
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(logs)).Reload()
     assert set(events.Tags()["tensors"]) == {"loss", "validation_loss", "validation_kappa"}
     assert [event.step for event in events.Tensors("loss")] == [1, 2]
+
+
+def test_epochs_count_their_ads(
+    encoder_preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, float, float | None]] = []
+    plain = trainer._tensors
+
+    def watched(ids: Any) -> Any:
+        seen.extend((one.words, one.done, one.total) for one in steps()[1:])
+        return plain(ids)
+
+    monkeypatch.setattr(trainer, "_tensors", watched)
+    how = settings("encoder", encoder_preset, max_epochs=2)
+    trainer.train(make_ads(30), how, tmp_path / "m")
+    # Two batches of the 24 ads that are fitted, then the 6 that are held out.
+    for number in (1, 2):
+        done = [
+            d for words, d, total in seen if (words, total) == (f"epoch {number} of at most 2", 30)
+        ]
+        assert len(done) == 3 and done[0] == 0 and done[1] in (8, 16) and done[2] == 24
+
+
+def test_many_epochs_are_not_many_lines() -> None:
+    lines: list[str] = []
+    with trainer._Reporter(settings("encoder", "x", max_epochs=300), lines.append, None) as report:
+        for number in range(1, 301):
+            report(trained.Epoch(number, 0.5, 0.6, 0.7, 1.0))
+    told = [int(line.split()[1]) for line in lines]
+    assert told == [*range(1, 11), *range(20, 301, 10)]
 
 
 # --- Refusals ---------------------------------------------------------------------------------
