@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 import itertools
 import random
@@ -212,6 +213,19 @@ def test_lora_repeats(llm_preset: str, tmp_path: Path) -> None:
     how = settings("llm", llm_preset, max_epochs=1)
     first = trainer.train(ads, how, tmp_path / "1")
     assert trainer.train(shuffled(ads), how, tmp_path / "2").weights_hash == first.weights_hash
+
+
+def test_a_training_leaves_no_graph_behind(encoder_preset: str, tmp_path: Path) -> None:
+    # A simulation trains dozens of times in one process; each graph would hold all its variables.
+    def graphs() -> int:
+        gc.collect()
+        return sum(type(held).__name__ == "FuncGraph" for held in gc.get_objects())
+
+    how = settings("encoder", encoder_preset, max_epochs=1)
+    trainer.train(make_ads(60), how, tmp_path / "first")
+    before = graphs()
+    trainer.train(make_ads(60), how, tmp_path / "second")
+    assert graphs() == before
 
 
 def test_the_best_epoch_is_the_one_saved(encoder_preset: str, tmp_path: Path) -> None:
