@@ -163,6 +163,7 @@ def _calm_libraries() -> None:
     # really fails raises.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s"
     )
@@ -342,6 +343,7 @@ def _export(args: argparse.Namespace, _: tuple[str, ...]) -> int:
         out=args.out,
         round=args.round,
         show_predictions=args.show_predictions,
+        force=args.force,
         url=args.push,
     )
     exported = export_pairs(chosen, say=lambda line: None if args.quiet else _say(line))

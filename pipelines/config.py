@@ -7,6 +7,7 @@ the nearest known one.
 from __future__ import annotations
 
 import difflib
+import json
 import types
 import typing
 from pathlib import Path
@@ -14,10 +15,12 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from models.policy import FewShotExample, PromptSpec
+from pipelines.contracts import SKIP_WORDS
 from pipelines.errors import UsageError
+from pipelines.text import digest
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
 Prose = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=20_000)]
@@ -33,6 +36,15 @@ class Labels(_Section):
 
     positive: Word = "positive"
     negative: Word = "negative"
+
+    @field_validator("positive", "negative")
+    @classmethod
+    def _no_skip(cls, name: str) -> str:
+        if name.casefold() in SKIP_WORDS:
+            raise ValueError(
+                f"{name!r} is what experts say when they cannot tell; choose another name"
+            )
+        return name
 
 
 class Answers(_Section):
@@ -172,6 +184,16 @@ class Task(_Section):
     review: Review = Review()
     training: Training = Training()
     stopping: Stopping = Stopping()
+
+    def guideline(self) -> str:
+        """Return a hash of what experts go by: the policy, its version, and the labels' names.
+
+        Line breaks and blanks in the policy count for nothing.
+        """
+        policy = " ".join(self.policy.split())
+        return digest(
+            json.dumps([self.version, policy, self.labels.positive, self.labels.negative])
+        )
 
     def prompt_spec(self) -> PromptSpec:
         """Return what ``models.policy`` needs to render the prompt."""

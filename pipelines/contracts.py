@@ -13,6 +13,8 @@ import pyarrow as pa
 
 # Version of the files a stage writes; a reader refuses what a newer version wrote.
 FORMAT_VERSION = 1
+# What experts say when they cannot tell; no label may be called so.
+SKIP_WORDS = frozenset({"skip", "skipped", "unsure", "?", "n/a"})
 
 
 @dataclass(frozen=True, slots=True)

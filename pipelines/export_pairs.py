@@ -13,6 +13,7 @@ from pipelines.progress import step
 from pipelines.tools.batch import Batch, read_batch
 from pipelines.tools.formats import EXPORTERS
 from pipelines.tools.servers import push
+from pipelines.tools.sheet import SHEET
 from pipelines.workspace import Workspace
 
 
@@ -26,6 +27,7 @@ class ExportOptions:
         out: folder for the files, local or ``gs://``; "" for one in the workspace.
         round: whose pairs, or None for the last one.
         show_predictions: whether experts see what the model says.
+        force: whether to replace a sheet that was filled in.
         url: of the tool's server, to put the pairs there instead of into files; or "".
     """
 
@@ -34,6 +36,7 @@ class ExportOptions:
     out: str = ""
     round: int | None = None
     show_predictions: bool = False
+    force: bool = False
     url: str = ""
 
 
@@ -49,7 +52,9 @@ class Exported:
 
 
 def export_pairs(options: ExportOptions, say: Callable[[str], None]) -> Exported:
-    """Write a round's pairs for a tool. The same pairs are the same bytes; older files give way.
+    """Write a round's pairs for a tool. The same pairs are the same bytes.
+
+    Older files give way, but for a sheet that somebody wrote in.
 
     Args:
         options: see :class:`ExportOptions`.
@@ -93,11 +98,21 @@ def export_pairs(options: ExportOptions, say: Callable[[str], None]) -> Exported
 
 
 def _write(workspace: Workspace, batch: Batch, options: ExportOptions) -> list[str]:
-    folder = options.out or workspace.path(f"exports/round-{batch.round:04d}/{options.tool}")
+    # Never under one name: whoever sends "the page" must not send the model's labels unawares.
+    name = options.tool + ("-with-predictions" if options.show_predictions else "")
+    folder = options.out or workspace.path(f"exports/round-{batch.round:04d}/{name}")
     if storage.is_local(folder) and os.path.isfile(folder):
         raise UsageError(f"--out {folder}: is a file; name a folder")
+    files = EXPORTERS[options.tool](batch)
+    sheet = storage.join(folder, SHEET)
+    filled = SHEET in files and storage.exists(sheet) and storage.read(sheet) != files[SHEET]
+    if filled and not options.force:
+        raise UsageError(
+            f"{sheet}: is there and differs, so somebody may have filled it in; import it first, give "
+            "--out another folder, or --force to replace it"
+        )
     paths = []
-    for name, data in EXPORTERS[options.tool](batch).items():
+    for name, data in files.items():
         path = storage.join(folder, name)
         try:
             storage.write(path, data)

@@ -34,7 +34,7 @@ from pipelines.stages.read_verdicts import (
     file_identity,
     resolve,
 )
-from pipelines.tools.formats import detect_format
+from pipelines.tools.formats import READERS, detect_format
 from pipelines.tools.servers import pull
 from pipelines.verdicts import (
     MAX_FILE_BYTES,
@@ -115,7 +115,11 @@ def ingest(options: IngestOptions, say: Callable[[str], None]) -> Ingested:
             data = _read(path)
             file = VerdictFile(order, path, detect_format(path, data, options.tool))
             identity = file_identity(data, options.expert, aliases)
-            (known if is_imported(identity, before) else new).append(file)
+            if is_imported(identity, before):
+                known.append(file)
+            else:
+                _refuse_renamed(file, data, before)
+                new.append(file)
             advance()
     for file in known:
         say(
@@ -240,6 +244,23 @@ def _read(path: str) -> bytes:
         raise UsageError(f"{path}: no such file") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _refuse_renamed(file: VerdictFile, data: bytes, before: Mapping[int, Manifest]) -> None:
+    """Refuse a file whose people were imported under other names: they would agree with themselves.
+
+    A file that names nobody is another matter: two experts may well hand in the same answers.
+    """
+    content = blocks.sha256(data)
+    entries = (entry for manifest in before.values() for entry in manifest.facts["imports"])
+    if not any(entry.get("content_sha256") == content for entry in entries):
+        return
+    rows = READERS[file.tool](data, file.path)
+    if any(isinstance(row, RawVerdict) and normalize_expert(row.expert) for row in rows):
+        raise UsageError(
+            f"{file.path}: was imported before, with its experts under other names; once more would "
+            "make two experts of each of them (--experts counts at the first import)"
+        )
 
 
 def _folded(names: Mapping[str, str]) -> dict[str, str]:

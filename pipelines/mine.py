@@ -132,6 +132,7 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         )
     identity, embedding = _identify(options, task, workspace, model, say)
     _check_same_task(workspace, round_number, task, options)
+    _check_guideline(workspace, round_number, task, options, say)
     shown = workspace.shown_keys(round_number)
     scoring = {"format": FORMAT_VERSION, "tokens_per_batch": TOKENS_PER_BATCH}
     score_key = config_hash(scoring | dataclasses.asdict(identity))
@@ -170,6 +171,33 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         scored=_whole(workspace, workspace.find(round_number, "scored", scored_hash)),
         finished=_newest(workspace, round_number, mine_hash),
     )
+
+
+def _check_guideline(
+    workspace: Workspace,
+    round_number: int,
+    task: Task,
+    options: MineOptions,
+    say: Callable[[str], None],
+) -> None:
+    """Refuse another policy under the version of an earlier one that experts have labelled by."""
+    for number in workspace.rounds():
+        pairs = workspace.latest(number, "pairs")
+        if pairs is None:
+            continue
+        held = pairs.facts.get("guideline", task.guideline())
+        if number < round_number:
+            if pairs.facts["task_version"] == task.version and held != task.guideline():
+                raise UsageError(
+                    f"{options.task}: policy or label names differ from those of round {number}, but "
+                    f"the version is {task.version} as it was then; set version: {task.version + 1} "
+                    "(it starts new evaluation), or take the change back"
+                )
+        elif held != task.guideline():
+            say(
+                f"round {number} is mined again for another policy: sheets and exports that were "
+                "handed out for it no longer count; export it again"
+            )
 
 
 def _model(workspace: Workspace, task: Task, round_number: int) -> Manifest | None:
@@ -263,6 +291,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
     return {
         "task": plan.task.name,
         "task_version": plan.task.version,
+        "guideline": plan.task.guideline(),
         "definition": plan.task.model_dump(mode="json"),
         "date": plan.options.date,
         "corpus": list(plan.options.corpus),
@@ -332,7 +361,7 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
             nearest_window=task.selection.nearest_window,
             sample_rows=task.selection.coverage_sample_rows,
             seed=task.seed,
-            task_version=task.version,
+            guideline=task.guideline(),
         )
     )
     attempts = {

@@ -215,6 +215,9 @@ def _add_export(commands: Any) -> None:
         "--show_predictions", action="store_true", help="let experts see what the model says"
     )
     out.add_argument(
+        "--force", action="store_true", help="replace a review.csv that somebody filled in"
+    )
+    out.add_argument(
         "--push",
         default="",
         metavar="URL",

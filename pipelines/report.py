@@ -45,6 +45,10 @@ FOLDER, FILE = "report", "report.html"
 PROJECTIONS = ("pca", "umap")
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates" / "report"
 SAMPLE_ADS = 20_000
+# What a round's report may hold; one that lacks a picture takes away an older one of that name.
+ROUND_PICTURES = tuple(
+    f"report-{part}.png" for part in ("map", "clusters", "pairs", "coverage", "agreement", "scores")
+)
 # More outlines than this hide one another.
 OUTLINED = 6
 TOP_PAIRS = 10
@@ -413,9 +417,9 @@ def report(options: ReportOptions, say: Say) -> Report:
     takes a minute and 1.5 GB.
     """
     workspace = Workspace(options.workspace)
-    folder = _folder(options.out or workspace.path(FOLDER))
     projector = _projector(options.projection)
     found = _read_round(workspace, options.round)
+    folder = _folder(options.out or workspace.path(FOLDER))
     stand = standing(workspace)
     missing = _why_no_sample(workspace, found)
     sample = None
@@ -855,9 +859,9 @@ def _agreement(
                 alt=f"Cohen's kappa of each model with the experts, on the same {basis}: {listed}. "
                 f"Experts among themselves (dashed line): {among}.",
                 caption=f"Cohen's kappa with 95% intervals, every model on the same {basis}. The dashed "
-                f"line is what the experts reach among themselves: {among}. A model whose interval "
-                "reaches it cannot be told from an expert; a kappa compares with others at a like "
-                "share of positives only.",
+                f"line is what the experts reach among themselves: {among}. Whether a model "
+                "is at parity is told by the interval of the difference, not by bars that meet the "
+                "line; a kappa compares with others at a like share of positives only.",
             ),
         ),
         paragraphs=tuple(paragraphs),
@@ -1413,7 +1417,7 @@ def _write(
     stale = [
         found.path
         for found in storage.match(storage.join(folder, "report-*.png"))
-        if re.split(r"[/\\]", found.path)[-1] not in pictures
+        if (name := re.split(r"[/\\]", found.path)[-1]) not in pictures and name in ROUND_PICTURES
     ]
     if stale:
         FileSystems.delete(stale)

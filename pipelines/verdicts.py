@@ -41,7 +41,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import blocks, storage
-from pipelines.contracts import BlockFile, Rejected, Verdict
+from pipelines.contracts import SKIP_WORDS, BlockFile, Rejected, Verdict
 from pipelines.errors import RunFailed, UsageError
 from pipelines.readers import CsvLines
 from pipelines.spreadsheet import unprotected
@@ -59,7 +59,6 @@ MAX_LABEL_CHARS = 100
 _MAX_RECORD_CHARS = 16 << 20
 _EXCERPT_CHARS = 200
 
-_SKIPS = frozenset({"skip", "skipped", "unsure", "?", "n/a"})
 _SIDES = {"left": LEFT, "a": LEFT, "l": LEFT, "right": RIGHT, "b": RIGHT, "r": RIGHT}
 _YES, _NO = frozenset({"1", "true", "yes", "y", "x"}), frozenset({"", "0", "false", "no", "n"})
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -149,7 +148,7 @@ class LabelNames:
         ):
             if word == normalize_text(name):
                 return meaning
-        return SKIP if word in _SKIPS else None
+        return SKIP if word in SKIP_WORDS else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +163,7 @@ class ShownAd:
         side: ``left`` or ``right``.
         round: the round.
         order: which of the workspace's pairs attempts showed it, ascending with time.
-        current: whether that attempt was mined for the task version of the round's newest one.
+        current: whether that attempt was mined for the policy and labels of the round's newest one.
     """
 
     key: str
@@ -603,8 +602,7 @@ def shown_ads(workspace: Workspace) -> Shown:
         manifests = workspace.manifests(number, "pairs")
         for manifest in manifests:
             order += 1
-            version = manifest.facts["task_version"]
-            current = version == manifests[-1].facts["task_version"]
+            current = _guideline(manifest) == _guideline(manifests[-1])
             for pair in workspace.read_pairs(manifest):
                 for label in (POSITIVE, NEGATIVE):
                     ad = pair[label]
@@ -627,6 +625,10 @@ def shown_ads(workspace: Workspace) -> Shown:
         by_pair={id: tuple(found) for id, found in by_pair.items()},
         round_of=round_of,
     )
+
+
+def _guideline(manifest: Manifest) -> tuple[int, str]:
+    return manifest.facts["task_version"], manifest.facts.get("guideline", "")
 
 
 def task_definition(workspace: Workspace) -> Definition:

@@ -182,5 +182,40 @@ def test_predictions_go_along_only_when_asked_for(
     status, out, err = scout(capsys, "export", *flags)
     assert status == cli.OK and "with what the model says" in out
     assert "experts will see what the model says" in err
-    examples = (root / "exports/round-0001/doccano/examples.jsonl").read_text().splitlines()
+    examples = (
+        (root / "exports/round-0001/doccano-with-predictions/examples.jsonl")
+        .read_text()
+        .splitlines()
+    )
     assert all("model_label" in json.loads(example) for example in examples)
+
+
+def test_a_filled_in_sheet_is_not_wiped(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    [sheet, _] = summary(capsys, "export", "--workspace", root, "--tool", "csv")["files"]
+    filled = Path(sheet).read_bytes().replace(b",,,\r\n", b",positive,anna,\r\n")
+    Path(sheet).write_bytes(filled)
+    status, _, err = scout(capsys, "export", "--workspace", root, "--tool", "csv")
+    assert status == cli.WRONG_USAGE and "somebody may have filled it in" in err
+    assert Path(sheet).read_bytes() == filled
+    summary(capsys, "export", "--workspace", root, "--tool", "csv", "--force")
+    assert Path(sheet).read_bytes() != filled
+
+
+def test_one_person_does_not_become_two(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    batch = read_batch(Workspace(str(root)))
+    file = root.parent / "ann.json"
+    file.write_bytes(as_file(saved(batch, ["positive", "negative"] * 12, expert="3")))
+    assert summary(capsys, "import", file, "--workspace", root)["experts"] == ["3"]
+    names = root.parent / "names.json"
+    names.write_text('{"3": "anna"}')
+    flags = ("--workspace", root, "--experts", names)
+    status, _, err = scout(capsys, "import", file, *flags)
+    assert status == cli.WRONG_USAGE and "would make two experts of each of them" in err
+
+
+def test_the_page_is_told_from_what_it_saves(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [page] = summary(capsys, "export", "--workspace", root, "--tool", "page")["files"]
+    status, _, err = scout(capsys, "import", page, "--workspace", root)
+    assert status == cli.FAILED and "is a web page, not the verdicts of one" in err

@@ -310,3 +310,21 @@ def test_a_sheet_of_an_older_policy_does_not_count_for_the_new_one(mined: Path, 
     again.write_bytes(new.read_bytes().replace(b",,,\r\n", b",positive,anna,\r\n"))
     summary = load(root, again).summary
     assert (summary["verdicts"], summary["task_version"]) == (24, 2)
+
+
+def test_a_policy_that_changes_needs_a_new_version(mined: Path, root: Path) -> None:
+    task, corpus = root.parent / "task.yaml", root.parent / "ads.jsonl"
+    task.write_text(task.read_text().replace("nobody can promise", "no shop can promise"))
+    old = fill(root, "anna", alternate)
+    # Nobody has labelled yet: the round is mined again, and the old sheet counts no longer.
+    helpers.run(task, corpus, root)
+    with pytest.raises(RunFailed, match="other_version 24"):
+        load(root, old)
+    sheet = max(root.glob("rounds/0001/review/*/review.csv"))
+    again = root.parent / "again.csv"
+    again.write_bytes(sheet.read_bytes().replace(b",,,\r\n", b",positive,anna,\r\n"))
+    assert load(root, again).summary["verdicts"] == 24
+    # Now they have: another policy under the same version would take over their verdicts.
+    shutil.copy(mined / "task.yaml", task)
+    with pytest.raises(UsageError, match="differ from those of round 1, .* set version: 2"):
+        helpers.run(task, corpus, root)

@@ -286,6 +286,7 @@ def _write_round(
             {
                 "name": file.record.name,
                 "sha256": file.record.sha256,
+                "content_sha256": file.record.content,
                 "tool": file.record.tool,
                 "rounds": list(file.rounds) or [number],
                 "verdicts": len(own),

@@ -68,6 +68,7 @@ class Import:
         name: file name without its folder.
         sha256: of its bytes and of who was said to speak in it (:func:`file_identity`), 64 hex
             characters: what makes it the same import.
+        content: SHA-256 of its bytes alone.
         tool: its format.
         unanswered: places for a verdict that were left empty.
         changed_mind: rows in which an expert contradicts an earlier row of their own in this file.
@@ -77,6 +78,7 @@ class Import:
     source: str
     name: str
     sha256: str
+    content: str
     tool: str
     unanswered: int
     changed_mind: int
@@ -244,6 +246,7 @@ def describe(file: VerdictFile, data: bytes, resolved: Resolved, reading: Readin
         source=storable(file.path),
         name=posixpath.basename(storable(file.path.replace("\\", "/"))),
         sha256=file_identity(data, reading.expert, reading.experts),
+        content=blocks.sha256(data),
         tool=file.tool,
         unanswered=resolved.unanswered,
         changed_mind=resolved.changed_mind,

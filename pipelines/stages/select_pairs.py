@@ -36,7 +36,7 @@ class SelectionSettings:
         nearest_window: candidates weighed for each seat.
         sample_rows: rows that coverage is measured on.
         seed: of draws and sides.
-        task_version: of the policy that experts go by; part of a pair's id.
+        guideline: hash of what experts go by (``Task.guideline``); part of a pair's id.
     """
 
     budget: int
@@ -46,7 +46,7 @@ class SelectionSettings:
     nearest_window: int
     sample_rows: int
     seed: int
-    task_version: int
+    guideline: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +66,14 @@ class Selected:
     radius: float
 
 
-def pair_id(positive_key: str, negative_key: str, task_version: int) -> str:
-    """Return a pair's id: the same pair has the same id in every run.
+def pair_id(one_key: str, other_key: str, guideline: str) -> str:
+    """Return a pair's id: the same pair has the same id in every run, whichever ad is positive.
 
-    Under a new version of the policy it has another one: what is said of an old sheet must not
-    count as said under the new policy.
+    Experts see the id, and may compute it: nothing of the model's labels may be in it. Under another
+    guideline it is another id: what is said on an old sheet must not count as said under a new policy.
     """
-    named = f"{task_version}\0{positive_key}\0{negative_key}".encode()
+    low, high = sorted((one_key, other_key))
+    named = f"{guideline}\0{low}\0{high}".encode()
     return f"pair_{hashlib.blake2b(named, digest_size=8).hexdigest()}"
 
 
@@ -92,8 +93,14 @@ def _ad(row: dict[str, Any], label: str, cluster: int, prefix: str = "") -> Revi
     )
 
 
-def _side(id: str, seed: int) -> str:
-    return "positive" if hashing.unit_hash(id, seed) < 0.5 else "negative"
+def left_label(positive_key: str, negative_key: str, id: str, seed: int) -> str:
+    """Return the label of the ad that is shown on the left.
+
+    Drawn between the keys in their order, so that whoever knows id, keys and seed can tell which ad is
+    on the left, but not what the model calls it.
+    """
+    lower_key_left = hashing.unit_hash(id, seed) < 0.5
+    return "positive" if (positive_key < negative_key) == lower_key_left else "negative"
 
 
 def explore(
@@ -222,7 +229,7 @@ def select(
             joined.slice(choice.candidate, 1).drop_columns(["p_vector", "n_vector"]).to_pylist()[0]
         )
         overlap = overlaps[int(owners[choice.candidate])]
-        id = pair_id(row["p_key"], row["n_key"], settings.task_version)
+        id = pair_id(row["p_key"], row["n_key"], settings.guideline)
         pairs.append(
             ReviewPair(
                 pair_id=id,
@@ -230,7 +237,7 @@ def select(
                 source="overlap",
                 positive=_ad(row, "positive", overlap.positive, "p_"),
                 negative=_ad(row, "negative", overlap.negative, "n_"),
-                left=_side(id, seed),
+                left=left_label(row["p_key"], row["n_key"], id, seed),
                 distance=round(float(row["distance"]), 6),
                 mutual=row["mutual"],
                 overlap_score=round(overlap.score, 6),
@@ -280,7 +287,8 @@ def _exploration_pairs(
             values = rows.slice(row, 1).to_pylist()[0]
             label = "positive" if values["positive"] else "negative"
             sides[label] = (_ad(values, label, values["cluster"]), row)
-        id = pair_id(sides["positive"][0].key, sides["negative"][0].key, settings.task_version)
+        keys = sides["positive"][0].key, sides["negative"][0].key
+        id = pair_id(*keys, settings.guideline)
         gap = distances.row_distances(vectors, vectors, np.array([drawn]), np.array([partner]))
         pairs.append(
             ReviewPair(
@@ -289,7 +297,7 @@ def _exploration_pairs(
                 source="exploration",
                 positive=sides["positive"][0],
                 negative=sides["negative"][0],
-                left=_side(id, seed),
+                left=left_label(*keys, id, seed),
                 distance=round(float(gap[0]), 6),
                 mutual=False,
                 overlap_score=None,

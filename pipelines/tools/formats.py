@@ -58,7 +58,9 @@ def detect_format(path: str, data: bytes, tool: str = "") -> str:
         if tool not in READERS:
             raise UsageError(f"--tool {tool}: unknown; give one of {', '.join(READERS)}")
         return tool
-    if page.FORMAT.encode() in data[:_HEAD_BYTES]:
+    is_page_itself = path.lower().endswith((".html", ".htm"))
+    if page.FORMAT.encode() in data[:_HEAD_BYTES] or is_page_itself:
+        # Of the page itself its reader says what to import instead.
         return page.TOOL
     for suffix, known in _SUFFIXES.items():
         if path.lower().endswith(suffix):

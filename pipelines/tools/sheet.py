@@ -15,7 +15,7 @@ from pipelines.tools.batch import Batch
 from pipelines.tools.rows import comparable, holdable
 from pipelines.verdicts import RawVerdict, read_csv
 
-TOOL = "csv"
+TOOL, SHEET = "csv", "review.csv"
 _LINE_CHARS = 98
 COLUMNS = ("pair_id", "side", "ad_id", "text", "label", "expert", "comment")
 
@@ -43,7 +43,7 @@ def export(batch: Batch) -> dict[str, bytes]:
         batch.negative,
         batch.experts_per_ad,
     )
-    return {"review.csv": ad_sheet(rows), "instructions.txt": instructions.encode()}
+    return {SHEET: ad_sheet(rows), "instructions.txt": instructions.encode()}
 
 
 def read(data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:

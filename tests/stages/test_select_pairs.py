@@ -24,7 +24,7 @@ SETTINGS = stage.SelectionSettings(
     nearest_window=8,
     sample_rows=1000,
     seed=3,
-    task_version=1,
+    guideline="policy 1",
 )
 
 
@@ -127,7 +127,21 @@ def test_more_draws_than_partners_are_refused() -> None:
 
 
 def test_another_version_of_the_policy_asks_under_other_ids() -> None:
-    first, second = choose(), choose(task_version=2)
+    first, second = choose(), choose(guideline="policy 2")
     pairs = [[(p.positive.key, p.negative.key) for p in found.pairs] for found in (first, second)]
     assert pairs[0] == pairs[1]
     assert not {p.pair_id for p in first.pairs} & {p.pair_id for p in second.pairs}
+
+
+def test_neither_id_nor_side_tells_the_label() -> None:
+    # An expert knows id, seed, guideline and (from the texts) the keys: swapping what the model calls
+    # the two ads must change nothing of what is seen.
+    keys = [(f"{n:032x}", f"{n * 7919 % 65521 + 70000:032x}") for n in range(200)]
+    sides = []
+    for one, other in keys:
+        id = stage.pair_id(one, other, "policy")
+        assert id == stage.pair_id(other, one, "policy")
+        left = {"positive": one, "negative": other}[stage.left_label(one, other, id, 3)]
+        assert left == {"positive": other, "negative": one}[stage.left_label(other, one, id, 3)]
+        sides.append(left == one)
+    assert 70 < sum(sides) < 130
