@@ -326,5 +326,5 @@ def test_a_policy_that_changes_needs_a_new_version(mined: Path, root: Path) -> N
     assert load(root, again).summary["verdicts"] == 24
     # Now they have: another policy under the same version would take over their verdicts.
     shutil.copy(mined / "task.yaml", task)
-    with pytest.raises(UsageError, match="differ from those of round 1, .* set version: 2"):
+    with pytest.raises(UsageError, match=r"differ from those of round 1, .* set version: 2"):
         helpers.run(task, corpus, root)

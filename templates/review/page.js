@@ -620,9 +620,15 @@
     window.addEventListener("storage", (event) => {
       const found = state && event.key === keyOf(expert) && event.newValue ? parsed(event.newValue) : null;
       if (!found) return;
+      // What is being typed here is newer than what that tab knew of it.
+      const typed = saveTimer && state.answers[state.place] ? state.answers[state.place].comment : null;
       clearTimeout(saveTimer);
       saveTimer = 0;
       state = { ...found, place: state.place };
+      if (typed !== null) {
+        state.answers[state.place].comment = typed;
+        save();
+      }
       render();
     });
     window.addEventListener("beforeprint", renderPrint);

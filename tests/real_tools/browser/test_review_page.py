@@ -310,6 +310,24 @@ def test_two_tabs_of_one_expert_do_not_overwrite_each_other(desk: Desk) -> None:
     assert [v.label for v in verdicts(first, TWO).verdicts] == ["positive", "negative"]
 
 
+def test_a_comment_outlives_an_answer_in_the_other_tab(desk: Desk) -> None:
+    context, url = desk.context(), desk.write(TWO)
+    first, second = desk.tab(context, url), desk.tab(context, url)
+    for tab in (first, second):
+        sign(tab, "Ann")
+    # Within the third of a second before what is typed is kept.
+    first.evaluate(
+        "const box = document.getElementById('comment'); box.value = 'typed';"
+        "box.dispatchEvent(new Event('input', {bubbles: true}));"
+    )
+    second.keyboard.press("4")
+    first.wait_for_function(
+        "document.querySelector('#choices-right [data-answer=negative]').ariaPressed === 'true'"
+    )
+    assert first.input_value("#comment") == "typed"
+    second.wait_for_function("document.getElementById('comment').value === 'typed'")
+
+
 def test_a_comment_outlives_a_reload_at_once(desk: Desk) -> None:
     tab = desk.open(TWO)
     tab.keyboard.press("c")
