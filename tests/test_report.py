@@ -546,12 +546,12 @@ def test_an_older_report_is_replaced_whole_and_nothing_else_is_touched(
     folder = learnt / "report"
     assert Path(found.path) == folder / "report.html"
     (folder / "mine.png").write_bytes(b"not ours")
-    (folder / "report-old.png").write_bytes(b"of an older report")
+    (folder / "report-notes.png").write_bytes(b"not ours either")
     for model in (learnt / "rounds").glob("*/model"):
         shutil.rmtree(model)
     report.report(ReportOptions(str(learnt)), lambda line: None)
     names = {path.name for path in folder.iterdir()}
-    kept = {"report.html", "mine.png"}
+    kept = {"report.html", "mine.png", "report-notes.png"}
     kept |= {f"report-{name}.png" for name in ("map", "clusters", "pairs", "coverage", "scores")}
     assert names == kept
 
