@@ -492,6 +492,7 @@ def _outcome(plan: Plan, counters: dict[str, int], seconds: float) -> Mined:
         "positives": clusters.facts["positives"],
         "positive_share": clusters.facts["positives"] / scored.rows,
         "threshold_probability": clusters.facts["threshold_probability"],
+        "threshold_source": clusters.facts["threshold_source"],
         "positive_clusters": clusters.facts["positive_clusters"],
         "negative_clusters": clusters.facts["negative_clusters"],
         "overlaps": clusters.facts["overlaps"],

@@ -40,9 +40,10 @@ def describe(summary: Mapping[str, Any]) -> str:
     budget = summary["budget"]
     chosen = f"{summary['pairs']:,} of a budget of {budget:,}"
     if summary["pairs"] < budget:
-        chosen += (
-            " (no candidate is left: an ad is shown once; a higher prior gives more positives)"
-        )
+        # Once it is fitted to the experts' labels, the prior has no say in the threshold.
+        cure = "; a higher prior gives more positives"
+        by_prior = summary["threshold_source"] == "prior"
+        chosen += f" (no candidate is left: an ad is shown once{cure if by_prior else ''})"
     rows = [
         ("ads read", f"{summary['records']:,}"),
         ("rejected", rejected),
