@@ -18,12 +18,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import ipaddress
 import json
 import os
-import re
 import tempfile
-import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +32,7 @@ from pipelines.tools import argilla, rows
 from pipelines.tools.argilla import COMMENT, DISCARDED, DRAFT, SUBMITTED
 from pipelines.tools.batch import Batch
 from pipelines.tools.rows import LABEL_A, LABEL_B
+from pipelines.tools.server_access import Access
 
 KEY = "ARGILLA_API_KEY"
 WORKSPACE = "ARGILLA_WORKSPACE"
@@ -46,7 +44,13 @@ MAX_GUIDELINES_CHARS = 10_000
 _TIMEOUT_SECONDS = 60
 _FIELDS = ("text_a", "text_b")
 _METADATA = ("pair_id", "id_a", "id_b", "task", "version", "round")
-_WHERE = "Argilla shows it under My settings"
+ACCESS = Access(
+    KEY,
+    PLAIN_HTTP,
+    "API key",
+    "Argilla shows it under My settings",
+    ("dataset", "datasets", "api", "user-settings"),
+)
 _NO_ARGILLA = (
     "there is no Argilla at this address; give the one that its front page has in the browser"
 )
@@ -99,15 +103,7 @@ def token_from_environment(environment: Mapping[str, str] = os.environ) -> str:
     Raises:
         UsageError: there is none, or it cannot be one.
     """
-    token = environment.get(KEY, "").strip()
-    if not token:
-        raise UsageError(
-            f"{KEY}: is not set; put an API key into this environment variable ({_WHERE})"
-        )
-    # What a header cannot hold would be quoted in the HTTP library's own message.
-    if not re.fullmatch(r"[!-~]+", token):
-        raise UsageError(f"{KEY}: holds blanks or other signs that no key has ({_WHERE})")
-    return token
+    return ACCESS.read_token(environment)
 
 
 def push(
@@ -291,7 +287,7 @@ def _connected(
         UsageError: the SDK is missing, or the address will not do.
         RunFailed: the server cannot be reached or refuses.
     """
-    address = _checked(url, environment)
+    address, _, _ = ACCESS.check(url, environment)
     try:
         sdk, http = (importlib.import_module(name) for name in ("argilla", "httpx"))
     except ImportError as error:
@@ -318,48 +314,6 @@ def _connected(
         ) from error
 
 
-def _checked(url: str, environment: Mapping[str, str]) -> str:
-    """Return an address without a slash at its end.
-
-    Raises:
-        UsageError: it is none, or the token must not be sent there.
-    """
-    shown = printable(url, 100)
-    try:
-        parts = urllib.parse.urlsplit(url.strip())
-        host, _ = parts.hostname or "", parts.port
-    except ValueError as error:
-        raise UsageError(f"{shown}: is no address ({error})") from None
-    if "@" in parts.netloc:
-        # Not shown: it may hold a password.
-        raise UsageError(f"the address may hold no user or password; the API key is in {KEY}")
-    if parts.scheme not in ("http", "https") or not host:
-        raise UsageError(f"{shown}: is no address of a server; write https://labels.example.org")
-    if not re.fullmatch(r"[!-~]+", url.strip()):
-        raise UsageError(f"{shown}: an address holds neither blanks nor special signs")
-    if (
-        parts.query
-        or parts.fragment
-        or re.search(r"/(dataset|datasets|api|user-settings)(/|$)", parts.path)
-    ):
-        raise UsageError(f"{shown}: is a page of the server; give the server's own address")
-    if parts.scheme == "http" and not _is_loopback(host) and environment.get(PLAIN_HTTP) != "1":
-        raise UsageError(
-            f"{shown}: the API key would cross the network in plain text; use https://, or, where "
-            f"nobody can listen, set {PLAIN_HTTP}=1"
-        )
-    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _workspaces(url: str, client: Any, environment: Mapping[str, str]) -> tuple[Any, ...]:
     found = client.workspaces.list()
     wanted = environment.get(WORKSPACE, "").strip()
@@ -380,7 +334,7 @@ def _explained(error: BaseException, http: Any) -> str:
     """Return what went wrong and what to do about it."""
     for cause in _causes(error):
         if type(cause).__name__ == "ArgillaCredentialsError":
-            return f"does not know this API key (401); copy it again into {KEY} ({_WHERE})"
+            return f"does not know this API key (401); copy it again into {KEY} ({ACCESS.where})"
         status = getattr(cause, "status_code", None)
         if isinstance(status, int):
             return _refused(status, str(cause))
@@ -425,7 +379,7 @@ def _refused(status: int, text: str) -> str:
     said = _detail(text.partition("Details: ")[2])
     why = f": {said}" if said else ""
     if status == 401:
-        return f"does not know this API key (401); copy it again into {KEY} ({_WHERE})"
+        return f"does not know this API key (401); copy it again into {KEY} ({ACCESS.where})"
     if status == 403:
         return (
             f"this user may not do that (403{why}); it takes an owner, or an admin of the workspace"

@@ -104,6 +104,7 @@ def _members(data: bytes, source: str) -> Iterator[tuple[str, bytes]]:
                 # A member of a project without examples has an empty file.
                 if content.strip():
                     yield name, content
+    # zipfile's own: RuntimeError for a password, NotImplementedError for a compression it lacks.
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         if isinstance(error, RunFailed):
             raise

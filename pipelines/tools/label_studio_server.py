@@ -21,12 +21,10 @@ to this very machine, follows no redirect, and is in no message.
 from __future__ import annotations
 
 import html
-import ipaddress
 import json
 import os
 import re
 import time
-import urllib.parse
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,14 +36,22 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
-from pipelines.errors import RunFailed, UsageError
+from pipelines.errors import RunFailed
 from pipelines.progress import step
 from pipelines.summary import printable
 from pipelines.tools import label_studio, rows
 from pipelines.tools.batch import Batch
+from pipelines.tools.server_access import Access
 
 KEY = "LABEL_STUDIO_API_KEY"
 PLAIN_HTTP = "LABEL_STUDIO_ALLOW_PLAIN_HTTP"
+ACCESS = Access(
+    KEY,
+    PLAIN_HTTP,
+    "access token",
+    "Label Studio shows it under Account & Settings",
+    ("projects", "api", "user"),
+)
 TASKS_A_CALL = 250
 TASKS_A_PAGE = 100
 PROJECTS_A_PAGE = 100
@@ -121,16 +127,7 @@ def token_from_environment(environment: Mapping[str, str] = os.environ) -> str:
     Raises:
         UsageError: there is none, or it cannot be one.
     """
-    token = environment.get(KEY, "").strip()
-    where = "Label Studio shows it under Account & Settings"
-    if not token:
-        raise UsageError(
-            f"{KEY}: is not set; put an access token into this environment variable ({where})"
-        )
-    # What a header cannot hold would be quoted in the HTTP library's own message.
-    if not re.fullmatch(r"[!-~]+", token):
-        raise UsageError(f"{KEY}: holds blanks or other signs that no token has ({where})")
-    return token
+    return ACCESS.read_token(environment)
 
 
 def push(url: str, token: str, batch: Batch, say: Callable[[str], None]) -> PushResult:
@@ -260,7 +257,7 @@ class Server:
     def __init__(
         self, url: str, token: str, timeout: float = 120.0, retries: int = 5, backoff: float = 0.5
     ) -> None:
-        self.url, host, loopback = _checked(url)
+        self.url, host, loopback = ACCESS.check(url, os.environ)
         self._timeout = timeout
         self._auth = _Auth(token)
         # A proxy of this machine's environment would be sent what is for this machine.
@@ -486,42 +483,6 @@ class _Retry(urllib3.Retry):
         if status_code == 429:
             return bool(self.total)
         return super().is_retry(method, status_code, has_retry_after)
-
-
-def _checked(url: str) -> tuple[str, str, bool]:
-    """Return address without a slash at its end, host, and whether that is this machine."""
-    shown = printable(url, 100)
-    try:
-        parts = urllib.parse.urlsplit(url.strip())
-        host, _ = parts.hostname or "", parts.port
-    except ValueError as error:
-        raise UsageError(f"{shown}: is no address ({error})") from None
-    if "@" in parts.netloc:
-        # Not shown: it may hold a password.
-        raise UsageError(f"the address may hold no user or password; the token is in {KEY}")
-    if parts.scheme not in ("http", "https") or not host:
-        raise UsageError(f"{shown}: is no address of a server; write https://labels.example.org")
-    if parts.query or parts.fragment or re.search(r"/(projects|api|user)(/|$)", parts.path):
-        raise UsageError(f"{shown}: is a page of the server; give the server's own address")
-    if not re.fullmatch(r"[!-~]+", url.strip()):
-        raise UsageError(f"{shown}: an address holds neither blanks nor special signs")
-    loopback = _is_loopback(host)
-    if parts.scheme == "http" and not loopback and os.environ.get(PLAIN_HTTP) != "1":
-        raise UsageError(
-            f"{shown}: the token would cross the network in plain text; use https://, or, where nobody "
-            f"can listen, set {PLAIN_HTTP}=1"
-        )
-    address = f"{parts.scheme}://{parts.netloc}{parts.path}"
-    return address.rstrip("/"), host, loopback
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -21,18 +21,13 @@ if TYPE_CHECKING:
     from pipelines.stages.read_verdicts import Resolved
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-CURE = (
-    "install Debian's package chromium or name a Chromium in SCOUT_CHROMIUM; SCOUT_NO_BROWSER=1 "
-    "leaves these tests out"
-)
+CURE = "install Debian's package chromium, or name a Chromium in SCOUT_CHROMIUM"
 
 
 # One a package and not a session: Playwright's event loop runs in this thread while it is open, and
 # other tests could not start one of their own.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    if os.environ.get("SCOUT_NO_BROWSER") == "1":
-        pytest.skip("SCOUT_NO_BROWSER=1")
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
