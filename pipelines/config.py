@@ -346,7 +346,8 @@ def _explain(name: str, lines: dict[tuple[str | int, ...], int], problem: Any) -
         return f"{where}: empty; write at least one character"
     if isinstance(value, bool) and "str" in kind:
         return f"{where}: {shown} is YAML's true/false, not text; put it in quotes"
-    message = problem["msg"]
+    # What our own checks say, pydantic puts behind "Value error, ".
+    message = problem["msg"].removeprefix("Value error, ")
     return f"{where}: {shown} is refused: {message[0].lower()}{message[1:]}"
 
 

@@ -66,7 +66,7 @@ def test_the_reference_names_every_key_with_its_default() -> None:
         ("a: [\n", "not valid YAML"),
         ("a: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
         (GOOD + "seed: -1\n", "seed: -1 is refused"),
-        (GOOD + "labels: {positive: bait, negative: Unsure}\n", "what experts say when they cannot tell"),
+        (GOOD + "labels: {positive: bait, negative: Unsure}\n", "'Unsure' is refused: 'Unsure' is what experts say when they cannot tell"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said(text: str, message: str) -> None:
