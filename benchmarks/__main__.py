@@ -13,6 +13,7 @@ NAMES = (
     "mine_scaling",
     "pipeline_overhead",
     "llm0_throughput",
+    "report_opening",
 )
 RESULTS = Path(__file__).parent / "results"
 

@@ -108,7 +108,7 @@ def write_scored(folder: Path, rows: int) -> None:
             config_hash=plan.scored_hash,
             files=tuple(files),
             rows=rows,
-            facts=facts | {"weight": float(rows), "dead_letters": []},
+            facts=facts | {"weight": float(rows), "dead_letters": [], "score_key": plan.score_key},
             created=utc_now(),
         )
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import socket
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +114,7 @@ def test_it_opens_and_shows_its_pictures_and_style_and_asks_for_nothing(
     assert desk.seen.dialogs == desk.seen.complaints == []
 
 
-def test_a_report_of_a_full_sample_opens_in_two_seconds(desk: Desk, tmp_path: Path) -> None:
+def test_a_report_of_a_full_sample_is_light(desk: Desk, tmp_path: Path) -> None:
     # As many points as are ever drawn: more ads make the picture no larger.
     rng = np.random.default_rng(0)
     points, positive = rng.normal(size=(report.SAMPLE_ADS, 2)), rng.random(report.SAMPLE_ADS) < 0.1
@@ -139,16 +138,8 @@ def test_a_report_of_a_full_sample_opens_in_two_seconds(desk: Desk, tmp_path: Pa
     assert len(data) < 2_000_000
     path = tmp_path / "report.html"
     path.write_bytes(data)
-    seconds = []
-    # The best of three: other programs of a busy machine are no part of the page.
-    for _ in range(3):
-        context = desk.context()
-        started = time.monotonic()
-        tab = desk.tab(context, path.as_uri())
-        assert len(drawn_images(tab)) == 4
-        seconds.append(time.monotonic() - started)
-        context.close()
-    assert min(seconds) < 2.0, seconds
+    # How fast it opens is benchmarks/report_opening.py's to say.
+    assert len(drawn_images(desk.tab(desk.context(), path.as_uri()))) == 4
 
 
 @pytest.mark.parametrize("look", LOOKS)

@@ -603,6 +603,8 @@ def test_print_lists_all_pairs_with_boxes_to_tick(desk: Desk) -> None:
     tab.keyboard.press("1")
     tab.emulate_media(media="print")
     assert tab.locator("#screen").is_hidden()
+    # The page hears of the change with its next frame.
+    tab.locator("#print article").nth(2).wait_for()
     assert tab.locator("#print article").count() == 3
     assert tab.locator("#print .ad-print").all_inner_texts() == [*HOSTILE[:4], "c", "d"]
     ticks = tab.locator("#print .boxes").all_inner_texts()
@@ -610,6 +612,15 @@ def test_print_lists_all_pairs_with_boxes_to_tick(desk: Desk) -> None:
     assert "☑" not in "".join(ticks[1:])
     assert "Bait promises what nobody can promise." in tab.inner_text("#print")
     assert desk.seen.nothing()
+
+
+def test_what_is_printed_has_the_answers_of_that_moment(desk: Desk) -> None:
+    tab = desk.open(TWO)
+    for key, ticked in (("1", "bait"), ("2", "fine")):
+        tab.keyboard.press(key)
+        assert tab.pdf().startswith(b"%PDF")
+        boxes = tab.evaluate("document.querySelector('#print .boxes').textContent")
+        assert f"☑ {ticked}" in boxes and boxes.count("☑") == 1
 
 
 # --- whatever is typed ------------------------------------------------------------------------
