@@ -50,7 +50,6 @@ def studies(
         learner="head",
         prevalence=0.05,
         holdout=0.125,
-        quiet=True,
     )
 
     def variant(**changes: Any) -> SimulateOptions:

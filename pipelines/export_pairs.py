@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pipelines import storage
@@ -93,11 +94,32 @@ def export_pairs(options: ExportOptions, say: Callable[[str], None]) -> Exported
             summary["pushed"] = push(options.tool, options.url, batch, say)
     else:
         with step(f"writing {len(batch.pairs):,} pairs"):
-            summary["files"] = _write(workspace, batch, options)
+            summary["files"], left = _write(workspace, batch, options)
+        for path in left:
+            say(
+                f"{path}: left by an earlier export, whose pairs may have been others; delete it, "
+                "lest somebody labels it"
+            )
     return Exported(summary)
 
 
-def _write(workspace: Workspace, batch: Batch, options: ExportOptions) -> list[str]:
+def _left_pages(folder: str, written: Sequence[str]) -> list[str]:
+    """Return the review pages beside those just written: a batch may have had more parts before."""
+    if not any(path.endswith(".html") for path in written):
+        return []
+    if storage.is_local(folder):
+        # Not by a pattern of storage: --out may have characters that mean something in one.
+        pages = sorted(map(str, Path(folder).glob("review*.html")))
+    else:
+        pages = [found.path for found in storage.match(storage.join(folder, "review*.html"))]
+    names = {os.path.basename(path) for path in written}
+    return [path for path in pages if os.path.basename(path) not in names]
+
+
+def _write(
+    workspace: Workspace, batch: Batch, options: ExportOptions
+) -> tuple[list[str], list[str]]:
+    """Return what was written, and older pages that lie beside it."""
     # Never under one name: whoever sends "the page" must not send the model's labels unawares.
     name = options.tool + ("-with-predictions" if options.show_predictions else "")
     folder = options.out or workspace.path(f"exports/round-{batch.round:04d}/{name}")
@@ -119,4 +141,4 @@ def _write(workspace: Workspace, batch: Batch, options: ExportOptions) -> list[s
         except OSError as error:
             raise UsageError(f"{path}: cannot be written ({error.strerror or error})") from error
         paths.append(path)
-    return paths
+    return paths, _left_pages(folder, paths)

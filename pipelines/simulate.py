@@ -88,7 +88,6 @@ class SimulateOptions:
     crowd_labels: int | None = None
     crowd_kappa: tuple[float, ...] = (0.59, 0.41)
     crowd_noise: tuple[str, ...] = CROWD_NOISES
-    quiet: bool = False
 
 
 def options_of(args: argparse.Namespace) -> SimulateOptions:
@@ -327,7 +326,6 @@ class _Player:
                 "seeds",
                 "first_seed",
                 "workspace",
-                "quiet",
                 "task",
                 "corpus",
                 "label_file",

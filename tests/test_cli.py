@@ -229,8 +229,8 @@ sys.exit(cli.main([]))
 @pytest.mark.parametrize(
     ("first", "pauses", "last", "status", "words"),
     [
-        ("SIGINT", (1.1,), 20, cli.INTERRUPTED, "interrupted"),
-        ("SIGTERM", (1.1,), 20, cli.TERMINATED, "terminated"),
+        ("SIGINT", (1.1,), 120, cli.INTERRUPTED, "interrupted"),
+        ("SIGTERM", (1.1,), 120, cli.TERMINATED, "terminated"),
         # timeout(1) signals twice what is stopped once.
         ("SIGTERM", (0.0, 0.1), 0.1, cli.TERMINATED, "terminated"),
     ],
@@ -243,7 +243,7 @@ def test_a_second_signal_ends_at_once(
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout) == (status, "")
     assert done.stderr == f"scout: {words}; all is well\n"
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 100  # it would sleep for 120
 
 
 def test_a_job_in_the_background_goes_on_at_ctrl_c() -> None:

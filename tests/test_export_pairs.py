@@ -190,6 +190,22 @@ def test_predictions_go_along_only_when_asked_for(
     assert all("model_label" in json.loads(example) for example in examples)
 
 
+def test_a_page_of_an_earlier_export_is_named(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("export", "--workspace", root, "--tool", "page")
+    [page] = summary(capsys, *flags)["files"]
+    old = Path(page).with_name("review-1-of-2.html")
+    old.write_text("an earlier part")
+    Path(page).with_name("saved-by-anna.html").write_text("none of ours")
+    status, _, err = scout(capsys, *flags)
+    assert status == cli.OK and old.exists()
+    assert [line for line in err.splitlines() if "earlier export" in line] == [
+        f"scout: {old}: left by an earlier export, whose pairs may have been others; delete it, "
+        "lest somebody labels it"
+    ]
+
+
 def test_a_filled_in_sheet_is_not_wiped(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [sheet, _] = summary(capsys, "export", "--workspace", root, "--tool", "csv")["files"]
     filled = Path(sheet).read_bytes().replace(b",,,\r\n", b",positive,anna,\r\n")

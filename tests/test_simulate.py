@@ -47,7 +47,6 @@ class Bench:
             "corpus": (str(self.folder / "ads.jsonl"),),
             "workspace": str(self.folder / workspace),
             "rounds": 2,
-            "quiet": True,
         }
         return SimulateOptions(**{**settings, **changes})
 
