@@ -66,13 +66,14 @@ class Advance:
 
     Attributes:
         words: what a person reads; may change while the step lasts.
+        total: how much there is to do, or None; a server may tell it only with its first answer.
         ends: as in :class:`Step`, for a step whose parts are known to differ.
     """
 
     def __init__(self, number: int, words: str, total: float | None) -> None:
-        self.words = words
+        self.words, self.total = words, total
         self.ends: float | None = None
-        self._key, self._total = f"step {number}", total
+        self._key = f"step {number}"
         self._started = time.monotonic()
         self._done = self._given = 0.0
 
@@ -90,7 +91,7 @@ class Advance:
                     self._key,
                     self.words,
                     self._done,
-                    self._total,
+                    self.total,
                     self._started,
                     self._given,
                     self.ends,

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import RunFailed, UsageError
+from pipelines.progress import step
 from pipelines.summary import printable
 from pipelines.tools import argilla, rows
 from pipelines.tools.argilla import COMMENT, DISCARDED, DRAFT, SUBMITTED
@@ -532,21 +533,24 @@ def _records(server: _Server, dataset: Any, answers: bool) -> list[Any]:
     Raises:
         RunFailed: records appear or disappear while they are listed.
     """
+    total = dataset.progress()["total"]
     found: dict[str, Any] = {}
     offset = 0
-    while True:
-        # Not the SDK's iterator: where the server stumbles, that ends as if there were no more.
-        page = server.client.api.records.list(
-            dataset.id,
-            offset=offset,
-            limit=RECORDS_A_PAGE,
-            with_suggestions=False,
-            with_responses=answers,
-        )
-        found |= {str(record.id): record for record in page}
-        offset += len(page)
-        if not page:
-            break
+    with step("listing the data set's pairs", total) as listed:
+        while True:
+            # Not the SDK's iterator: where the server stumbles, that ends as if there were no more.
+            page = server.client.api.records.list(
+                dataset.id,
+                offset=offset,
+                limit=RECORDS_A_PAGE,
+                with_suggestions=False,
+                with_responses=answers,
+            )
+            found |= {str(record.id): record for record in page}
+            offset += len(page)
+            listed(len(page))
+            if not page:
+                break
     total = dataset.progress()["total"]
     if len(found) != total:
         raise RunFailed(
@@ -588,16 +592,18 @@ def _send(
     sdk: Any, dataset: Any, records: Sequence[Mapping[str, Any]], say: Callable[[str], None]
 ) -> None:
     """Send records in parts."""
-    for start in range(0, len(records), RECORDS_A_CALL):
-        part = []
-        for record in records[start : start + RECORDS_A_CALL]:
-            suggestions = [sdk.Suggestion(**item) for item in record.get("suggestions", ())]
-            part.append(sdk.Record(**{**record, "suggestions": suggestions}))
-        with _silent():
-            dataset.records.log(part, batch_size=len(part))
-        done = start + len(part)
-        if done < len(records):
-            say(f"{done:,} of {len(records):,} pairs sent")
+    with step("sending pairs", len(records)) as advance:
+        for start in range(0, len(records), RECORDS_A_CALL):
+            part = []
+            for record in records[start : start + RECORDS_A_CALL]:
+                suggestions = [sdk.Suggestion(**item) for item in record.get("suggestions", ())]
+                part.append(sdk.Record(**{**record, "suggestions": suggestions}))
+            with _silent():
+                dataset.records.log(part, batch_size=len(part))
+            advance(len(part))
+            done = start + len(part)
+            if done < len(records):
+                say(f"{done:,} of {len(records):,} pairs sent")
 
 
 def _names(server: _Server, dataset: Any, people: set[str]) -> dict[str, str]:

@@ -690,22 +690,25 @@ def _tasks(server: Server, number: int, everything: bool) -> Iterator[dict[str, 
     params["resolve_uri"] = "false"
     if everything:
         params["fields"] = "all"
-    while True:
-        answer = server.object("GET", path, params={**params, "page": page})
-        found = _objects(server, path, answer.get("tasks"))
-        for task in found:
-            if task.get("id") not in seen:
-                seen.add(task.get("id"))
-                yield task
-        total = int(answer.get("total") or 0)
-        if len(seen) >= total:
-            return
-        if not found:
-            raise RunFailed(
-                f"{server.url}/projects/{number}: lists {len(seen):,} of {total:,} tasks; they change "
-                "while they are read: run the command again"
-            )
-        page += 1
+    with step("listing the project's pairs") as listed:
+        while True:
+            answer = server.object("GET", path, params={**params, "page": page})
+            found = _objects(server, path, answer.get("tasks"))
+            total = int(answer.get("total") or 0)
+            listed.total = total
+            listed(len(found))
+            for task in found:
+                if task.get("id") not in seen:
+                    seen.add(task.get("id"))
+                    yield task
+            if len(seen) >= total:
+                return
+            if not found:
+                raise RunFailed(
+                    f"{server.url}/projects/{number}: lists {len(seen):,} of {total:,} tasks; they "
+                    "change while they are read: run the command again"
+                )
+            page += 1
 
 
 def _objects(server: Server, path: str, values: Any) -> list[dict[str, Any]]:
