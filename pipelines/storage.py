@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
-from apache_beam.io.filesystem import CompressionTypes, FileMetadata
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
+
+from pipelines.errors import RunFailed, UsageError
 
 
 def is_local(path: str) -> bool:
@@ -21,14 +24,34 @@ def is_local(path: str) -> bool:
 
 
 def join(base: str, *parts: str) -> str:
-    """Join path parts, local or remote."""
-    return FileSystems.join(base, *parts) if parts else base
+    """Join path parts, local or remote.
+
+    Raises:
+        UsageError: the base is on a kind of storage that is not known.
+    """
+    if not parts or is_local(base):
+        return os.path.join(base, *parts)
+    try:
+        return FileSystems.join(base, *parts)
+    except ValueError as error:
+        raise UsageError(
+            f"{base}: {base.partition('://')[0]}:// is no storage that is known here; give a local "
+            "path, gs://, or install the Apache Beam extra of that storage"
+        ) from error
 
 
 def write(path: str, data: bytes) -> None:
-    """Write a whole file, atomically; an existing file of that name is replaced."""
+    """Write a whole file, atomically; an existing file of that name is replaced.
+
+    Raises:
+        OSError: the disk does not take it.
+        RunFailed: object storage does not.
+    """
     if not is_local(path):
-        with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as sink:
+        with (
+            _reaching(path),
+            FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as sink,
+        ):
             sink.write(data)
         return
     target = Path(path)
@@ -51,21 +74,52 @@ def read(path: str) -> bytes:
 
     Raises:
         FileNotFoundError: there is none.
+        RunFailed: object storage cannot be reached, or does not let us in.
     """
     if is_local(path):
         return Path(path).read_bytes()
-    if not FileSystems.exists(path):
-        raise FileNotFoundError(path)
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source:
-        return source.read()
+    with _reaching(path):
+        if not FileSystems.exists(path):
+            raise FileNotFoundError(path)
+        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source:
+            return source.read()
 
 
 def exists(path: str) -> bool:
-    """Tell whether a file is there."""
-    return Path(path).exists() if is_local(path) else FileSystems.exists(path)
+    """Tell whether a file is there; raises as :func:`read` does."""
+    if is_local(path):
+        return Path(path).exists()
+    with _reaching(path):
+        return FileSystems.exists(path)
 
 
 def match(pattern: str) -> list[FileMetadata]:
-    """List the files that match a glob, sorted by path; none is an empty list."""
-    found = FileSystems.match([pattern])[0].metadata_list
-    return sorted(found, key=lambda item: item.path)
+    """List the files that match a glob, sorted by path; none is an empty list.
+
+    Raises as :func:`read` does.
+    """
+    if is_local(pattern):
+        found = FileSystems.match([pattern])
+    else:
+        with _reaching(pattern):
+            found = FileSystems.match([pattern])
+    return sorted(found[0].metadata_list, key=lambda item: item.path)
+
+
+@contextlib.contextmanager
+def _reaching(path: str) -> Iterator[None]:
+    """Tell what object storage complains of: every kind has exceptions of its own."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        cause: BaseException = error
+        # Beam wraps the reason twice, in dictionaries by path.
+        while isinstance(cause, BeamIOError) and cause.exception_details:
+            [cause, *_] = cause.exception_details.values()
+        what = str(cause).strip() or type(cause).__name__
+        raise RunFailed(
+            f"{path}: object storage does not answer as it should ({type(cause).__name__}: {what}); "
+            "look at the address, your credentials and the network"
+        ) from error
