@@ -354,9 +354,12 @@ def prepare_ad(text: str, prompt: RenderedPrompt | None = None, markers: Iterabl
 
 
 def is_wordless(text: str) -> bool:
-    """Tell whether nothing visible of an ad is left once it is prepared: no model can read it."""
+    """Tell whether nothing visible of an ad is left once it is prepared: no model can read it.
+
+    The replacement character U+FFFD stands for what could not be read; BERT's tokenizer drops it.
+    """
     return not any(
-        unicodedata.category(char)[0] in "LNPS" and not _invisible(char)
+        unicodedata.category(char)[0] in "LNPS" and char != "\ufffd" and not _invisible(char)
         for char in prepare_ad(text)
     )
 

@@ -51,6 +51,10 @@ class TrainingDataError(ValueError):
     """The labelled ads cannot be learnt from; the message says what is missing."""
 
 
+class TooFewLabelsError(TrainingDataError):
+    """There are labels, or will be, but not yet enough of each class."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
     """How to train.
@@ -131,13 +135,13 @@ def check_ads(ads: LabelledAds, settings: TrainingSettings) -> LabelledAds:
     """Return the ads ordered by key, so that the order they came in does not matter.
 
     Raises:
-        TrainingDataError: Nothing there, lists of different length, a key twice, a label that is
-            neither 0 nor 1, or too few ads of a class.
+        TooFewLabelsError: Nothing there, or too few ads of a class.
+        TrainingDataError: Lists of different length, a key twice, a label that is neither 0 nor 1.
     """
     labels = np.asarray(ads.labels)
     n = len(ads.keys)
     if not n and not len(ads.texts) and not labels.size:
-        raise TrainingDataError("no labelled ads: import experts' verdicts first")
+        raise TooFewLabelsError("no labelled ads: import experts' verdicts first")
     if len(ads.texts) != n or labels.shape != (n,):
         raise TrainingDataError(
             f"{n} keys, {len(ads.texts)} texts and labels of shape {labels.shape}: give one of "
@@ -159,7 +163,7 @@ def check_ads(ads: LabelledAds, settings: TrainingSettings) -> LabelledAds:
     for name, value in (("positive", 1), ("negative", 0)):
         found = int((labels == value).sum())
         if found < settings.min_per_class:
-            raise TrainingDataError(
+            raise TooFewLabelsError(
                 f"{found} of {n} labelled ads are {name}, training needs at least "
                 f"{settings.min_per_class} (min_per_class): have more ads reviewed"
             )

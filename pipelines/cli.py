@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.metadata
+import io
 import json
 import logging
 import os
@@ -38,6 +39,7 @@ _KEPT = {
 }
 # timeout(1) and some schedulers signal a process and then its group: that is one stop, not two.
 _SAME_STOP_SEC = 1.0
+_AGAIN_SEC = 0.05
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,11 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         terminated.
     """
     _calm_libraries()
+    for stream in (sys.stdout, sys.stderr):
+        # Latin-1 terminals cannot show every ad; that must not end a run.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with _stopping.watch(for_good=argv is None):
         try:
-            return _run(list(sys.argv[1:] if argv is None else argv))
+            status = _run(list(sys.argv[1:] if argv is None else argv))
         except KeyboardInterrupt:
             return _stopping.tell()
+        # Some library caught the interruption for itself, and the command went on.
+        return _stopping.tell() if _stopping.received else status
 
 
 class _Stopping:
@@ -72,11 +80,26 @@ class _Stopping:
         self._since_sec = 0.0
         # Nothing more is to be said: it was, or the command is done and Python itself ends.
         self._over = False
+        # Raised where Python drops exceptions, in a destructor or a weak reference's callback.
+        self._lost = False
 
     @contextlib.contextmanager
     def watch(self, for_good: bool) -> Iterator[None]:
         """Handle both signals while the body runs, or for good: Python's own end takes a while."""
-        self.received, self.kept, self._over = 0, "", False
+        self.received, self.kept, self._over, self._lost = 0, "", False, False
+        drop = sys.unraisablehook
+
+        def unraisable(dropped: sys.UnraisableHookArgs) -> None:
+            if dropped.exc_type is not KeyboardInterrupt or self._over or not self.received:
+                drop(dropped)
+                return
+            self._lost = True
+            # Not from here: what is raised in this function is dropped as well.
+            again = threading.Timer(_AGAIN_SEC, os.kill, (os.getpid(), self.received))
+            again.daemon = True
+            again.start()
+
+        sys.unraisablehook = unraisable
         before: dict[signal.Signals, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -88,11 +111,15 @@ class _Stopping:
         finally:
             self._over = True
             if not for_good:
+                sys.unraisablehook = drop
                 for number, handler in before.items():
                     signal.signal(number, handler)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
+        if self._lost:
+            self._lost = False
+            raise KeyboardInterrupt
         if not self.received:
             self.received, self._since_sec = number, now
             if not self._over:
@@ -200,7 +227,8 @@ def _print(text: str) -> None:
 
 
 def _print_json(value: Any) -> None:
-    _print(json.dumps(value, ensure_ascii=False, indent=1))
+    # Escaped: ads hold what a terminal obeys, such as U+009B, and JSON is the same either way.
+    _print(json.dumps(value, indent=1))
 
 
 def _versions() -> str:

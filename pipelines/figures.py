@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
 import math
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -24,9 +25,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.ft2font import FT2Font
 from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
+from matplotlib.patheffects import AbstractPathEffect, withStroke
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from PIL import Image
 
@@ -34,8 +38,9 @@ from pipelines.numerics.calibration import MARGIN_STEP, N_BINS
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 BLACK, GREY, SKY, YELLOW = "#000000", "#6b7480", "#56B4E9", "#E69F00"
-# Large letters for the width: on a telephone all of it is 8 cm wide.
+# Large letters for the width: a telephone of 360 pixels shows an inch on 52, and 12 points on nearly 9.
 WIDTH_INCHES, DPI = 6.4, 160
+_LETTERS, _SMALLEST = 12.5, 12.0
 # Fewer ads than this are no cloud to draw an outline around.
 _MIN_OUTLINED = 3
 # An outline of so many standard deviations holds about two thirds of a round cloud.
@@ -44,10 +49,17 @@ _BINS = 80
 # Bars this much lower than the highest could not be seen beside it.
 _INVISIBLE = 1 / 50
 _NAME_CHARS = 28
+# A legend's parts, in letters' sizes.
+_HANDLE, _HANDLE_GAP, _COLUMN_GAP = 2.2, 0.6, 1.2
+# Marks of so much of the axis' width beside each other do not touch.
+_MARK_STEP = 0.026
 
 _STYLE = {
     "figure.dpi": DPI,
-    "font.size": 11.0,
+    "font.size": _LETTERS,
+    "axes.labelsize": _LETTERS,
+    "xtick.labelsize": _SMALLEST,
+    "ytick.labelsize": _SMALLEST,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": False,
@@ -55,7 +67,10 @@ _STYLE = {
     "grid.color": "#d5d9df",
     "legend.edgecolor": "white",
     "legend.framealpha": 0.9,
-    "legend.fontsize": 10.5,
+    "legend.fontsize": _SMALLEST,
+    "legend.handlelength": _HANDLE,
+    "legend.handletextpad": _HANDLE_GAP,
+    "legend.columnspacing": _COLUMN_GAP,
     # Label names come from the task file: a dollar sign in one is a dollar sign.
     "text.parse_math": False,
 }
@@ -163,6 +178,7 @@ def cluster_map(
         _cloud(axes, points, positive, faint=True)
         sides = ((True, ORANGE, "-"), (False, BLUE, "--"))
         drawn: set[tuple[bool, int]] = set()
+        joined: dict[int, np.ndarray] = {}
         for place, pair in enumerate(overlaps, start=1):
             members = [
                 points[(positive == side) & (cluster == number)]
@@ -175,10 +191,10 @@ def cluster_map(
                 if (side, number) not in drawn:
                     drawn.add((side, number))
                     _outline(axes, rows, colour, line)
-            axes.plot(*ends.T, color=BLACK, linewidth=1.2, zorder=5)
-            axes.plot(*ends[:1].T, "^", color=ORANGE, markersize=7, mec="white", zorder=6)
-            axes.plot(*ends[1:].T, "o", color=BLUE, markersize=6, mec="white", zorder=6)
-            _number(axes, ends.mean(axis=0), place, len(overlaps))
+            axes.plot(*ends.T, color=BLACK, lw=1.8, zorder=5, path_effects=_cased(3.2))
+            axes.plot(*ends[:1].T, "^", color=ORANGE, markersize=9, mec="white", zorder=8)
+            axes.plot(*ends[1:].T, "o", color=BLUE, markersize=8, mec="white", zorder=8)
+            joined[place] = ends
         handles = [
             Line2D(
                 [], [], color=ORANGE, marker="^", mec="white", label=f"{names.positive} cluster"
@@ -192,9 +208,10 @@ def cluster_map(
                 ls="--",
                 label=f"{names.negative} cluster",
             ),
-            Line2D([], [], color=BLACK, linewidth=1.2, label="overlap, by rank"),
+            Line2D([], [], color=BLACK, lw=1.8, label="overlap, by rank"),
         ]
         _legend_above(axes, handles)
+        _number(axes, joined)
 
     return _plane(draw)
 
@@ -297,22 +314,134 @@ def _outline(axes: Axes, rows: np.ndarray, colour: str, line: str) -> None:
     )
 
 
-def _number(axes: Axes, at: np.ndarray, place: int, places: int) -> None:
-    # Each in a direction of its own, or those of clusters that lie together hide one another.
-    angle = 2 * math.pi * place / max(places, 1) + 0.5
-    axes.annotate(
-        str(place),
-        (float(at[0]), float(at[1])),
-        xytext=(26 * math.cos(angle), 26 * math.sin(angle)),
-        textcoords="offset points",
-        ha="center",
-        va="center",
-        fontsize=9,
-        fontweight="bold",
-        zorder=7,
-        bbox={"boxstyle": "round,pad=0.2", "fc": "white", "ec": BLACK, "lw": 0.8},
-        arrowprops={"arrowstyle": "-", "color": BLACK, "lw": 0.8},
-    )
+def _number(axes: Axes, joined: dict[int, np.ndarray]) -> None:
+    """Write the number of each line beside it; when everything else is drawn."""
+    if not joined:
+        return
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    # Where points will lie in the picture is known once it is laid out.
+    figure.draw_without_rendering()
+    scale = 72.0 / figure.dpi
+    ends = np.array([axes.transData.transform(line) for line in joined.values()]) * scale
+    bounds = axes.get_window_extent().get_points() * scale
+    places = number_places(ends, bounds)
+    back = axes.transData.inverted()
+    for number, (anchor, box) in zip(joined, places, strict=True):
+        axes.annotate(
+            str(number),
+            back.transform(anchor / scale).tolist(),
+            xytext=(box - anchor).tolist(),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=_SMALLEST,
+            fontweight="bold",
+            zorder=7,
+            bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": GREY, "lw": 0.8},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": GREY,
+                "lw": 0.9,
+                "shrinkB": 0,
+                "path_effects": _cased(2.2),
+            },
+        ).set_in_layout(False)
+
+
+# Half the width and height of a number's box, in points; the farthest that one is put from its line.
+_HALF_BOX = np.array([9.0, 10.0])
+_DISTANCES = (18.0, 24.0, 30.0, 38.0, 48.0, 60.0, 75.0)
+_DIRECTIONS = 24
+# How bad it is that a box covers a mark or another box, covers a line, or that its leader meets one.
+_COVERS, _COVERS_LINE, _MEETS_MARK, _MEETS_LINE = 20.0, 6.0, 4.0, 2.0
+
+
+def number_places(ends: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Find places for the numbers of lines, clear of the lines, their ends and one another.
+
+    Of many places around a line, near ones first, each number in turn takes the one that collides
+    least; nothing is drawn by chance.
+
+    Args:
+        ends: float (n, 2, 2), both ends of each line, in points.
+        bounds: float (2, 2), lower left and upper right corner of what is drawn on.
+
+    Returns:
+        float (n, 2, 2): where the number's leader touches its line, and the middle of its box.
+    """
+    marks = ends.reshape(-1, 2)
+    lines = _along(ends[:, 0], ends[:, 1])
+    boxes, leaders = np.zeros((0, 2)), np.zeros((0, _STEPS, 2))
+    found = []
+    for place in range(len(ends)):
+        others = np.delete(lines, place, axis=0).reshape(-1, 2)
+        anchor = _freest(ends[place], others)
+        tried = _around(anchor)
+        cost = np.zeros(len(tried))
+        reach = _along(np.broadcast_to(anchor, tried.shape), tried)
+        cost += _COVERS * _covered(tried, marks, 6.0).sum(axis=1)
+        cost += _COVERS * _covered(tried, boxes, _HALF_BOX + 2.0).sum(axis=1)
+        inside = (tried - _HALF_BOX >= bounds[0]) & (tried + _HALF_BOX <= bounds[1])
+        cost += _COVERS * ~inside.all(axis=1)
+        for line in lines:
+            cost += _COVERS_LINE * _covered(tried, line, 2.0).any(axis=1)
+        for leader in leaders:
+            cost += _COVERS_LINE * _covered(tried, leader, 2.0).any(axis=1)
+            cost += _MEETS_LINE * _near(reach, leader, 2.0).any(axis=(1, 2))
+        for box in boxes:
+            # A leader that ran under a box would seem to be the other one's.
+            cost += _COVERS_LINE * np.all(np.abs(reach - box) < _HALF_BOX, axis=2).any(axis=1)
+        cost += _MEETS_MARK * _near(reach, marks, 6.0).any(axis=1).sum(axis=1)
+        cost += _MEETS_LINE * (_near(reach, others, 2.0).any(axis=2).mean(axis=1) > 0.15)
+        cost += np.linalg.norm(tried - anchor, axis=1) / 100.0
+        best = int(np.argmin(cost))
+        found.append((anchor, tried[best]))
+        boxes = np.concatenate([boxes, tried[best : best + 1]])
+        leaders = np.concatenate([leaders, reach[best : best + 1]])
+    return np.array(found).reshape(-1, 2, 2)
+
+
+_STEPS = 25
+
+
+def _along(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return points on the way between two, (n, 2) each, as (n, _STEPS, 2)."""
+    share = np.linspace(0.0, 1.0, _STEPS)[:, None]
+    return one[:, None] * (1.0 - share) + other[:, None] * share
+
+
+def _around(anchor: np.ndarray) -> np.ndarray:
+    """Return the places to try around a point, near ones first, (m, 2)."""
+    angles = np.arange(_DIRECTIONS) * (2.0 * math.pi / _DIRECTIONS) + math.pi / 4
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return np.concatenate([anchor + distance * circle for distance in _DISTANCES])
+
+
+def _freest(ends: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the point of a line's middle half that is farthest from other lines' points."""
+    shares = np.array([0.5, 0.35, 0.65, 0.25, 0.75])[:, None]
+    tried = ends[0] * (1.0 - shares) + ends[1] * shares
+    if not len(others):
+        return tried[0]
+    apart = np.linalg.norm(tried[:, None] - others, axis=2).min(axis=1)
+    # So far is far enough: then the middle is best. Rounded, or the last bits would decide.
+    return tried[int(np.argmax(np.minimum(np.round(apart), 8.0)))]
+
+
+def _covered(boxes: np.ndarray, points: np.ndarray, room: float | np.ndarray) -> np.ndarray:
+    """Tell which points lie in which boxes and the room around them, bool (boxes, points)."""
+    return (np.abs(boxes[:, None] - points) < _HALF_BOX + room).all(axis=2)
+
+
+def _near(ways: np.ndarray, points: np.ndarray, room: float) -> np.ndarray:
+    """Tell which points of ways (w, _STEPS, 2) lie near which points, (w, _STEPS, points)."""
+    return np.linalg.norm(ways[:, :, None] - points, axis=3) < room
+
+
+def _cased(width: float) -> list[AbstractPathEffect]:
+    """Give a line or a text a white edge, so that it is seen on whatever lies under it."""
+    return [withStroke(linewidth=width, foreground="white")]
 
 
 # --- numbers ----------------------------------------------------------------------------------
@@ -361,9 +490,9 @@ def score_histogram(histogram: np.ndarray, threshold: float, names: Names) -> by
         ticks = _probabilities(float(edges[0]), float(edges[-1]))
         above.set_xticks([math.log(p / (1 - p)) for p in ticks], [f"{p:g}" for p in ticks])
         above.set_xlabel("as a probability")
-        axes.legend(loc="best")
+        _legend_above(axes)
 
-    return _picture(draw, height=4.4)
+    return _picture(draw, height=4.9)
 
 
 def _probabilities(low: float, high: float) -> list[float]:
@@ -459,7 +588,7 @@ def coverage_curve(shares: Sequence[float], exploration: int, budget: int) -> by
         axes.grid(axis="y")
         _legend_above(axes)
 
-    return _picture(draw, height=4.2)
+    return _picture(draw, height=4.5)
 
 
 def agreement_by_round(models: Sequence[Estimate], experts: Estimate) -> bytes:
@@ -479,29 +608,115 @@ def agreement_by_round(models: Sequence[Estimate], experts: Estimate) -> bytes:
         ]
         places, values = [item[0] for item in known], [item[1] for item in known]
         axes.plot(places, values, color=ORANGE, lw=1.2, alpha=0.6)
-        for place, value, low, high in known:
+        many = len(models) > _NAMES_ABREAST
+        below: list[float] = []
+        for (place, value, low, high), following in itertools.zip_longest(known, values[1:]):
             if low is not None and high is not None:
                 axes.plot([place] * 2, [low, high], color=ORANGE, lw=2)
                 axes.plot([place] * 2, [low, high], "_", color=ORANGE, markersize=10)
+            if len(models) > _NUMBERS_ABREAST:
+                continue
+            # On the side of the line to the next model where that line is not; many stand above.
+            rises = not many and following is not None and following > value
+            if rises:
+                # Room for the number, or it would lie on the names under the axis.
+                below.append(value - 0.05)
             axes.annotate(
-                f"{value:.2f}",
-                (place, value),
-                xytext=(9, 0),
+                f"{value:z.2f}",
+                (place, high if many and high is not None else value),
+                xytext=(0, 11) if many else (9, -11 if rises else 11),
                 textcoords="offset points",
+                ha="center" if many else "left",
                 va="center",
-                fontsize=9.5,
+                fontsize=_SMALLEST,
+                zorder=5,
+                path_effects=_cased(3.5),
             )
         label = "model and experts, 95% interval"
         axes.plot(places, values, "^", color=ORANGE, mec="white", markersize=9, label=label)
         for place, model in enumerate(models):
             if model.value is None:
-                axes.annotate("undefined", (place, 0), ha="center", va="bottom", fontsize=9)
-        axes.set_xticks(range(len(models)), [model.name for model in models])
+                axes.annotate("undefined", (place, 0), ha="center", va="bottom", fontsize=_SMALLEST)
+        names = [model.name for model in models]
+        axes.set_xticks(range(len(models)), names)
+        if many:
+            axes.tick_params(axis="x", rotation=45)
         axes.set_xlim(-0.5, len(models) - 0.5)
-        _kappa_axis(axes, [*models, experts])
-        axes.legend(loc="best")
+        _kappa_axis(axes, [*models, experts], below)
+        _legend_above(axes)
 
-    return _picture(draw, height=4.4)
+    return _picture(draw, height=4.9)
+
+
+# More models' names than this have no room beside each other, nor more numbers than that.
+_NAMES_ABREAST, _NUMBERS_ABREAST = 7, 12
+
+
+def stand_aside(curves: Sequence[Curve]) -> list[tuple[float, ...]]:
+    """Return where the marks of each curve stand on the axis, in labels.
+
+    A curve of several numbers of labels stands at them. Curves of a single number that others share
+    would hide one another: these stand side by side, in their order, around it.
+
+    Args:
+        curves: as for :func:`learning_curves`.
+
+    Returns:
+        For each curve as many places as it has numbers.
+    """
+    there, back = _scale(curves)
+    places = [curve.labels for curve in curves]
+    low, high = _reach(curves)
+    step = _MARK_STEP * (high - low)
+    shown = [
+        place
+        for place, curve in enumerate(curves)
+        if any(value is not None for value in curve.values) and max(curve.labels) > 0
+    ]
+    single = [place for place in shown if len(curves[place].labels) == 1]
+    rest = sorted(single, key=lambda place: (curves[place].labels[0], place))
+    fixed = [there(x) for p in shown if p not in single for x in curves[p].labels if x > 0]
+    while rest:
+        first = there(curves[rest[0]].labels[0])
+        # Numbers that nearly are the same hide their marks as well.
+        group = [place for place in rest if there(curves[place].labels[0]) - first < step]
+        rest = [place for place in rest if place not in group]
+        middle = sum(there(curves[place].labels[0]) for place in group) / len(group)
+        kept_free = any(abs(at - middle) < step for at in fixed)
+        if len(group) == 1 and not kept_free:
+            continue
+        slots = np.arange(len(group)) - (len(group) - 1) / 2
+        if kept_free:
+            # The middle is the curve's whose mark cannot stand aside.
+            slots = np.array([slot for slot in range(-len(group), len(group) + 1) if slot])
+            slots = np.sort(slots[np.argsort(np.abs(slots), kind="stable")][: len(group)])
+        for place, slot in zip(sorted(group), slots.tolist(), strict=True):
+            places[place] = (back(middle + slot * step),)
+    return places
+
+
+def _logarithmic(curves: Sequence[Curve]) -> bool:
+    labels = [number for curve in curves for number in curve.labels if number > 0]
+    return bool(labels) and max(labels) > 20 * min(labels)
+
+
+def _scale(curves: Sequence[Curve]) -> tuple[Callable[[float], float], Callable[[float], float]]:
+    """Return what turns labels into the axis' own lengths, and back."""
+    if _logarithmic(curves):
+        return math.log10, lambda length: 10.0**length
+    return float, float
+
+
+def _reach(curves: Sequence[Curve]) -> tuple[float, float]:
+    """Return the ends of the axis before any mark stands aside, in its own lengths."""
+    there, _ = _scale(curves)
+    labels = [number for curve in curves for number in curve.labels if number > 0] or [1.0]
+    low, high = there(min(labels)), there(max(labels))
+    if _logarithmic(curves):
+        return low + math.log10(0.75), high + math.log10(1.3)
+    # A single number: room on both sides, or marks that stand aside would seem far apart.
+    room = 0.06 * (high - low) or 0.5 * high
+    return low - room, high + room
 
 
 def learning_curves(curves: Sequence[Curve], experts: Estimate) -> bytes:
@@ -512,18 +727,20 @@ def learning_curves(curves: Sequence[Curve], experts: Estimate) -> bytes:
         experts: the experts among themselves on the same ads.
     """
     looks = condition_looks([curve.name for curve in curves])
-    labels = [number for curve in curves for number in curve.labels if number > 0]
-    logarithmic = bool(labels) and max(labels) > 20 * min(labels)
+    places = stand_aside(curves)
+    logarithmic = _logarithmic(curves)
+    there, back = _scale(curves)
+    low, high = _reach(curves)
 
     def draw(axes: Axes) -> None:
         # Blue is a condition's here.
         _experts_line(axes, experts, GREY)
-        for curve in curves:
+        for curve, stands in zip(curves, places, strict=True):
             known = [i for i, value in enumerate(curve.values) if value is not None]
             if not known:
                 continue
             look = looks[curve.name]
-            at = np.array([curve.labels[i] for i in known])
+            at = np.array([stands[i] for i in known])
             values = np.array([curve.values[i] for i in known], dtype=np.float64)
             spreads = np.array([curve.spreads[i] or 0.0 for i in known])
             if len(known) > 1:
@@ -537,18 +754,25 @@ def learning_curves(curves: Sequence[Curve], experts: Estimate) -> bytes:
                 values,
                 color=look.colour,
                 marker=look.marker,
-                ls=look.line,
+                ls=look.line if len(curve.labels) > 1 else "none",
                 lw=1.8,
-                markersize=7,
+                markersize=8,
                 mec="white",
                 label=_shortened(curve.name),
             )
+        marks = [there(x) for stands in places for x in stands if x > 0]
+        room = 2 * _MARK_STEP * (high - low)
         if logarithmic:
             axes.set_xscale("log")
             axes.xaxis.set_minor_locator(NullLocator())
-            ticks = _round_numbers(min(labels), max(labels))
-            axes.set_xlim(0.75 * min(labels), 1.3 * max(labels))
-            axes.xaxis.set_major_locator(FixedLocator(ticks))
+        axes.set_xlim(
+            back(min([low, *(x - room for x in marks)])),
+            back(max([high, *(x + room for x in marks)])),
+        )
+        if logarithmic:
+            axes.xaxis.set_major_locator(FixedLocator(_round_numbers(back(low), back(high))))
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,.0f}"))
         axes.set_xlabel("training labels" + (" (log scale)" if logarithmic else ""))
         ends = [
@@ -561,7 +785,7 @@ def learning_curves(curves: Sequence[Curve], experts: Estimate) -> bytes:
         _kappa_axis(axes, [experts], ends)
         _legend_above(axes)
 
-    return _picture(draw, height=4.6)
+    return _picture(draw, height=5.2)
 
 
 def side_by_side(
@@ -608,7 +832,7 @@ def side_by_side(
         axes.axvline(0, color=GREY, lw=1)
         _legend_above(axes)
 
-    return _picture(draw, height=1.3 + 0.5 * max(rows, 2))
+    return _picture(draw, height=1.5 + 0.55 * max(rows, 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -646,25 +870,35 @@ def condition_looks(names: Sequence[str]) -> dict[str, Look]:
 
 def _legend_above(axes: Axes, handles: Sequence[Any] | None = None) -> None:
     found = list(handles) if handles is not None else axes.get_legend_handles_labels()[0]
-    # As many columns as fit beside each other, by the longest name.
-    longest = max((len(str(handle.get_label())) for handle in found), default=0)
-    columns = int(WIDTH_INCHES / (0.6 + 0.085 * longest))
-    axes.legend(
-        handles=found,
-        loc="lower center",
-        ncols=max(1, min(columns, len(found))),
-        bbox_to_anchor=(0.5, 1.0),
-        columnspacing=1.2,
-    )
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    if found:
+        columns = _columns([str(handle.get_label()) for handle in found])
+        figure.legend(handles=found, loc="outside upper center", ncols=columns)
+
+
+def _columns(labels: Sequence[str]) -> int:
+    """Return as many columns of a legend as fit beside each other."""
+    font = FontProperties(family="DejaVu Sans", size=_SMALLEST)
+    widths = [text_to_path.get_text_width_height_descent(text, font, False)[0] for text in labels]
+    room = 72 * WIDTH_INCHES - 2 * _SMALLEST
+    for columns in range(len(labels), 1, -1):
+        # As Matplotlib deals them out.
+        longest = [float(part.max()) for part in np.array_split(np.array(widths), columns)]
+        gaps = columns * (_HANDLE + _HANDLE_GAP) + (columns - 1) * _COLUMN_GAP
+        if sum(longest) + gaps * _SMALLEST <= room:
+            return columns
+    return 1
 
 
 def _experts_line(axes: Axes, experts: Estimate, colour: str = BLUE) -> None:
     if experts.value is None:
         return
-    if experts.low is not None and experts.high is not None:
-        axes.axhspan(experts.low, experts.high, color=colour, alpha=0.12, lw=0)
-    label = f"{experts.name}: {experts.value:.2f}"
+    label = f"{experts.name}: {experts.value:z.2f}"
     axes.axhline(experts.value, color=colour, lw=1.8, ls=(0, (7, 3)), label=label)
+    if experts.low is not None and experts.high is not None:
+        band = "their 95% interval"
+        axes.axhspan(experts.low, experts.high, color=colour, alpha=0.15, lw=0, label=band)
 
 
 def _kappa_axis(axes: Axes, estimates: Sequence[Estimate], ends: Sequence[float] = ()) -> None:
@@ -695,11 +929,18 @@ def _headroom(top: float) -> float:
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
-    """Return 1, 2 and 5 times the powers of ten between two numbers, fewer over a wide range."""
+    """Return round numbers between two, a few to each power of ten; fewer over a wide range."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if len(powers) <= 5 else (1,)
-    found = [step * 10.0**power for power in powers for step in steps]
-    return [number for number in found if 0.75 * low <= number <= 1.3 * high] or [low]
+    found: list[float] = []
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        numbers = [step * 10.0**power for power in powers for step in steps]
+        found = [number for number in numbers if low <= number <= high]
+        if len(found) <= _MAX_TICKS:
+            break
+    return found or [low]
+
+
+_MAX_TICKS = 8
 
 
 def _shortened(name: str) -> str:

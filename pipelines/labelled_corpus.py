@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from models.policy import is_wordless
 from pipelines import storage
 from pipelines.config import Labels
 from pipelines.errors import UsageError
@@ -44,6 +45,7 @@ class Corpus:
         keys, ids, texts: n strings each.
         gold: bool (n,), the label of the label field; of recorded ratings the majority.
         ratings: int8 (n, seats) of recorded people, -1 where one gave none; None without.
+        wordless: texts left out because no model could read a word of them.
     """
 
     keys: tuple[str, ...]
@@ -51,6 +53,7 @@ class Corpus:
     texts: tuple[str, ...]
     gold: np.ndarray
     ratings: np.ndarray | None
+    wordless: int = 0
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -79,7 +82,7 @@ class Division:
 
 
 def read_labelled(corpus: Sequence[str], fields: Fields, names: Labels) -> Corpus:
-    """Read a labelled corpus of JSON lines; copies of a text count once.
+    """Read a labelled corpus of JSON lines; copies of a text count once, wordless ones not at all.
 
     Raises:
         UsageError: no file, a line that is no labelled ad, one class only, copies of a text with
@@ -109,7 +112,9 @@ def read_labelled(corpus: Sequence[str], fields: Fields, names: Labels) -> Corpu
             if key_of.setdefault(known[0], key) != key:
                 raise UsageError(f"{where}: the id {known[0]!r} again, with another text")
             seats |= dict.fromkeys(said)
-    keys = sorted(found)
+    # As `scout mine` sets them aside: one such ad would end a condition that draws it.
+    wordless = {key for key, (_, text, _, _) in found.items() if is_wordless(text)}
+    keys = sorted(set(found) - wordless)
     labels = np.array([found[key][2] for key in keys], dtype=bool)
     if not len(labels) or labels.all() or not labels.any():
         raise UsageError(
@@ -128,6 +133,7 @@ def read_labelled(corpus: Sequence[str], fields: Fields, names: Labels) -> Corpu
         texts=tuple(found[key][1] for key in keys),
         gold=labels,
         ratings=table,
+        wordless=len(wordless),
     )
 
 

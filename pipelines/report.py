@@ -834,6 +834,7 @@ def _agreement(
         f"{_model_name(m['round'])} {kappa_text(m['kappa'])}" for m in newest["models"]
     )
     among = kappa_text(newest["expert_kappa"])
+    band = "" if experts.low is None else ", the light band its interval"
     older = [e["round"] for e in stand["rounds"] if e["task_version"] != _version(found)]
     paragraphs = [f"By the stopping rule: {_word(newest['decision']['reason'], 600)}."]
     if older:
@@ -859,7 +860,7 @@ def _agreement(
                 alt=f"Cohen's kappa of each model with the experts, on the same {basis}: {listed}. "
                 f"Experts among themselves (dashed line): {among}.",
                 caption=f"Cohen's kappa with 95% intervals, every model on the same {basis}. The dashed "
-                f"line is what the experts reach among themselves: {among}. Whether a model "
+                f"line is what the experts reach among themselves{band}: {among}. Whether a model "
                 "is at parity is told by the interval of the difference, not by bars that meet the "
                 "line; a kappa compares with others at a like share of positives only.",
             ),
@@ -977,12 +978,52 @@ def _scores(found: _Round, sample: _Sample | None, missing: str) -> Section:
                 alt=f"Histogram of the scores of all {sample.ads:,} ads: {split}, and are called "
                 f"{found.names['positive']}.",
                 caption=f"All {sample.ads:,} ads by the model's score. {split} (dashed), and are called "
-                f"{found.names['positive']} (hatched orange). The threshold is {source}; pairs are "
-                "made of ads near it. Scores rank well and are badly calibrated: p is no share of "
-                "what experts would say.",
+                f"{found.names['positive']} (hatched orange). The threshold is {source}. Scores rank "
+                "well and are badly calibrated: p is no share of what experts would say.",
             ),
         ),
+        paragraphs=_searched(found, sample),
     )
+
+
+def _searched(found: _Round, sample: _Sample) -> tuple[str, ...]:
+    """Say how near to the threshold the round's pairs were looked for, and how near they came."""
+    assert found.clusters is not None
+    # An earlier version had no band.
+    names, band = found.names, found.definition["selection"].get("band", 1.0)
+    chosen = [pair for pair in found.chosen if pair["source"] != "exploration"]
+    asked = (
+        "Pairs were looked for among all ads (selection.band is 1)."
+        if band == 1
+        else f"Pairs were looked for among the ads nearest to the threshold: {100 * band:g}% of those called "
+        f"{names['positive']} and as many of the others (selection.band), or more where these would "
+        "be too few to choose from."
+    )
+    if not chosen:
+        return (asked,)
+    ends = {
+        label: sorted((pair[label]["margin"], pair[label]["probability"]) for pair in chosen)
+        for label in _LABELS
+    }
+    highest, lowest = ends["positive"][-1][0], ends["negative"][0][0]
+    margins = (np.arange(calibration.N_BINS) - calibration.N_BINS // 2) * calibration.MARGIN_STEP
+    threshold = found.clusters.facts["threshold_margin"]
+    near = {
+        "positive": int(sample.histogram[(margins >= threshold) & (margins <= highest)].sum()),
+        "negative": int(sample.histogram[(margins < threshold) & (margins >= lowest)].sum()),
+    }
+    of = {"positive": sample.positives, "negative": sample.ads - sample.positives}
+    parts = [
+        f"those called {names[label]} score p = {ends[label][0][1]:.4g} to {ends[label][-1][1]:.4g} "
+        f"({near[label]:,} of all {of[label]:,} are that near to the threshold)"
+        for label in _LABELS
+    ]
+    apart = (
+        " The pairs drawn at random keep to no such limit."
+        if len(chosen) < len(found.chosen)
+        else ""
+    )
+    return (asked, f"In the {len(chosen):,} pairs chosen there, {' and '.join(parts)}.{apart}")
 
 
 def _top_pairs(found: _Round) -> Section:
@@ -1119,12 +1160,12 @@ def kappa_text(kappa: Mapping[str, Any]) -> str:
     if kappa["value"] is None:
         return f"undefined ({_word(kappa['reason'])})"
     if kappa["low"] is None:
-        return f"{kappa['value']:.2f} (no interval: {_word(kappa['interval_reason'])})"
-    return f"{kappa['value']:.2f} [{kappa['low']:.2f}, {kappa['high']:.2f}]"
+        return f"{kappa['value']:z.2f} (no interval: {_word(kappa['interval_reason'])})"
+    return f"{kappa['value']:z.2f} [{kappa['low']:z.2f}, {kappa['high']:z.2f}]"
 
 
 def _value_text(value: float | None, reason: str) -> str:
-    return f"undefined ({_word(reason)})" if value is None else f"{value:.2f}"
+    return f"undefined ({_word(reason)})" if value is None else f"{value:z.2f}"
 
 
 def _percent(share: float | None) -> str:
@@ -1166,7 +1207,7 @@ def simulation_report(outcome: Mapping[str, Any], folder: str, say: Say) -> Repo
         entries = [entry for entry in summary if entry["learner"] == learner]
         sections += [
             _side_by_side(learner, entries, spread, several),
-            _curves(learner, entries, spread),
+            _curves(learner, entries, spread, several),
             _simulated_table(learner, entries, spread),
         ]
     sections += [_stops(outcome["stops"]), _simulated_provenance(outcome)]
@@ -1227,8 +1268,11 @@ def _side_by_side(
     )
 
 
-def _curves(learner: str, entries: Sequence[Mapping[str, Any]], spread: str) -> Section:
+def _curves(
+    learner: str, entries: Sequence[Mapping[str, Any]], spread: str, several: bool
+) -> Section:
     pictures = []
+    drawn_as = " as bands and bars" if several else ""
     for name in _SETS:
         groups: dict[str, list[Mapping[str, Any]]] = {}
         for entry in entries:
@@ -1242,6 +1286,13 @@ def _curves(learner: str, entries: Sequence[Mapping[str, Any]], spread: str) -> 
             )
             for condition, members in groups.items()
         ]
+        moved = figures.stand_aside(curves) != [curve.labels for curve in curves]
+        aside = (
+            " Conditions with a single number of labels are marks; where they share it, they are drawn "
+            "side by side around it."
+            if moved
+            else ""
+        )
         line = _experts_entry(entries)
         experts = figures.Estimate("experts among themselves", line[f"{name}_experts"], None, None)
         listed = "; ".join(
@@ -1263,8 +1314,8 @@ def _curves(learner: str, entries: Sequence[Mapping[str, Any]], spread: str) -> 
                 alt=f"Kappa against training labels, {_SET_NAMES[name]}: {listed}. Experts among "
                 f"themselves {among}.",
                 caption=f"{_SET_NAMES[name].capitalize()}: kappa against the labels that trained "
-                f"({spread} as bands). The line is the experts among themselves, {among}. A curve "
-                f"further to the left reaches the same with fewer labels.{left_out}",
+                f"({spread}{drawn_as}). The line is the experts among themselves, {among}. A curve "
+                f"further to the left reaches the same with fewer labels.{aside}{left_out}",
             )
         )
     return Section(
@@ -1364,7 +1415,7 @@ def _simulated(entry: Mapping[str, Any], name: str) -> figures.Estimate:
 
 
 def _mean(entry: Mapping[str, Any], name: str) -> str:
-    return _plain_mean(entry, name, "{:.2f}")
+    return _plain_mean(entry, name, "{:z.2f}")
 
 
 def _plain_mean(entry: Mapping[str, Any], name: str, form: str) -> str:

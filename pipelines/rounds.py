@@ -27,12 +27,11 @@ from pipelines.handlers import LoadLabeler, identify_task, load_trained
 from pipelines.numerics import agreement
 from pipelines.progress import step
 from pipelines.tools.sheet import ad_sheet
-from pipelines.verdicts import Shown, ratings, read_half, shown_ads
+from pipelines.verdicts import HALVES, Shown, ratings, read_half, shown_ads
 from pipelines.workspace import Manifest, Workspace, config_hash, utc_now
 
 _BASE_ROUND = 0
 _MISSING = -1
-_MORE = "`scout mine` opens the next round for more pairs"
 
 
 class TooFewLabels(RunFailed):
@@ -158,7 +157,8 @@ def train(options: TrainOptions, say: Callable[[str], None]) -> Trained:
         say: told, in one line each, what a person should know.
 
     Raises:
-        UsageError: no pairs or no verdicts yet, a wrong task file.
+        UsageError: no pairs or no verdicts yet, a wrong task file, a folder for the export that
+            cannot be written.
         TooFewLabels: labels that teach nothing yet.
         RunFailed: something in the workspace is damaged.
     """
@@ -168,6 +168,8 @@ def train(options: TrainOptions, say: Callable[[str], None]) -> Trained:
     _check_task(options, task, stored)
     round_number = _round_of(workspace, task)
     workspace.check_writable()
+    if options.export:
+        _check_export(options.export)
     with step("reading the labels"):
         shown = shown_ads(workspace)
         texts = shown.texts()
@@ -233,7 +235,7 @@ def _train(
         model_facts = {name: before.facts[name] for name in before.facts["of_model"]}
     else:
         if not labels.ads.keys:
-            raise TooFewLabels(f"no labelled ads: {_MORE}, or settle the ties")
+            raise TooFewLabels(f"no labelled ads: {_more(workspace)}, or settle the ties")
         say(
             f"round {round_number}: training {_learner_name(task)} on {len(labels.ads.keys):,} "
             f"labelled ads ({balance:,} {task.labels.positive})"
@@ -319,7 +321,7 @@ def _fit(
             manifest = trainer.train(ads, settings, folder, progress=say, logs=logs)
         except trainer.TrainingDataError as error:
             raise TooFewLabels(
-                f"{error}; {_MORE} ({len(ads.keys):,} ads have a settled label so far, "
+                f"{error}; {_more(workspace)} ({len(ads.keys):,} ads have a settled label so far, "
                 f"{int(ads.labels.sum()):,} of them positive)"
             ) from error
         except PresetError as error:
@@ -464,6 +466,31 @@ def _write_ties(
     return (BlockFile(path, len(tied), len(data), blocks.sha256(data)),)
 
 
+def _check_export(target: str) -> None:
+    """Refuse a folder that cannot be exported to, before a training takes its hour.
+
+    Raises:
+        UsageError: it is on object storage, holds something, or cannot be made.
+    """
+    if not storage.is_local(target):
+        raise UsageError(
+            f"--export {target}: must be a folder on the local disk; copy it from there"
+        )
+    out = Path(target)
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(
+                f"--export {target}: is there and not empty; nothing is overwritten: name a new folder"
+            )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"--export {target}: cannot be written ({error.strerror or error}); name another folder"
+        ) from error
+
+
 def _export(
     workspace: Workspace, task: Task, manifest: Manifest, target: str, say: Callable[[str], None]
 ) -> None:
@@ -476,10 +503,10 @@ def _export(
             export.export(
                 model_store.fetch(workspace, manifest), Path(target), labels=names, progress=say
             )
-    except FileExistsError as error:
-        raise UsageError(f"--export {target}: {error}") from error
-    except (export.ExportError, GraphTokenizerError, trained.TrainedModelError) as error:
-        raise RunFailed(f"--export {target}: {error}") from error
+    except (export.ExportError, GraphTokenizerError, trained.TrainedModelError, OSError) as error:
+        raise RunFailed(
+            f"--export {target}: {error} (the trained model is kept: train again exports it)"
+        ) from error
 
 
 def _learner_name(task: Task) -> str:
@@ -552,6 +579,32 @@ def standing(workspace: Workspace) -> dict[str, Any]:
     return {"rounds": rounds, "task_version": newest, "next": _next_step(workspace, rounds)}
 
 
+def _open_ads(workspace: Workspace, number: int) -> int:
+    """Return how many ads of a round no expert answered yet, by its manifests."""
+    pairs, verdicts = workspace.latest(number, "pairs"), workspace.latest(number, "verdicts")
+    if pairs is None:
+        return 0
+    if verdicts is None:
+        return 2 * pairs.rows
+    keys = verdicts.facts["keys"]
+    answered = sum(len(keys[half]) for half in HALVES) + keys["withheld"]
+    answered += len(verdicts.facts.get("skipped_keys", ()))
+    # An earlier attempt of the round may have shown other ads, whose verdicts count too.
+    return max(0, 2 * pairs.rows - answered)
+
+
+def _more(workspace: Workspace) -> str:
+    """Say where more labels come from."""
+    rounds = [number for number in workspace.rounds() if workspace.latest(number, "pairs")]
+    left = _open_ads(workspace, rounds[-1]) if rounds else 0
+    if left:
+        return (
+            f"{left:,} of the ads that round {rounds[-1]} shows are not answered yet: label those "
+            "first; `scout mine` opens the next round for more pairs"
+        )
+    return "`scout mine` opens the next round for more pairs"
+
+
 def _next_step(workspace: Workspace, rounds: list[dict[str, Any]]) -> str:
     if not rounds:
         return "run `scout mine`"
@@ -561,10 +614,13 @@ def _next_step(workspace: Workspace, rounds: list[dict[str, Any]]) -> str:
     if review is None and not last["labelled"]:
         return "run `scout mine` again: it goes on where it stopped"
     if not last["labelled"] and review:
-        sheet = workspace.path(f"{review.attempt}/review.csv")
+        pages = storage.match(workspace.path(f"exports/round-{number:04d}/page/review*.html"))
+        sheet = pages[0].path if pages else workspace.path(f"{review.attempt}/review.csv")
         return f"let experts label {sheet}, then run `scout import`"
     if not last["model"]:
-        return "run `scout train`; if it finds too few labels, `scout mine` for more pairs"
+        left = _open_ads(workspace, number)
+        first = f"label the {left:,} ads of round {number} that are open, then " if left else ""
+        return f"run `scout train`; if it finds too few labels, {first}`scout mine` for more pairs"
     model = workspace.latest(number, "model")
     assert model is not None
     # Not by time: an import may come within the same second, and on an earlier round.

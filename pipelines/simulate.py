@@ -141,6 +141,7 @@ def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
     say(
         f"{len(corpus):,} distinct labelled ads, {int(corpus.gold.sum()):,} "
         f"{task.labels.positive} ({corpus.gold.mean():.1%})"
+        + (f"; {corpus.wordless:,} without a word are left out" if corpus.wordless else "")
     )
     rows: list[dict[str, Any]] = []
     stops: list[dict[str, Any]] = []
@@ -157,6 +158,7 @@ def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
             stops += found["stops"]
     outcome = {
         "task": task.name,
+        "negative": task.labels.negative,
         "options": dataclasses.asdict(options),
         "ads": len(corpus),
         "summary": summarize(rows),
@@ -733,7 +735,11 @@ class _Seed:
     # --- learning and measuring
 
     def _learn(self, learner: str, ads: trainer.LabelledAds) -> _Model | None:
-        """Train a learner; None when the labels teach nothing yet (one class, too few)."""
+        """Train a learner; None when the labels teach nothing yet (one class, too few).
+
+        Raises:
+            RunFailed: the labels are of ads that cannot be learnt from.
+        """
         training = self._task.training.model_copy(update={"learner": learner})
         settings = training_settings(self._task.model_copy(update={"training": training}))
         assert handlers.memory is not None
@@ -742,8 +748,10 @@ class _Seed:
             folder = Path(scratch) / "model"
             try:
                 manifest = trainer.train(ads, settings, folder, cache=cache)
-            except trainer.TrainingDataError:
+            except trainer.TooFewLabelsError:
                 return None
+            except trainer.TrainingDataError as error:
+                raise RunFailed(f"seed {self._seed}: {error}") from error
             embedding = "own" if learner == "encoder" else None
             labeler = trained.load(folder, embedding=embedding, cache=cache)
         return _Model(_margins_of(labeler), manifest.threshold_margin)
@@ -831,6 +839,7 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "condition": condition,
             "round": number,
             "seeds": len(members),
+            "untrained": sum(row["threshold"] is None for row in members),
         }
         names = ["labels", "positive_share", *_SETS, *(f"{name}_experts" for name in _SETS)]
         for name in names:
@@ -846,6 +855,7 @@ def describe(outcome: Mapping[str, Any]) -> str:
     """Return the outcome as a table."""
     head = ("learner", "condition", "labels", "positive", "natural", "balanced", "evaluation half")
     table: list[tuple[str, ...]] = [head]
+    untrained = []
     for entry in outcome["summary"]:
         share = entry["positive_share"]
         table.append(
@@ -857,6 +867,11 @@ def describe(outcome: Mapping[str, Any]) -> str:
                 *(_mean(entry, name) for name in _SETS),
             )
         )
+        if entry["untrained"]:
+            untrained.append(
+                f"{entry['condition']}, round {entry['round']} ({entry['learner']}): "
+                f"{entry['untrained']} of {entry['seeds']}"
+            )
     experts = next((e for e in outcome["summary"] if e["condition"] == "boundary"), None)
     experts = experts or outcome["summary"][0]
     table.append(
@@ -873,6 +888,11 @@ def describe(outcome: Mapping[str, Any]) -> str:
         f"Task {outcome['task']}: Cohen's kappa with the experts, mean over {seeds} "
         f"seed{'s' if seeds > 1 else ''}{' and standard deviation' if seeds > 1 else ''}\n",
     )
+    if untrained:
+        lines.append(
+            "too few labels of a class to train on, counted as a model that calls every ad "
+            f"{outcome['negative']}, in seeds of: {'; '.join(untrained)}"
+        )
     for stop in outcome["stops"]:
         lines.append(
             f"seed {stop['seed']}: the rule {stop['reason']}\n"
@@ -886,4 +906,4 @@ def _mean(entry: Mapping[str, Any], name: str) -> str:
     value, spread = entry[name], entry[f"{name}_sd"]
     if value is None:
         return "undefined"
-    return f"{value:.2f}" if spread is None else f"{value:.2f} ±{spread:.2f}"
+    return f"{value:z.2f}" if spread is None else f"{value:z.2f} ±{spread:.2f}"

@@ -201,7 +201,7 @@ def _evaluation(report: Mapping[str, Any]) -> str:
         name = "LLM-0" if model["round"] == 0 else f"model of round {model['round']}"
         rows.append((f"{name} and experts", _kappa(model["kappa"])))
     alpha = report["krippendorff_alpha"]
-    shown = alpha["reason"] if alpha["value"] is None else f"{alpha['value']:.2f}"
+    shown = alpha["reason"] if alpha["value"] is None else f"{alpha['value']:z.2f}"
     rows.append(("Krippendorff's alpha of the experts", shown))
     return "\n".join([*lines, _table(rows)])
 
@@ -212,8 +212,8 @@ def _kappa(kappa: Mapping[str, Any] | None) -> str:
     if kappa["value"] is None:
         return f"undefined: {kappa['reason']}"
     if kappa["low"] is None:
-        return f"{kappa['value']:.2f}"
-    return f"{kappa['value']:.2f} [{kappa['low']:.2f}, {kappa['high']:.2f}]"
+        return f"{kappa['value']:z.2f}"
+    return f"{kappa['value']:z.2f} [{kappa['low']:z.2f}, {kappa['high']:z.2f}]"
 
 
 def describe_rounds(found: Mapping[str, Any]) -> str:

@@ -164,6 +164,7 @@ class ShownAd:
         round: the round.
         order: which of the workspace's pairs attempts showed it, ascending with time.
         current: whether that attempt was mined for the policy and labels of the round's newest one.
+        labels: what the task called its labels then; None where that was not stored.
     """
 
     key: str
@@ -174,6 +175,7 @@ class ShownAd:
     round: int
     order: int
     current: bool
+    labels: LabelNames | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -603,6 +605,7 @@ def shown_ads(workspace: Workspace) -> Shown:
         for manifest in manifests:
             order += 1
             current = _guideline(manifest) == _guideline(manifests[-1])
+            names = _label_names(manifest)
             for pair in workspace.read_pairs(manifest):
                 for label in (POSITIVE, NEGATIVE):
                     ad = pair[label]
@@ -616,6 +619,7 @@ def shown_ads(workspace: Workspace) -> Shown:
                         round=number,
                         order=order,
                         current=current,
+                        labels=names,
                     )
                     by_ad.setdefault(showing.ad_id, []).append(showing)
                     by_pair.setdefault(showing.pair_id, []).append(showing)
@@ -629,6 +633,11 @@ def shown_ads(workspace: Workspace) -> Shown:
 
 def _guideline(manifest: Manifest) -> tuple[int, str]:
     return manifest.facts["task_version"], manifest.facts.get("guideline", "")
+
+
+def _label_names(manifest: Manifest) -> LabelNames | None:
+    names = manifest.facts.get("definition", {}).get("labels")
+    return LabelNames(names["positive"], names["negative"]) if names else None
 
 
 def task_definition(workspace: Workspace) -> Definition:
@@ -731,18 +740,18 @@ def latest(verdicts: Iterable[Verdict]) -> list[Verdict]:
     """Return the last verdict of each expert on each ad, sorted by ad and expert.
 
     Args:
-        verdicts: in the order of import. Where two verdicts both have a time, the later one is
-            the last (of equal times, the one imported later); otherwise the one imported later.
-            A later skip withdraws a label.
+        verdicts: in the order of import. The one imported last is the last, unless it has a time and
+            one imported before has a later one. A later skip withdraws a label.
     """
     last: dict[tuple[str, str], Verdict] = {}
+    newest: dict[tuple[str, str], str] = {}
     for verdict in verdicts:
         place = (verdict.key, verdict.expert)
-        known = last.get(place)
         # ISO 8601 in UTC to the second: the order of the strings is that of the moments.
-        if known and known.time and verdict.time and verdict.time < known.time:
+        if verdict.time and verdict.time < newest.get(place, ""):
             continue
         last[place] = verdict
+        newest[place] = verdict.time or newest.get(place, "")
     return [last[place] for place in sorted(last)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import signal
 import subprocess
@@ -244,6 +245,71 @@ def test_a_second_signal_ends_at_once(
     assert (done.returncode, done.stdout) == (status, "")
     assert done.stderr == f"scout: {words}; all is well\n"
     assert time.monotonic() - started < 100  # it would sleep for 120
+
+
+DROPPED = """
+import os, signal, sys, time, weakref
+from pipelines import cli
+class Held: pass
+def stop(_):
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(1000): pass
+def run(arguments):
+    cli._stopping.kept = "all is well"
+    for _ in range({times}):
+        held = Held()
+        seen = weakref.ref(held, stop)
+        del held
+    {after}
+    return 0
+cli._run = run
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(cli.main([]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("times", "after"),
+    [
+        # Python prints and drops what is raised in a weak reference's callback.
+        (1, "time.sleep(120)"),
+        # A library that catches everything: the command goes on to its end.
+        (0, "exec('try: os.kill(os.getpid(), signal.SIGINT); time.sleep(120)\\nexcept BaseException: pass')"),
+    ],
+)  # fmt: skip
+def test_an_interruption_that_is_swallowed_counts_all_the_same(times: int, after: str) -> None:
+    code = DROPPED.format(times=times, after=after)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=100
+    )
+    assert done.stderr == "scout: interrupted; all is well\n"
+    assert (done.returncode, done.stdout) == (cli.INTERRUPTED, "")
+
+
+def test_what_a_terminal_obeys_is_in_no_error_and_in_no_json(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*argv, "--quiet"]) == cli.OK
+    capsys.readouterr()
+    file = tmp_path / "\x1b[31mverdicts\x9b.csv"
+    assert cli.main(["import", str(file), "--workspace", argv[-1]]) == cli.WRONG_USAGE
+    shown = capsys.readouterr().err
+    assert "no such file" in shown and not {"\x1b", "\x9b"} & set(shown)
+    cli._print_json({"text": "\x9b31m \u202e \x1b[0m"})
+    shown = capsys.readouterr().out
+    assert shown.isascii() and "\x1b" not in shown
+    assert json.loads(shown) == {"text": "\x9b31m \u202e \x1b[0m"}
+
+
+def test_a_terminal_that_cannot_show_an_ad_ends_no_run() -> None:
+    code = "import sys; from pipelines import cli; cli._run = lambda a: cli._print('\U0001f600 é') or 0"
+    code += "; sys.exit(cli.main([]))"
+    for encoding, shown in (("latin-1", b"\\U0001f600 \xe9\n"), ("ascii", b"\\U0001f600 \\xe9\n")):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, cwd=ROOT, env=environment
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (cli.OK, shown, b"")
 
 
 def test_a_job_in_the_background_goes_on_at_ctrl_c() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from pipelines import figures
@@ -75,6 +80,25 @@ LEAST: dict[str, Callable[[], bytes]] = {
     "no curve": lambda: figures.learning_curves([Curve("a", (0,), (None,), (None,))], NOTHING),
     "no condition": lambda: figures.side_by_side(["a"], [("natural", [NOTHING])]),
 }
+
+
+def laid_out(monkeypatch: pytest.MonkeyPatch, call: Callable[[], object]) -> tuple[Figure, Axes]:
+    """Return what a picture is made of, laid out as when it is drawn."""
+    made: list[tuple[Figure, Axes]] = []
+
+    def keep(draw: Callable[[Axes], None], height: float, colours: int = 256) -> bytes:
+        with figures._style():
+            figure = Figure(figsize=(figures.WIDTH_INCHES, height), layout="constrained")
+            FigureCanvasAgg(figure)
+            axes = figure.add_subplot()
+            draw(axes)
+            figure.draw_without_rendering()
+        made.append((figure, axes))
+        return b""
+
+    monkeypatch.setattr(figures, "_picture", keep)
+    call()
+    return made[0]
 
 
 def image(png: bytes) -> np.ndarray:
@@ -223,3 +247,168 @@ def test_conditions_differ_in_more_than_colour() -> None:
     assert len({looks[name].colour for name in names}) == len(names)
     assert looks["boundary"] == figures.condition_looks(["boundary"])["boundary"]
     assert figures.condition_looks([*names, "an eighth"])["an eighth"]
+
+
+# --- letters ----------------------------------------------------------------------------------
+
+MANY = [Estimate(f"round {i}" if i else "LLM-0", 0.05 * i, 0.0, 0.1 * i) for i in range(11)]
+CROWDS = [
+    Curve("boundary", (25, 50, 100), (0.3, 0.6, 0.6), (0.1, 0.1, 0.1)),
+    *(Curve(f"crowd 0.{i}9 uniform", (25_600,), (0.5,), (0.05,)) for i in range(5)),
+]
+LETTERED: dict[str, Callable[[], bytes]] = {
+    **DRAWN,
+    "seven models": lambda: figures.agreement_by_round(MANY[:7], EXPERTS),
+    "eleven models": lambda: figures.agreement_by_round(MANY, EXPERTS),
+    "crowds": lambda: figures.learning_curves(CROWDS, EXPERTS),
+    "crowds in rows": lambda: figures.side_by_side(
+        [curve.name for curve in CROWDS],
+        [
+            (name, MODELS * 2)
+            for name in ("natural prevalence", "class-balanced", "evaluation half")
+        ],
+    ),
+    "long names": lambda: figures.cluster_map(
+        POINTS, POSITIVE, CLUSTER, [(0, 1)], Names("x" * 28, "y" * 28)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LETTERED)
+def test_letters_are_large_and_neither_cut_off_nor_on_one_another(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure, axes = laid_out(monkeypatch, LETTERED[name])
+    # Matplotlib keeps ticks beyond the axis' ends, and does not draw them.
+    out = {
+        id(tick)
+        for axis, place, ends in (
+            (axes.xaxis, 0, axes.get_xlim()),
+            (axes.yaxis, 1, axes.get_ylim()),
+        )
+        for tick in axis.get_ticklabels()
+        if not min(ends) <= tick.get_position()[place] <= max(ends)
+    }
+    found = figure.findobj(lambda artist: isinstance(artist, Text) and bool(artist.get_text()))
+    shown = [text for text in found if text.get_visible() and id(text) not in out]
+    assert len(shown) > 1
+    boxes = {}
+    for text in shown:
+        assert text.get_fontsize() >= 12, text.get_text()
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.x1, f"{text.get_text()}: cut off"
+        assert box.y0 >= 0 and box.y1 <= figure.bbox.y1, f"{text.get_text()}: cut off"
+        if not text.get_rotation() % 90:
+            boxes[text] = box
+    for (one, left), (other, right) in itertools.combinations(boxes.items(), 2):
+        assert not left.overlaps(right), f"{one.get_text()} and {other.get_text()}"
+
+
+def test_a_number_is_not_struck_through_by_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = (0.5, 0.5, 0.5, 0.3, 0.6, 0.6)
+    models = [Estimate(f"round {i}", value, None, None) for i, value in enumerate(values)]
+    _, axes = laid_out(monkeypatch, lambda: figures.agreement_by_round(models, NOTHING))
+    at = np.linspace(0, 5, 2000)
+    line = axes.transData.transform(np.stack([at, np.interp(at, range(6), values)], axis=1))
+    assert [text.get_text() for text in axes.texts] == [f"{value:.2f}" for value in values]
+    for text in axes.texts:
+        box = text.get_window_extent().get_points()
+        assert not ((line > box[0]) & (line < box[1])).all(axis=1).any(), text.get_text()
+
+
+def test_the_band_of_the_experts_is_named_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def named(experts: Estimate) -> list[str]:
+        figure, _ = laid_out(monkeypatch, lambda: figures.agreement_by_round(MODELS, experts))
+        return [text.get_text() for text in figure.legends[0].get_texts()]
+
+    models = "model and experts, 95% interval"
+    assert named(EXPERTS) == ["experts among themselves: 0.80", "their 95% interval", models]
+    assert named(Estimate("experts", -0.001, None, None)) == ["experts: 0.00", models]
+
+
+# --- marks that would hide one another --------------------------------------------------------
+
+
+def single(labels: float, value: float | None = 0.5) -> Curve:
+    return Curve("crowd", (labels,), (value,), (None,))
+
+
+def test_conditions_of_one_number_stand_side_by_side_around_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    line = Curve("boundary", (25, 50), (0.3, 0.6), (None, None))
+    places = figures.stand_aside([line, *(single(14_000) for _ in range(4))])
+    assert places[0] == (25, 50)
+    stands = np.log10([place for (place,) in places[1:]])
+    assert np.mean(stands) == pytest.approx(np.log10(14_000)), "around the number"
+    assert np.diff(stands) == pytest.approx(np.diff(stands)[0]) and np.diff(stands)[0] > 0
+    # As far apart as a mark is wide, whatever the picture's other numbers are.
+    curves = [line, *(single(14_000) for _ in range(4))]
+    _, axes = laid_out(monkeypatch, lambda: figures.learning_curves(curves, EXPERTS))
+    marks = [found for found in axes.lines if found.get_label() == "crowd"]
+    pixels = [axes.transData.transform((mark.get_xdata()[0], 0.5))[0] for mark in marks]
+    assert min(np.diff(pixels)) * 72 / figures.DPI >= 8
+    left, right = axes.get_window_extent().intervalx
+    assert left + 10 < pixels[0] and pixels[-1] < right - 10, "and none on the edge"
+
+
+def test_a_mark_does_not_stand_on_a_curve_that_cannot_stand_aside() -> None:
+    line = Curve("boundary", (50, 100), (0.3, 0.6), (None, None))
+    below, above = figures.stand_aside([line, single(100), single(100)])[1:]
+    assert below[0] < 99 and above[0] > 101
+    [moved] = figures.stand_aside([line, single(100)])[1:]
+    assert moved[0] != 100
+
+
+def test_what_hides_nothing_stays_where_it_is() -> None:
+    line = Curve("boundary", (25, 50), (0.3, 0.6), (None, None))
+    curves = [line, single(100), single(200), single(200, None), single(0)]
+    assert figures.stand_aside(curves) == [curve.labels for curve in curves]
+    assert figures.stand_aside([single(7)]) == [(7,)]
+    assert figures.stand_aside([]) == []
+
+
+# --- numbers of overlaps ----------------------------------------------------------------------
+
+BOUNDS = np.array([[0.0, 0.0], [450.0, 330.0]])
+
+
+def rounded_box(places: np.ndarray, place: int) -> np.ndarray:
+    return places[place, 1] + np.array([[-9.0, -10.0], [9.0, 10.0]])
+
+
+@pytest.mark.parametrize("spread", [0.0, 8.0, 40.0, 120.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_numbers_lie_clear_of_the_ends_of_all_lines_and_of_one_another(
+    seed: int, spread: float
+) -> None:
+    # A spread of none is the worst there can be: all lines are one point.
+    ends = np.array([225.0, 165.0]) + np.random.default_rng(seed).uniform(
+        -spread, spread, (6, 2, 2)
+    )
+    places = figures.number_places(ends, BOUNDS)
+    assert np.array_equal(places, figures.number_places(ends, BOUNDS))
+    for place in range(6):
+        low, high = rounded_box(places, place)
+        assert (low >= BOUNDS[0]).all() and (high <= BOUNDS[1]).all()
+        inside = (ends > low - 3) & (ends < high + 3)
+        assert not inside.all(axis=2).any(), "a mark is covered"
+        for other in range(place):
+            apart = np.abs(places[place, 1] - places[other, 1])
+            assert (apart >= [18.0, 20.0]).any(), "two numbers are on one another"
+        # Where the leader ends is on the line's middle half.
+        one, two = ends[place]
+        way = np.linalg.norm(two - one)
+        reached = [np.linalg.norm(places[place, 0] - end) for end in (one, two)]
+        assert sum(reached) == pytest.approx(way, abs=1e-6)
+        assert min(reached) >= way / 4 - 1e-6
+
+
+def test_a_number_in_a_corner_stays_in_the_picture() -> None:
+    ends = np.array([[[0.0, 0.0], [4.0, 0.0]], [[450.0, 330.0], [450.0, 330.0]]])
+    places = figures.number_places(ends, BOUNDS)
+    for place in range(2):
+        low, high = rounded_box(places, place)
+        assert (low >= BOUNDS[0]).all() and (high <= BOUNDS[1]).all()

@@ -312,6 +312,27 @@ def test_a_sheet_of_an_older_policy_does_not_count_for_the_new_one(mined: Path, 
     assert (summary["verdicts"], summary["task_version"]) == (24, 2)
 
 
+@pytest.mark.parametrize("later", [("lure", "plain"), ("ok", "bait")], ids=["others", "exchanged"])
+def test_an_old_sheet_is_read_with_the_label_names_of_its_version(
+    later: tuple[str, str], tmp_path: Path
+) -> None:
+    def write(version: int, positive: str, negative: str) -> Path:
+        text = helpers.FAKE_TASK.replace("version: 1", f"version: {version}")
+        names = f"labels: {{positive: {positive}, negative: {negative}}}\n"
+        return helpers.write_task(tmp_path, text + names)
+
+    corpus, root = helpers.write_jsonl(tmp_path / "ads.jsonl", helpers.tiny_ads()), tmp_path / "w"
+    helpers.run(write(1, "bait", "ok"), corpus, root)
+    sheets = [fill(root, name, lambda n: ("bait", "ok")[n % 2]) for name in ("anna", "bo")]
+    load(root, sheets[0])
+    assert helpers.run(write(2, *later), corpus, root).summary["round"] == 2
+    assert load(root, sheets[1]).summary["rejected"] == 0
+    for half in HALVES:
+        found = [(v.key, v.label) for v in latest(read_half(Workspace(str(root)), half, 1))]
+        assert len(found) == 2 * len(set(found)) > 0, "both said the same"
+        assert len({key for key, _ in found}) == len(set(found))
+
+
 def test_a_policy_that_changes_needs_a_new_version(mined: Path, root: Path) -> None:
     task, corpus = root.parent / "task.yaml", root.parent / "ads.jsonl"
     task.write_text(task.read_text().replace("nobody can promise", "no shop can promise"))

@@ -57,6 +57,13 @@ def test_copies_count_once_and_ids_may_be_missing(tmp_path: Path) -> None:
     assert dict(zip(found.ids, found.texts, strict=True))["a"] == "won a miracle", "the first one"
 
 
+def test_what_no_model_can_read_is_left_out_and_counted(tmp_path: Path) -> None:
+    unread = ["[SEP]", "\ufffd\ufffd", "\u200b [CLS]"]
+    rows = [*GOOD, *({"id": f"w{i}", "text": t, "label": "fine"} for i, t in enumerate(unread))]
+    found = read(tmp_path, rows)
+    assert (set(found.ids), found.wordless) == ({"a", "b"}, 3)
+
+
 def test_several_files_blank_lines_and_gzip(tmp_path: Path) -> None:
     helpers.write_jsonl(tmp_path / "1.jsonl", GOOD[:1])
     (tmp_path / "2.jsonl.gz").write_bytes(

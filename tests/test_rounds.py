@@ -9,7 +9,7 @@ import json
 import random
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from sklearn.metrics import cohen_kappa_score
 
 from models import export, policy, presets, trained, trainer
 from models.fakes import FakeLabeler
-from pipelines import cli, evaluation, ingest, model_store, rounds, storage, verdicts
+from pipelines import cli, contracts, evaluation, ingest, model_store, rounds, storage, verdicts
+from pipelines.config import parse_task
 from pipelines.errors import RunFailed, UsageError
 from pipelines.rounds import TooFewLabels, TrainOptions
 from pipelines.stages import commit_verdicts
@@ -604,7 +605,12 @@ def test_no_verdicts_yet(mined: Loop, tmp_path: Path) -> None:
     [
         (lambda expert, id: "negative", 60, r"0 of \d+ labelled ads are positive, .* at least 5"),
         (lambda expert, id: "positive", 60, r"0 of \d+ labelled ads are negative, .* at least 5"),
-        (said_by, 3, r"of \d labelled ads are \w+, training needs at least 5 \(min_per_class\)"),
+        (
+            said_by,
+            3,
+            r"of \d labelled ads are \w+, training needs at least 5 \(min_per_class\).*; 57 of the ads "
+            "that round 1 shows are not answered yet: label those first",
+        ),
         (lambda expert, id: "skip", 60, "no labelled ads: `scout mine` opens the next round"),
     ],
     ids=["no positives", "no negatives", "too few", "skips"],
@@ -619,7 +625,10 @@ def test_labels_that_teach_nothing(
         mined.train()
     assert mined.command("train") == cli.FAILED
     assert mined.place.latest(1, "model") is None
-    assert mined.status()["next"].startswith("run `scout train`; if it finds too few labels")
+    first = "" if rows == 60 else "label the 57 ads of round 1 that are open, then "
+    assert mined.status()["next"] == (
+        f"run `scout train`; if it finds too few labels, {first}`scout mine` for more pairs"
+    )
 
 
 def test_a_lost_model_is_trained_again(loop: Loop) -> None:
@@ -655,9 +664,33 @@ def test_what_the_experts_got_is_what_counts(loop: Loop) -> None:
     assert loop.manifest(3, "pairs").config_hash == first.config_hash
 
 
-def test_wordless_ads_neither_train_nor_measure() -> None:
+def test_wordless_ads_neither_train_nor_measure(monkeypatch: pytest.MonkeyPatch) -> None:
     assert policy.is_wordless("[SEP] \u200b") and policy.is_wordless("[CLS] [PAD]")
+    assert policy.is_wordless("\ufffd \ufffd")
     assert not policy.is_wordless("!") and not policy.is_wordless("🎁")
+    texts = {"k1": "won a miracle", "k2": "[SEP] \u200b", "k3": "library terms", "k4": "\ufffd"}
+    said = [
+        contracts.Verdict(key, key, "p", label, expert, "", "", "f.csv", "line 1")
+        for key, label in zip(texts, ("positive", "positive", "negative", "negative"), strict=True)
+        for expert in EXPERTS
+    ]
+    monkeypatch.setattr(rounds, "read_half", lambda *_: said)
+    monkeypatch.setattr(rounds, "_imported", lambda *_: {})
+    task = parse_task(helpers.FAKE_TASK, "task.yaml")
+    labels = rounds.fine_tuning_labels(Workspace("nowhere"), task, texts)
+    assert (labels.ads.keys, labels.ads.labels.tolist()) == (("k1", "k3"), [1, 0])
+    assert labels.tied == (), "another expert could not settle them either"
+    asked: list[Sequence[str]] = []
+
+    def margins(given: Sequence[str]) -> np.ndarray:
+        asked.append(given)
+        return np.zeros(len(given))
+
+    monkeypatch.setattr(evaluation, "read_half", lambda *_: said)
+    candidate = evaluation.Candidate(0, "m", 0.5, margins)
+    found = evaluation.evaluate(Workspace("nowhere"), task, texts, [candidate], 0)
+    assert asked == [["won a miracle", "library terms"]]
+    assert found.report["ads"] == 2
 
 
 def test_ties_are_handed_out_even_where_nothing_else_is_left(mined: Loop) -> None:
@@ -717,15 +750,38 @@ def test_export_takes_the_labels_names_and_refuses_a_full_folder(
         trained.read_manifest(folder)
         asked.append((folder, target, labels))
         if target.exists():
-            raise FileExistsError(f"{target} exists")
+            raise OSError("No space left on device")
 
     monkeypatch.setattr(export, "export", fake)
     target = loop.folder / "saved"
     loop.train(export=str(target))
     assert asked[0][1:] == (target, ("positive", "negative"))
     target.mkdir()
-    with pytest.raises(UsageError, match=rf"--export {target}: {target} exists"):
+    with pytest.raises(RunFailed, match=f"--export {target}: No space left on device .* is kept"):
         loop.train(export=str(target))
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("full", r"is there and not empty; nothing is overwritten"),
+        ("full/file", r"is there and not empty"),
+        ("full/file/new", r"cannot be written \(File exists\)|Not a directory"),
+        ("/proc/nope/new", r"cannot be written \(No such file or directory\); name another folder"),
+        ("gs://bucket/model", r"must be a folder on the local disk; copy it from there"),
+    ],
+)
+def test_a_wrong_folder_for_the_export_is_refused_before_the_training(
+    target: str, message: str, untrained: Loop
+) -> None:
+    full = untrained.folder / "full"
+    full.mkdir()
+    (full / "file").write_text("")
+    named = target if ":" in target else str(untrained.folder / target)
+    with pytest.raises(UsageError, match=rf"^--export {named}: ({message})"):
+        untrained.train(export=named)
+    assert untrained.place.latest(2, "model") is None
+    assert [path.name for path in full.iterdir()] == ["file"]
 
 
 # --- Kills --------------------------------------------------------------------------------------

@@ -296,11 +296,33 @@ def test_the_summary_is_mean_and_spread_over_seeds(played: Played) -> None:
 
 def test_what_is_undefined_is_counted_not_averaged() -> None:
     row = {"learner": "head", "condition": "random", "round": 1, "labels": 9, "positive_share": 0.5}
+    row |= {"threshold": 0.25}
     row |= {f"{name}{end}": 0.5 for name in SETS for end in ("", "_experts")}
     [entry] = simulate.summarize([{**row, "natural": None}, {**row, "natural": 0.7}, row])
     assert (entry["natural"], entry["natural_undefined"]) == (pytest.approx(0.6), 1)
     [entry] = simulate.summarize([{**row, "natural": None}])
     assert (entry["natural"], entry["natural_sd"], entry["natural_undefined"]) == (None, None, 1)
+
+
+def test_rounds_without_a_model_are_named(bench: Bench) -> None:
+    found = bench.play("scarce", labels=(2, 60), conditions=("random",))
+    first, second = found["summary"]
+    assert (first["untrained"], second["untrained"]) == (1, 0)
+    assert (
+        "too few labels of a class to train on, counted as a model that calls every ad negative, in "
+        "seeds of: random, round 1 (head): 1 of 1"
+    ) in simulate.describe(found).splitlines()
+
+
+def test_ads_that_cannot_be_learnt_from_end_a_run_with_the_reason(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(*args: Any, **kwargs: Any) -> Any:
+        raise trainer.TrainingDataError("nothing of ad k is left to read")
+
+    monkeypatch.setattr(trainer, "train", refusing)
+    with pytest.raises(RunFailed, match="seed 1: nothing of ad k is left to read"):
+        bench.play("unread", conditions=("random",))
 
 
 def test_the_table_for_a_person(played: Played) -> None:

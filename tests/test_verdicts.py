@@ -421,6 +421,9 @@ def test_the_last_verdict_wins_by_time_where_both_have_one() -> None:
     # One time alone says nothing: the later import wins.
     half = [verdict("k", "a", "positive", late), verdict("k", "a", "negative")]
     assert [v.label for v in latest(half)] == ["negative"]
+    # What comes in after that is still measured by the latest time so far.
+    third = [*half, verdict("k", "a", "positive", early)]
+    assert [v.label for v in latest(third)] == ["negative"]
     tie = [verdict("k", "a", "positive", late), verdict("k", "a", "negative", late)]
     assert [v.label for v in latest(tie)] == ["negative"]
 

@@ -1,16 +1,16 @@
 """When the loop of mining, review and learning ends.
 
 At parity, when the model agrees with the experts as they agree with each other; at a plateau, when
-the latest model is no better than an older one; or when the budget is spent. All models are compared
-on the same cumulative evaluation ads: old ones are rescored.
+no model of the last rounds is better than the best of those before, as early stopping with patience
+has it; or when the budget is spent. All models are compared on the same cumulative evaluation ads:
+old ones are rescored.
 
-What the statistics can carry, simulated with three experts of kappa 0.8, 40% positive, five learning
-curves that end flat or nearly so: a plateau by the point difference of the latest model against the
-best one two rounds back is called within one round of the right time in 59% of loops on 60
-evaluation ads, 76% on 150 and 86% on 300, and 0.03, 0.01 and 0.004 of kappa are lost. Asking for a
-*significant* gain instead stops too early (70% on 150 ads, 0.04 lost), because kappa creeps up by
-less than the interval of a difference, 0.09 on 150 ads. So that interval is reported and decides
-nothing.
+What the statistics can carry, simulated with three experts of kappa 0.8, 40% positive: asking for a
+*significant* gain stops too early (0.03 to 0.06 of kappa lost on 150 to 200 ads), because kappa
+creeps up by less than the interval of a difference, 0.09 on 150 ads. So that interval is reported
+and decides nothing. Asking it of the latest model alone stops right after one bad round (59% of
+loops whose kappa dips once end before their best round, at 60 ads a round; 41% so), and 0.1 to 0.8
+of a round earlier where the curve is flat indeed.
 """
 
 import math
@@ -78,7 +78,7 @@ class StoppingRule:
 
     Attributes:
         margin: gain in kappa that counts as an improvement, in [0, 1].
-        patience: rounds over which the gain is looked for, at least 1.
+        patience: rounds in a row without such a gain that make a plateau, at least 1.
         parity_margin: kappa by which the model may stay below the experts, in [0, 1].
         parity_test: "reaches": parity when the *upper* end of the 95% interval of (model - experts)
             is at least -parity_margin. That is the published wording. It says only that a gap was
@@ -134,7 +134,8 @@ class Decision:
         experts: the experts' agreement with each other.
         gap: best round's model minus experts. The highest of several kappas is a little too high,
             so this is kind to the model.
-        gain: latest round minus the best of those at least `patience` rounds older.
+        gain: the best of the last `patience` rounds minus the best of those before them. The
+            latest model's kappa must be defined.
     """
 
     stop: bool
@@ -247,7 +248,7 @@ def decide(
 ) -> Decision:
     """Decide after a round whether the loop ends.
 
-    Parity is asked of the best round's model, which is the one to use; a plateau of the latest one.
+    Parity is asked of the best round's model, which is the one to use; a plateau of the last rounds.
     Neither is called on fewer than `min_ads` ads or on an undefined kappa; the budgets always count.
     Where several rules would stop, the first of parity, plateau, rounds, labels gives the reason.
 
@@ -270,22 +271,24 @@ def decide(
         raise ValueError(f"n_labels must be at least 0, got {n_labels}")
     options: dict[str, int] = {"min_overlap": min_overlap, "n_boot": n_boot, "seed": seed}
     models = tuple(model_agreement(row, matrix, **options) for row in labels)
-    best = _best(models, len(models))
+    best = _best(models)
     chosen = len(models) - 1 if best is None else best
     gap = gap_to_experts(labels[chosen], matrix, **options)
     # By place, not by number: the rounds of an earlier policy version are no rounds of this one.
-    old_enough = list(range(max(0, len(rounds) - rule.patience)))
-    base = _best(models, len(old_enough))
+    start = max(0, len(rounds) - rule.patience)
+    base, lately = _best(models[:start]), _best(models[start:])
     if base is None:
         gain = _no_difference(
             f"no round is {_count(rule.patience, 'round')} older than round {rounds[-1]}"
-            if not old_enough
-            else f"no round up to {rounds[old_enough[-1]]} has a defined kappa"
+            if not start
+            else f"no round up to {rounds[start - 1]} has a defined kappa"
         )
+    elif lately is None or models[-1].value is None:
+        gain = _no_difference(f"the kappa of round {rounds[-1]} is {models[-1]}")
     else:
-        gain = paired_difference(labels[-1], labels[base], matrix, **options)
-    against = None if base is None else rounds[base]
-    name, reason = _judge(rounds, chosen, models, gap, gain, against, rule, n_labels, matrix)
+        gain = paired_difference(labels[start + lately], labels[base], matrix, **options)
+    places = None if base is None or lately is None else (rounds[start + lately], rounds[base])
+    name, reason = _judge(rounds, chosen, models, gap, gain, places, rule, n_labels, matrix)
     return Decision(
         stop=name != "go on",
         rule=name,
@@ -304,7 +307,7 @@ def _judge(
     models: tuple[Kappa, ...],
     gap: Difference,
     gain: Difference,
-    against: int | None,
+    compared: tuple[int, int] | None,
     rule: StoppingRule,
     n_labels: int,
     ratings: np.ndarray,
@@ -322,12 +325,20 @@ def _judge(
             f"kappa {kappa} and they with each other at {gap.second:.2f}; the difference {gap} "
             f"{verb} {goal} on {gap.n_ads} evaluation ads"
         )
-    if gain.value is not None and gain.value <= rule.margin and gain.n_ads >= rule.min_ads:
-        return "plateau", (
-            f"stopped at a plateau: round {latest} agrees with the experts at kappa "
-            f"{models[-1]}, which is {gain} against round {against} on {gain.n_ads} evaluation ads, "
-            f"where more than {rule.margin:g} would count; the best is {best}"
+    if compared and gain.value is not None:
+        newer, older = compared
+        lately = (
+            f"round {latest}"
+            if rule.patience == 1
+            else f"the best of the last {rule.patience} rounds, round {newer},"
         )
+        if gain.value <= rule.margin and gain.n_ads >= rule.min_ads:
+            return "plateau", (
+                f"stopped at a plateau: {lately} agrees with the experts at kappa "
+                f"{models[rounds.index(newer)]}, which is {gain} against round {older} on "
+                f"{gain.n_ads} evaluation ads, where more than {rule.margin:g} would count; the best "
+                f"is {best}"
+            )
     n_rounds = sum(number > 0 for number in rounds)
     if n_rounds >= rule.max_rounds:
         return "rounds", (
@@ -348,7 +359,7 @@ def _judge(
         return "go on", f"go on after round {latest}: its kappa is {models[-1]}"
     return "go on", (
         f"go on after round {latest}: the best is {best}; against the experts {gap} on "
-        f"{_count(gap.n_ads, 'evaluation ad')}; round {latest} against older rounds {gain}"
+        f"{_count(gap.n_ads, 'evaluation ad')}; the last rounds against older ones {gain}"
     )
 
 
@@ -361,8 +372,9 @@ def _at_parity(gap: Difference, rule: StoppingRule) -> bool:
     return end is not None and gap.n_ads >= rule.min_ads and end >= -rule.parity_margin
 
 
-def _best(models: tuple[Kappa, ...], stop: int) -> int | None:
-    found = [(model.value, -i) for i, model in enumerate(models[:stop]) if model.value is not None]
+def _best(models: Sequence[Kappa]) -> int | None:
+    """Return the place of the highest kappa, the earliest of equals."""
+    found = [(model.value, -i) for i, model in enumerate(models) if model.value is not None]
     return -max(found)[1] if found else None
 
 
@@ -422,5 +434,4 @@ def _count(n: int, thing: str) -> str:
 
 
 def _signed(value: float) -> str:
-    # Adding 0.0 turns a rounded -0.0 into 0.0, which would read "-0.00".
-    return f"{round(value, 2) + 0.0:+.2f}"
+    return f"{value:+z.2f}"

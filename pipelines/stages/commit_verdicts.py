@@ -266,6 +266,8 @@ def _write_round(
     entries: list[dict[str, Any]] = facts["imports"]
     labelled = {half: set(facts["keys"][half]) for half in (FINE_TUNING, EVALUATION)}
     labelled[WITHHELD] = set(facts["withheld_keys"])
+    # Ads that experts saw and could not tell: they have no label, and asking again gives none.
+    skipped = set(facts.get("skipped_keys", ()))
     experts = set(facts["experts"])
     for file in files:
         own = [verdict for verdict in file.verdicts if shown.round_of[verdict.key] == number]
@@ -275,6 +277,7 @@ def _write_round(
             if part:
                 write(f"{side}-{tag}.jsonl", to_lines(part), len(part))
             labelled[side].update(verdict.key for verdict in part if verdict.label != SKIP)
+        skipped.update(verdict.key for verdict in own if verdict.label == SKIP)
         # What belongs to the file as a whole is kept once, with its last round.
         last = number == max(file.rounds, default=number)
         letters = file.rejected if last else ()
@@ -307,6 +310,7 @@ def _write_round(
             WITHHELD: len(labelled[WITHHELD]),
         },
         "withheld_keys": sorted(labelled[WITHHELD]),
+        "skipped_keys": sorted(skipped.difference(*labelled.values())),
         "experts": sorted(experts),
     }
     return Manifest(
@@ -338,6 +342,7 @@ def _facts_before(
         "imports": [],
         "keys": {FINE_TUNING: [], EVALUATION: [], WITHHELD: 0},
         "withheld_keys": [],
+        "skipped_keys": [],
         "experts": [],
         "dead_letters": [],
     }

@@ -90,7 +90,7 @@ class Reading:
 
     Attributes:
         shown: all ads that were put before experts.
-        labels: the task's names for its labels.
+        labels: the task's names for its labels, for ads whose own are not known.
         expert: who speaks where a file names nobody at all, or "".
         experts: other names of experts, normalised -> normalised (a tool's user numbers).
     """
@@ -335,6 +335,8 @@ def _verdict(raw: RawVerdict, ad: ShownAd, expert: str, labels: LabelNames) -> V
     if len(expert) > MAX_EXPERT_CHARS:
         detail = f"an expert's name of {len(expert):,} characters, at most {MAX_EXPERT_CHARS}"
         return raw.refuse("bad_expert", detail)
+    # An old sheet speaks of its own policy version, which may have called the labels otherwise.
+    labels = ad.labels or labels
     label = labels.read(raw.label)
     if label is None:
         names = dict.fromkeys((labels.positive, labels.negative, "positive", "negative", "skip"))

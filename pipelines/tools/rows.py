@@ -22,7 +22,7 @@ from pipelines.verdicts import LEFT, RIGHT, SKIP, RawVerdict, decode, storable
 
 TEMPLATES = Path(__file__).resolve().parent.parent.parent / "templates" / "labeling"
 LABEL_A, LABEL_B = "label_a", "label_b"
-_MARK = "\ufffd"
+MARK = "\ufffd"
 _MAX_POSITION_CHARS = 80
 _SKIP_WORDS = (SKIP, "unsure", "n/a", "?")
 
@@ -51,7 +51,7 @@ class Said:
 
 def holdable(text: str) -> str:
     """Return a text as every tool can store it: NUL becomes U+FFFD."""
-    return text.replace("\0", _MARK)
+    return text.replace("\0", MARK)
 
 
 def to_json(value: Any) -> bytes:
@@ -291,7 +291,7 @@ def _raw(fields: Mapping[str, Any], side: str, label: str, said: Said) -> RawVer
 
 def comparable(text: str) -> str:
     """Return a text that came back, "" where it may differ from what was sent out."""
-    return "" if _MARK in text else text
+    return "" if MARK in text else text
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

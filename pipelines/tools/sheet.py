@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import re
 import textwrap
 from collections.abc import Iterable, Iterator
 
@@ -12,11 +13,13 @@ from pipelines.contracts import Rejected
 from pipelines.errors import UsageError
 from pipelines.spreadsheet import safe_cell
 from pipelines.tools.batch import Batch
-from pipelines.tools.rows import comparable, holdable
+from pipelines.tools.rows import MARK, comparable
 from pipelines.verdicts import RawVerdict, read_csv
 
 TOOL, SHEET = "csv", "review.csv"
 _LINE_CHARS = 98
+# XML 1.0, production [2] Char: LibreOffice and Excel drop the rest when they save.
+_NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 COLUMNS = ("pair_id", "side", "ad_id", "text", "label", "expert", "comment")
 
 
@@ -65,10 +68,15 @@ def ad_sheet(rows: Iterable[tuple[str, str, str, str]]) -> bytes:
     writer.writerow(COLUMNS)
     for pair, side, id, text in rows:
         writer.writerow(
-            (pair, side, safe_cell(holdable(id)), safe_cell(holdable(text)), "", "", "")
+            (pair, side, safe_cell(_storable(id)), safe_cell(_storable(text)), "", "", "")
         )
     # The byte order mark makes spreadsheets read the file as UTF-8.
     return b"\xef\xbb\xbf" + sink.getvalue().encode()
+
+
+def _storable(text: str) -> str:
+    """Return a text as a spreadsheet can store it: its files are XML, which lacks most controls."""
+    return _NOT_IN_XML.sub(MARK, text)
 
 
 def review_instructions(

@@ -390,6 +390,47 @@ def test_refuses_settings(changes: dict[str, Any], words: str) -> None:
 MARGINS = st.integers(-40, 40).map(lambda i: i * 4 * MARGIN_STEP)
 
 
+def test_both_classes_count_alike() -> None:
+    labels = np.array([1, 0, 0, 0, 0, 1, 0, 0], np.int8)
+    weights = trainer.class_weights(labels)
+    assert weights.dtype == np.float32 and weights.mean() == pytest.approx(1.0)
+    assert weights[labels == 1].sum() == pytest.approx(weights[labels == 0].sum())
+    assert weights[0] / weights[1] == pytest.approx(3.0)
+    # Calling every ad negative with certainty is right on most of them, and costs as much as the
+    # opposite.
+    sure = np.full(len(labels), -4.0)
+    assert trainer.balanced_loss(sure, labels) == pytest.approx(
+        trainer.balanced_loss(-sure, labels)
+    )
+    assert (
+        trainer.balanced_loss(sure, labels)
+        > np.log(2)
+        > trainer.balanced_loss(np.where(labels == 1, 4.0, -4.0), labels)
+    )
+
+
+def test_rare_positives_weigh_in_the_training(encoder_preset: str, tmp_path: Path) -> None:
+    ads = make_ads(200)
+    rare = np.flatnonzero(ads.labels == 1)[:8]
+    kept = np.sort(np.concatenate([np.flatnonzero(ads.labels == 0), rare]))
+    few = LabelledAds(
+        tuple(ads.keys[i] for i in kept), tuple(ads.texts[i] for i in kept), ads.labels[kept]
+    )
+    shares = {}
+    for name, weigh in (
+        ("weighed", trainer.class_weights),
+        ("flat", lambda y: np.ones(len(y), np.float32)),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(trainer, "class_weights", weigh)
+            chosen = settings("encoder", encoder_preset, max_epochs=1)
+            trainer.train(few, chosen, tmp_path / name)
+        margins = trained.margins(trained.load(tmp_path / name), few.texts)
+        shares[name] = float(margins.mean())
+    # Weighed, the mean margin is about even; flat, it leans to the negatives.
+    assert shares["weighed"] > shares["flat"] + 0.5
+
+
 def slow_kappa(labels: np.ndarray, called: np.ndarray) -> float:
     """Kappa as scikit-learn computes it; 0 where every ad is called positive."""
     return float(cohen_kappa_score(labels, called)) if called.min() == 0 else 0.0

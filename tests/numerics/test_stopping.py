@@ -184,11 +184,12 @@ def test_a_parity_margin_forgives_a_gap():
     assert ask([0.4, 0.2], StoppingRule(parity_margin=-gap.high - 1e-3)).rule == "go on"
 
 
-def test_a_plateau_compares_the_latest_with_the_best_old_enough():
+def test_a_plateau_compares_the_last_rounds_with_those_before():
     still = ask([0.30, 0.20, 0.20, 0.20])
     assert (still.stop, still.rule, still.best_round) == (True, "plateau", 1)
     assert still.reason.startswith(
-        "stopped at a plateau: round 3 agrees with the experts at kappa 0."
+        "stopped at a plateau: the best of the last 2 rounds, round 2, agrees with the experts at "
+        "kappa 0."
     )
     assert "which is +0.00 [+0.00, +0.00] against round 1 on 200 evaluation ads" in still.reason
     assert (
@@ -197,6 +198,13 @@ def test_a_plateau_compares_the_latest_with_the_best_old_enough():
     )
     # Round 2 is as good as round 1, but round 0, the last that is old enough, is worse.
     assert ask([0.30, 0.20, 0.20]).rule == "go on"
+    # One bad round right after a large improvement is no plateau; two are.
+    dip = ask([0.40, 0.30, 0.15, 0.30])
+    assert dip.rule == "go on" and dip.gain.value > 0.1
+    after = ask([0.40, 0.30, 0.15, 0.30, 0.30])
+    assert (after.rule, after.best_round) == ("plateau", 2)
+    # No gain at all is none above a margin of 0.
+    assert ask([0.3, 0.3, 0.3], StoppingRule(margin=0.0)).rule == "plateau"
     # Creeping up by less than any interval goes on; the interval does not decide.
     creeping = ask([0.24, 0.23, 0.22, 0.21])
     assert creeping.rule == "go on" and creeping.gain.low < 0.01 < creeping.gain.value
@@ -217,7 +225,9 @@ def test_before_patience_runs_out_nothing_is_a_plateau():
     assert ask([0.3, 0.3, 0.3], rounds=[0, 3, 5]).rule == "plateau"
     assert ask([0.3, 0.3], StoppingRule(max_rounds=2), rounds=[0, 3]).rule == "go on"
     assert ask([0.3, 0.3], StoppingRule(max_rounds=1), rounds=[0, 3]).rule == "rounds"
-    assert ask([0.3, 0.3], StoppingRule(patience=1)).rule == "plateau"
+    at_once = ask([0.3, 0.3], StoppingRule(patience=1))
+    assert at_once.rule == "plateau"
+    assert at_once.reason.startswith("stopped at a plateau: round 1 agrees with the experts at")
 
 
 def test_budgets_count_whatever_the_ads_say():

@@ -62,6 +62,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> str:
             "learner": "head",
             "round": number,
             "labels": 50 * number,
+            "threshold": 0.1,
             "positive_share": 0.4,
             **dict.fromkeys(("natural", "balanced", "evaluation"), 0.2 * number),
             **dict.fromkeys((f"{n}_experts" for n in ("natural", "balanced", "evaluation")), 0.8),
@@ -205,6 +206,8 @@ def test_a_phone_needs_no_sideways_scrolling(desk: Desk, url: str, simulated: st
         assert {frames.nth(i).get_attribute("tabindex") for i in range(frames.count())} == {"0"}
         width = tab.evaluate("document.images[0].getBoundingClientRect().width")
         assert 280 < width <= 360
+        # 12 points are the smallest letters inside: on no telephone smaller than 8.5 pixels.
+        assert 12 / 72 * (width - 4) / figures.WIDTH_INCHES >= 8.5
 
 
 def test_headings_descend_and_every_link_leads_somewhere(desk: Desk, url: str) -> None:
@@ -225,5 +228,8 @@ def test_on_paper_it_has_no_links_and_black_text(desk: Desk, url: str) -> None:
     assert tab.locator("nav").is_hidden()
     assert tab.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
     assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    # A sheet is as narrow as a telephone is, to the style; its pictures stay between the margins.
+    tab.set_viewport_size({"width": 690, "height": 1000})
+    assert tab.evaluate("document.images[0].getBoundingClientRect().left >= 0")
     pdf = tab.pdf()
     assert pdf.startswith(b"%PDF") and len(pdf) > 20_000

@@ -110,9 +110,16 @@ def ads() -> list[tuple[str, str]]:
     return found if len(found) % 2 == 0 else found[:-1]
 
 
-def written(folder: Path) -> Path:
+def with_controls() -> list[tuple[str, str]]:
+    """Return those and ads with what XML, and so a spreadsheet's file, lacks or discourages."""
+    chars = [*range(9), 11, 12, *range(14, 32), *range(0x7F, 0xA0), 0xFFFE, 0xFFFF]
+    found = [(f"control-{n}", f"A control {n} {chr(n)}[31m here") for n in chars]
+    return [*ads(), *found, *((f"id{chr(n)}{n}", f"Its id has control {n}") for n in chars)]
+
+
+def written(folder: Path, rows: Sequence[tuple[str, str]] = ()) -> Path:
     path = folder / "review.csv"
-    path.write_bytes(sheet.export(batch_of(ads()))["review.csv"])
+    path.write_bytes(sheet.export(batch_of(list(rows) or ads()))["review.csv"])
     return path
 
 
@@ -183,11 +190,12 @@ def filled(path: Path, labels: Sequence[str]) -> Path:
 
 
 def test_a_sheet_that_was_filled_in_comes_back(convert: Convert, tmp_path: Path) -> None:
-    batch = batch_of(ads())
-    labels = [("bait", "fine", "skip")[n % 3] for n in range(len(ads()))]
+    rows = with_controls()
+    batch = batch_of(rows)
+    labels = [("bait", "fine", "skip")[n % 3] for n in range(len(rows))]
     meaning = {"bait": "positive", "fine": "negative", "skip": "skip"}
-    wanted = [(id, meaning[label], "anna") for (id, _), label in zip(ads(), labels, strict=True)]
-    opened = convert(written(tmp_path), FLAT, tmp_path / "open", as_csv(COMMA))
+    wanted = [(id, meaning[label], "anna") for (id, _), label in zip(rows, labels, strict=True)]
+    opened = convert(written(tmp_path, rows), FLAT, tmp_path / "open", as_csv(COMMA))
     answers = filled(opened, labels)
     workbook = convert(answers, "xlsx", tmp_path / "excel")
     for place, source, separator in (
