@@ -471,36 +471,38 @@ def _fit(
     fitting, validation = np.flatnonzero(~held), np.flatnonzero(held)
     epochs: list[Epoch] = []
     best, best_values, best_margins = 0, [], np.empty(0, np.float32)
-    for number in range(1, settings.max_epochs + 1):
-        started = time.monotonic()
-        total = 0.0
-        with step(f"epoch {number} of at most {settings.max_epochs}", len(ids)) as advance:
+    # One step for all epochs: what a person waits for is their end, which may come earlier.
+    with step("epoch 1", settings.max_epochs * len(ids)) as advance:
+        for number in range(1, settings.max_epochs + 1):
+            started = time.monotonic()
+            total = 0.0
+            advance.words = f"epoch {number} of at most {settings.max_epochs}, ads"
             for chosen in _batches(fitting, ids, settings.batch_size, settings.seed, number):
                 target = tf.constant(labels[chosen], tf.float32)
                 batch = _tensors([ids[i] for i in chosen])
                 total += float(learn(*batch, target, tf.constant(weights[chosen])))
                 advance(len(chosen))
             found = scores(validation, advance)
-        if not (np.isfinite(total) and np.isfinite(found).all()):
-            raise FloatingPointError(
-                f"epoch {number}: the loss is not a number; lower learning_rate ({rate:g}) or use "
-                "float32"
+            if not (np.isfinite(total) and np.isfinite(found).all()):
+                raise FloatingPointError(
+                    f"epoch {number}: the loss is not a number; lower learning_rate ({rate:g}) or use "
+                    "float32"
+                )
+            loss = refined_loss(found, labels[validation])
+            epoch = Epoch(
+                number,
+                total / len(fitting),
+                loss,
+                choose_threshold(found, labels[validation]).best_kappa,
+                round(time.monotonic() - started, 3),
             )
-        loss = refined_loss(found, labels[validation])
-        epoch = Epoch(
-            number,
-            total / len(fitting),
-            loss,
-            choose_threshold(found, labels[validation]).best_kappa,
-            round(time.monotonic() - started, 3),
-        )
-        epochs.append(epoch)
-        report(epoch)
-        if not best or loss < epochs[best - 1].validation_loss:
-            best, best_margins = number, found
-            best_values = [np.asarray(v.numpy()) for v in learner.variables]
-        elif number - best >= settings.patience:
-            break
+            epochs.append(epoch)
+            report(epoch)
+            if not best or loss < epochs[best - 1].validation_loss:
+                best, best_margins = number, found
+                best_values = [np.asarray(v.numpy()) for v in learner.variables]
+            elif number - best >= settings.patience:
+                break
     for variable, value in zip(learner.variables, best_values, strict=True):
         variable.assign(value)
     return _Fitted(tuple(epochs), best, best_margins)

@@ -287,7 +287,10 @@ def test_progress_and_tensorboard(
     how = settings("encoder", encoder_preset, max_epochs=2)
     trainer.train(make_ads(30), how, tmp_path / "m", progress=say, logs=logs)
     assert [line[:19] for line in lines] == ["epoch 1 of at most ", "epoch 2 of at most "]
-    assert [one.words for one in live[0]] == ["training tiny-bert"]
+    assert [[one.words for one in seen] for seen in live] == [
+        ["training tiny-bert", f"epoch {number} of at most 2, ads"] for number in (1, 2)
+    ]
+    assert [seen[1].done for seen in live] == [30, 60]
     assert steps() == []
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "")
@@ -314,7 +317,9 @@ def test_epochs_count_their_ads(
     # Two batches of the 24 ads that are fitted, then the 6 that are held out.
     for number in (1, 2):
         done = [
-            d for words, d, total in seen if (words, total) == (f"epoch {number} of at most 2", 30)
+            d - 30 * (number - 1)
+            for words, d, total in seen
+            if (words, total) == (f"epoch {number} of at most 2, ads", 60)
         ]
         assert len(done) == 3 and done[0] == 0 and done[1] in (8, 16) and done[2] == 24
 
