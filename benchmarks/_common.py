@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,32 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here as well")
     parser.add_argument("--no_check", action="store_true", help="exit with 0 on a missed target")
     return parser
+
+
+def make_synthetic_parser(
+    description: str | None, sizes: Sequence[int], repeats: int
+) -> argparse.ArgumentParser:
+    """Make a parser for a benchmark on synthetic ads, which measures in processes of its own."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(sizes))
+    parser.add_argument("--repeats", type=int, default=repeats, help="default: %(default)s")
+    parser.add_argument("--data", type=Path, help="not used: the vectors are synthetic")
+    parser.add_argument("--json", type=Path, metavar="OUT")
+    parser.add_argument("--no_check", action="store_true")
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    return parser
+
+
+def measure_apart(benchmark: str, folder: Path) -> dict[str, Any]:
+    """Run a benchmark's ``--measure`` in a fresh process: peak memory never falls again.
+
+    A process begins with its parent's peak, so the parent must stay small.
+    """
+    command = [sys.executable, "-m", f"benchmarks.{benchmark}", "--measure", str(folder)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:

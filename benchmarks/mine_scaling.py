@@ -9,12 +9,9 @@ Beam and the libraries take by themselves. Target: from each size to the next, n
 than the size does.
 """
 
-import argparse
 import json
-import os
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -126,26 +123,15 @@ def measure(folder: Path) -> dict[str, Any]:
 
 
 def run_apart(rows: int) -> dict[str, Any]:
-    """Measure one size in a fresh process: peak memory never falls again."""
+    """Measure one size in a fresh process."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_scored(folder, rows)
-        command = [sys.executable, "-m", "benchmarks.mine_scaling", "--measure", name]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
-        return json.loads(done.stdout.splitlines()[-1])
+        write_scored(Path(name), rows)
+        return _common.measure_apart("mine_scaling", Path(name))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 30_000, 100_000])
-    parser.add_argument("--repeats", type=int, default=3, help="default: 3")
-    parser.add_argument("--data", type=Path, help="not used: the vectors are synthetic")
-    parser.add_argument("--json", type=Path, metavar="OUT")
-    parser.add_argument("--no_check", action="store_true")
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    parser = _common.make_synthetic_parser(__doc__, (10_000, 30_000, 100_000), 3)
     args = parser.parse_args(argv)
     if args.measure:
         print(json.dumps(measure(args.measure)))

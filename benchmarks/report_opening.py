@@ -8,13 +8,11 @@ decoded (a fresh profile each time, the median of the repeats). Chromium is look
 or named in SCOUT_CHROMIUM. Target: the report of 100,000 ads opens in under 2 s.
 """
 
-import argparse
 import json
 import os
 import resource
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -44,13 +42,6 @@ def draw(folder: Path) -> dict[str, Any]:
     }
 
 
-def apart(benchmark: str, folder: Path) -> dict[str, Any]:
-    """Measure in a fresh process. A process begins with its parent's peak, so this one stays small."""
-    command = [sys.executable, "-m", f"benchmarks.{benchmark}", "--measure", str(folder)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def opening(page: str, repeats: int) -> tuple[float, int]:
     """Open a page in a browser; return the median seconds and the number of its pictures."""
     from playwright.sync_api import sync_playwright
@@ -77,15 +68,7 @@ def opening(page: str, repeats: int) -> tuple[float, int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--repeats", type=int, default=5, help="openings (default: 5)")
-    parser.add_argument("--data", type=Path, help="not used: the vectors are synthetic")
-    parser.add_argument("--json", type=Path, metavar="OUT")
-    parser.add_argument("--no_check", action="store_true")
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    parser = _common.make_synthetic_parser(__doc__, (10_000, 100_000), 5)
     args = parser.parse_args(argv)
     if args.measure:
         print(json.dumps(draw(args.measure)))
@@ -95,8 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             mine_scaling.write_scored(folder, size)
-            apart("mine_scaling", folder)
-            drawn = apart("report_opening", folder)
+            _common.measure_apart("mine_scaling", folder)
+            drawn = _common.measure_apart("report_opening", folder)
             seconds, pictures = opening(drawn["path"], args.repeats)
         table.append(
             {
