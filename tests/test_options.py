@@ -123,8 +123,8 @@ def test_simulations_flags_arrive() -> None:
         crowd_labels=900,
         crowd_kappa=(0.6, 0.4),
         crowd_noise=("text",),
-        quiet=True,
     )
+    assert args.quiet
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,18 @@ def test_an_untouched_sheet_is_unanswered_not_wrong(shown: Shown) -> None:
 
 def test_labels_named_the_other_way_round_come_out_the_other_way_round(shown: Shown) -> None:
     rows = list(read_csv(b"ad_id,label,expert\na1,bait,x\n", "f"))
-    labels = [
-        resolve(rows, Reading(shown, names)).verdicts[0].label
-        for names in (LabelNames("bait", "fine"), LabelNames("fine", "bait"))
-    ]
-    assert labels == ["positive", "negative"]
+    both = (LabelNames("bait", "fine"), LabelNames("fine", "bait"))
+
+    def label(own: LabelNames | None, newest: LabelNames) -> str:
+        named = {
+            id: tuple(replace(ad, labels=own) for ad in ads) for id, ads in shown.by_ad.items()
+        }
+        reading = Reading(replace(shown, by_ad=named), newest)
+        return resolve(rows, reading).verdicts[0].label
+
+    assert [label(None, names) for names in both] == ["positive", "negative"]
+    # What the labels were called when the ad was shown counts before what they are called now.
+    assert [label(names, both[0]) for names in both] == ["positive", "negative"]
 
 
 def test_sides_follow_how_the_pair_was_shown(shown: Shown) -> None:

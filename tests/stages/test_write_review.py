@@ -161,7 +161,9 @@ def test_any_text_survives_the_sheet(first: str, second: str) -> None:
     first, second = (t.encode("utf-8", "replace").decode() for t in (first, second))
     [_, left, right] = rows(review_sheet([pair("positive", (first, second))]))
     for cell, text in ((left[3], first), (right[3], second)):
-        assert text.replace("\0", "\ufffd") in (cell, unprotected(cell))
+        # Spreadsheets keep their cells as XML, which lacks these.
+        kept = re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "\ufffd", text)
+        assert kept in (cell, unprotected(cell))
         assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
         assert not re.search("[;\t\r\n][ \u00a0]*=", cell)
 
