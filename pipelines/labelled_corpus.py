@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -143,7 +144,7 @@ def _records(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         if path.endswith(".gz"):
             data = gzip.decompress(data)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{path}: not a whole gzip file ({error})") from error
     for number, line in enumerate(data.splitlines(), start=1):
         if not line.strip():

@@ -8,6 +8,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -319,11 +320,13 @@ def _fit(
         folder, logs = Path(scratch) / "model", Path(scratch) / "logs"
         try:
             manifest = trainer.train(ads, settings, folder, progress=say, logs=logs)
-        except trainer.TrainingDataError as error:
+        except trainer.TooFewLabelsError as error:
             raise TooFewLabels(
                 f"{error}; {_more(workspace)} ({len(ads.keys):,} ads have a settled label so far, "
                 f"{int(ads.labels.sum()):,} of them positive)"
             ) from error
+        except trainer.TrainingDataError as error:
+            raise RunFailed(f"training: {error}") from error
         except PresetError as error:
             raise UsageError(f"training: {error}") from error
         except FloatingPointError as error:
@@ -614,7 +617,10 @@ def _next_step(workspace: Workspace, rounds: list[dict[str, Any]]) -> str:
     if review is None and not last["labelled"]:
         return "run `scout mine` again: it goes on where it stopped"
     if not last["labelled"] and review:
-        pages = storage.match(workspace.path(f"exports/round-{number:04d}/page/review*.html"))
+        # A page from before the round was mined again is not what experts should label.
+        since = datetime.fromisoformat(review.created).timestamp()
+        found = storage.match(workspace.path(f"exports/round-{number:04d}/page/review*.html"))
+        pages = [page for page in found if page.last_updated_in_seconds >= since]
         sheet = pages[0].path if pages else workspace.path(f"{review.attempt}/review.csv")
         return f"let experts label {sheet}, then run `scout import`"
     if not last["model"]:

@@ -150,6 +150,11 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--corpus .*none\*: no file matches"):
         read_labelled((f"{tmp_path}/none*",), Fields(), NAMES)
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD[0]).encode())[:-9])
+    broken = bytearray(gzip.compress(json.dumps(GOOD[0]).encode()))
+    broken[10] ^= 0xFF
+    (tmp_path / "broken.jsonl.gz").write_bytes(broken)
+    with pytest.raises(UsageError, match=r"broken\.jsonl\.gz: not a whole gzip file"):
+        read_labelled((str(tmp_path / "broken.jsonl.gz"),), Fields(), NAMES)
     with pytest.raises(UsageError, match=r"cut\.jsonl\.gz: not a whole gzip file"):
         read_labelled((f"{tmp_path}/cut.jsonl.gz",), Fields(), NAMES)
     (tmp_path / "no.jsonl").write_bytes(b"{no\n")

@@ -6,6 +6,7 @@ import csv
 import functools
 import hashlib
 import json
+import os
 import random
 import re
 import shutil
@@ -595,6 +596,11 @@ def test_a_third_expert_settles_the_ties(loop: Loop) -> None:
 def test_no_verdicts_yet(mined: Loop, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no verdicts on pairs of policy version 1 yet; label rev"):
         mined.train()
+    assert re.match(r"let experts label .*review\.csv, then run `scout im", mined.status()["next"])
+    assert mined.command("export", "--tool", "page") == cli.OK
+    assert re.match(r"let experts label .*/page/review\.html, then run", mined.status()["next"])
+    # One from before the round was mined again has other pairs.
+    os.utime(mined.root / "exports" / "round-0001" / "page" / "review.html", (1e9, 1e9))
     assert re.match(r"let experts label .*review\.csv, then run `scout im", mined.status()["next"])
     with pytest.raises(UsageError, match="holds no pairs; start with `scout mine`"):
         rounds.train(TrainOptions(str(tmp_path / "empty")), lambda line: None)

@@ -9,7 +9,9 @@ labels, where they are shown, are metadata.
 from __future__ import annotations
 
 import io
+import lzma
 import posixpath
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -25,6 +27,20 @@ from pipelines.verdicts import MAX_FILE_BYTES, RawVerdict
 TOOL = "doccano"
 _EXPORT = "export the data set from doccano as JSONL"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+# What zipfile and its decompressors raise of damaged files. RuntimeError: a password is needed, or a
+# compression that Python lacks. ValueError: a name that is no UTF-8. IndexError: an empty one.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    IndexError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
 _COLORS = ("#b3261e", "#146c2e", "#5f6368")
 
 
@@ -104,11 +120,11 @@ def _members(data: bytes, source: str) -> Iterator[tuple[str, bytes]]:
                 # A member of a project without examples has an empty file.
                 if content.strip():
                     yield name, content
-    # zipfile's own: RuntimeError for a password, NotImplementedError for a compression it lacks.
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, RunFailed):
-            raise
-        raise RunFailed(f"{source}: the zip cannot be read ({error}); {_EXPORT} again") from error
+    except RunFailed:
+        raise
+    except _DAMAGE as error:
+        why = str(error) or type(error).__name__
+        raise RunFailed(f"{source}: the zip cannot be read ({why}); {_EXPORT} again") from error
 
 
 def _read_file(data: bytes, source: str, member: str, name: str) -> Iterator[RawVerdict | Rejected]:

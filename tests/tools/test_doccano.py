@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import warnings
 import zipfile
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipelines.errors import RunFailed
 from pipelines.tools import doccano
@@ -33,6 +37,17 @@ def zipped(**files: bytes) -> bytes:
         for name, data in files.items():
             archive.writestr(name, data)
     return sink.getvalue()
+
+
+def marked(data: bytes, place: int, value: int) -> bytes:
+    """Set a 16-bit field of each member, in its own header and in the directory; place from there."""
+    changed = bytearray(data)
+    for signature, shift in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        start = data.find(signature)
+        while start >= 0:
+            changed[start + shift + place : start + shift + place + 2] = value.to_bytes(2, "little")
+            start = data.find(signature, start + 1)
+    return bytes(changed)
 
 
 def both() -> dict[str, bytes]:
@@ -154,6 +169,14 @@ def test_records_of_another_kind_are_dead_letters(change: dict, detail: str) -> 
         ),
         (zipped(**{"a.jsonl": b"{}"})[:-30], "the zip cannot be read"),
         (b"PK\x03\x04rest", "the zip cannot be read"),
+        (
+            marked(zipped(**{"a.jsonl": b"{}"}), 6, 1),
+            r"the zip cannot be read \(File .*a\.jsonl.* is encrypted, password required",
+        ),
+        (
+            marked(zipped(**{"a.jsonl": b"{}"}), 8, 97),
+            r"the zip cannot be read \(That compression method is not supported\)",
+        ),
         (zipped(**{"a.jsonl": b'{"text": "x"}'}), "found the fields text; expected id, text"),
         (sample("doccano/examples.jsonl"), "found the fields text, pair_id.*; expected id"),
         (b"id,text,label\n", "holds no JSON object; expected id"),
@@ -163,6 +186,29 @@ def test_records_of_another_kind_are_dead_letters(change: dict, detail: str) -> 
 def test_files_that_are_no_export_are_named(data: bytes, message: str) -> None:
     with pytest.raises(RunFailed, match=f"f.zip: .*{message}"):
         list(read(data))
+
+
+@settings(max_examples=300)
+@given(
+    st.sampled_from(
+        [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+    ),
+    st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=4),
+    st.integers(0, 10_000),
+)
+def test_a_damaged_zip_gives_rows_or_one_clear_error(
+    compression: int, changes: list[tuple[int, int]], end: int
+) -> None:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", compression) as archive:
+        for name in ("\u00e4nn\u00e4.jsonl", "bo.jsonl"):
+            archive.writestr(name, b'{"id": 1, "text": "x", "label": ["bait"]}\n' * 5)
+    data = bytearray(sink.getvalue())
+    for place, value in changes:
+        data[place % len(data)] = value
+    with contextlib.suppress(RunFailed), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        list(read(bytes(data[: max(4, end)])))
 
 
 def test_a_zip_that_unpacks_to_far_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
