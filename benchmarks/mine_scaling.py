@@ -23,14 +23,14 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks import _common
-from pipelines import blocks, storage
 from pipelines.contracts import BlockFile, scored_schema
-from pipelines.mine import mine, prepare
+from pipelines.jobs.mine import mine, prepare
 from pipelines.numerics import calibration
 from pipelines.options import MineOptions
-from pipelines.readers import ReadOptions
+from pipelines.sources.readers import ReadOptions
+from pipelines.store import blocks, storage
+from pipelines.store.workspace import Manifest, utc_now
 from pipelines.text import content_key
-from pipelines.workspace import Manifest, utc_now
 
 DIMS = 384
 CENTRES = 200

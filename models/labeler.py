@@ -12,7 +12,7 @@ import numpy as np
 
 from models import forward, presets, tokenization
 from models.policy import PromptSpec, RenderedPrompt, prepare_ad, render
-from pipelines.progress import step
+from pipelines.console.progress import step
 
 if TYPE_CHECKING:
     from models.encoder import SentenceEncoder

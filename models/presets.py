@@ -24,7 +24,7 @@ from models.tokenization import (
     TextTokenizer,
     read_fast_tokenizer,
 )
-from pipelines.progress import step
+from pipelines.console.progress import step
 
 EMBEDDED_LLM = "smollm2-135m-instruct"
 EMBEDDED_ENCODER = "all-minilm-l6-v2"

@@ -27,9 +27,9 @@ from models import bert, lora, presets, trained
 from models.encoder import SentenceEncoder
 from models.policy import PromptSpec
 from models.trained import Epoch, Part, TrainedModel
+from pipelines.console.progress import step
 from pipelines.numerics.calibration import MARGIN_LIMIT, MARGIN_STEP, quantize
 from pipelines.numerics.hashing import unit_hash
-from pipelines.progress import step
 
 LEARNING_RATES = {"llm": 5e-4, "encoder": 5e-5}
 # A linear head on unit vectors needs little shrinking; cross-validation chooses.

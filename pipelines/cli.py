@@ -19,9 +19,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pipelines import progress
+from pipelines.console import progress
+from pipelines.console.summary import printable
 from pipelines.errors import RunFailed, UsageError
-from pipelines.summary import printable
 
 SAMPLES = Path(__file__).resolve().parent.parent / "templates"
 OK, FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
@@ -287,7 +287,7 @@ def _mine(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
 
 def _demo(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
     from pipelines import options
-    from pipelines.readers import ReadOptions
+    from pipelines.sources.readers import ReadOptions
 
     task = SAMPLES / "policies" / "ads_safety.yaml"
     chosen = options.MineOptions(
@@ -307,8 +307,8 @@ def _demo(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
 
 def _hand_out(args: argparse.Namespace) -> dict[str, str]:
     """Write what a person looks at first; -> its name -> its path."""
-    from pipelines.export_pairs import ExportOptions, export_pairs
-    from pipelines.report import ReportOptions, report
+    from pipelines.jobs.export_pairs import ExportOptions, export_pairs
+    from pipelines.report.page import ReportOptions, report
 
     def say(line: str) -> None:
         if not args.quiet:
@@ -325,8 +325,8 @@ def _print_mined(
     chosen: Any,
     then: Callable[[argparse.Namespace], dict[str, str]] = lambda _: {},
 ) -> int:
-    from pipelines import summary
-    from pipelines.mine import mine
+    from pipelines.console import summary
+    from pipelines.jobs.mine import mine
 
     if not chosen.is_local():
         _stopping.kept = f"the job may go on where it runs; {_stopping.kept}"
@@ -362,8 +362,8 @@ def _print_mined(
 
 
 def _export(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from pipelines.export_pairs import ExportOptions, export_pairs
-    from pipelines.summary import describe_export
+    from pipelines.console.summary import describe_export
+    from pipelines.jobs.export_pairs import ExportOptions, export_pairs
 
     chosen = ExportOptions(
         workspace=args.workspace,
@@ -383,8 +383,8 @@ def _export(args: argparse.Namespace, _: tuple[str, ...]) -> int:
 
 
 def _import(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from pipelines.ingest import IngestOptions, ingest, read_experts
-    from pipelines.summary import describe_import
+    from pipelines.console.summary import describe_import
+    from pipelines.jobs.ingest import IngestOptions, ingest, read_experts
 
     chosen = IngestOptions(
         workspace=args.workspace,
@@ -403,8 +403,8 @@ def _import(args: argparse.Namespace, _: tuple[str, ...]) -> int:
 
 
 def _train(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from pipelines.rounds import TrainOptions, train
-    from pipelines.summary import describe_training
+    from pipelines.console.summary import describe_training
+    from pipelines.jobs.rounds import TrainOptions, train
 
     trained = train(
         TrainOptions(workspace=args.workspace, task=args.task, export=args.export),
@@ -418,9 +418,9 @@ def _train(args: argparse.Namespace, _: tuple[str, ...]) -> int:
 
 
 def _status(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from pipelines import workspace
-    from pipelines.rounds import standing
-    from pipelines.summary import describe_rounds
+    from pipelines.console.summary import describe_rounds
+    from pipelines.jobs.rounds import standing
+    from pipelines.store import workspace
 
     place = workspace.Workspace(args.workspace)
     found = standing(place)
@@ -437,7 +437,7 @@ def _status(args: argparse.Namespace, _: tuple[str, ...]) -> int:
 
 
 def _stages(place: Any, number: int) -> dict[str, Any]:
-    from pipelines.workspace import STAGES
+    from pipelines.store.workspace import STAGES
 
     found = {stage: place.latest(number, stage) for stage in STAGES}
     return {
@@ -453,7 +453,7 @@ def _stages(place: Any, number: int) -> dict[str, Any]:
 
 
 def _simulate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from pipelines.simulate import describe, options_of, simulate
+    from pipelines.simulation.play import describe, options_of, simulate
 
     outcome = simulate(
         options_of(args),
@@ -467,7 +467,7 @@ def _simulate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
 
 
 def _draw(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from pipelines.report import ReportOptions, report
+    from pipelines.report.page import ReportOptions, report
 
     chosen = ReportOptions(args.workspace, args.out, args.round, args.projection)
     with progress.step("drawing the report"):

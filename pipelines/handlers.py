@@ -16,12 +16,13 @@ from models.fakes import FakeLabeler
 from models.identity import FAKE, LabelerIdentity, identify
 from models.labeler import LabelBatch, Labeler, LLMLabeler
 from models.remembering import RememberingLabeler
-from pipelines import blocks, metrics, model_store
 from pipelines.config import Task
+from pipelines.console import metrics
 from pipelines.contracts import AD_SCHEMA, Block, Rejected, scored_schema
 from pipelines.errors import RunFailed
 from pipelines.numerics import calibration
-from pipelines.workspace import Manifest, Workspace
+from pipelines.store import blocks, model_store
+from pipelines.store.workspace import Manifest, Workspace
 
 STAGE = "ScoreAds"
 # A block in which every one of at least so many ads fails alone is no set of bad ads.

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.errors import UsageError
-from pipelines.readers import FORMATS, ReadOptions
+from pipelines.sources.readers import FORMATS, ReadOptions
 from pipelines.tools.formats import EXPORTERS, READERS
 from pipelines.tools.servers import SERVED
 

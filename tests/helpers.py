@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.contracts import UniqueAd
-from pipelines.mine import Mined, mine
+from pipelines.jobs.mine import Mined, mine
 from pipelines.options import MineOptions
-from pipelines.readers import ReadOptions
+from pipelines.sources.readers import ReadOptions
 from pipelines.text import content_key
 
 FAKE_TASK = """\

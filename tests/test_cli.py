@@ -176,7 +176,7 @@ def test_an_import_that_is_interrupted_counts_for_nothing(
     assert cli.main([*argv, "--quiet"]) == cli.OK
     back = ["import", verdicts(tmp_path), "--workspace", argv[-1], "--quiet"]
     # Everything is written but the manifest.
-    imports = "from pipelines.workspace import Workspace"
+    imports = "from pipelines.store.workspace import Workspace"
     assert signalled("SIGINT", imports, "Workspace.commit", back) == [
         "scout: interrupted; a file counts as a whole or not at all: run the same command again"
     ]

@@ -10,7 +10,7 @@ import pytest
 from apache_beam import coders
 
 import pipelines.stages  # noqa: F401 (registers the coders)
-from pipelines import blocks, contracts
+from pipelines import contracts
 from pipelines.contracts import (
     Ad,
     Block,
@@ -22,6 +22,7 @@ from pipelines.contracts import (
     Verdict,
     scored_schema,
 )
+from pipelines.store import blocks
 
 FILE = BlockFile("rounds/0001/x.parquet", 3, 400, "ab" * 32)
 EXAMPLES = [

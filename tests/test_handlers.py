@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from models.fakes import FakeLabeler
 from models.labeler import LabelBatch
-from pipelines import blocks
 from pipelines.handlers import LabelerHandler, LazyLabeler, label_each, score_block
 from pipelines.stages.score_ads import to_ad_block
+from pipelines.store import blocks
 from tests import helpers
 
 

@@ -1,4 +1,4 @@
-"""Imports point one way: cli, then mine, then stages, handlers, models, contracts and numerics."""
+"""Imports point one way: cli, jobs, stages, tools, verdicts, handlers, models, store, numerics."""
 
 from __future__ import annotations
 
@@ -16,32 +16,23 @@ LEVELS = {
     "pipelines.errors": 0,
     "pipelines.contracts": 0,
     "pipelines.text": 0,
-    "pipelines.spreadsheet": 0,
-    "pipelines.progress": 0,
-    "models": 1,
-    "pipelines.blocks": 1,
-    "pipelines.storage": 1,
-    "pipelines.metrics": 1,
-    "pipelines.summary": 1,
-    "pipelines.figures": 1,
-    "pipelines.config": 2,
-    "pipelines.readers": 2,
-    "pipelines.workspace": 2,
-    "pipelines.model_store": 3,
-    "pipelines.verdicts": 3,
-    "pipelines.labelled_corpus": 3,
+    "pipelines.console": 1,
+    "pipelines.store": 1,
+    "models": 2,
+    "pipelines.store.model_store": 3,
+    "pipelines.config": 3,
+    "pipelines.sources": 3,
     "pipelines.handlers": 4,
-    "pipelines.tools": 4,
-    "pipelines.options": 5,
-    "pipelines.stages": 5,
-    "pipelines.evaluation": 5,
-    "pipelines.mine": 6,
-    "pipelines.ingest": 6,
-    "pipelines.export_pairs": 6,
-    "pipelines.rounds": 7,
+    "pipelines.verdicts": 4,
+    "pipelines.verdicts.resolve": 6,
+    "pipelines.verdicts.commit": 6,
+    "pipelines.tools": 5,
+    "pipelines.options": 6,
+    "pipelines.stages": 6,
+    "pipelines.jobs": 7,
     "pipelines.report": 8,
-    "pipelines.simulate": 8,
-    "pipelines.cli": 9,
+    "pipelines.simulation": 9,
+    "pipelines.cli": 10,
 }
 MODULES = sorted(
     path for folder in ("pipelines", "models") for path in (ROOT / folder).rglob("*.py")
@@ -91,7 +82,7 @@ def test_leaves_are_free_of_beam_and_tensorflow(path: Path) -> None:
     if module.startswith("models"):
         assert "apache_beam" not in roots
         own = {name for name in imported if name.startswith("pipelines")}
-        leaves = ("pipelines.numerics", "pipelines.contracts", "pipelines.progress")
+        leaves = ("pipelines.numerics", "pipelines.contracts", "pipelines.console.progress")
         assert all(name.startswith(leaves) for name in own)
     if module.startswith("pipelines.numerics"):
         allowed = {"numpy", "scipy", "sklearn", "threadpoolctl", "pipelines"}

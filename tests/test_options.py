@@ -6,7 +6,7 @@ import pytest
 
 from pipelines import options
 from pipelines.errors import UsageError
-from pipelines.simulate import SimulateOptions, options_of
+from pipelines.simulation.play import SimulateOptions, options_of
 
 MINE = ["mine", "task.yaml", "--corpus", "a.jsonl", "--workspace", "w"]
 

@@ -9,9 +9,9 @@ from typing import Any
 import apache_beam as beam
 from apache_beam import pvalue
 
-from pipelines import storage
 from pipelines.contracts import Ad, BlockFile, Rejected, Tally, UniqueAd
 from pipelines.errors import RunFailed
+from pipelines.store import storage
 
 # Sums are 64-bit integers in thousandths; what is left is room for rounding.
 _MAX_WEIGHT = 2**62

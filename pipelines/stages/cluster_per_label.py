@@ -15,11 +15,12 @@ import numpy as np
 import pyarrow as pa
 from apache_beam import pvalue
 
-from pipelines import blocks, metrics
+from pipelines.console import metrics
 from pipelines.contracts import Block, BlockFile, ClusterAssignment
 from pipelines.numerics import hashing, kmeans, overlap
 from pipelines.numerics.calibration import Threshold
 from pipelines.stages.score_ads import read_block
+from pipelines.store import blocks
 
 STAGE = "ClusterPerLabel"
 ASSIGNMENTS, STATS, SAMPLE = "assignments", "stats", "sample"

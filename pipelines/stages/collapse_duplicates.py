@@ -9,7 +9,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam import pvalue
 
-from pipelines import metrics
+from pipelines.console import metrics
 from pipelines.contracts import Ad, Rejected, UniqueAd
 
 STAGE = "CollapseDuplicates"

@@ -12,7 +12,7 @@ from apache_beam import pvalue
 from pipelines.contracts import BlockFile, Rejected, Tally
 from pipelines.errors import RunFailed
 from pipelines.stages.check_corpus import check, places
-from pipelines.workspace import Manifest, Workspace, utc_now
+from pipelines.store.workspace import Manifest, Workspace, utc_now
 
 
 class CommitScored(beam.PTransform):

@@ -13,13 +13,14 @@ import pyarrow as pa
 from apache_beam import pvalue
 
 from models.neighbors import IndexKind, NeighborIndex, build_index
-from pipelines import blocks, metrics
+from pipelines.console import metrics
 from pipelines.contracts import Block, ClusterAssignment
 from pipelines.numerics import hashing, kmeans
 from pipelines.numerics.calibration import Band
 from pipelines.numerics.overlap import Overlap
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals, below
 from pipelines.stages.score_ads import read_block
+from pipelines.store import blocks
 
 STAGE = "FindOppositePairs"
 CANDIDATES, SHOWN = "candidates", "shown"

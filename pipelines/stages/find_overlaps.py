@@ -8,7 +8,7 @@ import apache_beam as beam
 import numpy as np
 from apache_beam import pvalue
 
-from pipelines import metrics
+from pipelines.console import metrics
 from pipelines.errors import RunFailed
 from pipelines.numerics.overlap import ClusterStats, Overlap, rank_overlaps
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals

@@ -12,7 +12,7 @@ import apache_beam as beam
 import numpy as np
 from apache_beam import pvalue
 
-from pipelines import metrics
+from pipelines.console import metrics
 from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed
 from pipelines.numerics import calibration

@@ -9,9 +9,9 @@ from typing import Any
 import apache_beam as beam
 from apache_beam import pvalue
 
-from pipelines import metrics
+from pipelines.console import metrics
 from pipelines.contracts import Ad, Rejected
-from pipelines.readers import STAGE, FileRange, ReadOptions, read_range
+from pipelines.sources.readers import STAGE, FileRange, ReadOptions, read_range
 
 ADS, REJECTED = "ads", "rejected"
 
@@ -23,7 +23,7 @@ class ReadAds(beam.PTransform):
     ``rejected``).
 
     Args:
-        ranges: what to read, from :func:`pipelines.readers.plan`.
+        ranges: what to read, from :func:`pipelines.sources.readers.plan`.
         options: which fields to read and what is too long.
     """
 

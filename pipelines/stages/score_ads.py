@@ -14,7 +14,7 @@ from apache_beam import pvalue
 from apache_beam.ml.inference.base import RunInference
 
 from models.labeler import Labeler
-from pipelines import blocks, metrics, storage
+from pipelines.console import metrics
 from pipelines.contracts import (
     AD_SCHEMA,
     UNSCORED_SCHEMA,
@@ -26,8 +26,9 @@ from pipelines.contracts import (
 )
 from pipelines.errors import RunFailed
 from pipelines.handlers import STAGE, LabelerHandler, ScoredBlock
+from pipelines.store import blocks, storage
+from pipelines.store.workspace import block_record
 from pipelines.text import digest
-from pipelines.workspace import block_record
 
 FILES, REJECTED = "files", "rejected"
 

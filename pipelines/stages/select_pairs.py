@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 from apache_beam import pvalue
 
-from pipelines import blocks, metrics
+from pipelines.console import metrics
 from pipelines.contracts import Block, ReviewAd, ReviewPair
 from pipelines.errors import RunFailed
 from pipelines.numerics import calibration, coverage, distances, hashing, kmeans
 from pipelines.numerics.overlap import Overlap
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals, lowest_ranks
+from pipelines.store import blocks
 
 STAGE = "SelectPairs"
 _STRATA = 5

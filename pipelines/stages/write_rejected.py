@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
 
-from pipelines import blocks, storage
 from pipelines.contracts import BlockFile, Rejected
+from pipelines.store import blocks, storage
 
 
 def to_lines(rejected: Iterable[Rejected]) -> bytes:

@@ -13,14 +13,15 @@ import apache_beam as beam
 import numpy as np
 from apache_beam import pvalue
 
-from pipelines import blocks, metrics, storage
+from pipelines.console import metrics
 from pipelines.contracts import BlockFile, ReviewPair
 from pipelines.numerics.calibration import Threshold
 from pipelines.numerics.overlap import Overlap
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
 from pipelines.stages.select_pairs import Selected
+from pipelines.store import blocks, storage
+from pipelines.store.workspace import Manifest, Workspace, utc_now
 from pipelines.tools.sheet import ad_sheet
-from pipelines.workspace import Manifest, Workspace, utc_now
 
 STAGE = "WriteReview"
 

@@ -14,7 +14,7 @@ from pipelines.contracts import Rejected
 from pipelines.tools import rows
 from pipelines.tools.batch import Batch, PairToReview
 from pipelines.tools.rows import LABEL_A, LABEL_B, Said
-from pipelines.verdicts import SKIP, RawVerdict
+from pipelines.verdicts.rows import SKIP, RawVerdict
 
 TOOL = "argilla"
 COMMENT = "comment"

@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.console.progress import step
+from pipelines.console.summary import printable
 from pipelines.errors import RunFailed, UsageError
-from pipelines.progress import step
-from pipelines.summary import printable
 from pipelines.tools import argilla, rows
 from pipelines.tools.argilla import COMMENT, DISCARDED, DRAFT, SUBMITTED
 from pipelines.tools.batch import Batch

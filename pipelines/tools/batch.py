@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipelines.errors import RunFailed, UsageError
-from pipelines.verdicts import LEFT, RIGHT, task_definition
-from pipelines.workspace import Workspace
+from pipelines.store.workspace import Workspace
+from pipelines.verdicts.rows import LEFT, RIGHT, task_definition
 
 
 @dataclass(frozen=True, slots=True)

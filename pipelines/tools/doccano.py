@@ -22,7 +22,7 @@ from pipelines.errors import RunFailed
 from pipelines.tools import rows
 from pipelines.tools.batch import Batch
 from pipelines.tools.rows import Said
-from pipelines.verdicts import MAX_FILE_BYTES, RawVerdict
+from pipelines.verdicts.rows import MAX_FILE_BYTES, RawVerdict
 
 TOOL = "doccano"
 _EXPORT = "export the data set from doccano as JSONL"

@@ -19,7 +19,7 @@ from pipelines.errors import RunFailed
 from pipelines.tools import rows
 from pipelines.tools.batch import Batch, PairToReview
 from pipelines.tools.rows import LABEL_A, LABEL_B, Said
-from pipelines.verdicts import LEFT, RIGHT, SKIP, RawVerdict, decode, read_csv
+from pipelines.verdicts.rows import LEFT, RIGHT, SKIP, RawVerdict, decode, read_csv
 
 TOOL = "label-studio"
 COMMENT = "rationale"

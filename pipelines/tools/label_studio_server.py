@@ -36,9 +36,9 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
+from pipelines.console.progress import step
+from pipelines.console.summary import printable
 from pipelines.errors import RunFailed
-from pipelines.progress import step
-from pipelines.summary import printable
 from pipelines.tools import label_studio, rows
 from pipelines.tools.batch import Batch
 from pipelines.tools.server_access import Access

@@ -36,7 +36,7 @@ from pipelines.contracts import Rejected
 from pipelines.errors import RunFailed, UsageError
 from pipelines.text import content_key, digest, normalize_text
 from pipelines.tools.batch import LEFT, RIGHT, Batch, PairToReview, Side
-from pipelines.verdicts import RawVerdict, decode, storable
+from pipelines.verdicts.rows import RawVerdict, decode, storable
 
 TOOL = "page"
 FORMAT, FORMAT_VERSION = "ad-scout review page verdicts", 1

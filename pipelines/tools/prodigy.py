@@ -14,7 +14,7 @@ from pipelines.contracts import Rejected
 from pipelines.tools import rows
 from pipelines.tools.batch import Batch
 from pipelines.tools.rows import Said
-from pipelines.verdicts import SKIP, RawVerdict
+from pipelines.verdicts.rows import SKIP, RawVerdict
 
 TOOL = "prodigy"
 ACCEPT, REJECT, IGNORE = "accept", "reject", "ignore"

@@ -18,7 +18,7 @@ from pipelines.contracts import Rejected
 from pipelines.errors import RunFailed
 from pipelines.text import normalize_text
 from pipelines.tools.batch import Batch, PairToReview, Side
-from pipelines.verdicts import LEFT, RIGHT, SKIP, RawVerdict, decode, storable
+from pipelines.verdicts.rows import LEFT, RIGHT, SKIP, RawVerdict, decode, storable
 
 TEMPLATES = Path(__file__).resolve().parent.parent.parent / "templates" / "labeling"
 LABEL_A, LABEL_B = "label_a", "label_b"

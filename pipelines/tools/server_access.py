@@ -8,8 +8,8 @@ import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipelines.console.summary import printable
 from pipelines.errors import UsageError
-from pipelines.summary import printable
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 
 from pipelines.contracts import Rejected
 from pipelines.errors import UsageError
-from pipelines.spreadsheet import safe_cell
 from pipelines.tools.batch import Batch
 from pipelines.tools.rows import MARK, comparable
-from pipelines.verdicts import RawVerdict, read_csv
+from pipelines.verdicts.rows import RawVerdict, read_csv
+from pipelines.verdicts.spreadsheet import safe_cell
 
 TOOL, SHEET = "csv", "review.csv"
 _LINE_CHARS = 98

@@ -12,9 +12,9 @@ from apache_beam.internal.gcp import auth
 from gcp_storage_emulator.server import create_server
 from google.cloud import storage as gcs
 
-from pipelines import storage
-from pipelines.readers import ReadOptions, plan, read_range
-from pipelines.workspace import Workspace
+from pipelines.sources.readers import ReadOptions, plan, read_range
+from pipelines.store import storage
+from pipelines.store.workspace import Workspace
 from tests import helpers
 
 

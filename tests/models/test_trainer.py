@@ -20,8 +20,8 @@ from sklearn.metrics import cohen_kappa_score
 from models import bert, lora, presets, trained, trainer
 from models.policy import PromptSpec
 from models.trainer import LabelledAds, TrainingDataError, TrainingSettings
+from pipelines.console.progress import Step, steps
 from pipelines.numerics.calibration import MARGIN_STEP
-from pipelines.progress import Step, steps
 from tests import helpers
 
 WORDS = (

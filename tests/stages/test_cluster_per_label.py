@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines import blocks
 from pipelines.numerics import kmeans
 from pipelines.numerics.calibration import Threshold
 from pipelines.stages import cluster_per_label as stage
 from pipelines.stages.find_overlaps import to_stats
+from pipelines.store import blocks
 from pipelines.text import content_key
 from tests.stages.test_find_opposite_pairs import table
 

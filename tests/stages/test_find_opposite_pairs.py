@@ -7,12 +7,12 @@ import pyarrow as pa
 import pytest
 
 from models.neighbors import ExactIndex
-from pipelines import blocks
 from pipelines.contracts import scored_schema
 from pipelines.numerics import hashing, kmeans
 from pipelines.numerics.overlap import Overlap
 from pipelines.stages import find_opposite_pairs as stage
 from pipelines.stages.cluster_per_label import ClusterTotals
+from pipelines.store import blocks
 from pipelines.text import content_key
 
 SPACE = kmeans.VectorSpace(None, None)

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines import blocks
 from pipelines.numerics import kmeans
 from pipelines.numerics.overlap import Overlap
 from pipelines.stages import select_pairs as stage
+from pipelines.store import blocks
 from tests.stages.test_cluster_per_label import labelled
 from tests.stages.test_find_opposite_pairs import SPACE, search
 

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.contracts import ReviewAd, ReviewPair
-from pipelines.spreadsheet import safe_cell, unprotected
 from pipelines.stages.write_review import pair_lines, review_sheet
 from pipelines.text import content_key
 from pipelines.tools.sheet import COLUMNS, review_instructions
+from pipelines.verdicts.spreadsheet import safe_cell, unprotected
 
 
 def ad(id: str, text: str, label: str) -> ReviewAd:

@@ -10,11 +10,11 @@ from typing import Any
 import jsonschema
 
 from pipelines.contracts import Rejected
-from pipelines.stages.read_verdicts import Reading, Resolved, resolve
 from pipelines.text import content_key
 from pipelines.tools.batch import Batch, PairToReview, Side
-from pipelines.verdicts import LabelNames, RawVerdict, ShownAd
-from pipelines.verdicts import Shown as ShownAds
+from pipelines.verdicts.resolve import Reading, Resolved, resolve
+from pipelines.verdicts.rows import LabelNames, RawVerdict, ShownAd
+from pipelines.verdicts.rows import Shown as ShownAds
 
 SAMPLES = Path(__file__).resolve().parent / "samples"
 POLICY = 'Bait is:\n  <b>promises</b> & "secrets" for $100, {{ad}}.\n\nAnything else is fine.'

@@ -26,7 +26,7 @@ from pipelines.errors import RunFailed, UsageError
 from pipelines.tools import label_studio
 from pipelines.tools import label_studio_server as studio
 from pipelines.tools.batch import Batch
-from pipelines.verdicts import RawVerdict
+from pipelines.verdicts.rows import RawVerdict
 from tests.tools import MODEL, POLICY, batch_of, said, understood, why
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"

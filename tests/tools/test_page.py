@@ -19,7 +19,7 @@ from pipelines.errors import RunFailed, UsageError
 from pipelines.text import content_key
 from pipelines.tools import page
 from pipelines.tools.batch import Batch
-from pipelines.verdicts import MAX_COMMENT_CHARS, MAX_EXPERT_CHARS, RawVerdict
+from pipelines.verdicts.rows import MAX_COMMENT_CHARS, MAX_EXPERT_CHARS, RawVerdict
 from tests.real_tools.browser.pages import batch_of, imported
 
 PLAIN = batch_of(["loud", "quiet", "secret", "terms"])

@@ -51,7 +51,7 @@ CASES = [(tool, *case) for known in (OUT, BACK) for tool, cases in known.items()
 
 def test_no_format_lacks_a_sample() -> None:
     assert set(OUT) == set(EXPORTERS)
-    # JSON lines are this project's own, with the columns of the sheet: tests/test_verdicts.py.
+    # JSON lines are this project's own, with the columns of the sheet: tests/verdicts/test_rows.py.
     assert set(BACK) == set(READERS) - {"jsonl"} and all(BACK.values())
     assert {path.name for path in SAMPLES.glob("*.schema.json")} == {
         f"{t}.schema.json" for t in BACK

@@ -25,7 +25,7 @@ from pipelines.contracts import Rejected
 from pipelines.errors import RunFailed
 from pipelines.tools import argilla, doccano, label_studio, prodigy, sheet
 from pipelines.tools.batch import Batch
-from pipelines.verdicts import RawVerdict, latest
+from pipelines.verdicts.rows import RawVerdict, latest
 from tests.tools import ALIASES, batch_of, lines, understood
 
 POSITIVE, NEGATIVE, SKIP = 0, 1, 2

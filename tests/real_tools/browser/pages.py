@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines.stages.read_verdicts import Reading, Resolved, resolve
 from pipelines.text import content_key
 from pipelines.tools import page
 from pipelines.tools.batch import Batch, PairToReview, Side
-from pipelines.verdicts import LabelNames, Shown, ShownAd
+from pipelines.verdicts.resolve import Reading, Resolved, resolve
+from pipelines.verdicts.rows import LabelNames, Shown, ShownAd
 
 
 def batch_of(texts: Sequence[str], predicted: bool = False, **changes: Any) -> Batch:

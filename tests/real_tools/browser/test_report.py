@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from pipelines import figures, report
 from pipelines.numerics import calibration
-from pipelines.report import Fact, Picture, ReportOptions, Section, Table
-from pipelines.simulate import summarize
-from pipelines.workspace import Workspace
+from pipelines.report import figures
+from pipelines.report import page as drawn
+from pipelines.report.page import Fact, Picture, ReportOptions, Section, Table
+from pipelines.simulation.play import summarize
+from pipelines.store.workspace import Workspace
 from tests import helpers
 from tests.real_tools.browser.conftest import Desk
 from tests.real_tools.browser.test_review_page import HOSTILE, serious
@@ -48,7 +49,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def url(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the address of its report."""
     out = tmp_path_factory.mktemp("out")
-    found = report.report(ReportOptions(str(workspace), out=str(out)), lambda line: None)
+    found = drawn.report(ReportOptions(str(workspace), out=str(out)), lambda line: None)
     return Path(found.path).as_uri()
 
 
@@ -87,9 +88,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> str:
         "rows": rows,
         "seconds": 1.0,
     }
-    found = report.simulation_report(
-        outcome, str(tmp_path_factory.mktemp("sim")), lambda line: None
-    )
+    found = drawn.simulation_report(outcome, str(tmp_path_factory.mktemp("sim")), lambda line: None)
     return Path(found.path).as_uri()
 
 
@@ -118,12 +117,12 @@ def test_it_opens_and_shows_its_pictures_and_style_and_asks_for_nothing(
 def test_a_report_of_a_full_sample_is_light(desk: Desk, tmp_path: Path) -> None:
     # As many points as are ever drawn: more ads make the picture no larger.
     rng = np.random.default_rng(0)
-    points, positive = rng.normal(size=(report.SAMPLE_ADS, 2)), rng.random(report.SAMPLE_ADS) < 0.1
-    cluster = rng.integers(0, 5, report.SAMPLE_ADS)
+    points, positive = rng.normal(size=(drawn.SAMPLE_ADS, 2)), rng.random(drawn.SAMPLE_ADS) < 0.1
+    cluster = rng.integers(0, 5, drawn.SAMPLE_ADS)
     names = figures.Names("deceptive", "honest")
     pairs = np.stack([np.flatnonzero(positive)[:500], np.flatnonzero(~positive)[:500]], axis=1)
     histogram = calibration.margin_histogram(calibration.quantize(rng.normal(size=100_000)))
-    drawn = [
+    pictures = [
         figures.ad_map(points, positive, names),
         figures.cluster_map(points, positive, cluster, [(i, i) for i in range(5)], names),
         figures.pair_map(points, pairs, np.arange(500) > 450, names),
@@ -131,11 +130,11 @@ def test_a_report_of_a_full_sample_is_light(desk: Desk, tmp_path: Path) -> None:
     ]
     sections = [
         Section(f"s{i}", "A picture", pictures=(Picture(f"{i}.png", png, "alt", "caption"),))
-        for i, png in enumerate(drawn)
+        for i, png in enumerate(pictures)
     ]
     rows = tuple((f"row {i}", *map(str, range(8))) for i in range(200))
     sections.append(Section("t", "A table", tables=(Table("caption", ("a",) * 9, rows),)))
-    data = report.page("Full", [Fact("ads", "100,000")], sections)
+    data = drawn.page("Full", [Fact("ads", "100,000")], sections)
     assert len(data) < 2_000_000
     path = tmp_path / "report.html"
     path.write_bytes(data)
@@ -159,9 +158,9 @@ def test_hostile_ads_are_text_in_their_boxes(desk: Desk, url: str) -> None:
                 : node.matches("span.mark") && !node.children.length
                     ? [node.ariaLabel, node.textContent] : ["?", node.outerHTML]))"""
     )
-    assert len(found) == 2 * report.TOP_PAIRS
+    assert len(found) == 2 * drawn.TOP_PAIRS
     for text, box in zip(HOSTILE, found, strict=False):
-        wanted = [[piece.spoken, piece.text] for piece in report.visible(text)]
+        wanted = [[piece.spoken, piece.text] for piece in drawn.visible(text)]
         assert box == wanted
     # No ad reaches over the edge of its box, or the page's.
     sizes = tab.evaluate(

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
-from pipelines.stages.read_verdicts import Reading, resolve
+from pipelines.store.workspace import Workspace
 from pipelines.text import content_key
 from pipelines.tools import page as review_page
 from pipelines.tools.batch import read_batch
-from pipelines.verdicts import LabelNames, normalize_expert, shown_ads
-from pipelines.workspace import Workspace
+from pipelines.verdicts.resolve import Reading, resolve
+from pipelines.verdicts.rows import LabelNames, normalize_expert, shown_ads
 from tests import helpers
 from tests.real_tools.browser.conftest import Desk, save, sign, verdicts
 from tests.real_tools.browser.pages import batch_of, imported

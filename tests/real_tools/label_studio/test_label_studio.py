@@ -17,15 +17,15 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from pipelines.errors import RunFailed
-from pipelines.evaluation import Candidate, measure
-from pipelines.ingest import Ingested, ingest_verdicts
+from pipelines.jobs.evaluation import Candidate, measure
+from pipelines.jobs.ingest import Ingested, ingest_verdicts
+from pipelines.jobs.rounds import current_task
 from pipelines.numerics.agreement import expert_agreement
-from pipelines.rounds import current_task
+from pipelines.store.workspace import Workspace
 from pipelines.tools import label_studio as reader
 from pipelines.tools import label_studio_server as studio
 from pipelines.tools.batch import Batch, Side, read_batch
-from pipelines.verdicts import HALVES, latest, ratings, read_half
-from pipelines.workspace import Workspace
+from pipelines.verdicts.rows import HALVES, latest, ratings, read_half
 from tests import helpers
 from tests.real_tools.label_studio.conftest import Studio, User
 from tests.tools import POLICY, batch_of

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.spreadsheet import unprotected
 from pipelines.text import content_key
 from pipelines.tools import sheet
+from pipelines.verdicts.spreadsheet import unprotected
 from tests.stages.test_write_review import GUESSED
 from tests.tools import batch_of, said, understood
 

@@ -1,0 +1,524 @@
+"""Composition: from a corpus to review pairs, as one Beam pipeline, resumed where it can be."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import MetricsFilter
+
+from models import policy, trained
+from models.identity import LabelerIdentity
+from models.labeler import TOKENS_PER_BATCH
+from models.presets import PresetError
+from pipelines.config import Task, load_task
+from pipelines.console import metrics, summary
+from pipelines.console.progress import step
+from pipelines.contracts import FORMAT_VERSION, BlockFile
+from pipelines.errors import RunFailed, UsageError, find_run_failed
+from pipelines.handlers import LoadLabeler, identify_task, trained_embedding
+from pipelines.options import MineOptions
+from pipelines.sources import readers
+from pipelines.stages import collapse_duplicates, read_ads, score_ads
+from pipelines.stages.check_corpus import CheckCorpus
+from pipelines.stages.cluster_per_label import ClusterPerLabel, ClusterSettings
+from pipelines.stages.collapse_duplicates import CollapseDuplicates
+from pipelines.stages.commit_scored import CommitScored
+from pipelines.stages.find_opposite_pairs import CANDIDATES, SHOWN, FindOppositePairs
+from pipelines.stages.find_overlaps import FindOverlaps
+from pipelines.stages.label_ads import BAND, THRESHOLD, LabelAds, LabelRule
+from pipelines.stages.read_ads import ReadAds
+from pipelines.stages.score_ads import ScoreAds
+from pipelines.stages.select_pairs import SelectionSettings, SelectPairs
+from pipelines.stages.write_rejected import WriteRejected
+from pipelines.stages.write_review import Attempt, WriteReview
+from pipelines.store import model_store, storage
+from pipelines.store.workspace import Manifest, Workspace, config_hash
+from pipelines.tools.sheet import review_instructions
+
+_REMOTE_SHARDS = 64
+# Ads of each label in the band for each pair of the budget, at least.
+_BAND_PAIRS = 3
+_VERSIONED = ("apache-beam", "tensorflow", "keras", "keras-hub", "numpy", "scikit-learn", "scann")
+
+
+@dataclass(frozen=True, slots=True)
+class Mined:
+    """What ``mine`` leaves behind.
+
+    Attributes:
+        summary: counts, seconds and paths; JSON values.
+        pairs: the review pairs, as ``pairs.jsonl`` holds them.
+        task: the task as it ran.
+    """
+
+    summary: dict[str, Any]
+    pairs: list[dict[str, Any]]
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that is decided before the pipeline is built."""
+
+    options: MineOptions
+    task: Task
+    workspace: Workspace
+    round_number: int
+    ranges: list[readers.FileRange]
+    model: Manifest | None
+    embedding: str
+    identity: LabelerIdentity
+    score_key: str
+    scored_hash: str
+    mine_hash: str
+    shown_keys: frozenset[str]
+    scored: Manifest | None
+    finished: Manifest | None
+
+
+def mine(options: MineOptions, say: Callable[[str], None]) -> Mined:
+    """Run the main job.
+
+    Args:
+        options: see :class:`MineOptions`.
+        say: told, in one line each, what a person should know while it runs.
+
+    Raises:
+        UsageError: the arguments, the task file, the model's name or the corpus's are wrong.
+        RunFailed: the run could not produce pairs.
+    """
+    started = time.monotonic()
+    plan = prepare(options, say)
+    if plan.finished:
+        say(f"round {plan.round_number} is mined already with this task and corpus; nothing to do")
+        return _outcome(plan, {}, time.monotonic() - started)
+    if plan.scored:
+        say(f"every ad is scored already ({plan.scored.rows:,} ads)")
+    metrics.reset()
+    counters = _run(plan)
+    return _outcome(plan, counters, time.monotonic() - started)
+
+
+def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
+    """Decide everything that is decided before the pipeline is built; raises as ``mine`` does."""
+    task = load_task(options.task)
+    if options.budget is not None:
+        selection = task.selection.model_copy(update={"budget": options.budget})
+        task = task.model_copy(update={"selection": selection})
+    with step("listing the corpus"):
+        files = readers.list_corpus(list(options.corpus))
+        ranges = readers.plan(
+            [(path, size) for path, size, _ in files], options.read.format, options.range_bytes
+        )
+    workspace = Workspace(options.workspace)
+    workspace.check_writable()
+    _check_remote(options, task)
+    round_number = workspace.current_round()
+    model = _model(workspace, task, round_number)
+    if model:
+        say(f"round {round_number}: labelling with the model of round {model.round}")
+    learnt = model.round if model else 0
+    waiting = [n for n in range(learnt + 1, round_number) if workspace.latest(n, "verdicts")]
+    if waiting:
+        say(
+            f"no model has learnt from the verdicts of round {', '.join(map(str, waiting))} yet: "
+            "`scout train` first, and the new pairs are the better for it"
+        )
+    identity, embedding = _identify(options, task, workspace, model, say)
+    _check_same_task(workspace, round_number, task, options)
+    _check_guideline(workspace, round_number, task, options, say)
+    shown = workspace.shown_keys(round_number)
+    scoring = {"format": FORMAT_VERSION, "tokens_per_batch": TOKENS_PER_BATCH}
+    score_key = config_hash(scoring | dataclasses.asdict(identity))
+    scored_hash = config_hash(
+        {
+            "score_key": score_key,
+            "files": files,
+            "read": dataclasses.asdict(options.read),
+            "max_rejected_share": options.max_rejected_share,
+        }
+    )
+    mine_hash = config_hash(
+        {
+            "scored": scored_hash,
+            # All of the task: import, training and `status` go by what the newest pairs say of it.
+            "task": task.model_dump(mode="json"),
+            "embedding": embedding,
+            "shown": sorted(shown),
+            "round": round_number,
+            "fitted_threshold": model.facts["threshold_margin"] if model else None,
+        }
+    )
+    return Plan(
+        options=options,
+        task=task,
+        workspace=workspace,
+        round_number=round_number,
+        ranges=ranges,
+        model=model,
+        embedding=embedding,
+        identity=identity,
+        score_key=score_key,
+        scored_hash=scored_hash,
+        mine_hash=mine_hash,
+        shown_keys=shown,
+        scored=_whole(workspace, workspace.find(round_number, "scored", scored_hash)),
+        finished=_newest(workspace, round_number, mine_hash),
+    )
+
+
+def _check_guideline(
+    workspace: Workspace,
+    round_number: int,
+    task: Task,
+    options: MineOptions,
+    say: Callable[[str], None],
+) -> None:
+    """Refuse another policy under the version of an earlier one that experts have labelled by."""
+    for number in workspace.rounds():
+        pairs = workspace.latest(number, "pairs")
+        if pairs is None:
+            continue
+        held = pairs.facts.get("guideline", task.guideline())
+        if number < round_number:
+            if pairs.facts["task_version"] == task.version and held != task.guideline():
+                raise UsageError(
+                    f"{options.task}: policy or label names differ from those of round {number}, but "
+                    f"the version is {task.version} as it was then; set version: {task.version + 1} "
+                    "(it starts new evaluation), or take the change back"
+                )
+        elif held != task.guideline():
+            say(
+                f"round {number} is mined again for another policy: sheets and exports that were "
+                "handed out for it no longer count; export it again"
+            )
+
+
+def _model(workspace: Workspace, task: Task, round_number: int) -> Manifest | None:
+    """Return the newest model that earlier rounds of this version of the policy trained."""
+    found = model_store.models(workspace, task.version, before_round=round_number)
+    return found[-1] if found else None
+
+
+def _identify(
+    options: MineOptions,
+    task: Task,
+    workspace: Workspace,
+    model: Manifest | None,
+    say: Callable[[str], None],
+) -> tuple[LabelerIdentity, str]:
+    """Return what will decide the scores, and where the vectors come from."""
+    try:
+        if model:
+            embedding = trained_embedding(task, model.facts["learner"])
+            folder = model_store.fetch(workspace, model)
+            found = trained.identify(folder, embedding=embedding, progress=say)
+            prompt = policy.render(task.prompt_spec()).hash
+            if model.facts["learner"] == "llm" and model.facts["task_prompt_hash"] != prompt:
+                say("the task's prompt has changed since that model was trained; it keeps its own")
+            return found, embedding
+        return identify_task(task, say), task.embedding_preset()
+    except trained.TrainedModelError as error:
+        raise RunFailed(str(error)) from error
+    except PresetError as error:
+        raise UsageError(f"{options.task}: model: {error}") from error
+    except ValueError as error:
+        raise UsageError(f"{options.task}: prompt: {error}") from error
+
+
+def _newest(workspace: Workspace, round_number: int, mine_hash: str) -> Manifest | None:
+    """Return the round's review if it is the newest one: what experts get must be what counts."""
+    newest = [workspace.latest(round_number, stage) for stage in ("clusters", "pairs", "review")]
+    if all(manifest and manifest.config_hash == mine_hash for manifest in newest):
+        return newest[-1]
+    return None
+
+
+def _whole(workspace: Workspace, manifest: Manifest | None) -> Manifest | None:
+    """Return a scored manifest unless one of its blocks is gone: then what is missing is scored."""
+    if manifest and workspace.is_whole(manifest.files, workspace.block_sizes()):
+        return manifest
+    return None
+
+
+def _check_same_task(
+    workspace: Workspace, round_number: int, task: Task, options: MineOptions
+) -> None:
+    last = workspace.latest(round_number, "pairs") or workspace.latest(round_number - 1, "pairs")
+    if last and last.facts["task"] != task.name:
+        raise UsageError(
+            f"--workspace {options.workspace}: holds rounds of the task {last.facts['task']!r}, not "
+            f"of {task.name!r}; give each task a workspace of its own"
+        )
+
+
+def _check_remote(options: MineOptions, task: Task) -> None:
+    """Refuse early what workers of another machine could not read or write."""
+    runner = str(options.pipeline_options().get_all_options()["runner"] or "")
+    if "Dataflow" not in runner:
+        return
+    for name, path in (
+        ("--workspace", options.workspace),
+        *(("--corpus", c) for c in options.corpus),
+    ):
+        if storage.is_local(path):
+            raise UsageError(f"{name} {path}: Dataflow's workers cannot reach it; give gs://...")
+    for key, preset in (
+        ("model.preset", task.model.preset),
+        ("embedding.preset", task.embedding.preset),
+        ("training.encoder", task.training.encoder),
+    ):
+        if preset.startswith((".", "/", "~")):
+            raise UsageError(
+                f"{options.task}: {key}: {preset} is a folder of this machine; put the model into "
+                "the workers' image or give a preset's name"
+            )
+
+
+def _facts(plan: Plan) -> dict[str, Any]:
+    versions = {"python": platform.python_version()}
+    for name in _VERSIONED:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "task": plan.task.name,
+        "task_version": plan.task.version,
+        "guideline": plan.task.guideline(),
+        "definition": plan.task.model_dump(mode="json"),
+        "date": plan.options.date,
+        "corpus": list(plan.options.corpus),
+        "model_id": plan.identity.model_id,
+        "prompt_hash": plan.identity.prompt_hash,
+        "embedding_id": plan.identity.embedding_id,
+        "model_round": plan.model.round if plan.model else 0,
+        "score_key": plan.score_key,
+        "versions": versions,
+    }
+
+
+def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
+    """Compose the stages, from the corpus or from blocks that are scored already."""
+    workspace, round_number, task = plan.workspace, plan.round_number, plan.task
+    facts = _facts(plan)
+    if plan.scored:
+        files = pipeline | "ScoredBefore" >> beam.Create(list(plan.scored.files), reshuffle=False)
+    else:
+        files = _score(plan, pipeline, facts)
+    # The files come out of one element (a manifest): without this, one worker would read them all.
+    files = files | "SpreadFiles" >> beam.Reshuffle()
+    labelled = files | "LabelAds" >> LabelAds(workspace.root, _label_rule(plan), plan.shown_keys)
+    threshold = labelled[THRESHOLD]
+    clusters = (files, threshold) | "ClusterPerLabel" >> ClusterPerLabel(
+        workspace.root,
+        ClusterSettings(
+            positive_clusters=task.clustering.positive_clusters,
+            negative_clusters=task.clustering.negative_clusters,
+            sample_rows=task.clustering.sample_rows,
+            coverage_rows=task.selection.coverage_sample_rows,
+            neighbors=task.search.neighbors,
+            standardize=task.standardize(plan.embedding),
+            seed=task.seed,
+        ),
+    )
+    model, totals = clusters["model"], clusters["stats"]
+    overlaps = (model, totals) | "FindOverlaps" >> FindOverlaps(task.overlaps.per_positive_cluster)
+    found = (
+        clusters["assignments"],
+        model,
+        totals,
+        overlaps,
+        labelled[BAND],
+    ) | "FindOppositePairs" >> FindOppositePairs(
+        workspace.root,
+        plan.shown_keys,
+        task.search.index,
+        task.search.neighbors,
+        task.search.max_cluster_rows,
+        max(16 * task.selection.nearest_window, 2 * task.selection.budget),
+        task.seed,
+    )
+    selected = (
+        found[CANDIDATES],
+        clusters["sample"],
+        found[SHOWN],
+        overlaps,
+        model,
+        totals,
+    ) | "SelectPairs" >> SelectPairs(
+        SelectionSettings(
+            budget=task.selection.budget,
+            exploration_share=task.selection.exploration_share,
+            near_identical=task.selection.near_identical,
+            cover_quantile=task.selection.cover_quantile,
+            nearest_window=task.selection.nearest_window,
+            sample_rows=task.selection.coverage_sample_rows,
+            seed=task.seed,
+            guideline=task.guideline(),
+        )
+    )
+    attempts = {
+        stage: Attempt(workspace.new_attempt(round_number, stage), plan.mine_hash)
+        for stage in ("clusters", "pairs", "review")
+    }
+    _ = (selected, overlaps, model, totals, threshold) | "WriteReview" >> WriteReview(
+        workspace.root,
+        round_number,
+        attempts,
+        facts,
+        review_instructions(
+            task.name,
+            task.version,
+            task.policy,
+            task.labels.positive,
+            task.labels.negative,
+            task.review.experts_per_ad,
+        ),
+    )
+
+
+def _label_rule(plan: Plan) -> LabelRule:
+    task = plan.task
+    return LabelRule(
+        prior=task.prior,
+        probability=task.labeling.threshold,
+        fitted_margin=plan.model.facts["threshold_margin"] if plan.model else None,
+        band_share=task.selection.band,
+        # Enough to choose from.
+        band_ads=_BAND_PAIRS * task.selection.budget,
+    )
+
+
+def _score(
+    plan: Plan, pipeline: beam.Pipeline, facts: dict[str, Any]
+) -> beam.PCollection[BlockFile]:
+    workspace, options = plan.workspace, plan.options
+    attempt = workspace.new_attempt(plan.round_number, "scored")
+    shards = 1 if options.is_local() else _REMOTE_SHARDS
+    read = pipeline | "ReadAds" >> ReadAds(plan.ranges, options.read)
+    ads, unreadable = read[read_ads.ADS], read[read_ads.REJECTED]
+    collapsed = ads | "CollapseDuplicates" >> CollapseDuplicates(
+        corpus_ids=options.read.id_field != readers.CONTENT_IDS
+    )
+    unique = collapsed[collapse_duplicates.UNIQUE]
+    conflicting = collapsed[collapse_duplicates.REJECTED]
+    early_letters = (
+        (unreadable, conflicting)
+        | "JoinRejected" >> beam.Flatten()
+        | "WriteRejectedRecords" >> WriteRejected(workspace.root, attempt, "records", shards)
+    )
+    tally = (ads, unique, unreadable, conflicting, early_letters) | "CheckCorpus" >> CheckCorpus(
+        workspace.root, options.max_rejected_share
+    )
+    scored = (unique, tally) | "ScoreAds" >> ScoreAds(
+        LoadLabeler(plan.task, plan.identity, workspace.root, plan.model),
+        workspace.root,
+        attempt,
+        plan.score_key,
+        workspace.scored_blocks(plan.score_key),
+        options.block_rows,
+        share_processes=not options.is_local(),
+    )
+    unscored = scored[score_ads.REJECTED]
+    late_letters = unscored | "WriteRejectedScores" >> WriteRejected(
+        workspace.root, attempt, "scores", shards
+    )
+    letters = (early_letters, late_letters) | "JoinDeadLetters" >> beam.Flatten()
+    return (scored[score_ads.FILES], unscored, letters, tally) | "CommitScored" >> CommitScored(
+        workspace.root,
+        plan.round_number,
+        attempt,
+        plan.scored_hash,
+        facts,
+        options.max_rejected_share,
+    )
+
+
+def _run(plan: Plan) -> dict[str, int]:
+    pipeline = beam.Pipeline(options=plan.options.pipeline_options())
+    build_pipeline(plan, pipeline)
+    # What runs elsewhere counts elsewhere.
+    showing = metrics.shown() if plan.options.is_local() else step("waiting for the job")
+    try:
+        with showing:
+            result = pipeline.run()
+            result.wait_until_finish()
+    except Exception as error:
+        if "KeyboardInterrupt" in str(error):
+            # Beam wraps what it finds in a step, Ctrl-C too.
+            raise KeyboardInterrupt from error
+        message = find_run_failed(error)
+        if message is None:
+            raise
+        raise RunFailed(message) from error
+    found = result.metrics().query(MetricsFilter().with_namespace(metrics.NAMESPACE))
+    counters: dict[str, int] = {}
+    for counter in found["counters"]:
+        name = counter.key.metric.name
+        counters[name] = counters.get(name, 0) + int(counter.result)
+    return counters
+
+
+def _outcome(plan: Plan, counters: dict[str, int], seconds: float) -> Mined:
+    workspace, number = plan.workspace, plan.round_number
+    found = {
+        "scored": workspace.find(number, "scored", plan.scored_hash),
+        **{s: workspace.find(number, s, plan.mine_hash) for s in ("clusters", "pairs", "review")},
+    }
+    missing = [stage for stage, manifest in found.items() if manifest is None]
+    if missing:
+        raise RunFailed(f"the pipeline ended without a manifest for {', '.join(missing)}")
+    scored, clusters, pairs, review = (m for m in found.values() if m is not None)
+    busy = summary.stage_seconds(counters)
+    scored_now = counters.get("ScoreAds/scored", 0)
+    records = counters.get("ReadAds/records", 0)
+    facts: dict[str, Any] = {
+        "task": plan.task.name,
+        "round": number,
+        "records": scored.facts["records"],
+        "rejected": scored.facts["rejected"],
+        "rejected_by_reason": scored.facts["reasons"],
+        "unique": scored.facts["unique"],
+        "scored_now": scored_now,
+        "reused": scored.rows - scored_now,
+        "truncated": clusters.facts["truncated"],
+        "positives": clusters.facts["positives"],
+        "positive_share": clusters.facts["positives"] / scored.rows,
+        "threshold_probability": clusters.facts["threshold_probability"],
+        "threshold_source": clusters.facts["threshold_source"],
+        "positive_clusters": clusters.facts["positive_clusters"],
+        "negative_clusters": clusters.facts["negative_clusters"],
+        "overlaps": clusters.facts["overlaps"],
+        "candidates": pairs.facts["candidates"],
+        "pairs": pairs.facts["pairs"],
+        "exploration_pairs": pairs.facts["exploration_pairs"],
+        "budget": plan.task.selection.budget,
+        "covered_share": pairs.facts["covered_share"],
+        "seconds_by_stage": busy,
+        "seconds": round(seconds, 2),
+        "scoring_rate": _rate(scored_now, busy.get("ScoreAds", 0.0)),
+        "reading_rate": _rate(records, busy.get("ReadAds", 0.0)),
+        "model_id": plan.identity.model_id,
+        "prompt_hash": plan.identity.prompt_hash,
+        "pairs_file": workspace.path(f"{pairs.attempt}/pairs.jsonl"),
+        "review_sheet": workspace.path(f"{review.attempt}/review.csv"),
+        "overlaps_file": workspace.path(f"{clusters.attempt}/overlaps.jsonl"),
+        "dead_letters": [workspace.path(path) for path in scored.facts["dead_letters"]],
+    }
+    if counters:
+        data = json.dumps(facts, indent=1, ensure_ascii=False).encode() + b"\n"
+        storage.write(workspace.path(f"{review.attempt}/summary.json"), data)
+    return Mined(summary=facts, pairs=workspace.read_pairs(pairs), task=plan.task)
+
+
+def _rate(number: int, seconds: float) -> float | None:
+    return round(number / seconds, 1) if number and seconds else None

@@ -1,0 +1,351 @@
+"""From the sheet that `mine` hands out to verdicts in halves, as a person at the keyboard sees it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.errors import RunFailed, UsageError
+from pipelines.jobs.ingest import Ingested, IngestOptions, ingest, ingest_verdicts
+from pipelines.store import storage
+from pipelines.store.workspace import Workspace
+from pipelines.verdicts.commit import verdict_manifests
+from pipelines.verdicts.rows import HALVES, RawVerdict, latest, ratings, read_half, shown_ads
+from tests import helpers
+
+BUDGET = 12
+_opened: list[str] | None = None
+
+
+def _watch(event: str, args: tuple[Any, ...]) -> None:
+    if _opened is not None and event == "open" and "w" not in str(args[1]):
+        _opened.append(str(args[0]))
+
+
+sys.addaudithook(_watch)
+
+
+@pytest.fixture(scope="module")
+def mined(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a corpus, a task and a workspace whose first round is mined."""
+    folder = tmp_path_factory.mktemp("mined")
+    corpus = helpers.write_jsonl(folder / "ads.jsonl", helpers.tiny_ads())
+    helpers.run(helpers.write_task(folder), corpus, folder / "w")
+    return folder
+
+
+@pytest.fixture
+def root(mined: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(mined, tmp_path / "m")) / "w"
+
+
+@pytest.fixture
+def opened() -> Iterator[list[str]]:
+    """Collect the paths of all files that are opened for reading."""
+    global _opened
+    _opened = []
+    yield _opened
+    _opened = None
+
+
+def sheet_of(root: Path) -> list[list[str]]:
+    [path] = root.glob("rounds/0001/review/*/review.csv")
+    return list(csv.reader(io.StringIO(path.read_text("utf-8-sig"), newline="")))
+
+
+def fill(
+    root: Path, expert: str, choose: Callable[[int], str], encoding: str = "utf-8-sig"
+) -> Path:
+    """Write the review sheet as an expert gives it back; -> its path."""
+    header, *rows = sheet_of(root)
+    for number, row in enumerate(rows):
+        row[header.index("label")] = choose(number)
+        row[header.index("expert")] = expert
+    path = root.parent / f"{expert.strip()}.csv"
+    with open(path, "w", encoding=encoding, newline="") as sink:
+        csv.writer(sink, lineterminator="\r\n").writerows([header, *rows])
+    return path
+
+
+def load(root: Path, *files: Path, **changes: Any) -> Ingested:
+    settings = {"workspace": str(root), "files": tuple(str(f) for f in files), **changes}
+    return ingest(IngestOptions(**settings), say=lambda line: None)
+
+
+def alternate(number: int) -> str:
+    return ("positive", "negative", "skip")[number % 3]
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def test_two_experts_sheets_become_two_halves(root: Path) -> None:
+    said: list[str] = []
+    files = (fill(root, "Anna", alternate), fill(root, " BO ", lambda _: "positive", "utf-16"))
+    options = IngestOptions(str(root), tuple(map(str, files)))
+    summary = ingest(options, said.append).summary
+    assert (summary["verdicts"], summary["labels"], summary["skips"]) == (48, 40, 8)
+    assert (summary["rejected"], summary["unanswered"], summary["changed_mind"]) == (0, 0, 0)
+    assert (summary["experts"], summary["rounds"]) == (["anna", "bo"], [1])
+    assert summary["files"] == ["Anna.csv", "BO.csv"]
+    assert summary["fine_tuning_ads"] + summary["evaluation_ads"] == 24
+    assert said[0] == "48 verdicts (8 skips) of 2 experts, in rounds 1"
+    json.dumps(summary)
+    place = Workspace(str(root))
+    everything = [v for half in HALVES for v in read_half(place, half, 1)]
+    table = ratings(everything)
+    assert table.values.shape == (24, 2) and (table.values[:, 1] == 1).all()
+    # The labels stand beside the ads that they were written beside.
+    header, *rows = sheet_of(root)
+    wanted = {row[header.index("ad_id")]: alternate(i) for i, row in enumerate(rows)}
+    assert {v.ad_id: v.label for v in everything if v.expert == "anna"} == wanted
+
+
+def test_both_names_in_one_file(root: Path) -> None:
+    one, other = fill(root, "anna", alternate), fill(root, "bo", alternate)
+    both = root.parent / "both.csv"
+    both.write_bytes(one.read_bytes() + other.read_bytes().split(b"\r\n", 1)[1])
+    summary = load(root, both).summary
+    assert (summary["verdicts"], summary["rejected"], summary["changed_mind"]) == (48, 0, 0)
+
+
+def test_the_same_file_again_changes_nothing(root: Path) -> None:
+    path = fill(root, "anna", alternate)
+    first = load(root, path).summary
+    before, said = tree(root), []
+    again = path.rename(path.with_name("renamed.csv"))
+    summary = ingest(IngestOptions(str(root), (str(again),)), said.append).summary
+    assert tree(root) == before
+    [line] = said
+    assert line.startswith(f"{again}: imported before; nothing to do (its verdicts do not overrule")
+    assert (summary["verdicts"], summary["imported_before"]) == (0, [str(again)])
+    assert summary["evaluation_ads"] == first["evaluation_ads"]
+    # Beside a new file, too.
+    assert load(root, again, fill(root, "bo", alternate)).summary["files"] == ["bo.csv"]
+    place = Workspace(str(root))
+    assert sum(len(read_half(place, half, 1)) for half in HALVES) == 48
+
+
+def test_the_same_bytes_of_two_experts_are_two_imports(root: Path) -> None:
+    # Sheets without a name: two people who agree on every row hand in equal files.
+    path = fill(root, "", alternate)
+    assert load(root, path, expert="ann").summary["experts"] == ["ann"]
+    assert load(root, path, expert="bob").summary["experts"] == ["bob"]
+    assert load(root, path, expert="bob").summary["files"] == []
+    place = Workspace(str(root))
+    table = ratings([v for half in HALVES for v in read_half(place, half, 1)])
+    assert table.experts == ("ann", "bob")
+    assert (table.values[:, 0] == table.values[:, 1]).all()
+
+
+def test_a_file_without_names_can_be_named_afterwards(root: Path) -> None:
+    named, nameless = fill(root, "bob", alternate), fill(root, "", alternate)
+    first = load(root, named, nameless).summary
+    assert (first["experts"], first["unanswered"] + first["rejected"]) == (["bob"], 24)
+    assert load(root, nameless, expert="ann").summary["experts"] == ["ann"]
+
+
+def test_nothing_but_the_evaluator_opens_the_evaluation_half(
+    root: Path, opened: list[str], mined: Path
+) -> None:
+    load(root, fill(root, "anna", lambda _: "positive"))
+    place = Workspace(str(root))
+    task, corpus = mined / "task.yaml", mined / "ads.jsonl"
+
+    def evaluation() -> list[str]:
+        return [path for path in opened if "evaluation-" in path]
+
+    del opened[:]
+    load(root, fill(root, "bo", alternate))
+    assert read_half(place, "fine_tuning", 1)
+    shown_ads(place)
+    helpers.run(task, corpus, root)
+    assert place.current_round() == 2 and place.latest(2, "pairs")
+    load(root, fill(root, "cy", alternate))
+    assert any("fine_tuning-" in path for path in opened), "the watch must see what is opened"
+    assert evaluation() == []
+    assert read_half(place, "evaluation", 1)
+    assert len(evaluation()) == 3
+
+
+def test_what_cannot_be_used_is_named_where_it_lies(root: Path) -> None:
+    path = fill(root, "anna", lambda number: "perhaps" if number == 3 else "negative")
+    said: list[str] = []
+    summary = ingest(IngestOptions(str(root), (str(path),)), said.append).summary
+    assert (summary["verdicts"], summary["rejected_by_reason"]) == (23, {"unknown_label": 1})
+    [letters] = summary["dead_letters"]
+    assert f"1 rows could not be used: unknown_label 1; see {letters}" in said
+    [letter] = [json.loads(line) for line in Path(letters).read_text().splitlines()]
+    assert (letter["reason"], letter["position"]) == ("unknown_label", "line 5")
+    assert letter["source"] == str(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", r"anna\.csv: the file is empty"),
+        (b"ad_id,label,expert\r\n", r"no usable verdict: the files hold no rows: anna\.csv"),
+        (b"ad_id,label,expert\nzz,bait,x\n", "no usable verdict: unknown_ad 1 .*no ad 'zz' was"),
+        (b"\x1f\x8b\x08\x00", "is gzip-compressed, not text; unpack it first"),
+        (b"ad_id,label,expert\n\xff\xfe,x,y\n", r"byte 19 \(0xff\) is not UTF-8"),
+    ],
+)
+def test_a_useless_file_leaves_the_workspace_whole(root: Path, data: bytes, message: str) -> None:
+    path = root.parent / "anna.csv"
+    path.write_bytes(data)
+    before = tree(root)
+    with pytest.raises(RunFailed, match=message):
+        load(root, path)
+    assert tree(root) == before
+
+
+def test_one_bad_file_stops_the_import_before_anything_is_written(root: Path) -> None:
+    bad = root.parent / "bad.jsonl"
+    bad.write_bytes(b"\xff\xfe\x00")
+    before = tree(root)
+    with pytest.raises(RunFailed, match=r"bad\.jsonl: byte .* is not UTF-16"):
+        load(root, fill(root, "anna", alternate), bad)
+    assert tree(root) == before
+
+
+def test_wrong_arguments_are_usage_errors(root: Path, tmp_path: Path) -> None:
+    path = fill(root, "anna", alternate)
+    for changes, message in (
+        ({"files": ()}, "name at least one verdict FILE, or"),
+        ({"files": (str(tmp_path / "none.csv"),)}, r"none\.csv: no such file"),
+        ({"files": (str(tmp_path),), "tool": "csv"}, "is a folder"),
+        ({"files": (str(path),), "tool": "paper"}, "--tool paper: unknown"),
+        ({"files": (str(path),), "expert": "\u200b"}, "nothing is left of the name"),
+        ({"files": (str(path),), "experts": {"3": " "}}, "neither may be blank"),
+        ({"files": (str(path),), "workspace": str(tmp_path / "no")}, "holds no pairs"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            load(root, **changes)
+
+
+def test_a_huge_file_is_not_read(root: Path) -> None:
+    path = root.parent / "huge.csv"
+    with open(path, "wb") as sink:
+        sink.truncate((256 << 20) + 1)
+    with pytest.raises(UsageError, match=r"huge\.csv: 268,435,457 bytes, at most 268,435,456"):
+        load(root, path)
+
+
+def test_a_kill_in_the_pipeline_and_another_run(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = fill(root, "anna", alternate)
+    real = storage.write
+
+    def write(target: str, data: bytes) -> None:
+        if target.endswith("manifest.json"):
+            raise OSError(28, "No space left on device")
+        real(target, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "write", write)
+        with pytest.raises(Exception, match="No space left"):
+            load(root, path)
+    assert verdict_manifests(Workspace(str(root))) == {}
+    assert load(root, path).summary["verdicts"] == 24
+
+
+def rows_of(root: Path, expert: str) -> list[RawVerdict]:
+    shown = sorted(shown_ads(Workspace(str(root))).ads(), key=lambda ad: ad.ad_id)
+    return [
+        RawVerdict(
+            ad.ad_id, ad.pair_id, "", "", alternate(i), expert, "", "", "memory", f"row {i + 1}"
+        )
+        for i, ad in enumerate(shown)
+    ]
+
+
+def test_rows_in_memory_give_what_files_give(root: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(root, tmp_path / "other"))
+    place = Workspace(str(root))
+    summary = ingest_verdicts(place, rows_of(root, "anna"), "round 1").summary
+    lines = [
+        {"ad_id": row.ad_id, "pair_id": row.pair_id, "label": row.label, "expert": row.expert}
+        for row in rows_of(other, "anna")
+    ]
+    from_file = load(other, helpers.write_jsonl(tmp_path / "v.jsonl", lines)).summary
+    counts = ("verdicts", "labels", "skips", "fine_tuning_ads", "evaluation_ads", "withheld_ads")
+    assert [summary[c] for c in counts] == [from_file[c] for c in counts]
+    for half in HALVES:
+        found = [
+            [(v.key, v.expert, v.label) for v in latest(read_half(w, half, 1))]
+            for w in (place, Workspace(str(other)))
+        ]
+        assert found[0] == found[1]
+    before = tree(root)
+    again = ingest_verdicts(place, rows_of(root, "anna"), "round 1").summary
+    assert (again["verdicts"], again["imported_before"]) == (0, ["round 1"])
+    assert tree(root) == before
+
+
+def test_a_sheet_of_an_older_policy_does_not_count_for_the_new_one(mined: Path, root: Path) -> None:
+    # The round is still open, so its pairs are mined again for the new version: the same ads.
+    old = fill(root, "anna", alternate)
+    task = root.parent / "task.yaml"
+    task.write_text(task.read_text().replace("version: 1", "version: 2"))
+    helpers.run(task, root.parent / "ads.jsonl", root)
+    ads = [
+        {p[s]["key"] for p in Workspace(str(root)).read_pairs(m) for s in ("positive", "negative")}
+        for m in Workspace(str(root)).manifests(1, "pairs")
+    ]
+    assert ads[0] == ads[1]
+    with pytest.raises(RunFailed, match="other_version 24"):
+        load(root, old)
+    [new] = sorted(root.glob("rounds/0001/review/*/review.csv"))[1:]
+    again = root.parent / "new.csv"
+    again.write_bytes(new.read_bytes().replace(b",,,\r\n", b",positive,anna,\r\n"))
+    summary = load(root, again).summary
+    assert (summary["verdicts"], summary["task_version"]) == (24, 2)
+
+
+@pytest.mark.parametrize("later", [("lure", "plain"), ("ok", "bait")], ids=["others", "exchanged"])
+def test_an_old_sheet_is_read_with_the_label_names_of_its_version(
+    later: tuple[str, str], tmp_path: Path
+) -> None:
+    def write(version: int, positive: str, negative: str) -> Path:
+        text = helpers.FAKE_TASK.replace("version: 1", f"version: {version}")
+        names = f"labels: {{positive: {positive}, negative: {negative}}}\n"
+        return helpers.write_task(tmp_path, text + names)
+
+    corpus, root = helpers.write_jsonl(tmp_path / "ads.jsonl", helpers.tiny_ads()), tmp_path / "w"
+    helpers.run(write(1, "bait", "ok"), corpus, root)
+    sheets = [fill(root, name, lambda n: ("bait", "ok")[n % 2]) for name in ("anna", "bo")]
+    load(root, sheets[0])
+    assert helpers.run(write(2, *later), corpus, root).summary["round"] == 2
+    assert load(root, sheets[1]).summary["rejected"] == 0
+    for half in HALVES:
+        found = [(v.key, v.label) for v in latest(read_half(Workspace(str(root)), half, 1))]
+        assert len(found) == 2 * len(set(found)) > 0, "both said the same"
+        assert len({key for key, _ in found}) == len(set(found))
+
+
+def test_a_policy_that_changes_needs_a_new_version(mined: Path, root: Path) -> None:
+    task, corpus = root.parent / "task.yaml", root.parent / "ads.jsonl"
+    task.write_text(task.read_text().replace("nobody can promise", "no shop can promise"))
+    old = fill(root, "anna", alternate)
+    # Nobody has labelled yet: the round is mined again, and the old sheet counts no longer.
+    helpers.run(task, corpus, root)
+    with pytest.raises(RunFailed, match="other_version 24"):
+        load(root, old)
+    sheet = max(root.glob("rounds/0001/review/*/review.csv"))
+    again = root.parent / "again.csv"
+    again.write_bytes(sheet.read_bytes().replace(b",,,\r\n", b",positive,anna,\r\n"))
+    assert load(root, again).summary["verdicts"] == 24
+    # Now they have: another policy under the same version would take over their verdicts.
+    shutil.copy(mined / "task.yaml", task)
+    with pytest.raises(UsageError, match=r"differ from those of round 1, .* set version: 2"):
+        helpers.run(task, corpus, root)

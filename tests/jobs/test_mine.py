@@ -1,0 +1,450 @@
+"""The main job end to end: tiny corpora, the fake labeler, real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.errors import RunFailed, UsageError
+from pipelines.sources.readers import ReadOptions
+from pipelines.store.workspace import Workspace
+from tests import helpers
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Path:
+    return helpers.write_task(tmp_path)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    return helpers.write_jsonl(tmp_path / "corpus" / "ads.jsonl", helpers.tiny_ads())
+
+
+def scored_rows(workspace: Path) -> list[dict[str, Any]]:
+    place = Workspace(str(workspace))
+    manifest = place.latest(place.rounds()[-1], "scored")
+    assert manifest is not None
+    rows: list[dict[str, Any]] = []
+    for file in manifest.files:
+        rows += pq.read_table(workspace / file.path).to_pylist()
+    return rows
+
+
+def test_pairs_are_what_they_promise(task: Path, corpus: Path, tmp_path: Path) -> None:
+    mined = helpers.run(task, corpus, tmp_path / "w")
+    texts = {ad["id"]: ad["text"] for ad in helpers.tiny_ads()}
+    scored = {row["id"]: row for row in scored_rows(tmp_path / "w")}
+    assert set(scored) == set(texts)
+    assert [pair["rank"] for pair in mined.pairs] == list(range(1, 13))
+    assert [pair["source"] for pair in mined.pairs].count("exploration") == 1
+    used: list[str] = []
+    share = 0.0
+    for pair in mined.pairs:
+        for side in ("positive", "negative"):
+            ad = pair[side]
+            assert ad["text"] == texts[ad["id"]]
+            assert ad["label"] == side
+            assert ad["margin"] == scored[ad["id"]]["margin"]
+            used.append(ad["id"])
+        assert pair["positive"]["probability"] >= mined.summary["threshold_probability"] - 1e-6
+        assert pair["negative"]["probability"] < mined.summary["threshold_probability"]
+        if pair["source"] == "overlap":
+            assert pair["cumulative_share"] == pytest.approx(
+                share + pair["covered_share"], abs=1e-5
+            )
+            share = pair["cumulative_share"]
+        else:
+            assert 0 < pair["propensity"] <= 1
+            assert pair["drawn"] in ("positive", "negative")
+    assert len(set(used)) == len(used), "an ad is asked about once"
+    assert mined.summary["covered_share"] == pytest.approx(share, abs=1e-6)
+
+
+def test_a_rerun_changes_nothing_and_scores_nothing(
+    task: Path, corpus: Path, tmp_path: Path
+) -> None:
+    first = helpers.run(task, corpus, tmp_path / "w")
+    before = sorted(path for path in (tmp_path / "w").rglob("*") if path.is_file())
+    second = helpers.run(task, corpus, tmp_path / "w")
+    assert helpers.pairs_bytes(second) == helpers.pairs_bytes(first)
+    assert (second.summary["scored_now"], second.summary["reused"]) == (0, 200)
+    assert sorted(path for path in (tmp_path / "w").rglob("*") if path.is_file()) == before
+
+
+@pytest.mark.parametrize("shards", [2, 7])
+def test_pairs_do_not_depend_on_shards_or_order(
+    shards: int, task: Path, corpus: Path, tmp_path: Path
+) -> None:
+    whole = helpers.run(task, corpus, tmp_path / "w")
+    ads = helpers.tiny_ads()
+    random.Random(shards).shuffle(ads)
+    for shard in range(shards):
+        helpers.write_jsonl(tmp_path / "cut" / f"s{shard}.jsonl", ads[shard::shards])
+    cut = helpers.run(task, tmp_path / "cut" / "*.jsonl", tmp_path / "w2", block_rows=33)
+    assert helpers.pairs_bytes(cut) == helpers.pairs_bytes(whole)
+    # The same ads in other files: nothing is scored again.
+    again = helpers.run(task, tmp_path / "cut" / "*.jsonl", tmp_path / "w")
+    assert again.summary["scored_now"] == 0
+    assert helpers.pairs_bytes(again) == helpers.pairs_bytes(whole)
+
+
+def test_new_ads_are_scored_and_old_ones_reused_with_todays_weights(
+    task: Path, corpus: Path, tmp_path: Path
+) -> None:
+    helpers.run(task, corpus, tmp_path / "w")
+    ads = helpers.tiny_ads(230)
+    for ad in ads:
+        ad["shown"] = 3
+    grown = helpers.write_jsonl(tmp_path / "grown.jsonl", ads[50:])
+    mined = helpers.run(task, grown, tmp_path / "w", read=ReadOptions(weight_field="shown"))
+    assert (mined.summary["scored_now"], mined.summary["reused"]) == (30, 150)
+    rows = scored_rows(tmp_path / "w")
+    assert {row["id"] for row in rows} == {ad["id"] for ad in ads[50:]}
+    assert {row["weight"] for row in rows} == {3000}
+    fresh = helpers.run(task, grown, tmp_path / "w2", read=ReadOptions(weight_field="shown"))
+    assert helpers.pairs_bytes(mined) == helpers.pairs_bytes(fresh)
+
+
+def test_a_changed_prompt_or_seed_is_another_run(task: Path, corpus: Path, tmp_path: Path) -> None:
+    first = helpers.run(task, corpus, tmp_path / "w")
+    text = helpers.FAKE_TASK
+    other_seed = helpers.write_task(tmp_path, text + "seed: 5\n")
+    second = helpers.run(other_seed, corpus, tmp_path / "w")
+    assert second.summary["scored_now"] == 0
+    assert second.summary["pairs_file"] != first.summary["pairs_file"]
+    other_prompt = helpers.write_task(tmp_path, text.replace("nobody can promise", "no one can"))
+    third = helpers.run(other_prompt, corpus, tmp_path / "w")
+    assert third.summary["scored_now"] == 200
+
+
+def test_duplicates_are_scored_once_and_weigh_their_sum(task: Path, tmp_path: Path) -> None:
+    ads = helpers.tiny_ads(100)
+    copies = [
+        {"id": f"z{n}", "text": f"  {ad['text'].upper()} ", "w": 2.5}
+        for n, ad in enumerate(ads[:30])
+    ]
+    rows = [{**ad, "w": 1} for ad in ads] + copies
+    corpus = helpers.write_jsonl(tmp_path / "a.jsonl", rows)
+    mined = helpers.run(task, corpus, tmp_path / "w", read=ReadOptions(weight_field="w"))
+    assert (mined.summary["records"], mined.summary["unique"]) == (130, 100)
+    found = {row["id"]: row for row in scored_rows(tmp_path / "w")}
+    assert set(found) == {ad["id"] for ad in ads}, "the smallest id represents the copies"
+    assert (found["t0000"]["weight"], found["t0000"]["copies"]) == (3500, 2)
+    assert (found["t0099"]["weight"], found["t0099"]["copies"]) == (1000, 1)
+
+
+def test_another_spelling_as_representative_is_scored_anew(task: Path, tmp_path: Path) -> None:
+    # The model sees capitals, so a score holds for the exact text only.
+    ads = helpers.tiny_ads(60)
+    helpers.run(task, helpers.write_jsonl(tmp_path / "a.jsonl", ads), tmp_path / "w")
+    shouted = {"id": "a-smaller-id", "text": ads[5]["text"].upper()}
+    grown = helpers.write_jsonl(tmp_path / "b.jsonl", [*ads, shouted])
+    mined = helpers.run(task, grown, tmp_path / "w")
+    assert (mined.summary["scored_now"], mined.summary["unique"]) == (1, 60)
+    texts = {row["id"]: row["text"] for row in scored_rows(tmp_path / "w")}
+    assert texts["a-smaller-id"] == shouted["text"]
+
+
+BAD = [
+    (b"{not json}", "not_json"),
+    (b"[1]", "not_an_object"),
+    (b'{"id": "no-text"}', "no_text"),
+    (b'{"id": "empty", "text": " \\u200b "}', "empty_text"),
+    (b'{"id": "latin", "text": "caf\xe9"}', "not_utf8"),
+    (b'{"id": "long", "text": "' + b"x" * 30_000 + b'"}', "too_long"),
+    (b'{"id": "type", "text": 5}', "wrong_type"),
+    (b'{"id": "twice", "text": "one text"}', "id_conflict"),
+    (b'{"id": "twice", "text": "another text"}', "id_conflict"),
+    (b'{"id": "poison", "text": "a <poison> ad"}', "scoring_failed"),
+    (b'{"id": "nan", "text": "a <nan> ad"}', "not_finite"),
+]
+
+
+def test_one_bad_record_of_each_kind(task: Path, tmp_path: Path) -> None:
+    good = helpers.tiny_ads()
+    path = helpers.write_jsonl(tmp_path / "a.jsonl", good)
+    path.write_bytes(path.read_bytes() + b"\n".join(line for line, _ in BAD) + b"\n")
+    with pytest.raises(RunFailed, match=r"9 of 211 records \(4\.3%\) were rejected"):
+        helpers.run(task, path, tmp_path / "w")
+    with pytest.raises(RunFailed, match=r"11 of 211 records .* scoring_failed 1"):
+        helpers.run(task, path, tmp_path / "w", max_rejected_share=0.05)
+    mined = helpers.run(task, path, tmp_path / "w", max_rejected_share=0.06)
+    letters = [
+        json.loads(line)
+        for name in mined.summary["dead_letters"]
+        for line in Path(name).read_text(encoding="utf-8").splitlines()
+    ]
+    assert sorted(letter["reason"] for letter in letters) == sorted(reason for _, reason in BAD)
+    assert {letter["position"]: letter["reason"] for letter in letters} == {
+        f"line {201 + n}": reason for n, (_, reason) in enumerate(BAD)
+    }
+    assert {letter["source"] for letter in letters} == {str(path)}
+    assert {letter["id"] for letter in letters} >= {"poison", "nan", "twice", "latin", ""} - {
+        "latin"
+    }
+    assert {row["id"] for row in scored_rows(tmp_path / "w")} == {ad["id"] for ad in good}
+    assert mined.summary["rejected"] == 11
+    assert len(mined.pairs) == 12
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "the corpus holds no records"),
+        (b"\n\n", "the corpus holds no records"),
+        (b"{x\n" * 5, "none of the 5 records is usable: not_json 5"),
+        (b'{"id": "1", "text": "lonely ad"}\n', "two classes need at least 2 scored ads"),
+        (b'{"id": "1", "text": "<nan>"}\n', "were rejected"),
+    ],
+)
+def test_a_useless_corpus_fails_with_one_sentence(
+    data: bytes, message: str, task: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl").write_bytes(data)
+    with pytest.raises(RunFailed) as caught:
+        helpers.run(task, tmp_path / "a.jsonl", tmp_path / "w")
+    assert message in caught.value.message
+    assert "\n" not in caught.value.message
+    with pytest.raises(UsageError, match="no file matches"):
+        helpers.run(task, tmp_path / "none*.jsonl", tmp_path / "w")
+
+
+def test_one_class_empty_says_what_to_change(task: Path, corpus: Path, tmp_path: Path) -> None:
+    strict = helpers.write_task(tmp_path, helpers.FAKE_TASK + "labeling: {threshold: 0.9999}\n")
+    with pytest.raises(RunFailed) as caught:
+        helpers.run(strict, corpus, tmp_path / "w")
+    assert "no ad is labelled positive" in caught.value.message
+    assert "change labeling.threshold or prior" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "clustering: {positive_clusters: 4000, negative_clusters: 4000}\n",
+        "clustering: {positive_clusters: 1, negative_clusters: 1}\n",
+        "selection: {budget: 100000}\n",
+        "selection: {budget: 1}\n",
+        "search: {neighbors: 100, max_cluster_rows: 1000, index: exact}\n",
+        "overlaps: {per_positive_cluster: 64}\n",
+        "embedding: {standardize: never}\n",
+    ],
+)
+def test_extreme_settings_still_give_pairs(extra: str, corpus: Path, tmp_path: Path) -> None:
+    base = helpers.FAKE_TASK.replace("selection: {budget: 12}\n", "")
+    mined = helpers.run(helpers.write_task(tmp_path, base + extra), corpus, tmp_path / "w")
+    assert 1 <= len(mined.pairs) <= mined.summary["budget"]
+    used = [pair[side]["id"] for pair in mined.pairs for side in ("positive", "negative")]
+    assert len(set(used)) == len(used)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ScaNN is built for Linux only")
+def test_scann_and_exact_search_find_the_same_pairs(corpus: Path, tmp_path: Path) -> None:
+    found = []
+    for index in ("exact", "scann"):
+        text = helpers.FAKE_TASK + f"search: {{index: {index}}}\n"
+        mined = helpers.run(helpers.write_task(tmp_path, text), corpus, tmp_path / index)
+        found.append(helpers.pairs_bytes(mined))
+    assert found[0] == found[1]
+
+
+def test_two_ads_are_enough(task: Path, tmp_path: Path) -> None:
+    rows = [{"id": "a", "text": "won a free miracle"}, {"id": "b", "text": "library terms"}]
+    mined = helpers.run(task, helpers.write_jsonl(tmp_path / "a.jsonl", rows), tmp_path / "w")
+    assert [(p["positive"]["id"], p["negative"]["id"]) for p in mined.pairs] == [("a", "b")]
+
+
+def test_ads_that_look_all_alike(task: Path, tmp_path: Path) -> None:
+    # Equal trigrams up to one far-away character: all vectors nearly equal, many identical.
+    rows = [{"id": f"{n}", "text": "the same words again " * 40 + "!" * n} for n in range(40)]
+    mined = helpers.run(task, helpers.write_jsonl(tmp_path / "a.jsonl", rows), tmp_path / "w")
+    assert mined.pairs
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pipelines.store import storage
+from tests import helpers
+folder, when, how = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+real, seen = storage.write, 0
+def write(path, data):
+    global seen
+    seen += '.probe-' not in path
+    if seen == when:
+        if how == 'half':
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).with_name('.' + Path(path).name + '.tmp').write_bytes(data[:len(data) // 2])
+        if how == 'after':
+            real(path, data)
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(path, data)
+storage.write = write
+helpers.run(folder / 'task.yaml', folder / 'corpus' / 'ads.jsonl', folder / 'w')
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "how"),
+    [
+        (1, "half"),
+        (3, "after"),
+        (4, "half"),
+        (9, "before"),
+        (9, "after"),
+        (12, "half"),
+        (16, "half"),
+    ],
+)
+def test_a_killed_run_goes_on(
+    when: int, how: str, task: Path, corpus: Path, tmp_path: Path
+) -> None:
+    # 4 blocks and their records (writes 1 to 8), the scored manifest (9), clusters (10 to 12),
+    # pairs (13, 14), review (15, 16), summary (17).
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path), str(when), how],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ},
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = helpers.run(task, corpus, tmp_path / "w")
+    whole_blocks = min((when if how == "after" else when - 1) // 2, 4)
+    assert resumed.summary["scored_now"] == 200 - sum([64, 64, 64, 8][:whole_blocks])
+    ids = [row["id"] for row in scored_rows(tmp_path / "w")]
+    assert sorted(ids) == sorted(ad["id"] for ad in helpers.tiny_ads())
+    untouched = helpers.run(task, corpus, tmp_path / "w2")
+    assert helpers.pairs_bytes(resumed) == helpers.pairs_bytes(untouched)
+
+
+KILLED_WHILE_SCORING = """
+import os, signal, sys
+from pathlib import Path
+from models.fakes import FakeLabeler
+from tests import helpers
+folder, when = Path(sys.argv[1]), int(sys.argv[2])
+real = FakeLabeler.label
+def label(self, texts):
+    if self.calls == when:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(self, texts)
+FakeLabeler.label = label
+helpers.run(folder / 'task.yaml', folder / 'corpus' / 'ads.jsonl', folder / 'w', block_rows=20)
+"""
+
+
+def test_every_killed_run_keeps_what_it_scored(task: Path, corpus: Path, tmp_path: Path) -> None:
+    # Ten blocks of 20; each run dies in its third call of the labeler.
+    for run in range(1, 4):
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED_WHILE_SCORING, str(tmp_path), "2"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        place = Workspace(str(tmp_path / "w"))
+        keys = {path.parent.name: 0 for path in (tmp_path / "w").rglob("block-*.json")}
+        assert len(keys) == run
+        assert place.rounds() == []
+    resumed = helpers.run(task, corpus, tmp_path / "w")
+    assert resumed.summary["scored_now"] == 200 - 3 * 40
+    untouched = helpers.run(task, corpus, tmp_path / "w2")
+    assert helpers.pairs_bytes(resumed) == helpers.pairs_bytes(untouched)
+
+
+def test_a_damaged_block_is_named(task: Path, corpus: Path, tmp_path: Path) -> None:
+    helpers.run(task, corpus, tmp_path / "w")
+    block = next((tmp_path / "w").rglob("block-*.parquet"))
+    block.write_bytes(block.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(RunFailed, match=r"block-\w+\.parquet: not the file that was written"):
+        helpers.run(task, corpus, tmp_path / "w", budget=7)
+    # The cure that the message names works: what is gone is scored anew, and only that.
+    rows = pq.read_metadata(
+        next(p for p in (tmp_path / "w").rglob("block-*.parquet") if p != block)
+    )
+    block.unlink()
+    mended = helpers.run(task, corpus, tmp_path / "w", budget=7)
+    assert 0 < mended.summary["scored_now"] <= 64
+    assert rows.num_rows <= 64
+    whole = helpers.run(task, corpus, tmp_path / "w2", budget=7)
+    assert helpers.pairs_bytes(mended) == helpers.pairs_bytes(whole)
+
+
+def test_few_positives_are_for_pairs_not_for_exploration(corpus: Path, tmp_path: Path) -> None:
+    rare = helpers.FAKE_TASK.replace("prior: 0.2", "prior: 0.02").replace(
+        "budget: 12", "budget: 100"
+    )
+    mined = helpers.run(helpers.write_task(tmp_path, rare), corpus, tmp_path / "w")
+    assert [pair["source"] for pair in mined.pairs] == ["overlap"] * 4
+    assert mined.summary["covered_share"] > 0
+
+
+def test_heavy_weights_neither_overflow_nor_pass_unseen(task: Path, tmp_path: Path) -> None:
+    rows = [{**ad, "w": 1e9} for ad in helpers.tiny_ads()]
+    corpus = helpers.write_jsonl(tmp_path / "a.jsonl", rows)
+    mined = helpers.run(task, corpus, tmp_path / "w", read=ReadOptions(weight_field="w"))
+    covered = [p["covered_weight"] for p in mined.pairs if p["source"] == "overlap"]
+    assert min(covered) >= 0
+    assert sum(covered) == pytest.approx(mined.summary["covered_share"] * 200e9, rel=1e-4)
+    zero = [{**ad, "w": 0} for ad in helpers.tiny_ads()]
+    corpus = helpers.write_jsonl(tmp_path / "zero.jsonl", zero)
+    mined = helpers.run(task, corpus, tmp_path / "w2", read=ReadOptions(weight_field="w"))
+    assert mined.summary["covered_share"] == 0
+    assert mined.pairs
+
+
+def test_a_workspace_is_for_one_task_and_must_be_writable(
+    task: Path, corpus: Path, tmp_path: Path
+) -> None:
+    helpers.run(task, corpus, tmp_path / "w")
+    other = helpers.write_task(tmp_path, helpers.FAKE_TASK.replace("name: tiny", "name: other"))
+    with pytest.raises(UsageError, match="holds rounds of the task 'tiny', not of 'other'"):
+        helpers.run(other, corpus, tmp_path / "w")
+    with pytest.raises(UsageError, match=r"--workspace .*task\.yaml: cannot be written"):
+        helpers.run(task, corpus, task)
+    with pytest.raises(UsageError, match="has a meaning in file patterns"):
+        helpers.run(task, corpus, tmp_path / "w[1]")
+
+
+def test_dataflow_needs_remote_paths_and_models(task: Path, corpus: Path, tmp_path: Path) -> None:
+    flow = ("--runner=DataflowRunner",)
+    with pytest.raises(UsageError, match="Dataflow's workers cannot reach it"):
+        helpers.run(task, corpus, tmp_path / "w", beam=flow)
+
+
+def test_a_later_round_never_shows_an_ad_again(task: Path, corpus: Path, tmp_path: Path) -> None:
+    first = helpers.run(task, corpus, tmp_path / "w")
+    place = Workspace(str(tmp_path / "w"))
+    manifest = place.latest(1, "review")
+    assert manifest is not None
+    # What importing labels will do to close the round.
+    import dataclasses
+
+    folder = place.new_attempt(1, "verdicts")
+    place.commit(dataclasses.replace(manifest, stage="verdicts", attempt=folder, files=()))
+    second = helpers.run(task, corpus, tmp_path / "w")
+    assert second.summary["round"] == 2
+    shown = {p[s]["key"] for p in first.pairs for s in ("positive", "negative")}
+    new = {p[s]["key"] for p in second.pairs for s in ("positive", "negative")}
+    assert new
+    assert not shown & new
+    assert second.summary["scored_now"] == 0
+
+
+def test_the_direct_runner_gives_the_same_pairs(task: Path, corpus: Path, tmp_path: Path) -> None:
+    ours = helpers.run(task, corpus, tmp_path / "w")
+    theirs = helpers.run(task, corpus, tmp_path / "w2", beam=("--runner=DirectRunner",))
+    assert helpers.pairs_bytes(theirs) == helpers.pairs_bytes(ours)

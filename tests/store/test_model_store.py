@@ -1,0 +1,229 @@
+"""Trained models in a workspace: what is written is what is fetched, or it is refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models import trained, trainer
+from pipelines import handlers
+from pipelines.config import parse_task
+from pipelines.contracts import BlockFile
+from pipelines.errors import RunFailed
+from pipelines.jobs import ingest, rounds
+from pipelines.jobs.rounds import TrainOptions
+from pipelines.store import blocks, model_store, storage
+from pipelines.store.workspace import Manifest, Workspace
+from pipelines.text import content_key
+from pipelines.verdicts.rows import RawVerdict, shown_ads
+from tests import helpers
+from tests.engines import test_gcs
+
+bucket = test_gcs.bucket
+GOLD = helpers.gold_ads(200)
+TEXTS = tuple(ad["text"] for ad in GOLD.ads)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return helpers.tiny_encoder(tmp_path_factory.mktemp("preset") / "tiny-bert")
+
+
+@pytest.fixture(scope="module")
+def model(encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a trained head."""
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    labels = np.array([GOLD.positive[ad["id"]] for ad in GOLD.ads], dtype=np.int8)
+    ads = trainer.LabelledAds(tuple(map(content_key, TEXTS)), TEXTS, labels)
+    settings = trainer.TrainingSettings("head", encoder, dtype="float32", max_ad_tokens=20)
+    trainer.train(ads, settings, folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SCOUT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def commit(place: Workspace, folder: Path, number: int = 1, version: int = 1) -> Manifest:
+    """Commit a model as training does, with a report beside it."""
+    attempt = place.new_attempt(number, "model")
+    files = model_store.store(place, attempt, folder)
+    report = f"{attempt}/evaluation.json"
+    storage.write(place.path(report), b"{}")
+    manifest = Manifest(
+        stage="model",
+        round=number,
+        attempt=attempt,
+        config_hash=f"hash of round {number}",
+        files=(*files, BlockFile(report, 1, 2, blocks.sha256(b"{}"))),
+        rows=200,
+        facts={"task_version": version, "learner": "head"},
+        created="2026-11-22T00:00:00Z",
+    )
+    place.commit(manifest)
+    return manifest
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_what_is_stored_is_what_is_fetched(model: Path, tmp_path: Path) -> None:
+    place = Workspace(str(tmp_path / "w"))
+    manifest = commit(place, model)
+    files = model_store.model_files(manifest)
+    assert [Path(file.path).name for file in files] == ["head.safetensors", "model.json"]
+    for file in files:
+        data = (model / Path(file.path).name).read_bytes()
+        assert (file.bytes, file.sha256) == (len(data), blocks.sha256(data))
+    folder = model_store.fetch(place, manifest)
+    assert content(folder) == content(model)
+    assert folder.is_relative_to(tmp_path / "w"), "nothing is copied from local disk"
+    texts = TEXTS[:7]
+    np.testing.assert_array_equal(trained.margins(folder, texts), trained.margins(model, texts))
+
+
+def test_an_evaluation_without_training_keeps_the_older_files(model: Path, tmp_path: Path) -> None:
+    place = Workspace(str(tmp_path / "w"))
+    first = commit(place, model)
+    again = replace(
+        first,
+        attempt=place.new_attempt(1, "model"),
+        files=(*model_store.model_files(first), BlockFile("x/y/z/a/evaluation.json", 1, 2, "")),
+    )
+    assert model_store.fetch(place, again) == model_store.fetch(place, first)
+
+
+def test_a_manifest_without_a_model_is_refused(model: Path, tmp_path: Path) -> None:
+    place = Workspace(str(tmp_path / "w"))
+    manifest = commit(place, model)
+    bare = replace(manifest, files=manifest.files[-1:])
+    with pytest.raises(RunFailed, match=r"manifest\.json: lists no model; train again"):
+        model_store.fetch(place, bare)
+
+
+@pytest.mark.parametrize("name", ["head.safetensors", "model.json"])
+def test_a_damaged_local_model_is_refused(name: str, model: Path, tmp_path: Path) -> None:
+    place = Workspace(str(tmp_path / "w"))
+    manifest = commit(place, model)
+    task = parse_task(helpers.FAKE_TASK, "task.yaml")
+    path = model_store.fetch(place, manifest) / name
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(RunFailed, match=rf"{name} (is damaged|cannot be read).*train again"):
+        handlers.load_trained(place, task, manifest)
+    path.unlink()
+    with pytest.raises(RunFailed, match=r"restore it or train again|cut short; train again"):
+        handlers.load_trained(place, task, manifest)
+
+
+def test_each_rounds_newest_model_of_one_policy_version(model: Path, tmp_path: Path) -> None:
+    place = Workspace(str(tmp_path / "w"))
+    commit(place, model, 1)
+    newest = commit(place, model, 1)
+    second = commit(place, model, 2)
+    other = commit(place, model, 3, version=2)
+    attempts = [m.attempt for m in model_store.models(place, 1)]
+    assert attempts == [newest.attempt, second.attempt]
+    assert [m.attempt for m in model_store.models(place, 2)] == [other.attempt]
+    assert [m.attempt for m in model_store.models(place, 1, before_round=2)] == [newest.attempt]
+    assert model_store.models(place, 3) == []
+
+
+def test_from_object_storage_it_is_copied_once(
+    bucket: str, model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Workspace(f"{bucket}/w")
+    manifest = commit(place, model)
+    folder = model_store.fetch(place, manifest)
+    assert content(folder) == content(model), "and no report among its files"
+    assert folder.parent == cache / "trained"
+
+    def no_read(path: str) -> bytes:
+        raise AssertionError(f"read {path} again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "read", no_read)
+        assert model_store.fetch(place, manifest) == folder
+        # The same model of another round is the same folder.
+        assert model_store.fetch(place, replace(manifest, round=2)) == folder
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: storage.write(path, b"other"), "has changed since it was written; restore "),
+        (None, "is gone; restore it or train again"),
+    ],
+)
+def test_a_damaged_remote_model_is_refused(
+    damage: Any, message: str, bucket: str, model: Path, cache: Path
+) -> None:
+    place = Workspace(f"{bucket}/w")
+    manifest = commit(place, model)
+    path = manifest.files[0].path
+    if damage:
+        damage(place.path(path))
+    else:
+        manifest = replace(
+            manifest, files=(replace(manifest.files[0], path=path + "x"), *manifest.files[1:])
+        )
+    with pytest.raises(RunFailed, match=rf"gs://.*head\.safetensors\w?: {message}"):
+        model_store.fetch(place, manifest)
+    assert list((cache / "trained").iterdir()) == [], "nothing half-copied is left"
+
+
+@pytest.mark.parametrize("another", [True, False])
+def test_two_workers_fetch_at_once(
+    another: bool, bucket: str, model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Workspace(f"{bucket}/w")
+    manifest = commit(place, model)
+
+    def replace_late(source: Any, target: Any) -> None:
+        if another:
+            shutil.copytree(model, target)
+        raise OSError(39, "Directory not empty")
+
+    monkeypatch.setattr(os, "replace", replace_late)
+    if not another:
+        # Not a race but a broken disk.
+        with pytest.raises(OSError, match="Directory not empty"):
+            model_store.fetch(place, manifest)
+        assert list((cache / "trained").iterdir()) == []
+        return
+    folder = model_store.fetch(place, manifest)
+    assert content(folder) == content(model)
+    assert list((cache / "trained").iterdir()) == [folder]
+
+
+def test_a_round_on_object_storage(bucket: str, encoder: str, cache: Path, tmp_path: Path) -> None:
+    corpus = helpers.write_jsonl(tmp_path / "ads.jsonl", GOLD.ads)
+    task = helpers.write_task(tmp_path, helpers.head_task(encoder))
+    root = f"{bucket}/w"
+    helpers.run(task, corpus, root)  # type: ignore[arg-type]
+    place = Workspace(root)
+    names = {True: "positive", False: "negative"}
+    rows = [
+        RawVerdict(ad.ad_id, "", "", "", names[GOLD.positive[ad.ad_id]], expert, "", "", "", "r 1")
+        for ad in shown_ads(place).ads()
+        for expert in ("anna", "bo")
+    ]
+    ingest.ingest_verdicts(place, rows)
+    summary = rounds.train(TrainOptions(root), lambda line: None).summary
+    assert summary["model"].startswith("gs://")
+    assert summary["evaluation"]["models"][1]["kappa"]["value"] > 0.6
+    mined = helpers.run(task, corpus, root)  # type: ignore[arg-type]
+    assert (mined.summary["round"], mined.summary["scored_now"]) == (2, 200)
+    assert mined.summary["model_id"].startswith(summary["model_id"])
+    [copied] = (cache / "trained").iterdir()
+    assert trained.read_manifest(copied).model_id == summary["model_id"]

@@ -1,0 +1,271 @@
+"""Which ad a row is about, what it says, and why it cannot be used."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from apache_beam.testing.test_pipeline import TestPipeline
+from apache_beam.testing.util import assert_that, equal_to
+
+from pipelines.contracts import Rejected, Verdict
+from pipelines.errors import find_run_failed
+from pipelines.options import DEFAULT_RUNNER
+from pipelines.text import content_key
+from pipelines.verdicts import resolve as stage
+from pipelines.verdicts.resolve import Reading, Resolved, VerdictFile, resolve
+from pipelines.verdicts.rows import LabelNames, Shown, read_csv, read_jsonl, shown_ads
+from tests.verdicts.test_rows import mined, pair_of
+
+LABELS = LabelNames("bait", "fine")
+PAIRS = [
+    pair_of("p1", ("a1", "One weird trick"), ("a2", "=1+1 kettles"), positive="right"),
+    pair_of("p2", ("12345678901234567", "Third ad"), ("a4", "Fourth\nad")),
+]
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    return shown_ads(mined(tmp_path_factory.mktemp("w"), PAIRS))
+
+
+def read(text: str, shown: Shown, reader: Any = read_csv, **reading: Any) -> Resolved:
+    return resolve(reader(text.encode(), "f.csv"), Reading(shown, LABELS, **reading))
+
+
+def said(resolved: Resolved) -> list[tuple[str, str, str]]:
+    return [(v.ad_id, v.label, v.expert) for v in resolved.verdicts]
+
+
+def why(resolved: Resolved) -> list[tuple[str, str]]:
+    return [(r.position, r.reason) for r in resolved.rejected]
+
+
+def test_a_filled_sheet_becomes_verdicts(shown: Shown) -> None:
+    sheet = (
+        "\ufeffpair_id,side,ad_id,text,label,expert,comment\r\n"
+        "p1,left,a1,One weird trick,Bait,Anna,see\r\n"
+        "p1,right,a2,'=1+1 kettles,fine,ANNA ,\r\n"
+        'p2,left,12345678901234567,Third ad,,Anna,\r\np2,right,a4,"Fourth\r\nad",fine,anna,\r\n'
+    )
+    resolved = read(sheet, shown)
+    assert resolved.verdicts[0] == Verdict(
+        key=content_key("One weird trick"),
+        ad_id="a1",
+        pair_id="p1",
+        label="positive",
+        expert="anna",
+        time="",
+        comment="see",
+        source="f.csv",
+        position="line 2",
+    )
+    assert said(resolved)[1:] == [
+        ("a2", "negative", "anna"),
+        ("12345678901234567", "skip", "anna"),
+        ("a4", "negative", "anna"),
+    ]
+    assert (resolved.rejected, resolved.unanswered, resolved.changed_mind) == ((), 0, 0)
+
+
+def test_an_untouched_sheet_is_unanswered_not_wrong(shown: Shown) -> None:
+    sheet = "pair_id,side,ad_id,text,label,expert\np1,left,a1,,,\np1,right,a2,,,\n"
+    resolved = read(sheet, shown, expert="anna")
+    assert (said(resolved), why(resolved), resolved.unanswered) == ([], [], 2)
+
+
+def test_labels_named_the_other_way_round_come_out_the_other_way_round(shown: Shown) -> None:
+    rows = list(read_csv(b"ad_id,label,expert\na1,bait,x\n", "f"))
+    both = (LabelNames("bait", "fine"), LabelNames("fine", "bait"))
+
+    def label(own: LabelNames | None, newest: LabelNames) -> str:
+        named = {
+            id: tuple(replace(ad, labels=own) for ad in ads) for id, ads in shown.by_ad.items()
+        }
+        reading = Reading(replace(shown, by_ad=named), newest)
+        return resolve(rows, reading).verdicts[0].label
+
+    assert [label(None, names) for names in both] == ["positive", "negative"]
+    # What the labels were called when the ad was shown counts before what they are called now.
+    assert [label(names, both[0]) for names in both] == ["positive", "negative"]
+
+
+def test_sides_follow_how_the_pair_was_shown(shown: Shown) -> None:
+    # p1 shows its positive ad on the right: a reader that takes left for positive fails here.
+    resolved = read("pair_id,label_a,label_b,expert\np1,bait,fine,x\n", shown)
+    assert said(resolved) == [("a1", "positive", "x"), ("a2", "negative", "x")]
+    long = read("pair_id,side,label,expert\np1,right,bait,x\np1,a,fine,x\n", shown)
+    assert said(long) == [("a2", "positive", "x"), ("a1", "negative", "x")]
+    lines = '{"pair_id": "p1", "label_left": "fine", "label_right": "?", "expert": "x"}\n'
+    assert said(read(lines, shown, read_jsonl)) == [("a1", "negative", "x"), ("a2", "skip", "x")]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason", "detail"),
+    [
+        ("p1,left,a9,,bait,x,", "unknown_ad", "no ad 'a9' was shown; shown ids look like"),
+        (",,1.23457E+16,,bait,x,", "unknown_ad", "import the column as text, or give pair_id"),
+        (",,12345678901234567.0,,bait,x,", "unknown_ad", "turned the id into a number"),
+        ("p1,,a4,,bait,x,", "unknown_ad", "the pair p1 shows 'a1' and 'a2', not 'a4'"),
+        ("p9,left,a1,,bait,x,", "unknown_pair", "no pair 'p9' was shown"),
+        ("p1,,,,bait,x,", "ambiguous_ad", "a pair holds two ads; name the side"),
+        ("p1,right,a1,,bait,x,", "ambiguous_ad", "says right, but this ad was shown on the left"),
+        (",,,,bait,x,", "not_readable_row", "neither an ad_id nor a pair_id"),
+        (",,a1,Third ad,bait,x,", "text_mismatch", "'Third ad' is not that of the ad 'a1', which"),
+        ("p1,,,Third ad,bait,x,", "text_mismatch", "rows may have been shifted"),
+        (",,a1,,perhaps,x,", "unknown_label", "'perhaps' is none of bait, fine, positive, neg"),
+        (",,a1,,=bait,x,", "unknown_label", "'=bait' is none of"),
+        (f",,a1,,{'b' * 5000},x,", "unknown_label", "is none of"),
+        (",,a1,,bait,,", "blank_expert", "a label without the expert who gave it"),
+        (",,a1,,bait,\u200b,", "blank_expert", "a label without"),
+        (f",,a1,,bait,{'x' * 101},", "bad_expert", "101 characters, at most 100"),
+        (",,a1,,bait,x,tomorrow", "bad_time", "'tomorrow' is no time"),
+    ],
+)
+def test_rows_that_cannot_be_used_say_why(row: str, reason: str, detail: str, shown: Shown) -> None:
+    text = f"pair_id,side,ad_id,text,label,expert,time\n,,a2,,fine,y,\n{row}\n"
+    resolved = read(text, shown)
+    assert said(resolved) == [("a2", "negative", "y")]
+    [letter] = resolved.rejected
+    assert (letter.position, letter.reason, letter.stage) == ("line 3", reason, "ReadVerdicts")
+    assert detail in letter.detail
+    assert len(letter.excerpt) <= 200
+
+
+def test_swapped_columns_label_nothing(shown: Shown) -> None:
+    swapped = read("ad_id,expert,label\na1,bait,anna\na2,fine,anna\n", shown)
+    assert [reason for _, reason in why(swapped)] == ["unknown_label"] * 2
+    shifted = read(
+        "pair_id,side,ad_id,text,label,expert\n"
+        "p1,left,a1,=1+1 kettles,bait,x\np1,right,a2,Third ad,fine,x\n",
+        shown,
+    )
+    assert [reason for _, reason in why(shifted)] == ["text_mismatch"] * 2
+    assert said(swapped) == said(shifted) == []
+
+
+def test_half_pairs_are_refused_and_skips_are_answers(shown: Shown) -> None:
+    head = "pair_id,side,label,expert\n"
+    half = read(f"{head}p1,left,bait,x\np1,right,,\np2,left,bait,x\np2,right,,x\n", shown)
+    assert said(half) == [("12345678901234567", "positive", "x"), ("a4", "skip", "x")]
+    assert (why(half), half.unanswered) == ([("line 2", "half_pair")], 1)
+    assert "'x' says nothing of the pair's other ad" in half.rejected[0].detail
+    wide = read("pair_id,label_a,label_b,expert\np1,bait,,x\np2,fine,skip,x\n", shown)
+    assert why(wide) == [("line 2", "half_pair")] and len(wide.verdicts) == 2
+    # What somebody else says of the other ad does not complete the pair.
+    others = read(f"{head}p1,left,bait,x\np1,right,fine,y\n", shown)
+    assert [reason for _, reason in why(others)] == ["half_pair"] * 2
+    # The same ad twice is not both ads.
+    twice = read(f"{head}p1,left,bait,x\np1,left,fine,x\n", shown)
+    assert [reason for _, reason in why(twice)] == ["half_pair"] * 2
+
+
+def test_an_answer_that_was_refused_is_not_half_a_pair(shown: Shown) -> None:
+    head = "pair_id,side,label,expert\np1,left,bait,x\n"
+    for other, reason in (("p1,right,perhaps,x", "unknown_label"), ("p1,b,fine,", "blank_expert")):
+        resolved = read(f"{head}{other}\n", shown)
+        assert said(resolved) == [("a1", "positive", "x")]
+        assert why(resolved) == [("line 3", reason)]
+
+
+def test_an_ad_alone_stands_for_itself(shown: Shown) -> None:
+    assert said(read("ad_id,label,expert\na1,bait,x\n", shown)) == [("a1", "positive", "x")]
+
+
+def test_two_people_in_one_sheet(shown: Shown) -> None:
+    head = "pair_id,side,label,expert\n"
+    body = "".join(f"p1,{side},bait,{name}\n" for name in "xy" for side in ("left", "right"))
+    resolved = read(head + body, shown)
+    assert len(resolved.verdicts) == 4 and resolved.changed_mind == 0
+
+
+def test_a_changed_mind_is_counted_and_the_last_word_stays_last(shown: Shown) -> None:
+    resolved = read("ad_id,label,expert\na1,bait,x\na1,bait,X\na1,fine,x\na1,fine,y\n", shown)
+    assert [v.label for v in resolved.verdicts] == ["positive"] * 2 + ["negative"] * 2
+    assert resolved.changed_mind == 1
+
+
+def test_the_given_expert_speaks_only_where_the_file_names_nobody(shown: Shown) -> None:
+    nobody = read("ad_id,label\na1,bait\n", shown, expert=" Anna ")
+    assert said(nobody) == [("a1", "positive", "anna")]
+    some = read("ad_id,label,expert\na1,bait,\na2,fine,bo\n", shown, expert="anna")
+    assert said(some) == [("a2", "negative", "bo")]
+    assert why(some) == [("line 2", "blank_expert")]
+
+
+def test_numbers_of_a_tool_s_users_become_names(shown: Shown) -> None:
+    resolved = read("ad_id,label,expert\na1,bait,3\n", shown, experts={"3": "anna"})
+    assert said(resolved) == [("a1", "positive", "anna")]
+
+
+def test_an_id_that_stands_for_two_ads_needs_more(tmp_path: Path) -> None:
+    place = mined(tmp_path, [pair_of("p1", ("a1", "old text"), ("a2", "two"))])
+    mined(tmp_path, [pair_of("p2", ("a1", "new text"), ("a3", "three"))], number=2)
+    shown = shown_ads(place)
+    text = "ad_id,pair_id,text,label,expert\na1,,,bait,x\na1,,new text,bait,x\na3,p2,,fine,x\n"
+    resolved = read(text + "a1,p2,,bait,x\n", shown)
+    assert why(resolved) == [("line 2", "ambiguous_ad")]
+    assert {v.key for v in resolved.verdicts if v.ad_id == "a1"} == {content_key("new text")}
+
+
+def test_verdicts_on_another_version_of_the_policy_do_not_count(tmp_path: Path) -> None:
+    place = mined(tmp_path, [pair_of("p1", ("a1", "one"), ("a2", "two"))], version=1)
+    mined(tmp_path, [pair_of("p2", ("a1", "one"), ("a3", "three"))], version=2)
+    shown = shown_ads(place)
+    resolved = read("pair_id,label_a,label_b,expert\np1,bait,fine,x\np2,bait,fine,x\n", shown)
+    assert [reason for _, reason in why(resolved)] == ["other_version"] * 2
+    assert [(v.ad_id, v.pair_id) for v in resolved.verdicts] == [("a1", "p2"), ("a3", "p2")]
+
+
+def test_hostile_cells_can_be_stored(shown: Shown) -> None:
+    line = '{"ad_id": "a1", "label": "bait", "expert": "=cmd()|x", "comment": "\\ud800\\u0000"}\n'
+    bad = '{"ad_id": "\\ud800", "label": "bait", "expert": "x"}\n'
+    resolved = read(line + bad, shown, read_jsonl)
+    [verdict] = resolved.verdicts
+    assert verdict.expert == "=cmd()|x"
+    for item in (verdict.comment, resolved.rejected[0].id, resolved.rejected[0].detail):
+        item.encode()
+
+
+def test_the_stage_gives_verdicts_dead_letters_and_a_record_a_file(
+    tmp_path: Path, shown: Shown
+) -> None:
+    path = tmp_path / "anna.csv"
+    path.write_text("ad_id,label,expert\na1,bait,anna\na1,fine,anna\na9,bait,anna\na2,,\n")
+    with TestPipeline(runner=DEFAULT_RUNNER) as pipeline:
+        result = (
+            pipeline
+            | beam.Create([VerdictFile(0, str(path), "csv")])
+            | stage.ReadVerdicts(Reading(shown, LABELS))
+        )
+        verdicts = result[stage.VERDICTS] | "V" >> beam.Map(lambda v: (type(v), v.label))
+        letters = result[stage.REJECTED] | "R" >> beam.Map(lambda r: (type(r), r.reason))
+        records = result[stage.IMPORTS] | "I" >> beam.Map(
+            lambda i: (i.order, i.name, i.unanswered, i.changed_mind, len(i.sha256))
+        )
+        assert_that(
+            verdicts, equal_to([(Verdict, "positive"), (Verdict, "negative")]), label="verdicts"
+        )
+        assert_that(letters, equal_to([(Rejected, "unknown_ad")]), label="rejected")
+        assert_that(records, equal_to([(0, "anna.csv", 1, 1, 64)]), label="imports")
+
+
+def test_a_file_that_is_none_ends_the_run_with_its_name(tmp_path: Path, shown: Shown) -> None:
+    path = tmp_path / "anna.csv"
+    path.write_bytes(b"\x1f\x8b\x08")
+    pipeline = TestPipeline(runner=DEFAULT_RUNNER)
+    files = pipeline | beam.Create([VerdictFile(0, str(path), "csv")])
+    _ = files | stage.ReadVerdicts(Reading(shown, LABELS))
+    with pytest.raises(Exception, match=r"anna\.csv: is gzip") as failure:
+        pipeline.run()
+    assert (
+        find_run_failed(failure.value) == f"{path}: is gzip-compressed, not text; unpack it first"
+    )
+
+
+def test_a_stage_without_shown_ads_is_refused() -> None:
+    with pytest.raises(ValueError, match="no ad was shown"):
+        stage.ReadVerdicts(Reading(Shown({}, {}, {}), LABELS))
