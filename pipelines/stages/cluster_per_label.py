@@ -19,7 +19,6 @@ from pipelines.console import metrics
 from pipelines.contracts import Block, BlockFile, ClusterAssignment
 from pipelines.numerics import hashing, kmeans, overlap
 from pipelines.numerics.calibration import Threshold
-from pipelines.stages.score_ads import read_block
 from pipelines.store import blocks
 
 STAGE = "ClusterPerLabel"
@@ -260,7 +259,7 @@ class _SampleRows(beam.DoFn):
         self, file: BlockFile, threshold: Threshold
     ) -> Iterator[tuple[int, tuple[bool, Block]]]:
         with metrics.timed(STAGE):
-            table = read_block(self._root, file, ["key", "margin", "vector"])
+            table = blocks.read_columns(self._root, file, ["key", "margin", "vector"])
             ranks = hashing.ranks(table.column("key").to_pylist(), self._settings.seed)
             positive = table.column("margin").to_numpy() >= np.float32(threshold.margin)
             for side, population in ((True, threshold.n_positive), (False, threshold.n_negative)):
@@ -296,7 +295,7 @@ class _Assign(beam.DoFn):
         self, file: BlockFile, threshold: Threshold, model: ClusterModel
     ) -> Iterator[ClusterAssignment | pvalue.TaggedOutput]:
         with metrics.timed(STAGE):
-            table = read_block(self._root, file)
+            table = blocks.read(self._root, file)
             positive, cluster, totals = assign_block(table, model, threshold)
             metrics.count(STAGE, "assigned", len(positive))
             # Another seed than the clusters' sample: coverage is measured on other ads.

@@ -19,7 +19,6 @@ from pipelines.numerics import hashing, kmeans
 from pipelines.numerics.calibration import Band
 from pipelines.numerics.overlap import Overlap
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals, below
-from pipelines.stages.score_ads import read_block
 from pipelines.store import blocks
 
 STAGE = "FindOppositePairs"
@@ -220,7 +219,7 @@ class _Route(beam.DoFn):
         band: Band,
     ) -> Iterator[tuple[_Place, tuple[int, Block]] | pvalue.TaggedOutput]:
         with metrics.timed(STAGE):
-            table = read_block(self._root, assignment.file)
+            table = blocks.read(self._root, assignment.file)
             positive = np.frombuffer(assignment.positive, dtype=bool)
             cluster = np.frombuffer(assignment.cluster, dtype="<i4")
             if self._shown:

@@ -16,7 +16,7 @@ from pipelines.console import metrics
 from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed
 from pipelines.numerics import calibration
-from pipelines.stages.score_ads import read_block
+from pipelines.store import blocks
 
 STAGE = "LabelAds"
 THRESHOLD, BAND = "threshold", "band"
@@ -132,7 +132,7 @@ class _Histograms(beam.DoFn):
     def process(self, file: BlockFile) -> Iterator[np.ndarray]:
         with metrics.timed(STAGE):
             columns = ["key", "margin"] if self._shown else ["margin"]
-            table = read_block(self._root, file, columns)
+            table = blocks.read_columns(self._root, file, columns)
             margins = table.column("margin").to_numpy()
             metrics.count(STAGE, "ads", len(margins))
             found = np.zeros((2, calibration.N_BINS), dtype=np.int64)

@@ -13,8 +13,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import apache_beam as beam
 import numpy as np
@@ -26,8 +25,9 @@ from pipelines.errors import RunFailed
 from pipelines.numerics import split
 from pipelines.numerics.split import EVALUATION, FINE_TUNING, SIDES, WITHHELD, Side
 from pipelines.stages.write_rejected import to_lines as rejected_lines
-from pipelines.store import blocks, storage
-from pipelines.store.workspace import Manifest, Workspace, config_hash, utc_now
+from pipelines.store import files as file_store
+from pipelines.store.facts import AnsweredKeys, ImportEntry, VerdictsFacts
+from pipelines.store.workspace import Manifest, Workspace, config_hash
 from pipelines.text import normalize_text
 from pipelines.verdicts.resolve import Import, common_reasons
 from pipelines.verdicts.rows import (
@@ -37,7 +37,6 @@ from pipelines.verdicts.rows import (
     Definition,
     Shown,
     files_of,
-    read_whole,
     to_lines,
 )
 
@@ -56,13 +55,12 @@ class _File:
     pending: tuple[int, ...]
 
 
-def verdict_manifests(workspace: Workspace) -> dict[int, Manifest]:
+def verdict_manifests(workspace: Workspace) -> dict[int, Manifest[VerdictsFacts]]:
     """Return the newest verdicts manifest of every round that has one."""
-    found = {number: workspace.latest(number, COMMITTED) for number in workspace.rounds()}
-    return {number: manifest for number, manifest in found.items() if manifest}
+    return workspace.verdicts.by_round()
 
 
-def is_imported(sha256: str, manifests: Mapping[int, Manifest]) -> bool:
+def is_imported(sha256: str, manifests: Mapping[int, Manifest[VerdictsFacts]]) -> bool:
     """Tell whether a file was imported before, into all rounds that it has verdicts on."""
     rounds = _recorded_rounds(sha256, manifests)
     return rounds is not None and all(_holds(manifests.get(n), sha256) for n in rounds)
@@ -103,7 +101,7 @@ def commit(
     imports: Sequence[Import],
     verdicts: Iterable[Verdict],
     rejected: Iterable[Rejected],
-) -> list[Manifest]:
+) -> list[Manifest[VerdictsFacts]]:
     """Write what was imported, round by round.
 
     Args:
@@ -142,7 +140,7 @@ def commit(
         new_sides = {key: sides[key] for key in unsided if shown.round_of[key] == number}
         before = manifests.get(number)
         manifest = _write_round(workspace, shown, definition, number, before, own, sides, new_sides)
-        now = workspace.latest(number, COMMITTED)
+        now = workspace.verdicts.latest(number)
         if (now.attempt if now else "") != (before.attempt if before else ""):
             raise RunFailed(
                 f"round {number} has got other verdicts while these were written; import again"
@@ -216,7 +214,7 @@ def _pending(
     verdicts: Iterable[Verdict],
     rejected: Iterable[Rejected],
     shown: Shown,
-    manifests: Mapping[int, Manifest],
+    manifests: Mapping[int, Manifest[VerdictsFacts]],
 ) -> list[_File]:
     """Return the files that some round still lacks, in the order of the import."""
     said: dict[str, list[Verdict]] = {}
@@ -246,30 +244,31 @@ def _write_round(
     shown: Shown,
     definition: Definition,
     number: int,
-    before: Manifest | None,
+    before: Manifest[VerdictsFacts] | None,
     files: Sequence[_File],
     sides: Mapping[str, Side],
     new_sides: Mapping[str, Side],
-) -> Manifest:
+) -> Manifest[VerdictsFacts]:
     """Write one round's files, and return the manifest that will make them count."""
     attempt = workspace.new_attempt(number, COMMITTED)
     written: list[BlockFile] = []
 
     def write(name: str, data: bytes, rows: int) -> str:
-        path = f"{attempt}/{name}"
-        storage.write(workspace.path(path), data)
-        written.append(BlockFile(path, rows, len(data), blocks.sha256(data)))
-        return path
+        written.append(file_store.write(workspace.root, f"{attempt}/{name}", data, rows))
+        return written[-1].path
 
     if new_sides:
         write("sides.jsonl", _side_lines(new_sides), len(new_sides))
-    facts = _facts_before(workspace, definition, number, before)
-    entries: list[dict[str, Any]] = facts["imports"]
-    labelled = {half: set(facts["keys"][half]) for half in (FINE_TUNING, EVALUATION)}
-    labelled[WITHHELD] = set(facts["withheld_keys"])
+    facts = before.facts if before else _first_facts(workspace, definition, number)
+    entries, dead_letters = [*facts.imports], [*facts.dead_letters]
+    labelled = {
+        FINE_TUNING: set(facts.keys.fine_tuning),
+        EVALUATION: set(facts.keys.evaluation),
+        WITHHELD: set(facts.keys.withheld),
+    }
     # Ads that experts saw and could not tell: they have no label, and asking again gives none.
-    skipped = set(facts.get("skipped_keys", ()))
-    experts = set(facts["experts"])
+    skipped = set(facts.keys.skipped)
+    experts = set(facts.experts)
     for file in files:
         own = [verdict for verdict in file.verdicts if shown.round_of[verdict.key] == number]
         tag = file.record.sha256[:12]
@@ -284,93 +283,81 @@ def _write_round(
         letters = file.rejected if last else ()
         if letters:
             path = write(f"rejected-{tag}.jsonl", rejected_lines(letters), len(letters))
-            facts["dead_letters"].append(path)
+            dead_letters.append(path)
         experts.update(verdict.expert for verdict in own)
         entries.append(
-            {
-                "name": file.record.name,
-                "sha256": file.record.sha256,
-                "content_sha256": file.record.content,
-                "tool": file.record.tool,
-                "rounds": list(file.rounds) or [number],
-                "verdicts": len(own),
-                "labels": sum(verdict.label in (POSITIVE, NEGATIVE) for verdict in own),
-                "rejected": len(letters),
-                "reasons": dict(sorted(Counter(item.reason for item in letters).items())),
-                "unanswered": file.record.unanswered if last else 0,
-                "changed_mind": file.record.changed_mind if last else 0,
-                "experts": sorted({verdict.expert for verdict in own}),
-                "ads": len({verdict.key for verdict in own}),
-            }
+            ImportEntry(
+                name=file.record.name,
+                sha256=file.record.sha256,
+                content_sha256=file.record.content,
+                tool=file.record.tool,
+                rounds=file.rounds or (number,),
+                verdicts=len(own),
+                labels=sum(verdict.label in (POSITIVE, NEGATIVE) for verdict in own),
+                rejected=len(letters),
+                reasons=dict(sorted(Counter(item.reason for item in letters).items())),
+                unanswered=file.record.unanswered if last else 0,
+                changed_mind=file.record.changed_mind if last else 0,
+                experts=tuple(sorted({verdict.expert for verdict in own})),
+                ads=len({verdict.key for verdict in own}),
+            )
         )
     all_files = (*(before.files if before else ()), *written)
-    facts |= {
-        "keys": {
-            FINE_TUNING: sorted(labelled[FINE_TUNING]),
-            EVALUATION: sorted(labelled[EVALUATION]),
-            WITHHELD: len(labelled[WITHHELD]),
-        },
-        "withheld_keys": sorted(labelled[WITHHELD]),
-        "skipped_keys": sorted(skipped.difference(*labelled.values())),
-        "experts": sorted(experts),
-    }
-    return Manifest(
-        stage=COMMITTED,
-        round=number,
-        attempt=attempt,
-        config_hash=config_hash({"imports": sorted(entry["sha256"] for entry in entries)}),
-        files=all_files,
-        rows=sum(file.rows for file in all_files),
-        facts=facts,
-        created=utc_now(),
+    return Manifest.of(
+        attempt,
+        config_hash({"imports": sorted(entry.sha256 for entry in entries)}),
+        all_files,
+        sum(file.rows for file in all_files),
+        replace(
+            facts,
+            imports=tuple(entries),
+            keys=AnsweredKeys(
+                fine_tuning=tuple(sorted(labelled[FINE_TUNING])),
+                evaluation=tuple(sorted(labelled[EVALUATION])),
+                withheld=tuple(sorted(labelled[WITHHELD])),
+                skipped=tuple(sorted(skipped.difference(*labelled.values()))),
+            ),
+            experts=tuple(sorted(experts)),
+            dead_letters=tuple(dead_letters),
+        ),
     )
 
 
-def _facts_before(
-    workspace: Workspace, definition: Definition, number: int, before: Manifest | None
-) -> dict[str, Any]:
-    """Return the facts of the earlier imports, or those of a round's first one."""
-    if before:
-        # A deep copy: the lists are added to.
-        facts: dict[str, Any] = json.loads(json.dumps(dict(before.facts)))
-        return facts
-    pairs = workspace.latest(number, "pairs")
-    return {
-        "task": definition.task,
-        "task_version": pairs.facts["task_version"] if pairs else None,
-        "evaluation_share": definition.evaluation_share,
-        "seed": definition.seed,
-        "imports": [],
-        "keys": {FINE_TUNING: [], EVALUATION: [], WITHHELD: 0},
-        "withheld_keys": [],
-        "skipped_keys": [],
-        "experts": [],
-        "dead_letters": [],
-    }
+def _first_facts(workspace: Workspace, definition: Definition, number: int) -> VerdictsFacts:
+    """Return the facts of a round before its first import."""
+    pairs = workspace.pairs.latest(number)
+    return VerdictsFacts(
+        task_name=definition.task,
+        task_version=pairs.facts.origin.task.version if pairs else None,
+        evaluation_share=definition.evaluation_share,
+        seed=definition.seed,
+    )
 
 
-def _recorded_sides(workspace: Workspace, manifests: Mapping[int, Manifest]) -> dict[str, str]:
+def _recorded_sides(
+    workspace: Workspace, manifests: Mapping[int, Manifest[VerdictsFacts]]
+) -> dict[str, str]:
     sides: dict[str, str] = {}
     for manifest in manifests.values():
         for file in files_of(manifest, "sides"):
-            for line in read_whole(workspace, file).splitlines():
+            for line in file_store.read(workspace.root, file).splitlines():
                 fields = json.loads(line)
                 sides[fields["key"]] = fields["side"]
     return sides
 
 
-def _recorded_rounds(sha256: str, manifests: Mapping[int, Manifest]) -> tuple[int, ...] | None:
+def _recorded_rounds(
+    sha256: str, manifests: Mapping[int, Manifest[VerdictsFacts]]
+) -> tuple[int, ...] | None:
     for manifest in manifests.values():
-        for entry in manifest.facts["imports"]:
-            if entry["sha256"] == sha256:
-                return tuple(entry["rounds"])
+        for entry in manifest.facts.imports:
+            if entry.sha256 == sha256:
+                return entry.rounds
     return None
 
 
-def _holds(manifest: Manifest | None, sha256: str) -> bool:
-    return manifest is not None and any(
-        entry["sha256"] == sha256 for entry in manifest.facts["imports"]
-    )
+def _holds(manifest: Manifest[VerdictsFacts] | None, sha256: str) -> bool:
+    return manifest is not None and any(entry.sha256 == sha256 for entry in manifest.facts.imports)
 
 
 def _side_lines(sides: Mapping[str, Side]) -> bytes:

@@ -41,9 +41,10 @@ from typing import Any
 import numpy as np
 
 from pipelines.contracts import LEFT, RIGHT, SKIP_WORDS, BlockFile, Rejected, Verdict
-from pipelines.errors import RunFailed, UsageError
+from pipelines.errors import RunFailed
 from pipelines.sources.readers import CsvLines
-from pipelines.store import blocks, storage
+from pipelines.store import files
+from pipelines.store.facts import VerdictsFacts
 from pipelines.store.workspace import Manifest, Workspace
 from pipelines.text import normalize_text
 from pipelines.verdicts.spreadsheet import unprotected
@@ -600,11 +601,12 @@ def shown_ads(workspace: Workspace) -> Shown:
     round_of: dict[str, int] = {}
     order = 0
     for number in workspace.rounds():
-        manifests = workspace.manifests(number, "pairs")
+        manifests = workspace.pairs.all(number)
         for manifest in manifests:
             order += 1
-            current = _guideline(manifest) == _guideline(manifests[-1])
-            names = _label_names(manifest)
+            task = manifest.facts.origin.task
+            current = task.guideline() == manifests[-1].facts.origin.task.guideline()
+            names = LabelNames(task.labels.positive, task.labels.negative)
             for item in workspace.read_items(manifest):
                 for side, ad in item.sides():
                     showing = ShownAd(
@@ -628,45 +630,20 @@ def shown_ads(workspace: Workspace) -> Shown:
     )
 
 
-def _guideline(manifest: Manifest) -> tuple[int, str]:
-    return manifest.facts["task_version"], manifest.facts.get("guideline", "")
-
-
-def _label_names(manifest: Manifest) -> LabelNames | None:
-    names = manifest.facts.get("definition", {}).get("labels")
-    return LabelNames(names["positive"], names["negative"]) if names else None
-
-
 def task_definition(workspace: Workspace) -> Definition:
     """Return what the newest pairs attempt says of its task.
 
     Raises:
         UsageError: nothing was mined in this workspace.
-        RunFailed: an earlier version mined it, which did not store the task.
     """
-    for number in reversed(workspace.rounds()):
-        manifest = workspace.latest(number, "pairs")
-        if manifest:
-            break
-    else:
-        raise UsageError(
-            f"--workspace {workspace.root}: holds no pairs, so there is nothing to have verdicts "
-            "on; run `scout mine` first"
-        )
-    try:
-        task = manifest.facts["definition"]
-        return Definition(
-            task=manifest.facts["task"],
-            version=int(manifest.facts["task_version"]),
-            labels=LabelNames(task["labels"]["positive"], task["labels"]["negative"]),
-            evaluation_share=float(task["review"]["evaluation_share"]),
-            seed=int(task["seed"]),
-        )
-    except KeyError as error:
-        raise RunFailed(
-            f"{workspace.path(manifest.attempt)}/manifest.json: does not hold the task's {error}; "
-            "an earlier version of ad-scout wrote it: mine again with this one"
-        ) from None
+    task = workspace.pairs_of().facts.origin.task
+    return Definition(
+        task=task.name,
+        version=task.version,
+        labels=LabelNames(task.labels.positive, task.labels.negative),
+        evaluation_share=task.review.evaluation_share,
+        seed=task.seed,
+    )
 
 
 def to_lines(verdicts: Iterable[Verdict]) -> bytes:
@@ -684,26 +661,7 @@ def from_lines(data: bytes) -> list[Verdict]:
     return [Verdict(**json.loads(line)) for line in data.splitlines()]
 
 
-def read_whole(workspace: Workspace, file: BlockFile) -> bytes:
-    """Return a file that a manifest lists.
-
-    Raises:
-        RunFailed: it is gone or has changed.
-    """
-    path = workspace.path(file.path)
-    try:
-        data = storage.read(path)
-    except FileNotFoundError:
-        raise RunFailed(f"{path}: is gone; restore it, the manifest counts on it") from None
-    if blocks.sha256(data) != file.sha256:
-        raise RunFailed(
-            f"{path}: has changed since it was written ({len(data):,} bytes, {file.bytes:,} "
-            "written); restore it"
-        )
-    return data
-
-
-def files_of(manifest: Manifest, kind: str) -> list[BlockFile]:
+def files_of(manifest: Manifest[VerdictsFacts], kind: str) -> list[BlockFile]:
     """Return a verdicts manifest's files of one kind (``fine_tuning``, ``sides``, ...), in order."""
     return [
         file for file in manifest.files if re.split(r"[-.]", file.path.split("/")[-1])[0] == kind
@@ -724,12 +682,9 @@ def read_half(workspace: Workspace, half: str, task_version: int) -> list[Verdic
     if half not in HALVES:
         raise ValueError(f"half must be one of {HALVES}, got {half!r}")
     found: list[Verdict] = []
-    for number in workspace.rounds():
-        verdicts, pairs = workspace.latest(number, "verdicts"), workspace.latest(number, "pairs")
-        if verdicts is None or pairs is None or pairs.facts["task_version"] != task_version:
-            continue
+    for verdicts in workspace.verdicts_of(task_version).values():
         for file in files_of(verdicts, half):
-            found.extend(from_lines(read_whole(workspace, file)))
+            found.extend(from_lines(files.read(workspace.root, file)))
     return found
 
 

@@ -13,7 +13,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from pipelines.contracts import Rejected, Verdict
 from pipelines.errors import find_run_failed
-from pipelines.options import DEFAULT_RUNNER
+from pipelines.jobs.mine import DEFAULT_RUNNER
 from pipelines.text import content_key
 from pipelines.verdicts import resolve as stage
 from pipelines.verdicts.resolve import Reading, Resolved, VerdictFile, resolve

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.contracts import BlockFile, Rejected, Verdict
+from pipelines.contracts import Rejected, ReviewItem, Verdict
 from pipelines.errors import RunFailed, UsageError
-from pipelines.store import blocks, storage
+from pipelines.store import files, storage
+from pipelines.store.facts import VerdictsFacts
 from pipelines.store.workspace import Manifest, Workspace
 from pipelines.text import content_key
 from pipelines.verdicts import rows as module
@@ -34,10 +34,9 @@ from pipelines.verdicts.rows import (
     unprotected,
 )
 from pipelines.verdicts.spreadsheet import safe_cell
+from tests import helpers
 
 DEFINITION = {
-    "name": "tiny",
-    "version": 1,
     "seed": 3,
     "labels": {"positive": "bait", "negative": "fine"},
     "review": {"evaluation_share": 0.5},
@@ -45,35 +44,24 @@ DEFINITION = {
 HEADER = "pair_id,side,ad_id,text,label,expert,comment"
 
 
-def pair_of(id: str, left: tuple[str, str], right: tuple[str, str], positive: str = "left") -> dict:
-    """Return a pair as ``pairs.jsonl`` holds it; sides are (ad id, text)."""
-    sides = {
-        name: {"id": ad[0], "text": ad[1], "key": content_key(ad[1])}
-        for name, ad in (("left", left), ("right", right))
-    }
-    other = "right" if positive == "left" else "left"
-    return {
-        "pair_id": id,
-        "positive": sides[positive],
-        "negative": sides[other],
-        "left": "positive" if positive == "left" else "negative",
-    }
+def pair_of(
+    id: str, left: tuple[str, str], right: tuple[str, str], positive: str = "left"
+) -> ReviewItem:
+    """Return a pair whose sides are (ad id, text)."""
+    labels = ("positive", "negative") if positive == "left" else ("negative", "positive")
+    ads = (
+        helpers.review_ad_of(ad[0], text=ad[1], label=label)
+        for ad, label in zip((left, right), labels, strict=True)
+    )
+    return ReviewItem(id, 1, "boundary", tuple(ads))
 
 
 def mined(
-    root: Path, pairs: Sequence[dict], number: int = 1, version: int = 1, **definition: Any
+    root: Path, pairs: Sequence[ReviewItem], number: int = 1, version: int = 1, **definition: Any
 ) -> Workspace:
     """Add a mined round to a workspace, as WriteReview leaves it."""
-    place = Workspace(str(root))
-    attempt = place.new_attempt(number, "pairs")
-    data = "".join(f"{json.dumps(pair)}\n" for pair in pairs).encode()
-    path = f"{attempt}/pairs.jsonl"
-    storage.write(place.path(path), data)
-    facts = {"task": "tiny", "task_version": version, "definition": DEFINITION | definition}
-    files = (BlockFile(path, len(pairs), len(data), blocks.sha256(data)),)
-    now = "2026-11-22T00:00:00Z"
-    place.commit(Manifest("pairs", number, attempt, f"h{version}", files, len(pairs), facts, now))
-    return place
+    changes = {"version": version, **DEFINITION, **definition}
+    return helpers.commit_items(root, pairs, number, **changes)
 
 
 def rows(data: bytes | str, reader: Any = read_csv) -> list[RawVerdict]:
@@ -476,10 +464,6 @@ def test_the_definition_is_the_newest_one(tmp_path: Path) -> None:
     found = task_definition(place)
     assert (found.task, found.seed, found.evaluation_share) == ("tiny", 9, 0.5)
     assert found.labels == LabelNames("bait", "fine")
-    newest, facts = place.new_attempt(2, "pairs"), {"task": "tiny", "task_version": 1}
-    place.commit(Manifest("pairs", 2, newest, "h", (), 0, facts, "2026-11-22T00:00:00Z"))
-    with pytest.raises(RunFailed, match=r"does not hold the task's 'definition'.*mine again"):
-        task_definition(place)
 
 
 def test_reading_a_half_checks_its_files(tmp_path: Path) -> None:
@@ -487,10 +471,9 @@ def test_reading_a_half_checks_its_files(tmp_path: Path) -> None:
     attempt = place.new_attempt(1, "verdicts")
     said = [verdict("k", "anna", "positive"), verdict("k", "bo", "skip")]
     data = module.to_lines(said)
-    path = f"{attempt}/evaluation-00.jsonl"
-    storage.write(place.path(path), data)
-    file = BlockFile(path, 2, len(data), blocks.sha256(data))
-    place.commit(Manifest("verdicts", 1, attempt, "h", (file,), 2, {}, "2026-11-22T00:00:00Z"))
+    file = files.write(place.root, f"{attempt}/evaluation-00.jsonl", data, 2)
+    path = file.path
+    place.commit(Manifest.of(attempt, "h", [file], 2, VerdictsFacts("tiny", 2, 0.5, 3)))
     assert read_half(place, "evaluation", 2) == said
     assert read_half(place, "fine_tuning", 2) == []
     assert read_half(place, "evaluation", 1) == []
