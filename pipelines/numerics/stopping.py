@@ -24,12 +24,12 @@ import numpy as np
 from pipelines.numerics.agreement import (
     MISSING,
     Kappa,
-    Resamples,
     check_predictions,
     check_ratings,
     expert_agreement,
     model_agreement,
     pair_kappas,
+    pairs_that_count,
     percentile_interval,
     resample,
 )
@@ -183,8 +183,8 @@ def paired_difference(
         [check_predictions(a, len(matrix)), check_predictions(b, len(matrix)), matrix]
     )
     raters = [2 + i for i in range(matrix.shape[1])]
-    first = _defined(columns, [(0, i) for i in raters], min_overlap)
-    second = _defined(columns, [(1, i) for i in raters], min_overlap)
+    _, first = pairs_that_count(columns, [(0, i) for i in raters], min_overlap)
+    _, second = pairs_that_count(columns, [(1, i) for i in raters], min_overlap)
     shared = {i for _, i in first} & {i for _, i in second}
     if not shared:
         for model, labels in (("first", a), ("second", b)):
@@ -221,11 +221,11 @@ def gap_to_experts(
     """
     matrix = check_ratings(ratings)
     labels = check_predictions(predictions, len(matrix))
-    rows = _rated_twice(matrix)
+    rows = (matrix != MISSING).sum(axis=1) >= 2
     columns = np.column_stack([labels, matrix])[rows]
     raters = [1 + i for i in range(matrix.shape[1])]
-    model = _defined(columns, [(0, i) for i in raters], min_overlap)
-    experts = _defined(columns, list(combinations(raters, 2)), min_overlap)
+    _, model = pairs_that_count(columns, [(0, i) for i in raters], min_overlap)
+    _, experts = pairs_that_count(columns, list(combinations(raters, 2)), min_overlap)
     if not experts:
         alone = expert_agreement(matrix[rows], min_overlap=min_overlap, n_boot=n_boot)
         return _no_difference(f"the experts' kappa is undefined: {alone.reason}")
@@ -376,23 +376,6 @@ def _best(models: Sequence[Kappa]) -> int | None:
     """Return the place of the highest kappa, the earliest of equals."""
     found = [(model.value, -i) for i, model in enumerate(models) if model.value is not None]
     return -max(found)[1] if found else None
-
-
-def _rated_twice(ratings: np.ndarray) -> np.ndarray:
-    return (ratings != MISSING).sum(axis=1) >= 2
-
-
-def _defined(
-    columns: np.ndarray, pairs: list[tuple[int, int]], min_overlap: int
-) -> list[tuple[int, int]]:
-    if min_overlap < 1:
-        raise ValueError(f"min_overlap must be at least 1 ad, got {min_overlap}")
-    given = columns != MISSING
-    enough = [(i, j) for i, j in pairs if (given[:, i] & given[:, j]).sum() >= min_overlap]
-    if not enough:
-        return []
-    kappas = pair_kappas(Resamples(columns, np.ones((1, len(columns)))), enough)[0]
-    return [pair for pair, kappa in zip(enough, kappas, strict=True) if not np.isnan(kappa)]
 
 
 def _difference(
