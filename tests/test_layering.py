@@ -28,6 +28,8 @@ LEVELS = {
     "pipelines.verdicts.commit": 6,
     "pipelines.tools": 5,
     "pipelines.options": 6,
+    "pipelines.strategies.items": 4,
+    "pipelines.strategies": 6,
     "pipelines.stages": 6,
     "pipelines.jobs": 7,
     "pipelines.report": 8,
