@@ -24,8 +24,6 @@ LEVELS = {
     "pipelines.sources": 3,
     "pipelines.handlers": 4,
     "pipelines.verdicts": 4,
-    "pipelines.verdicts.resolve": 6,
-    "pipelines.verdicts.commit": 6,
     "pipelines.tools": 5,
     "pipelines.options": 6,
     "pipelines.strategies.items": 4,

@@ -17,7 +17,7 @@ from pipelines.console.progress import step
 from pipelines.numerics import agreement, stopping
 from pipelines.numerics.agreement import MISSING
 from pipelines.store.workspace import Workspace
-from pipelines.verdicts.rows import Ratings, ratings, read_half
+from pipelines.verdicts.halves import Ratings, ratings, read_half
 
 
 @dataclass(frozen=True, slots=True)

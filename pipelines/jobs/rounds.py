@@ -30,7 +30,8 @@ from pipelines.numerics.agreement import MISSING
 from pipelines.store import blocks, model_store, storage
 from pipelines.store.workspace import Manifest, Workspace, config_hash, utc_now
 from pipelines.tools.sheet import ad_sheet
-from pipelines.verdicts.rows import HALVES, Shown, ratings, read_half, shown_ads
+from pipelines.verdicts.halves import HALVES, ratings, read_half
+from pipelines.verdicts.shown import Shown, shown_ads
 
 _BASE_ROUND = 0
 

@@ -51,8 +51,9 @@ from pipelines.sources.readers import ReadOptions
 from pipelines.stages.label_ads import LabelRule, choose_threshold
 from pipelines.store import storage
 from pipelines.store.workspace import Manifest, Workspace, config_hash
-from pipelines.verdicts.commit import verdict_manifests
-from pipelines.verdicts.rows import RawVerdict, shown_ads
+from pipelines.verdicts.commit_imports import verdict_manifests
+from pipelines.verdicts.rows import RawVerdict
+from pipelines.verdicts.shown import shown_ads
 
 TASK_FILE, POOL_FILE, RESULTS_FILE = "task.yaml", "pool.jsonl", "results.json"
 _ROUNDS = 5
@@ -580,7 +581,7 @@ class _Seed:
                     found.append(
                         RawVerdict(
                             ad_id=ad.id,
-                            pair_id="",
+                            item_id="",
                             side="",
                             text="",
                             label=names.positive if row[expert] else names.negative,
