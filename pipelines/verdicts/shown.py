@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pipelines.errors import RunFailed, UsageError
@@ -53,6 +53,22 @@ class Shown:
     by_item: Mapping[str, tuple[ShownAd, ...]]
     round_of: Mapping[str, int]
 
+    @classmethod
+    def of(cls, ads: Iterable[ShownAd]) -> Shown:
+        """Return showings with their indices; those of earlier rounds come first."""
+        by_ad: dict[str, list[ShownAd]] = {}
+        by_item: dict[str, list[ShownAd]] = {}
+        round_of: dict[str, int] = {}
+        for ad in ads:
+            by_ad.setdefault(ad.ad_id, []).append(ad)
+            by_item.setdefault(ad.item_id, []).append(ad)
+            round_of.setdefault(ad.key, ad.round)
+        return cls(
+            by_ad={id: tuple(found) for id, found in by_ad.items()},
+            by_item={id: tuple(found) for id, found in by_item.items()},
+            round_of=round_of,
+        )
+
     def ads(self) -> Iterator[ShownAd]:
         """Yield every showing of every ad."""
         for showings in self.by_item.values():
@@ -87,9 +103,10 @@ def shown_ads(workspace: Workspace) -> Shown:
 
     Memory: about 1 KB an ad and its text.
     """
-    by_ad: dict[str, list[ShownAd]] = {}
-    by_item: dict[str, list[ShownAd]] = {}
-    round_of: dict[str, int] = {}
+    return Shown.of(_showings(workspace))
+
+
+def _showings(workspace: Workspace) -> Iterator[ShownAd]:
     order = 0
     for number in workspace.rounds():
         manifests = workspace.manifests(number, "pairs")
@@ -99,7 +116,7 @@ def shown_ads(workspace: Workspace) -> Shown:
             labels = _definition(workspace, manifest).labels
             for item in workspace.read_items(manifest):
                 for side, ad in item.sides():
-                    showing = ShownAd(
+                    yield ShownAd(
                         key=ad.key,
                         ad_id=ad.id,
                         text=ad.text,
@@ -110,14 +127,6 @@ def shown_ads(workspace: Workspace) -> Shown:
                         current=current,
                         labels=labels,
                     )
-                    by_ad.setdefault(showing.ad_id, []).append(showing)
-                    by_item.setdefault(showing.item_id, []).append(showing)
-                    round_of.setdefault(showing.key, number)
-    return Shown(
-        by_ad={id: tuple(found) for id, found in by_ad.items()},
-        by_item={id: tuple(found) for id, found in by_item.items()},
-        round_of=round_of,
-    )
 
 
 def task_definition(workspace: Workspace) -> Definition:

@@ -17,8 +17,10 @@ from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.ingest import Ingested, IngestOptions, ingest, ingest_verdicts
 from pipelines.store import storage
 from pipelines.store.workspace import Workspace
-from pipelines.verdicts.commit import verdict_manifests
-from pipelines.verdicts.rows import HALVES, RawVerdict, latest, ratings, read_half, shown_ads
+from pipelines.verdicts.commit_imports import verdict_manifests
+from pipelines.verdicts.halves import HALVES, latest, ratings, read_half
+from pipelines.verdicts.rows import RawVerdict
+from pipelines.verdicts.shown import shown_ads
 from tests import helpers
 
 BUDGET = 12
@@ -263,7 +265,7 @@ def rows_of(root: Path, expert: str) -> list[RawVerdict]:
     shown = sorted(shown_ads(Workspace(str(root))).ads(), key=lambda ad: ad.ad_id)
     return [
         RawVerdict(
-            ad.ad_id, ad.pair_id, "", "", alternate(i), expert, "", "", "memory", f"row {i + 1}"
+            ad.ad_id, ad.item_id, "", "", alternate(i), expert, "", "", "memory", f"row {i + 1}"
         )
         for i, ad in enumerate(shown)
     ]
@@ -274,7 +276,7 @@ def test_rows_in_memory_give_what_files_give(root: Path, tmp_path: Path) -> None
     place = Workspace(str(root))
     summary = ingest_verdicts(place, rows_of(root, "anna"), "round 1").summary
     lines = [
-        {"ad_id": row.ad_id, "pair_id": row.pair_id, "label": row.label, "expert": row.expert}
+        {"ad_id": row.ad_id, "item_id": row.item_id, "label": row.label, "expert": row.expert}
         for row in rows_of(other, "anna")
     ]
     from_file = load(other, helpers.write_jsonl(tmp_path / "v.jsonl", lines)).summary
@@ -299,7 +301,7 @@ def test_a_sheet_of_an_older_policy_does_not_count_for_the_new_one(mined: Path, 
     task.write_text(task.read_text().replace("version: 1", "version: 2"))
     helpers.run(task, root.parent / "ads.jsonl", root)
     ads = [
-        {p[s]["key"] for p in Workspace(str(root)).read_pairs(m) for s in ("positive", "negative")}
+        {ad.key for item in Workspace(str(root)).read_items(m) for ad in item.ads}
         for m in Workspace(str(root)).manifests(1, "pairs")
     ]
     assert ads[0] == ads[1]
