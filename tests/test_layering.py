@@ -121,7 +121,7 @@ from tests import helpers
 folder = Path(sys.argv[1])
 task = helpers.write_task(folder)
 corpus = helpers.write_jsonl(folder / 'ads.jsonl', helpers.tiny_ads())
-print(len(helpers.run(task, corpus, folder / 'w').pairs))
+print(len(helpers.run(task, corpus, folder / 'w').items))
 """
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT
