@@ -10,6 +10,7 @@ import os
 import random
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -732,6 +733,19 @@ def test_a_wrong_task_is_refused(change: tuple[str, str], message: str, untraine
     with pytest.raises(UsageError, match=message):
         untrained.train(str(task))
     assert untrained.place.latest(2, "model") is None
+
+
+def test_what_a_setting_needs_is_named_before_anything_is_trained(
+    untrained: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = untrained.folder / "other.yaml"
+    text = (untrained.folder / "task.yaml").read_text()
+    task.write_text(text + "review: {consensus: dawid-skene}\n")
+    monkeypatch.setitem(sys.modules, "crowdkit.aggregation", None)
+    before = tree(untrained.root)
+    with pytest.raises(UsageError, match=r"dawid-skene needs crowd-kit .*'ad-scout\[consensus\]'"):
+        untrained.train(str(task))
+    assert tree(untrained.root) == before
 
 
 def test_a_changed_model_file_is_refused(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
