@@ -15,7 +15,7 @@ from pipelines.config import Task, parse_task
 from pipelines.jobs import evaluate
 from pipelines.jobs.evaluate import Candidate, measure, stopping_rule
 from pipelines.store.facts import Evaluation, adapter, to_json
-from pipelines.verdicts.rows import Ratings
+from pipelines.verdicts.halves import Ratings
 from tests import helpers
 
 N = 160

@@ -15,8 +15,8 @@ from pipelines import cli
 from pipelines.jobs import evaluate, ingest, train
 from pipelines.store.facts import LabelCounts
 from pipelines.store.workspace import Workspace
-from pipelines.verdicts import commit
-from pipelines.verdicts import rows as verdict_rows
+from pipelines.verdicts import commit_imports
+from pipelines.verdicts.halves import Ratings, read_half
 from tests import helpers
 from tests.jobs.loop import (
     EXPERTS,
@@ -156,7 +156,7 @@ def test_only_the_evaluator_opens_the_evaluation_half(
     assert any(path.endswith("manifest.json") for path in opened), "the watch must see"
     assert helpers.of_evaluation(opened) == []
     # And the watch would see it.
-    verdict_rows.read_half(untrained.place, "evaluation", 1)
+    read_half(untrained.place, "evaluation", 1)
     assert len(helpers.of_evaluation(opened)) == 2
 
 
@@ -196,7 +196,7 @@ def test_training_sees_the_fine_tuning_half_alone(
 # --- Mutations: swapped labels, a file twice ---------------------------------------------------
 
 
-def swap(table: verdict_rows.Ratings) -> verdict_rows.Ratings:
+def swap(table: Ratings) -> Ratings:
     flipped = np.where(table.values == -1, -1, 1 - table.values).astype(np.int8)
     return replace(table, values=flipped)
 
@@ -225,8 +225,8 @@ def test_a_file_imported_twice_changes_nothing(loop: Loop) -> None:
 def test_a_file_that_counted_twice_would_be_seen(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (ingest, commit):
+    for module in (ingest, commit_imports):
         monkeypatch.setattr(module, "is_imported", lambda sha256, manifests: False)
-    monkeypatch.setattr(commit, "_holds", lambda manifest, sha256: False)
+    monkeypatch.setattr(commit_imports, "_holds", lambda manifest, sha256: False)
     with pytest.raises(AssertionError):
         check_second_import(loop)

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from pipelines.jobs import evaluate, status, train
 from pipelines.jobs.train import TooFewLabels, TrainOptions
 from pipelines.store import model_store, storage
 from pipelines.store.workspace import Workspace
-from pipelines.verdicts.rows import shown_ads
+from pipelines.verdicts.shown import shown_ads
 from tests import helpers
 from tests.jobs.loop import (
     EXPERTS,
@@ -295,6 +296,19 @@ def test_a_wrong_task_is_refused(change: tuple[str, str], message: str, untraine
     with pytest.raises(UsageError, match=message):
         untrained.train(str(task))
     assert untrained.place.latest(2, "model") is None
+
+
+def test_what_a_setting_needs_is_named_before_anything_is_trained(
+    untrained: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = untrained.folder / "other.yaml"
+    text = (untrained.folder / "task.yaml").read_text()
+    task.write_text(text + "review: {consensus: dawid-skene}\n")
+    monkeypatch.setitem(sys.modules, "crowdkit.aggregation", None)
+    before = tree(untrained.root)
+    with pytest.raises(UsageError, match=r"dawid-skene needs crowd-kit .*'ad-scout\[consensus\]'"):
+        untrained.train(str(task))
+    assert tree(untrained.root) == before
 
 
 def test_a_changed_model_file_is_refused(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:

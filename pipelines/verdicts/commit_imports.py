@@ -1,4 +1,4 @@
-"""CommitVerdicts: imported verdicts, split into halves, and the manifests that make them count.
+"""Imported verdicts, split into halves, and the manifests that make them count.
 
 An import writes one attempt in every round whose ads it has verdicts on. Its manifest lists the
 files of all earlier imports and the new ones; what was written before is neither copied nor, for
@@ -10,54 +10,90 @@ the second, and one that was finished changes nothing.
 from __future__ import annotations
 
 import json
-import re
+import posixpath
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import apache_beam as beam
 import numpy as np
-from apache_beam import pvalue
 
-from pipelines.console import metrics
-from pipelines.contracts import BlockFile, Rejected, Verdict
+from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed
 from pipelines.numerics import split
 from pipelines.numerics.split import EVALUATION, FINE_TUNING, SIDES, WITHHELD, Side
-from pipelines.stages.write_rejected import to_lines as rejected_lines
-from pipelines.store import files as file_store
+from pipelines.store import files
 from pipelines.store.facts import AnsweredKeys, ImportEntry, VerdictsFacts
 from pipelines.store.workspace import Manifest, Workspace, config_hash
 from pipelines.text import normalize_text
-from pipelines.verdicts.resolve import Import, common_reasons
-from pipelines.verdicts.rows import (
-    NEGATIVE,
-    POSITIVE,
-    SKIP,
-    Definition,
-    Shown,
-    files_of,
-    to_lines,
-)
+from pipelines.verdicts.halves import files_of, to_lines
+from pipelines.verdicts.resolve_rows import Reading, Resolved, common_reasons, resolve
+from pipelines.verdicts.rows import SKIP, RawRows, storable
+from pipelines.verdicts.shown import Definition, Shown
 
-STAGE = "CommitVerdicts"
 COMMITTED = "verdicts"
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
-    """One imported file's rows, and the rounds that still lack them."""
+class Import:
+    """A file that was read, ready to be stored.
 
-    record: Import
-    verdicts: tuple[Verdict, ...]
-    rejected: tuple[Rejected, ...]
+    Attributes:
+        name: file name without its folder.
+        tool: its format.
+        sha256: of its bytes and of who was said to speak in it (:func:`file_identity`), 64 hex
+            characters: what makes it the same import.
+        content: SHA-256 of its bytes alone.
+        resolved: its rows, understood or refused.
+    """
+
+    name: str
+    tool: str
+    sha256: str
+    content: str
+    resolved: Resolved
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """An import, the rounds that it has verdicts on, and those of them that still lack it."""
+
+    file: Import
     rounds: tuple[int, ...]
-    pending: tuple[int, ...]
+    lacking: tuple[int, ...]
+
+
+def file_identity(data: bytes, reading: Reading) -> str:
+    """Return what makes two imports of a file the same: its bytes, and the names given for it.
+
+    Two experts may well hand in the same bytes; and a file that named nobody is another import
+    once somebody says whose it is.
+    """
+    plain = files.sha256(data)
+    if not reading.expert and not reading.experts:
+        return plain
+    named = json.dumps([plain, reading.expert, sorted(reading.experts.items())])
+    return files.sha256(named.encode())
+
+
+def describe(path: str, tool: str, data: bytes, rows: RawRows, reading: Reading) -> Import:
+    """Understand the rows of a file, and return it ready to be stored."""
+    return Import(
+        name=posixpath.basename(storable(path.replace("\\", "/"))),
+        tool=tool,
+        sha256=file_identity(data, reading),
+        content=files.sha256(data),
+        resolved=resolve(rows, reading),
+    )
 
 
 def verdict_manifests(workspace: Workspace) -> dict[int, Manifest[VerdictsFacts]]:
     """Return the newest verdicts manifest of every round that has one."""
     return workspace.verdicts.by_round()
+
+
+def entries_of(manifest: Manifest[VerdictsFacts] | None) -> tuple[ImportEntry, ...]:
+    """Return what a round's manifest says of each file that was imported into it."""
+    return manifest.facts.imports if manifest else ()
 
 
 def is_imported(sha256: str, manifests: Mapping[int, Manifest[VerdictsFacts]]) -> bool:
@@ -85,7 +121,8 @@ def split_ads(
     place = {key: i for i, key in enumerate(keys)}
     showings: dict[tuple[str, int], set[int]] = {}
     for ad in shown.ads():
-        showings.setdefault((ad.pair_id, ad.order), set()).add(place[ad.key])
+        showings.setdefault((ad.item_id, ad.order), set()).add(place[ad.key])
+    # An ad that was shown alone hangs together with none by that.
     pairs = sorted({tuple(sorted(rows)) for rows in showings.values() if len(rows) == 2})
     near = split.near_duplicates([normalize_text(texts[key]) for key in keys])
     edges = np.concatenate([np.array(pairs, dtype=np.intp).reshape(-1, 2), near])
@@ -99,8 +136,6 @@ def commit(
     shown: Shown,
     definition: Definition,
     imports: Sequence[Import],
-    verdicts: Iterable[Verdict],
-    rejected: Iterable[Rejected],
 ) -> list[Manifest[VerdictsFacts]]:
     """Write what was imported, round by round.
 
@@ -108,9 +143,8 @@ def commit(
         workspace: where to.
         shown: all ads that were put before experts.
         definition: the task.
-        imports: the files that were read, in any order.
-        verdicts: all their verdicts, in any order.
-        rejected: all their dead letters, in any order.
+        imports: the files that were read, in order: of two verdicts without times the later file's
+            counts.
 
     Returns:
         the manifests written, in the order of their rounds; none when every file was imported
@@ -120,12 +154,12 @@ def commit(
         RunFailed: no verdict in any new file, a damaged workspace, or another import meanwhile.
     """
     manifests = verdict_manifests(workspace)
-    files = _pending(imports, verdicts, rejected, shown, manifests)
-    if not files:
+    pending = _pending(imports, shown, manifests)
+    if not pending:
         return []
-    touched = sorted({number for file in files for number in file.pending})
+    touched = sorted({number for item in pending for number in item.lacking})
     if not touched:
-        raise RunFailed(f"no usable verdict: {_why(files)}")
+        raise RunFailed(f"no usable verdict: {_why([item.file for item in pending])}")
     recorded = _recorded_sides(workspace, manifests)
     sides = {key: Side(side, "") for key, side in recorded.items()}
     unsided = {key for key in shown.round_of if key not in recorded}
@@ -133,10 +167,10 @@ def commit(
         sides = split_ads(shown, recorded, definition.evaluation_share, definition.seed)
     written = []
     for number in touched:
-        own = [file for file in files if number in file.pending]
+        own = [item for item in pending if number in item.lacking]
         # A file without any verdict has its dead letters beside those of the other files.
         if number == touched[-1]:
-            own += [file for file in files if not file.rounds]
+            own += [item for item in pending if not item.rounds]
         new_sides = {key: sides[key] for key in unsided if shown.round_of[key] == number}
         before = manifests.get(number)
         manifest = _write_round(workspace, shown, definition, number, before, own, sides, new_sides)
@@ -150,93 +184,20 @@ def commit(
     return written
 
 
-class CommitVerdicts(beam.PTransform):
-    """Write the verdicts of an import.
-
-    Input: a tuple of ``PCollection[Verdict]``, ``PCollection[Rejected]`` and
-    ``PCollection[Import]``, as :class:`~pipelines.verdicts.resolve.ReadVerdicts` gives them.
-    Output: ``PCollection[str]``: the attempts written, relative to the workspace.
-
-    Args:
-        root: the workspace.
-        shown: all ads that were put before experts.
-        definition: the task.
-    """
-
-    def __init__(self, root: str, shown: Shown, definition: Definition) -> None:
-        super().__init__()
-        if not shown.by_pair:
-            raise ValueError("CommitVerdicts: no ad was shown, so no verdict can be on one")
-        self._commit = _Commit(root, shown, definition)
-
-    def expand(
-        self,
-        inputs: tuple[
-            beam.PCollection[Verdict], beam.PCollection[Rejected], beam.PCollection[Import]
-        ],
-    ) -> beam.PCollection[str]:
-        """Apply the transform."""
-        verdicts, rejected, imports = inputs
-        return (
-            verdicts.pipeline
-            | "One" >> beam.Create([None], reshuffle=False)
-            | "Commit"
-            >> beam.ParDo(
-                self._commit,
-                verdicts=pvalue.AsList(verdicts),
-                rejected=pvalue.AsList(rejected),
-                imports=pvalue.AsList(imports),
-            )
-        )
-
-
-class _Commit(beam.DoFn):
-    def __init__(self, root: str, shown: Shown, definition: Definition) -> None:
-        self._root, self._shown, self._definition = root, shown, definition
-
-    def process(
-        self,
-        _: None,
-        verdicts: list[Verdict],
-        rejected: list[Rejected],
-        imports: list[Import],
-    ) -> Iterator[str]:
-        with metrics.timed(STAGE):
-            written = commit(
-                Workspace(self._root), self._shown, self._definition, imports, verdicts, rejected
-            )
-        for manifest in written:
-            yield manifest.attempt
-
-
 def _pending(
-    imports: Sequence[Import],
-    verdicts: Iterable[Verdict],
-    rejected: Iterable[Rejected],
-    shown: Shown,
-    manifests: Mapping[int, Manifest[VerdictsFacts]],
-) -> list[_File]:
-    """Return the files that some round still lacks, in the order of the import."""
-    said: dict[str, list[Verdict]] = {}
-    for verdict in verdicts:
-        said.setdefault(verdict.source, []).append(verdict)
-    refused: dict[str, list[Rejected]] = {}
-    for item in rejected:
-        refused.setdefault(item.source, []).append(item)
-    files: list[_File] = []
-    known: set[str] = set()
-    for record in sorted(imports, key=lambda record: record.order):
-        if record.sha256 in known or is_imported(record.sha256, manifests):
+    imports: Sequence[Import], shown: Shown, manifests: Mapping[int, Manifest[VerdictsFacts]]
+) -> list[_Pending]:
+    """Return the files that some round still lacks, in their order; each of equal ones once."""
+    found: dict[str, _Pending] = {}
+    for file in imports:
+        if file.sha256 in found or is_imported(file.sha256, manifests):
             continue
-        known.add(record.sha256)
-        own = sorted(said.get(record.source, []), key=lambda v: (_place(v.position), v.key))
-        letters = sorted(refused.get(record.source, []), key=lambda item: _place(item.position))
-        rounds = _recorded_rounds(record.sha256, manifests)
+        rounds = _recorded_rounds(file.sha256, manifests)
         if rounds is None:
-            rounds = tuple(sorted({shown.round_of[verdict.key] for verdict in own}))
-        pending = tuple(n for n in rounds if not _holds(manifests.get(n), record.sha256))
-        files.append(_File(record, tuple(own), tuple(letters), rounds, pending))
-    return files
+            rounds = tuple(sorted({shown.round_of[v.key] for v in file.resolved.verdicts}))
+        lacking = tuple(n for n in rounds if not _holds(manifests.get(n), file.sha256))
+        found[file.sha256] = _Pending(file, rounds, lacking)
+    return list(found.values())
 
 
 def _write_round(
@@ -245,7 +206,7 @@ def _write_round(
     definition: Definition,
     number: int,
     before: Manifest[VerdictsFacts] | None,
-    files: Sequence[_File],
+    pending: Sequence[_Pending],
     sides: Mapping[str, Side],
     new_sides: Mapping[str, Side],
 ) -> Manifest[VerdictsFacts]:
@@ -254,24 +215,24 @@ def _write_round(
     written: list[BlockFile] = []
 
     def write(name: str, data: bytes, rows: int) -> str:
-        written.append(file_store.write(workspace.root, f"{attempt}/{name}", data, rows))
+        written.append(files.write(workspace.root, f"{attempt}/{name}", data, rows))
         return written[-1].path
 
     if new_sides:
         write("sides.jsonl", _side_lines(new_sides), len(new_sides))
     facts = before.facts if before else _first_facts(workspace, definition, number)
-    entries, dead_letters = [*facts.imports], [*facts.dead_letters]
+    entries, dead_letters, experts = [*facts.imports], [*facts.dead_letters], {*facts.experts}
     labelled = {
-        FINE_TUNING: set(facts.keys.fine_tuning),
-        EVALUATION: set(facts.keys.evaluation),
-        WITHHELD: set(facts.keys.withheld),
+        FINE_TUNING: {*facts.keys.fine_tuning},
+        EVALUATION: {*facts.keys.evaluation},
+        WITHHELD: {*facts.keys.withheld},
     }
     # Ads that experts saw and could not tell: they have no label, and asking again gives none.
-    skipped = set(facts.keys.skipped)
-    experts = set(facts.experts)
-    for file in files:
-        own = [verdict for verdict in file.verdicts if shown.round_of[verdict.key] == number]
-        tag = file.record.sha256[:12]
+    skipped = {*facts.keys.skipped}
+    for item in pending:
+        file, resolved = item.file, item.file.resolved
+        own = [verdict for verdict in resolved.verdicts if shown.round_of[verdict.key] == number]
+        tag = file.sha256[:12]
         for side in SIDES:
             part = [verdict for verdict in own if sides[verdict.key].side == side]
             if part:
@@ -279,48 +240,43 @@ def _write_round(
             labelled[side].update(verdict.key for verdict in part if verdict.label != SKIP)
         skipped.update(verdict.key for verdict in own if verdict.label == SKIP)
         # What belongs to the file as a whole is kept once, with its last round.
-        last = number == max(file.rounds, default=number)
-        letters = file.rejected if last else ()
+        last = number == max(item.rounds, default=number)
+        letters = resolved.rejected if last else ()
         if letters:
-            path = write(f"rejected-{tag}.jsonl", rejected_lines(letters), len(letters))
-            dead_letters.append(path)
+            dead_letters.append(write(f"rejected-{tag}.jsonl", to_lines(letters), len(letters)))
         experts.update(verdict.expert for verdict in own)
         entries.append(
             ImportEntry(
-                name=file.record.name,
-                sha256=file.record.sha256,
-                content_sha256=file.record.content,
-                tool=file.record.tool,
-                rounds=file.rounds or (number,),
+                name=file.name,
+                sha256=file.sha256,
+                content_sha256=file.content,
+                tool=file.tool,
+                rounds=item.rounds or (number,),
                 verdicts=len(own),
-                labels=sum(verdict.label in (POSITIVE, NEGATIVE) for verdict in own),
+                labels=sum(verdict.label != SKIP for verdict in own),
                 rejected=len(letters),
-                reasons=dict(sorted(Counter(item.reason for item in letters).items())),
-                unanswered=file.record.unanswered if last else 0,
-                changed_mind=file.record.changed_mind if last else 0,
+                reasons=dict(sorted(Counter(letter.reason for letter in letters).items())),
+                unanswered=resolved.unanswered if last else 0,
+                changed_mind=resolved.changed_mind if last else 0,
                 experts=tuple(sorted({verdict.expert for verdict in own})),
                 ads=len({verdict.key for verdict in own}),
             )
         )
-    all_files = (*(before.files if before else ()), *written)
-    return Manifest.of(
-        attempt,
-        config_hash({"imports": sorted(entry.sha256 for entry in entries)}),
-        all_files,
-        sum(file.rows for file in all_files),
-        replace(
-            facts,
-            imports=tuple(entries),
-            keys=AnsweredKeys(
-                fine_tuning=tuple(sorted(labelled[FINE_TUNING])),
-                evaluation=tuple(sorted(labelled[EVALUATION])),
-                withheld=tuple(sorted(labelled[WITHHELD])),
-                skipped=tuple(sorted(skipped.difference(*labelled.values()))),
-            ),
-            experts=tuple(sorted(experts)),
-            dead_letters=tuple(dead_letters),
+    facts = replace(
+        facts,
+        imports=tuple(entries),
+        keys=AnsweredKeys(
+            fine_tuning=tuple(sorted(labelled[FINE_TUNING])),
+            evaluation=tuple(sorted(labelled[EVALUATION])),
+            withheld=tuple(sorted(labelled[WITHHELD])),
+            skipped=tuple(sorted(skipped.difference(*labelled.values()))),
         ),
+        experts=tuple(sorted(experts)),
+        dead_letters=tuple(dead_letters),
     )
+    all_files = (*(before.files if before else ()), *written)
+    imported = config_hash({"imports": sorted(entry.sha256 for entry in entries)})
+    return Manifest.of(attempt, imported, all_files, sum(file.rows for file in all_files), facts)
 
 
 def _first_facts(workspace: Workspace, definition: Definition, number: int) -> VerdictsFacts:
@@ -340,7 +296,7 @@ def _recorded_sides(
     sides: dict[str, str] = {}
     for manifest in manifests.values():
         for file in files_of(manifest, "sides"):
-            for line in file_store.read(workspace.root, file).splitlines():
+            for line in files.read(workspace.root, file).splitlines():
                 fields = json.loads(line)
                 sides[fields["key"]] = fields["side"]
     return sides
@@ -350,14 +306,14 @@ def _recorded_rounds(
     sha256: str, manifests: Mapping[int, Manifest[VerdictsFacts]]
 ) -> tuple[int, ...] | None:
     for manifest in manifests.values():
-        for entry in manifest.facts.imports:
+        for entry in entries_of(manifest):
             if entry.sha256 == sha256:
                 return entry.rounds
     return None
 
 
 def _holds(manifest: Manifest[VerdictsFacts] | None, sha256: str) -> bool:
-    return manifest is not None and any(entry.sha256 == sha256 for entry in manifest.facts.imports)
+    return any(entry.sha256 == sha256 for entry in entries_of(manifest))
 
 
 def _side_lines(sides: Mapping[str, Side]) -> bytes:
@@ -368,17 +324,12 @@ def _side_lines(sides: Mapping[str, Side]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _place(position: str) -> int:
-    found = re.search(r"\d+", position)
-    return int(found[0]) if found else 0
-
-
-def _why(files: Sequence[_File]) -> str:
-    letters = [item for file in files for item in file.rejected]
-    empty = sum(file.record.unanswered for file in files)
+def _why(imports: Sequence[Import]) -> str:
+    letters = [letter for file in imports for letter in file.resolved.rejected]
+    empty = sum(file.resolved.unanswered for file in imports)
     parts = [common_reasons(letters)] if letters else []
     if empty:
         parts.append(f"unanswered {empty:,}")
     if not parts:
-        parts = ["the files hold no rows: " + ", ".join(file.record.name for file in files)]
+        parts = ["the files hold no rows: " + ", ".join(file.name for file in imports)]
     return "; ".join(parts)
