@@ -10,6 +10,7 @@ from typing import Any
 
 from pipelines.console.progress import step
 from pipelines.errors import UsageError
+from pipelines.jobs.results import Exported
 from pipelines.store import storage
 from pipelines.store.workspace import Workspace
 from pipelines.tools.batch import Batch, read_batch
@@ -41,17 +42,6 @@ class ExportOptions:
     url: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """What an export leaves behind.
-
-    Attributes:
-        summary: counts and paths, JSON values.
-    """
-
-    summary: dict[str, Any]
-
-
 def export_pairs(options: ExportOptions, say: Callable[[str], None]) -> Exported:
     """Write a round's pairs for a tool. The same pairs are the same bytes.
 
@@ -68,6 +58,8 @@ def export_pairs(options: ExportOptions, say: Callable[[str], None]) -> Exported
     """
     if options.url and options.out:
         raise UsageError("--push and --out: give one of them, the pairs go to a server or to files")
+    if options.tool not in EXPORTERS:
+        raise UsageError(f"--tool {options.tool}: unknown; give one of {', '.join(EXPORTERS)}")
     workspace = Workspace(options.workspace)
     with step("reading the pairs"):
         batch = read_batch(workspace, options.round, options.show_predictions)
@@ -100,7 +92,7 @@ def export_pairs(options: ExportOptions, say: Callable[[str], None]) -> Exported
                 f"{path}: left by an earlier export, whose pairs may have been others; delete it, "
                 "lest somebody labels it"
             )
-    return Exported(summary)
+    return Exported(**summary)
 
 
 def _left_pages(folder: str, written: Sequence[str]) -> list[str]:

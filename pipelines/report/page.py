@@ -34,6 +34,7 @@ from apache_beam.io.filesystems import FileSystems
 from pipelines.console.summary import printable
 from pipelines.contracts import BlockFile, ReviewItem
 from pipelines.errors import RunFailed, UsageError
+from pipelines.jobs.results import Result
 from pipelines.jobs.status import standing
 from pipelines.numerics import calibration, hashing, kmeans
 from pipelines.numerics.hashing import below, sample_limit
@@ -94,8 +95,8 @@ class ReportOptions:
             raise ValueError(f"sample must be at least 1 ad, got {self.sample}")
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+@dataclass(frozen=True, slots=True, repr=False)
+class Report(Result):
     """What was written.
 
     Attributes:
@@ -107,6 +108,16 @@ class Report:
     path: str
     pictures: tuple[str, ...]
     summary: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is in it as JSON values."""
+        return self.summary
+
+    def text(self) -> str:
+        """Return where it is, and what it lacks."""
+        lines = [f"Missing:  {part}: {why}" for part, why in self.summary["missing"].items()]
+        lines += [f"Report:   {self.path}", *(f"Picture:  {path}" for path in self.pictures)]
+        return "\n".join(lines)
 
 
 # --- what the template takes ------------------------------------------------------------------
@@ -422,7 +433,7 @@ def report(options: ReportOptions, say: Say) -> Report:
     projector = _projector(options.projection)
     found = _read_round(workspace, options.round)
     folder = _folder(options.out or workspace.path(FOLDER))
-    stand = standing(workspace)
+    stand = standing(workspace).to_json()
     missing = _why_no_sample(workspace, found)
     sample = None
     if not missing:

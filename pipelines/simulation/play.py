@@ -12,7 +12,6 @@ did not train on; the crowd's is boundary's, which its labels leave out.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import itertools
@@ -30,11 +29,12 @@ import yaml
 
 from models import presets, trained, trainer
 from pipelines import handlers
-from pipelines.config import Task, load_task
+from pipelines.config import Task, called, given_task
 from pipelines.console.progress import Advance, step
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.ingest import ingest_verdicts
 from pipelines.jobs.mine import MineOptions, mine
+from pipelines.jobs.results import Result
 from pipelines.jobs.train import (
     TooFewLabels,
     TrainOptions,
@@ -44,8 +44,8 @@ from pipelines.jobs.train import (
 )
 from pipelines.numerics import agreement, calibration, hashing, raters
 from pipelines.numerics.agreement import MISSING
-from pipelines.options import CONDITIONS, CROWD_NOISES
 from pipelines.report.page import simulation_report
+from pipelines.simulation.conditions import CONDITIONS, CROWD_NOISES
 from pipelines.simulation.labelled_corpus import Corpus, Division, Fields, divide, read_labelled
 from pipelines.sources.readers import ReadOptions
 from pipelines.stages.label_ads import LabelRule, choose_threshold
@@ -70,7 +70,7 @@ Say = Callable[[str], None]
 class SimulateOptions:
     """Everything ``scout simulate`` was told; see ``scout simulate --help``."""
 
-    task: str
+    task: Task | str
     corpus: tuple[str, ...]
     workspace: str
     experts: str = "gold"
@@ -93,22 +93,14 @@ class SimulateOptions:
     crowd_noise: tuple[str, ...] = CROWD_NOISES
 
 
-def options_of(args: argparse.Namespace) -> SimulateOptions:
-    """Return the options of a parsed command line.
+def options_of(given: Mapping[str, Any]) -> SimulateOptions:
+    """Return options, from what was given of them; ``rounds`` may be None.
 
     Raises:
         UsageError: options that contradict each other.
     """
-    names = {field.name for field in dataclasses.fields(SimulateOptions)}
-    given = {name: getattr(args, name) for name in names if hasattr(args, name)}
-    options = SimulateOptions(
-        **{
-            **given,
-            "corpus": tuple(args.corpus),
-            "also": tuple(dict.fromkeys(args.also)),
-        }
-    )
-    rounds = args.rounds or len(options.labels) or _ROUNDS
+    options = SimulateOptions(**{**given, "also": tuple(dict.fromkeys(given["also"]))})
+    rounds = given["rounds"] or len(options.labels) or _ROUNDS
     if options.labels and len(options.labels) != rounds:
         raise UsageError(
             f"--labels names {len(options.labels)} rounds, --rounds {rounds}; leave --rounds out"
@@ -117,6 +109,35 @@ def options_of(args: argparse.Namespace) -> SimulateOptions:
     if not storage.is_local(options.workspace):
         raise UsageError(f"--workspace {options.workspace}: a simulation needs a local folder")
     return options
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Simulated(Result):
+    """What a simulation leaves behind.
+
+    Attributes:
+        task: name of the task.
+        negative: what it calls a negative ad.
+        options: everything that was asked for.
+        ads: distinct labelled ads.
+        summary: mean and spread over seeds, a row a condition, learner and round.
+        stops: what the stopping rule said, a row a seed.
+        rows: what was measured, a row a seed, condition, learner and round.
+        seconds: in all.
+    """
+
+    task: str
+    negative: str
+    options: Mapping[str, Any]
+    ads: int
+    summary: Sequence[Mapping[str, Any]]
+    stops: Sequence[Mapping[str, Any]]
+    rows: Sequence[Mapping[str, Any]]
+    seconds: float
+
+    def text(self) -> str:
+        """Return the table of conditions."""
+        return describe(self.to_json())
 
 
 def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
@@ -162,7 +183,7 @@ def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
     outcome = {
         "task": task.name,
         "negative": task.labels.negative,
-        "options": dataclasses.asdict(options),
+        "options": dataclasses.asdict(options) | {"task": called(options.task)},
         "ads": len(corpus),
         "summary": summarize(rows),
         "stops": stops,
@@ -242,7 +263,7 @@ class _Forecast:
 
 
 def _task(options: SimulateOptions) -> Task:
-    task = load_task(options.task)
+    task = given_task(options.task)
     # All conditions learn from as few labels as can be learnt from: early rounds are to be seen.
     training: dict[str, Any] = {"min_per_class": 2}
     if options.learner:

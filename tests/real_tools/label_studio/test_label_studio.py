@@ -155,7 +155,7 @@ def test_a_round_there_and_back(
     assert (pulled.tasks, pulled.annotations) == (13, 26)
     assert pulled.names == {str(user.id): user.email for user in experts}
     ingested = imported(workspace, pulled.data)
-    summary = ingested.summary
+    summary = ingested.to_json()
     assert summary["experts"] == ["anna@example.org", "bo@example.org"]
     assert summary["rejected_by_reason"] == {"half_pair": 1, "unknown_item": 2}
     assert summary["skips"] == 2
@@ -182,7 +182,7 @@ def test_a_round_there_and_back(
     # Nothing changed, so nothing changes.
     again = studio.pull(url, token, batch.task, batch.task_version, say_nothing)
     assert again.data == pulled.data
-    assert imported(workspace, again.data).summary["verdicts"] == 0
+    assert imported(workspace, again.data).verdicts == 0
     assert verdicts_of(workspace) == found
     repeated = studio.push(url, token, batch, lines.append)
     assert (repeated.added, repeated.present, repeated.changed) == (0, 12, ())
