@@ -34,15 +34,18 @@ from typing import Any
 
 import numpy as np
 
-from models import bert, forward, graph_tokenizer, policy, presets, tokenization, trained
+from models import bert, presets, tokenization, trained
+from models.ad_text import MAX_CHARS_PER_TOKEN
+from models.backends.base import Progress
+from models.backends.passes import WholeForward
+from models.graph import ad_text, byte_pair, word_piece
+from models.prompting import PromptSpec, PromptWindow
 from pipelines.numerics import calibration
 
 # Raise it when the signature or export.json changes.
 FORMAT = 1
 SIGNATURE = "serving_default"
 
-# As in the labeler and the sentence encoder: longer ads are cut before they are tokenized.
-_MAX_CHARS_PER_TOKEN = 32
 # Rows that run through the network at once: a request of any size takes bounded memory, and one
 # long ad makes only its own rows long.
 _ROWS = {"encoder": 64, "llm": 32}
@@ -76,7 +79,7 @@ def export(
     out: Path,
     *,
     labels: tuple[str, str] = ("positive", "negative"),
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Exports what `trainer.train` saved.
 
@@ -93,7 +96,7 @@ def export(
         trained.TrainedModelError: If the folder is no usable model.
         presets.PresetError: If the model's base cannot be had.
         ExportError: If `out` is not empty or the model is of a kind that has no graph.
-        graph_tokenizer.GraphTokenizerError: If its tokenizer has none.
+        graph.tables.GraphTokenizerError: If its tokenizer has none.
     """
     _require_empty(out)
     parts = trained.load_parts(folder, dtype="float32", progress=progress)
@@ -149,7 +152,7 @@ def export_encoder(
 
     Raises:
         ExportError: If the model is not float32, the head does not fit, or `out` is not empty.
-        graph_tokenizer.GraphTokenizerError: If its tokenizer cannot be a graph.
+        graph.tables.GraphTokenizerError: If its tokenizer cannot be a graph.
     """
     import tensorflow as tf
 
@@ -160,9 +163,9 @@ def export_encoder(
             f"head: has {head.size} weights, but {bundle.model_id} gives vectors of {bundle.dim}"
         )
     unit = bundle.normalize if normalize is None else normalize
-    prepare = graph_tokenizer.ad_text(bundle.max_tokens * _MAX_CHARS_PER_TOKEN)
-    tokenize = graph_tokenizer.word_piece(bundle.tokenizer)
-    before, after = graph_tokenizer.ends(bundle.tokenizer)
+    prepare = ad_text.ad_text(bundle.max_tokens * MAX_CHARS_PER_TOKEN)
+    tokenize = word_piece.word_piece(bundle.tokenizer)
+    before, after = word_piece.ends(bundle.tokenizer)
     room = bundle.max_tokens - len(before) - len(after)
 
     def score(rows: Any) -> Any:
@@ -189,7 +192,7 @@ def export_encoder(
 
 def export_causal_lm(
     bundle: presets.CausalLMBundle,
-    prompt: policy.PromptSpec,
+    prompt: PromptSpec,
     decision: Decision,
     out: Path,
     *,
@@ -214,29 +217,17 @@ def export_causal_lm(
 
     Raises:
         ExportError: If the model is not float32 or `out` is not empty.
-        graph_tokenizer.GraphTokenizerError: If its tokenizer cannot be a graph.
+        graph.tables.GraphTokenizerError: If its tokenizer cannot be a graph.
         ValueError: If the prompt is not usable with this model.
     """
     import tensorflow as tf
 
     _require_float32(bundle.model_id, bundle.dtype)
-    if max_ad_tokens < 1:
-        raise ValueError(f"max_ad_tokens: must be at least 1, got {max_ad_tokens}")
-    rendered = policy.render(prompt, bundle.chat_format)
-    prefix, lead, suffix = tokenization.encode_halves(bundle.tokenizer, rendered)
-    answers = tokenization.answer_ids(bundle.tokenizer, rendered)
-    if not prefix and not suffix:
-        raise ValueError("template: nothing stands around {ad}")
-    window = getattr(bundle.model.backbone, "max_sequence_length", None)
-    if window:
-        max_ad_tokens = min(max_ad_tokens, window - len(prefix) - len(suffix))
-    if max_ad_tokens < 1:
-        raise ValueError(f"template: the prompt leaves no room in the model's {window} tokens")
-    prepare = graph_tokenizer.ad_text(
-        max_ad_tokens * _MAX_CHARS_PER_TOKEN, rendered, bundle.tokenizer.special_tokens
-    )
-    tokenize = graph_tokenizer.byte_pair(_tokenizer(bundle))
-    whole = forward.WholeForward(bundle.model, prefix, len(suffix), answers)
+    window = PromptWindow(bundle, prompt, max_ad_tokens)
+    prefix, suffix, rendered = window.prefix, window.suffix, window.prompt
+    prepare = ad_text.ad_text(window.max_chars, rendered, bundle.tokenizer.special_tokens)
+    tokenize = byte_pair.byte_pair(_tokenizer(bundle))
+    whole = WholeForward(bundle.model, prefix, len(suffix), window.answers)
 
     def score(rows: Any) -> Any:
         n_ad = tf.cast(rows.row_lengths(), tf.int32) - (len(prefix) + len(suffix))
@@ -244,15 +235,14 @@ def export_causal_lm(
 
     def margins(texts: Any) -> Any:
         ads = prepare(texts)
-        # A space at the prefix's end is part of the ad's first token.
-        ids = tokenize(tf.where(ads == "", "", lead + ads))[:, :max_ad_tokens]
+        ids = tokenize(tf.where(ads == "", "", window.lead + ads))[:, : window.max_ad_tokens]
         found = _in_chunks(score, _between(prefix, ids, suffix), _ROWS["llm"])
         return tf.where(ids.row_lengths() > 0, found, np.float32(np.nan))
 
     about = {
         "kind": "llm",
         "model_id": model_id or bundle.model_id,
-        "max_ad_tokens": max_ad_tokens,
+        "max_ad_tokens": window.max_ad_tokens,
         "prompt": {"prefix": rendered.prefix, "suffix": rendered.suffix, "hash": rendered.hash},
     }
     return _save(margins, bundle.model.variables, decision, about, out)
@@ -269,21 +259,17 @@ def _require_float32(model_id: str, dtype: str) -> None:
 
 
 def _tokenizer(bundle: presets.CausalLMBundle) -> Any:
-    """Returns the `tokenizers.Tokenizer` inside a bundle, as it would be saved.
+    """Returns the `tokenizers.Tokenizer` inside a bundle.
 
     Raises:
         ExportError: If it is of another kind.
     """
-    import tokenizers
-
     if not isinstance(bundle.tokenizer, tokenization.FastTokenizer):
         raise ExportError(
             f"{bundle.model_id}: its tokenizer is a {type(bundle.tokenizer).__name__}; only "
             "byte-level BPE of the `tokenizers` library can be exported"
         )
-    with tempfile.TemporaryDirectory() as temp:
-        bundle.tokenizer.save(Path(temp))
-        return tokenizers.Tokenizer.from_file(str(Path(temp) / "tokenizer.json"))
+    return bundle.tokenizer.markup
 
 
 def _between(before: Sequence[int], rows: Any, after: Sequence[int]) -> Any:

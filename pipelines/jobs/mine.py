@@ -14,16 +14,15 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
 
-from models import policy, trained
-from models.identity import LabelerIdentity
-from models.labeler import TOKENS_PER_BATCH
-from models.presets import PresetError
+from models import prompting
+from models.backends.base import BackendError, LabelerIdentity
+from models.backends.pool import LabelerPool
 from pipelines.config import Task, load_task
 from pipelines.console import metrics, summary
 from pipelines.console.progress import step
 from pipelines.contracts import FORMAT_VERSION, BlockFile
 from pipelines.errors import RunFailed, UsageError, find_run_failed
-from pipelines.handlers import LoadLabeler, identify_task, trained_embedding
+from pipelines.handlers import LoadLabeler, trained_backend, trained_embedding
 from pipelines.options import MineOptions
 from pipelines.sources import readers
 from pipelines.stages import collapse_duplicates, read_ads, score_ads
@@ -82,21 +81,25 @@ class Plan:
     shown_keys: frozenset[str]
     scored: Manifest | None
     finished: Manifest | None
+    pool: LabelerPool | None = None
 
 
-def mine(options: MineOptions, say: Callable[[str], None]) -> Mined:
+def mine(
+    options: MineOptions, say: Callable[[str], None], pool: LabelerPool | None = None
+) -> Mined:
     """Run the main job.
 
     Args:
         options: see :class:`MineOptions`.
         say: told, in one line each, what a person should know while it runs.
+        pool: remembers what LLM-0 says; for simulations.
 
     Raises:
         UsageError: the arguments, the task file, the model's name or the corpus's are wrong.
         RunFailed: the run could not produce pairs.
     """
     started = time.monotonic()
-    plan = prepare(options, say)
+    plan = dataclasses.replace(prepare(options, say), pool=pool)
     if plan.finished:
         say(f"round {plan.round_number} is mined already with this task and corpus; nothing to do")
         return _outcome(plan, {}, time.monotonic() - started)
@@ -136,8 +139,7 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     _check_same_task(workspace, round_number, task, options)
     _check_guideline(workspace, round_number, task, options, say)
     shown = workspace.shown_keys(round_number)
-    scoring = {"format": FORMAT_VERSION, "tokens_per_batch": TOKENS_PER_BATCH}
-    score_key = config_hash(scoring | dataclasses.asdict(identity))
+    score_key = config_hash({"format": FORMAT_VERSION} | dataclasses.asdict(identity))
     scored_hash = config_hash(
         {
             "score_key": score_key,
@@ -218,17 +220,13 @@ def _identify(
     """Return what will decide the scores, and where the vectors come from."""
     try:
         if model:
-            embedding = trained_embedding(task, model.facts["learner"])
-            folder = model_store.fetch(workspace, model)
-            found = trained.identify(folder, embedding=embedding, progress=say)
-            prompt = policy.render(task.prompt_spec()).hash
+            found = trained_backend(workspace, task, model).identify(say)
+            prompt = prompting.render(task.prompt_spec()).hash
             if model.facts["learner"] == "llm" and model.facts["task_prompt_hash"] != prompt:
                 say("the task's prompt has changed since that model was trained; it keeps its own")
-            return found, embedding
-        return identify_task(task, say), task.embedding_preset()
-    except trained.TrainedModelError as error:
-        raise RunFailed(str(error)) from error
-    except PresetError as error:
+            return found, trained_embedding(task, model.facts["learner"])
+        return task.backend().identify(say), task.embedding_preset()
+    except BackendError as error:
         raise UsageError(f"{options.task}: model: {error}") from error
     except ValueError as error:
         raise UsageError(f"{options.task}: prompt: {error}") from error
@@ -420,7 +418,7 @@ def _score(
         workspace.root, options.max_rejected_share
     )
     scored = (unique, tally) | "ScoreAds" >> ScoreAds(
-        LoadLabeler(plan.task, plan.identity, workspace.root, plan.model),
+        LoadLabeler(plan.task, plan.identity, workspace.root, plan.model, plan.pool),
         workspace.root,
         attempt,
         plan.score_key,

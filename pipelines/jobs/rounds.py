@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from models import policy, trained, trainer
-from models.identity import FAKE
-from models.labeler import Labeler
-from models.policy import is_wordless
-from models.presets import PresetError
+from models import prompting, trained
+from models.ad_text import is_wordless
+from models.backends import registry
+from models.backends.base import BackendError, Labeler
+from models.backends.pool import LabelerPool
+from models.training import trainer
 from pipelines.config import Task, load_task
 from pipelines.console.progress import step
 from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed, UsageError
-from pipelines.handlers import LoadLabeler, identify_task, load_trained
+from pipelines.handlers import LoadLabeler, load_trained
 from pipelines.jobs.evaluation import Candidate, Evaluated, evaluate
 from pipelines.numerics import agreement
 from pipelines.store import blocks, model_store, storage
@@ -147,7 +148,9 @@ def fine_tuning_labels(workspace: Workspace, task: Task, texts: Mapping[str, str
     return Labels(ads, tied, len(table.experts), imported)
 
 
-def train(options: TrainOptions, say: Callable[[str], None]) -> Trained:
+def train(
+    options: TrainOptions, say: Callable[[str], None], pool: LabelerPool | None = None
+) -> Trained:
     """Train on all fine-tuning labels so far, evaluate all models, and decide.
 
     A rerun with the same labels does nothing; with new evaluation verdicts alone it evaluates
@@ -156,6 +159,7 @@ def train(options: TrainOptions, say: Callable[[str], None]) -> Trained:
     Args:
         options: see :class:`TrainOptions`.
         say: told, in one line each, what a person should know.
+        pool: remembers what LLM-0 and encoders said; for simulations.
 
     Raises:
         UsageError: no pairs or no verdicts yet, a wrong task file, a folder for the export that
@@ -199,7 +203,7 @@ def train(options: TrainOptions, say: Callable[[str], None]) -> Trained:
         say(f"round {round_number} is trained already with these labels; nothing to do")
     else:
         done = _train(
-            workspace, task, round_number, shown, labels, settings, training_hash, wanted, say
+            workspace, task, round_number, shown, labels, settings, training_hash, wanted, say, pool
         )
     if options.export:
         _export(workspace, task, done, options.export, say)
@@ -216,6 +220,7 @@ def _train(
     training_hash: str,
     wanted: str,
     say: Callable[[str], None],
+    pool: LabelerPool | None,
 ) -> Manifest:
     attempt = workspace.new_attempt(round_number, "model")
     before = next(
@@ -249,7 +254,7 @@ def _train(
             "threshold_margin": manifest.threshold_margin,
             "threshold_probability": manifest.threshold_probability,
             "label_set_hash": manifest.label_set_hash,
-            "task_prompt_hash": policy.render(task.prompt_spec()).hash,
+            "task_prompt_hash": prompting.render(task.prompt_spec()).hash,
             "fitting_ads": manifest.fitting.ads,
             "validation_ads": manifest.validation.ads,
             "epochs": [trained_epoch(epoch) for epoch in manifest.epochs],
@@ -264,7 +269,7 @@ def _train(
         facts={"task_version": task.version, **model_facts},
         created=utc_now(),
     )
-    found = _evaluate(workspace, task, shown, current, len(labels.ads.keys), say)
+    found = _evaluate(workspace, task, shown, current, len(labels.ads.keys), say, pool)
     report = json.dumps(found.report, indent=1, sort_keys=True).encode()
     path = f"{attempt}/evaluation.json"
     storage.write(workspace.path(path), report)
@@ -327,7 +332,7 @@ def _fit(
             ) from error
         except trainer.TrainingDataError as error:
             raise RunFailed(f"training: {error}") from error
-        except PresetError as error:
+        except BackendError as error:
             raise UsageError(f"training: {error}") from error
         except FloatingPointError as error:
             raise RunFailed(f"training: {error}; lower training.learning_rate") from error
@@ -348,10 +353,11 @@ def _evaluate(
     current: Manifest,
     fine_tuning_ads: int,
     say: Callable[[str], None],
+    pool: LabelerPool | None,
 ) -> Evaluated:
     """Measure LLM-0 and every round's model on the evaluation ads of all rounds."""
     earlier = model_store.models(workspace, task.version, before_round=current.round)
-    candidates = [_base_candidate(workspace, _base_clusters(workspace, task), say)]
+    candidates = [_base_candidate(workspace, _base_clusters(workspace, task), say, pool)]
     for manifest in [*earlier, current]:
         if manifest is not current and not model_store.is_whole(workspace, manifest):
             say(f"the model of round {manifest.round} is gone or damaged: not evaluated again")
@@ -361,7 +367,7 @@ def _evaluate(
                 round=manifest.round,
                 model_id=manifest.facts["model_id"],
                 threshold=manifest.facts["threshold_margin"],
-                margins=_scorer(functools.partial(load_trained, workspace, task, manifest)),
+                margins=_scorer(functools.partial(load_trained, workspace, task, manifest, pool)),
             )
         )
     found = evaluate(workspace, task, shown.texts(), candidates, fine_tuning_ads)
@@ -370,21 +376,23 @@ def _evaluate(
 
 
 def _scorer(load: Callable[[], Labeler]) -> Callable[[Sequence[str]], np.ndarray]:
-    return lambda texts: trained.margins(load(), texts)
+    return lambda texts: load().margins(texts)
 
 
-def _base_candidate(workspace: Workspace, base: Manifest, say: Callable[[str], None]) -> Candidate:
+def _base_candidate(
+    workspace: Workspace, base: Manifest, say: Callable[[str], None], pool: LabelerPool | None
+) -> Candidate:
     """Return LLM-0 as the first round of this policy version used it, with its threshold then."""
     task = Task.model_validate_json(json.dumps(base.facts["definition"]))
     try:
-        identity = identify_task(task, say)
-    except PresetError as error:
+        identity = task.backend().identify(say)
+    except BackendError as error:
         raise UsageError(f"model: {error}") from error
     return Candidate(
         round=_BASE_ROUND,
         model_id=identity.model_id,
         threshold=base.facts["threshold_margin"],
-        margins=_scorer(LoadLabeler(task, identity, workspace.root)),
+        margins=_scorer(LoadLabeler(task, identity, workspace.root, pool=pool)),
     )
 
 
@@ -417,9 +425,10 @@ def _check_task(options: TrainOptions, task: Task, stored: Task) -> None:
             f"--task {options.task}: has version {task.version}, the pairs were mined with version "
             f"{stored.version}; mine a round with the new version first"
         )
-    if task.training.learner == "llm" and task.model.preset == FAKE:
+    backend = registry.find(task.model.backend, task.model.preset)
+    if task.training.learner == "llm" and not backend.learns:
         raise UsageError(
-            "training.learner: the fake model cannot learn; set model.preset to a real one, or "
+            f"training.learner: the {backend.__name__.lower()} model cannot learn; set model.preset to a real one, or "
             "training.learner to head or encoder"
         )
 
@@ -498,7 +507,7 @@ def _export(
     workspace: Workspace, task: Task, manifest: Manifest, target: str, say: Callable[[str], None]
 ) -> None:
     from models import export
-    from models.graph_tokenizer import GraphTokenizerError
+    from models.graph.tables import GraphTokenizerError
 
     names = (task.labels.positive, task.labels.negative)
     try:

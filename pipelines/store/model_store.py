@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from models.presets import cache_dir
+from models.embedded import cache_dir
 from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed
 from pipelines.store import blocks, storage

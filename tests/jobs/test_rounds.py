@@ -20,7 +20,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from models import export, policy, presets, trained, trainer
-from models.fakes import FakeLabeler
+from models.backends.fake import FakeLabeler
 from pipelines import cli, contracts
 from pipelines.config import parse_task
 from pipelines.errors import RunFailed, UsageError

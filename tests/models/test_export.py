@@ -19,8 +19,8 @@ from models.encoder import SentenceEncoder
 from models.export import Decision, ExportError
 from pipelines.numerics import calibration
 from tests.models.conftest import fill
-from tests.models.test_graph_tokenizer import attacks
-from tests.models.test_policy import HOSTILE
+from tests.models.graph.test_graphs import attacks
+from tests.models.test_prompting import HOSTILE
 
 pytestmark = pytest.mark.model
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from models.labeler import LLMLabeler
 
 from models import presets
-from models.labeler import LLMLabeler
-from models.policy import PromptSpec
 from models.presets import CausalLMBundle, PresetError
+from models.prompting import PromptSpec
 
 NAME = "fake-model"
 SPEC = PromptSpec(policy="p", question="Clickbait:", template="Headline: {ad}\n{question}")
@@ -214,7 +214,7 @@ def test_identity_follows_the_weights(tmp_path: Path, monkeypatch: pytest.Monkey
 _FRESH = """
 import json, sys
 from models.labeler import LLMLabeler
-from models.policy import PromptSpec
+from models.prompting import PromptSpec
 from models.presets import load_causal_lm
 bundle = load_causal_lm(sys.argv[1], "float32")
 spec = PromptSpec(policy="p", question="Clickbait:", template="Headline: {ad}\\n{question}")

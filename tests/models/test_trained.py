@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from models.labeler import MARGIN_STEP, LLMLabeler
 from safetensors.numpy import load_file, save_file
 
 from models import bert, presets, trained, trainer
 from models.encoder import SentenceEncoder
-from models.labeler import MARGIN_STEP, LLMLabeler
 from models.trained import EncoderLabeler, TrainedModelError, VectorCache
-from tests.models.test_trainer import encoder_preset, llm_preset, make_ads, settings
+from tests.models.training.test_trainer import encoder_preset, llm_preset, make_ads, settings
 
 __all__ = ["encoder_preset", "llm_preset"]
 

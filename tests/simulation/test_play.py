@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from models import trainer
-from models.fakes import FakeLabeler
+from models.backends.fake import FakeLabeler
+from models.training import trainer
 from pipelines import cli, handlers
 from pipelines.config import load_task
 from pipelines.console.progress import Advance, Step

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import trained, trainer
+from models import trained
+from models.training import trainer
 from pipelines import handlers
 from pipelines.config import parse_task
 from pipelines.contracts import BlockFile

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.fakes import DIM, FakeLabeler
-from models.identity import LabelerIdentity
-from models.labeler import LabelBatch
-from models.remembering import RememberingLabeler
+from models.backends.base import LabelBatch, LabelerIdentity
+from models.backends.fake import DIM, FakeLabeler
+from models.backends.pool import RememberingLabeler
 
 IDENTITY = LabelerIdentity("fake@1", "prompt", "trigrams")
 TEXTS = [f"won a free miracle number {n}" + "!" * (n % 3) for n in range(20)]

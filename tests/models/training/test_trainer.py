@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
+from models.trainer import LabelledAds, TrainingDataError, TrainingSettings
 from sklearn.metrics import cohen_kappa_score
 
 from models import bert, lora, presets, trained, trainer
-from models.policy import PromptSpec
-from models.trainer import LabelledAds, TrainingDataError, TrainingSettings
+from models.prompting import PromptSpec
 from pipelines.console.progress import Step, steps
 from pipelines.numerics.calibration import MARGIN_STEP
 from tests import helpers

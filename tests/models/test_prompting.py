@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import policy
-from models.policy import (
+from models.prompting import (
     CHAT_FORMATS,
     FewShotExample,
     PromptSpec,

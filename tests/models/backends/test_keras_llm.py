@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from models.labeler import MARGIN_STEP, LLMLabeler, bucket_length
 
 from models import forward, tokenization
-from models.labeler import MARGIN_STEP, LLMLabeler, bucket_length
-from models.policy import PromptSpec, render
 from models.presets import CausalLMBundle
+from models.prompting import PromptSpec, render
 from tests.models.conftest import fill
-from tests.models.test_policy import HOSTILE
+from tests.models.test_prompting import HOSTILE
 
 pytestmark = pytest.mark.model
 

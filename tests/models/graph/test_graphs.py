@@ -15,12 +15,12 @@ import pytest
 import tokenizers
 from hypothesis import example, given
 from hypothesis import strategies as st
+from models.graph_tokenizer import GraphTokenizerError
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from models import graph_tokenizer, policy, presets
-from models.graph_tokenizer import GraphTokenizerError
 from models.tokenization import FastTokenizer
-from tests.models.test_policy import CHAT, HOSTILE, SPEC
+from tests.models.test_prompting import CHAT, HOSTILE, SPEC
 
 pytestmark = pytest.mark.model
 
