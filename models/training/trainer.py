@@ -66,7 +66,7 @@ def train(
         cache: of the frozen encoder's vectors, for the head learner.
 
     Returns:
-        The manifest of what was saved; `trained.load(folder)` scores with it.
+        The manifest of what was saved; `Trained(folder).load()` scores with it.
 
     Raises:
         TrainingDataError: If the ads cannot be learnt from.

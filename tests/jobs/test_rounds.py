@@ -19,8 +19,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from models import export, policy, presets, trained, trainer
+from models import export, presets, trained
 from models.backends.fake import FakeLabeler
+from models.backends.trained import Trained
+from models.training import trainer
 from pipelines import cli, contracts
 from pipelines.config import parse_task
 from pipelines.errors import RunFailed, UsageError
@@ -176,7 +178,7 @@ def mined(loop: Loop) -> Loop:
 def labels_of(manifest: Manifest, loop: Loop, ids: list[str]) -> np.ndarray:
     """Return what a round's saved model says of ads, at its saved threshold."""
     folder = loop.root / manifest.files[0].path.rsplit("/", 1)[0]
-    margins = trained.load(folder).label([TEXT_OF[KEY_OF[id]] for id in ids]).margin
+    margins = Trained(folder).load().label([TEXT_OF[KEY_OF[id]] for id in ids]).margin
     return margins >= trained.read_manifest(folder).threshold_margin
 
 
@@ -349,7 +351,7 @@ def test_pairs_of_a_later_round_lie_near_the_fitted_threshold(played: Loop) -> N
     folder = played.root / model.files[0].path.rsplit("/", 1)[0]
     shown = {*played.shown(1)}
     unseen = [ad["text"] for ad in GOLD.ads if ad["id"] not in shown]
-    margins = trained.load(folder).label(unseen).margin
+    margins = Trained(folder).load().label(unseen).margin
     pairs = played.place.read_pairs(played.manifest(2, "pairs"))
     chosen = [pair for pair in pairs if pair["source"] == "overlap"]
     assert len(chosen) > 20

@@ -14,17 +14,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import export, labeler, lora, policy, presets, tokenization, trained, trainer
+from models import embedded, export, lora, presets, tokenization, trained
+from models.backends.keras_llm import LLMLabeler
+from models.backends.trained import Trained
 from models.encoder import SentenceEncoder
 from models.export import Decision, ExportError
+from models.prompting import PromptSpec, render
+from models.training import trainer
 from pipelines.numerics import calibration
-from tests.models.conftest import fill
+from tests.models.conftest import fill, save_llama
 from tests.models.graph.test_graphs import attacks
-from tests.models.test_prompting import HOSTILE
+from tests.models.test_ad_text import HOSTILE
 
 pytestmark = pytest.mark.model
 
-PROMPT = policy.PromptSpec(
+PROMPT = PromptSpec(
     policy="No clickbait.",
     question="Is it clickbait?",
     form="chat",
@@ -73,7 +77,7 @@ print(json.dumps(answers))
 
 @pytest.fixture(scope="module")
 def encoder() -> presets.EncoderBundle:
-    return presets.load_encoder(presets.EMBEDDED_ENCODER)
+    return presets.load_encoder(embedded.EMBEDDED_ENCODER)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +117,7 @@ def tiny() -> presets.CausalLMBundle:
     )
     fill(backbone)
     model = keras_hub.models.Llama3CausalLM(backbone=backbone, preprocessor=None)
-    folder = presets.ensure_embedded(presets.EMBEDDED_LLM)
+    folder = embedded.ensure_embedded(embedded.EMBEDDED_LLM)
     tokenizer = tokenization.read_fast_tokenizer(folder)
     return presets.CausalLMBundle(model, tokenizer, "tiny@0", "float32")
 
@@ -143,11 +147,11 @@ def models(
         np.array([1, 0], np.int8).repeat(len(WORDS)),
     )
     settings = trainer.TrainingSettings(
-        "head", presets.EMBEDDED_ENCODER, dtype="float32", max_ad_tokens=MAX_AD_TOKENS
+        "head", embedded.EMBEDDED_ENCODER, dtype="float32", max_ad_tokens=MAX_AD_TOKENS
     )
     head = trainer.train(ads, settings, base / "head")
 
-    presets.save_causal_lm(tiny, base / "base")
+    save_llama(tiny, base / "base")
     adapter = lora.Adapter(tiny.model.backbone, 2, 0).tensors()
     # The second factors start as zeros, and an adapter that changes nothing would show nothing.
     rng = np.random.default_rng(5)
@@ -160,7 +164,7 @@ def models(
         base_model_id=base_id,
         preset=str(base / "base"),
         prompt=PROMPT,
-        prompt_hash=policy.render(PROMPT).hash,
+        prompt_hash=render(PROMPT).hash,
         window=MAX_AD_TOKENS,
         threshold_margin=0.5,
         weights_hash=trained.hash_weights(adapter),
@@ -218,9 +222,8 @@ def test_scores_are_those_of_the_trained_model(
     served: dict[str, Served], models: dict[str, Path], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Without the rounding of scores, which hides differences or makes them larger.
-    for module in (labeler, trained):
-        monkeypatch.setattr(module, "MARGIN_STEP", 2.0**-20)
-    batch = trained.load(models[kind], dtype="float32").label(TEXTS)
+    monkeypatch.setattr(calibration, "MARGIN_STEP", 2.0**-20)
+    batch = Trained(models[kind], dtype="float32").load().label(TEXTS)
     assert np.nanstd(batch.margin) > 0.05, "or any constant would pass"
     assert batch.truncated.any() and np.isnan(batch.margin).any()
     np.testing.assert_allclose(served[kind].column("margin"), batch.margin, atol=1e-4)
@@ -229,7 +232,7 @@ def test_scores_are_those_of_the_trained_model(
 def test_the_adapter_is_in_the_export(
     served: dict[str, Served], tiny: presets.CausalLMBundle
 ) -> None:
-    base = labeler.LLMLabeler(tiny, PROMPT, max_ad_tokens=MAX_AD_TOKENS).label(TEXTS).margin
+    base = LLMLabeler(tiny, PROMPT, max_ad_tokens=MAX_AD_TOKENS).label(TEXTS).margin
     assert np.nanmax(np.abs(served["llm"].column("margin") - base)) > 0.1
 
 
@@ -273,7 +276,7 @@ def test_the_folder_says_what_it_holds(served: dict[str, Served]) -> None:
     assert read["threshold"]["probability"] == pytest.approx(manifest.threshold_probability)
     assert read["model_id"] == manifest.model_id and read["max_tokens"] == manifest.window
     llm = json.loads((served["llm"].folder / "export.json").read_text(encoding="utf-8"))
-    rendered = policy.render(PROMPT)
+    rendered = render(PROMPT)
     assert llm["prompt"] == {
         "prefix": rendered.prefix,
         "suffix": rendered.suffix,
