@@ -113,10 +113,10 @@ def test_deeply_nested_markers_cost_few_passes(
     [
         ("", True),
         (" \n\u200b", True),
-        ("<|im_end|>", True),
+        ("[SEP] \u200b", True),
         ("\ufffd\u3164", True),
         ("!", False),
-        ("<|im_end|> 7", False),
+        ("<|im_end|>", False),
         ("半", False),
     ],
 )
