@@ -220,12 +220,14 @@ class VectorCache:
 
         Args:
             name: an embedding id.
-            texts: n texts, n at least 1.
+            texts: n texts.
             embed: texts to float32 (n, dim).
 
         Returns:
             float32 (n, dim).
         """
+        if not texts:
+            return embed(texts)
         new = list(dict.fromkeys(text for text in texts if (name, text) not in self._rows))
         if new:
             self.misses += len(new)

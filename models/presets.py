@@ -61,11 +61,6 @@ class CausalLMBundle:
         """The model's own chat format, a name in `models.prompting.CHAT_FORMATS`."""
         return self.tokenizer.chat_format
 
-    @property
-    def bos(self) -> tuple[int, ...]:
-        """Ids that open every sequence; often empty."""
-        return self.tokenizer.bos
-
 
 @dataclass(frozen=True, slots=True)
 class EncoderBundle:
@@ -109,23 +104,17 @@ def load_causal_lm(
     Raises:
         PresetError: If there is no such model, or it is not a causal language model.
     """
-    with step(f"loading {short_name(spec)}"):
-        return _load_causal_lm(spec, dtype, progress)
-
-
-def _load_causal_lm(spec: str, dtype: str, progress: Progress | None) -> CausalLMBundle:
-    source = _resolve(spec, progress)
-    keras_hub = _keras_hub()
-    fixes = _llama_fixes(source.folder) if source.folder is not None else {}
-    with _loading(spec, "causal language model"):
+    with step(f"loading {short_name(spec)}"), _loading(spec, "causal language model"):
+        source = _resolve(spec, progress)
+        keras_hub = _keras_hub()
         kwargs: dict[str, Any] = {"dtype": dtype}
-        if fixes:
+        if fixes := _llama_fixes(source.folder) if source.folder is not None else {}:
             # A task passes nothing but the dtype on to its backbone.
             backbone = keras_hub.models.Backbone.from_preset(source.preset, dtype=dtype, **fixes)
             kwargs = {"backbone": backbone, "load_weights": False}
         model = keras_hub.models.CausalLM.from_preset(source.preset, preprocessor=None, **kwargs)
         tokenizer = _load_tokenizer(keras_hub, source)
-    return CausalLMBundle(model, tokenizer, _model_id(source), dtype)
+        return CausalLMBundle(model, tokenizer, _model_id(source), dtype)
 
 
 def load_encoder(
@@ -144,32 +133,27 @@ def load_encoder(
     Raises:
         PresetError: If there is no such encoder, or its kind is not supported.
     """
-    with step(f"loading {short_name(spec)}"):
-        return _load_encoder(spec, dtype, progress)
-
-
-def _load_encoder(spec: str, dtype: str, progress: Progress | None) -> EncoderBundle:
     import tokenizers
 
-    source = _resolve(spec, progress)
-    keras_hub = _keras_hub()
-    with _loading(spec, "sentence encoder"):
+    with step(f"loading {short_name(spec)}"), _loading(spec, "sentence encoder"):
+        source = _resolve(spec, progress)
+        keras_hub = _keras_hub()
         backbone = keras_hub.models.Backbone.from_preset(source.preset, dtype=dtype)
         max_tokens, normalize = _sentence_settings(source)
         if source.folder is not None and source.transformers:
             tokenizer = tokenizers.Tokenizer.from_file(str(source.folder / "tokenizer.json"))
         else:
             tokenizer = _word_piece(keras_hub.models.Tokenizer.from_preset(source.preset))
-    limit = getattr(backbone, "max_sequence_length", None) or max_tokens
-    return EncoderBundle(
-        backbone=backbone,
-        tokenizer=tokenizer,
-        model_id=_model_id(source),
-        dim=int(backbone.hidden_dim),
-        max_tokens=min(max_tokens, limit),
-        normalize=normalize,
-        dtype=dtype,
-    )
+        limit = getattr(backbone, "max_sequence_length", None) or max_tokens
+        return EncoderBundle(
+            backbone=backbone,
+            tokenizer=tokenizer,
+            model_id=_model_id(source),
+            dim=int(backbone.hidden_dim),
+            max_tokens=min(max_tokens, limit),
+            normalize=normalize,
+            dtype=dtype,
+        )
 
 
 def short_name(spec: str) -> str:
@@ -392,8 +376,8 @@ def identify_causal_lm(spec: str, progress: Progress | None = None) -> tuple[str
     Raises:
         PresetError: If there is no such model.
     """
-    source = _resolve(spec, progress)
     with _loading(spec, "causal language model"):
+        source = _resolve(spec, progress)
         tokenizer = _load_tokenizer(None if source.transformers else _keras_hub(), source)
         return _model_id(source), tokenizer.chat_format
 
@@ -403,6 +387,6 @@ def identify_encoder(spec: str, progress: Progress | None = None) -> tuple[str, 
 
     Raises as `load_encoder` does.
     """
-    source = _resolve(spec, progress)
     with _loading(spec, "sentence encoder"):
+        source = _resolve(spec, progress)
         return _model_id(source), _sentence_settings(source)[1]

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from models.presets import CausalLMBundle
     from models.tokenization import TextTokenizer
 
-FORMS = ("completion", "chat")
-LABELS = ("positive", "negative")
 AD_FIELD = "{ad}"
 
 # Part of the prompt's hash: raise it whenever `render` or `prepare_ad` starts to give other text
@@ -164,14 +162,9 @@ def render(spec: PromptSpec, chat_format: str = "chatml") -> RenderedPrompt:
         The prompt's two halves, the answers, and the hash.
 
     Raises:
-        ValueError: Naming the field, for a blank policy or question, an unknown form, chat
-            format, label or placeholder, `{ad}` missing or twice, or answers that are the same.
+        ValueError: Naming the field, for an unknown chat format or placeholder, `{ad}` missing or
+            twice, or answers that are blank or the same. The task file has checked the rest.
     """
-    if spec.form not in FORMS:
-        raise ValueError(f"form: got {spec.form!r}; use one of {', '.join(FORMS)}")
-    for field in ("policy", "question"):
-        if not getattr(spec, field).strip():
-            raise ValueError(f"{field}: must not be empty")
     default_positive, default_negative = DEFAULT_ANSWERS[spec.form]
     positive = spec.positive_answer or default_positive
     negative = spec.negative_answer or default_negative
@@ -182,14 +175,6 @@ def render(spec: PromptSpec, chat_format: str = "chatml") -> RenderedPrompt:
         raise ValueError(
             f"positive_answer, negative_answer: must differ, both are {positive.strip()!r}"
         )
-    for index, example in enumerate(spec.examples):
-        if example.label not in LABELS:
-            raise ValueError(
-                f"examples[{index}].label: got {example.label!r}; use one of {', '.join(LABELS)}"
-            )
-        if not example.text.strip():
-            raise ValueError(f"examples[{index}].text: must not be empty")
-
     template = spec.template or DEFAULT_TEMPLATE[spec.form]
     ads = _fields("template", template, ("ad", "policy", "question", "examples")).count("ad")
     if ads != 1:

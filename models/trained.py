@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydantic
 
 from models import lora, presets
 from models.backends.base import Progress
 from models.embedded import sha256
 from models.encoder import VectorCache
-from models.prompting import FewShotExample, PromptSpec
+from models.prompting import PromptSpec
 
 # Raise it when a folder written now cannot be read by older code.
 FORMAT = 1
@@ -52,11 +53,6 @@ class Part:
 
     ads: int
     positive: int
-
-    @property
-    def positive_share(self) -> float:
-        """In [0, 1]; 0 for an empty part."""
-        return self.positive / self.ads if self.ads else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,16 +132,6 @@ class TrainedModel:
     weights_hash: str
     files: dict[str, str]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the manifest as plain JSON values."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        values["prompt"] = dataclasses.asdict(self.prompt) if self.prompt else None
-        for name in ("fitting", "validation"):
-            part = values[name]
-            values[name] = {**dataclasses.asdict(part), "positive_share": part.positive_share}
-        values["epochs"] = [dataclasses.asdict(epoch) for epoch in self.epochs]
-        return values
-
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -208,7 +194,7 @@ def save(manifest: TrainedModel, tensors: Mapping[str, np.ndarray], folder: Path
     # safetensors writes for the owner alone; models are shared.
     path.chmod(0o644)
     manifest = dataclasses.replace(manifest, files={path.name: sha256(path)})
-    text = json.dumps(manifest.to_json(), indent=2, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(dataclasses.asdict(manifest), indent=2, sort_keys=True, ensure_ascii=False)
     temp = folder / f".{MANIFEST}.{os.getpid()}"
     temp.write_text(text + "\n", encoding="utf-8")
     os.replace(temp, folder / MANIFEST)
@@ -260,21 +246,15 @@ def read_manifest(folder: Path) -> TrainedModel:
 
 
 def _from_json(values: dict[str, Any]) -> TrainedModel:
-    known = {field.name for field in dataclasses.fields(TrainedModel)}
-    values = {name: values[name] for name in known}
-    if values["learner"] not in LEARNERS:
-        raise ValueError(f"learner is {values['learner']!r}")
-    if (prompt := values["prompt"]) is not None:
-        examples = tuple(FewShotExample(**example) for example in prompt["examples"])
-        values["prompt"] = PromptSpec(**{**prompt, "examples": examples})
-    elif values["learner"] == "llm":
+    known = [field.name for field in dataclasses.fields(TrainedModel)]
+    manifest = pydantic.TypeAdapter(TrainedModel).validate_python({n: values[n] for n in known})
+    if manifest.learner not in LEARNERS:
+        raise ValueError(f"learner is {manifest.learner!r}")
+    if manifest.learner == "llm" and manifest.prompt is None:
         raise ValueError("an llm without a prompt")
-    for name in ("fitting", "validation"):
-        values[name] = Part(values[name]["ads"], values[name]["positive"])
-    values["epochs"] = tuple(Epoch(**epoch) for epoch in values["epochs"])
-    if WEIGHTS[values["learner"]] not in values["files"]:
-        raise ValueError(f"no {WEIGHTS[values['learner']]} among its files")
-    return TrainedModel(**values)
+    if WEIGHTS[manifest.learner] not in manifest.files:
+        raise ValueError(f"no {WEIGHTS[manifest.learner]} among its files")
+    return manifest
 
 
 def read_weights(folder: Path, manifest: TrainedModel) -> dict[str, np.ndarray]:

@@ -172,41 +172,29 @@ class EncoderLabeler(Labeler):
         self.identity = _identity(parts.manifest, encoder.dtype, (base or encoder).embedding_id)
         self.dim = encoder.dim
 
-    def _embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Return float32 (n, dim); a text without tokens of its own gets NaN."""
-        tokens = self._encoder.tokenize(texts)
-        vectors = self._encoder.pool(tokens.ids)
-        vectors[tokens.n_own == 0] = np.nan
-        return vectors
+    def _embed(self, encoder: SentenceEncoder, texts: Sequence[str]) -> np.ndarray:
+        """Return float32 (n, dim), NaN without words; remembered only of a frozen encoder."""
 
-    def _own(self, texts: Sequence[str]) -> np.ndarray:
-        """Return what the head reads, float32 (n, dim); remembered only of a frozen encoder."""
-        if self._cache is None or self._tuned:
-            return self._embed(texts)
-        return self._cache.vectors(self._encoder.embedding_id, texts, self._embed)
+        def embed(new: Sequence[str]) -> np.ndarray:
+            tokens = encoder.tokenize(new)
+            vectors = encoder.pool(tokens.ids)
+            vectors[tokens.n_own == 0] = np.nan
+            return vectors
+
+        if self._cache is None or (self._tuned and encoder is self._encoder):
+            return embed(texts)
+        return self._cache.vectors(encoder.embedding_id, texts, embed)
 
     def margins(self, texts: Sequence[str]) -> np.ndarray:
         """Score texts without the base's second pass."""
-        if not texts:
-            return np.zeros(0, np.float32)
-        return linear(self._own(texts), self._kernel, self._bias)
+        return linear(self._embed(self._encoder, texts), self._kernel, self._bias)
 
     def label(self, texts: Sequence[str]) -> LabelBatch:
         """Score and embed texts; see `Labeler`."""
         tokens = self._encoder.tokenize(texts)
-        if not texts:
-            own = np.zeros((0, self.dim), np.float32)
-        else:
-            own = self._own(texts)
+        own = self._embed(self._encoder, texts)
         margin = linear(own, self._kernel, self._bias)
-        base = own
-        if self._base is not None and texts:
-            encode = self._base.encode
-            base = (
-                encode(texts)
-                if self._cache is None
-                else self._cache.vectors(self._base.embedding_id, texts, encode)
-            )
+        base = own if self._base is None else self._embed(self._base, texts)
         with np.errstate(over="ignore", invalid="ignore"):
             vectors = base.astype(np.float16)
         bad = (tokens.n_own == 0) | ~np.isfinite(margin) | ~np.isfinite(vectors).all(axis=1)

@@ -151,28 +151,44 @@ def _head_tensors(kernel: np.ndarray, bias: float) -> dict[str, np.ndarray]:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a learner leaves to be saved; attributes as in `TrainedModel`.
+class Base:
+    """What was trained from; attributes as in `TrainedModel`."""
 
-    Attributes:
-        margins: float (n,), held-out scores that the threshold is fitted on.
-        scored: bool (n_ads,), which ads they belong to.
-        fitted: bool (n_ads,), which ads weights were fitted on.
-        longest: the base's own longest sequence, in tokens.
-    """
-
-    tensors: dict[str, np.ndarray]
     base_model_id: str
     dtype: str
     window: int
     longest: int
     normalize: bool
-    prompt_hash: str
+    prompt_hash: str = trained.NO_PROMPT
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a learner leaves to be saved.
+
+    Attributes:
+        tensors: the learnt weights by name.
+        base: what they belong to.
+        margins: float (n,), held-out scores that the threshold is fitted on.
+        scored: bool (n_ads,), which ads they belong to.
+        fitted: bool (n_ads,), which ads weights were fitted on.
+        epochs: what each epoch gave; none of a head.
+        best_epoch: the one whose weights these are; 0 for a head.
+    """
+
+    tensors: dict[str, np.ndarray]
+    base: Base
     margins: np.ndarray
     scored: np.ndarray
     fitted: np.ndarray
-    epochs: tuple[Epoch, ...]
-    best_epoch: int
+    epochs: tuple[Epoch, ...] = ()
+    best_epoch: int = 0
+
+
+def _base_of(bundle: presets.EncoderBundle, encoder: SentenceEncoder) -> Base:
+    return Base(
+        bundle.model_id, encoder.dtype, encoder.max_tokens, bundle.max_tokens, bundle.normalize
+    )
 
 
 def _refuse_wordless(ads: LabelledAds, has_words: Sequence[bool]) -> None:
@@ -192,38 +208,15 @@ def train_head(
     ads: LabelledAds, settings: TrainingSettings, say: Progress, cache: VectorCache | None
 ) -> Outcome:
     """Fit a head on the frozen encoder's vectors."""
-    if cache is None:
-        bundle = presets.load_encoder(settings.preset, "float32", say)
-        encoder = _encoder(bundle, settings)
-    else:
-        bundle = cache.bundle(settings.preset, say)
-        encoder = cache.encoder(bundle, settings.dtype, window(bundle, settings))
-    tokens = encoder.tokenize(ads.texts)
-    _refuse_wordless(ads, (tokens.n_own > 0).tolist())
-    if cache is None:
-        vectors = encoder.pool(tokens.ids)
-    else:
-        vectors = cache.vectors(encoder.embedding_id, ads.texts, encoder.encode)
+    cache = VectorCache() if cache is None else cache
+    bundle = cache.bundle(settings.preset, say)
+    encoder = cache.encoder(bundle, settings.dtype, window(bundle, settings))
+    _refuse_wordless(ads, (encoder.tokenize(ads.texts).n_own > 0).tolist())
+    vectors = cache.vectors(encoder.embedding_id, ads.texts, encoder.encode)
     head = fit_head(vectors, ads.labels, draw_folds(ads, settings.folds, settings.seed))
     everything = np.ones(len(ads.keys), bool)
-    return Outcome(
-        tensors=_head_tensors(head.kernel, head.bias),
-        base_model_id=bundle.model_id,
-        dtype=encoder.dtype,
-        window=encoder.max_tokens,
-        longest=bundle.max_tokens,
-        normalize=bundle.normalize,
-        prompt_hash=trained.NO_PROMPT,
-        margins=head.margins,
-        scored=everything,
-        fitted=everything,
-        epochs=(),
-        best_epoch=0,
-    )
-
-
-def _encoder(bundle: presets.EncoderBundle, settings: TrainingSettings) -> SentenceEncoder:
-    return SentenceEncoder(bundle, dtype=settings.dtype, max_tokens=window(bundle, settings))
+    tensors = _head_tensors(head.kernel, head.bias)
+    return Outcome(tensors, _base_of(bundle, encoder), head.margins, everything, everything)
 
 
 def window(bundle: presets.EncoderBundle, settings: TrainingSettings) -> int:
@@ -239,7 +232,7 @@ def train_encoder(
 ) -> Outcome:
     """Tune an encoder and a head on it."""
     bundle = presets.load_encoder(settings.preset, "float32", say)
-    encoder = _encoder(bundle, settings)
+    encoder = SentenceEncoder(bundle, dtype=settings.dtype, max_tokens=window(bundle, settings))
     tokens = encoder.tokenize(ads.texts)
     _refuse_wordless(ads, (tokens.n_own > 0).tolist())
     held = draw_validation(ads, settings.validation_share, settings.seed)
@@ -249,20 +242,8 @@ def train_encoder(
     kernel, bias = fit_start(vectors, ads.labels[~held])
     learner = _EncoderLearner(bundle, tokens.ids, kernel, bias, encoder.dtype)
     found = fit(learner, learner.localize(tokens.ids), ads.labels, held, settings, report)
-    return Outcome(
-        tensors=learner.tensors(),
-        base_model_id=bundle.model_id,
-        dtype=encoder.dtype,
-        window=encoder.max_tokens,
-        longest=bundle.max_tokens,
-        normalize=bundle.normalize,
-        prompt_hash=trained.NO_PROMPT,
-        margins=found.margins,
-        scored=held,
-        fitted=~held,
-        epochs=found.epochs,
-        best_epoch=found.best,
-    )
+    base = _base_of(bundle, encoder)
+    return Outcome(learner.tensors(), base, found.margins, held, ~held, found.epochs, found.best)
 
 
 def train_llm(
@@ -280,17 +261,7 @@ def train_llm(
     held = draw_validation(ads, settings.validation_share, settings.seed)
     adapter = lora.Adapter(bundle.model.backbone, settings.lora_rank, settings.seed)
     found = fit(_LLMLearner(run, adapter), ids, ads.labels, held, settings, report)
-    return Outcome(
-        tensors=adapter.tensors(),
-        base_model_id=bundle.model_id,
-        dtype=settings.dtype,
-        window=run.window.max_ad_tokens,
-        longest=run.window.max_ad_tokens,
-        normalize=False,
-        prompt_hash=run.window.prompt.hash,
-        margins=found.margins,
-        scored=held,
-        fitted=~held,
-        epochs=found.epochs,
-        best_epoch=found.best,
-    )
+    room = run.window.max_ad_tokens
+    prompt_hash = run.window.prompt.hash
+    base = Base(bundle.model_id, settings.dtype, room, room, False, prompt_hash)
+    return Outcome(adapter.tensors(), base, found.margins, held, ~held, found.epochs, found.best)

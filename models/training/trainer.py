@@ -74,27 +74,18 @@ def train(
         presets.PresetError: If the base weights cannot be had.
         FloatingPointError: If training diverges.
     """
+    import keras
+
     ads = check_ads(ads, settings)
     # Before minutes of work, not after.
     trained.make_folder(folder)
-    what = "a head on " if settings.learner == "head" else ""
-    with step(f"training {what}{presets.short_name(settings.preset)}"):
-        return _train(ads, settings, folder, progress, logs, cache)
-
-
-def _train(
-    ads: LabelledAds,
-    settings: TrainingSettings,
-    folder: Path,
-    progress: Progress | None,
-    logs: Path | None,
-    cache: VectorCache | None,
-) -> TrainedModel:
-    import keras
-
     keras.utils.set_random_seed(settings.seed & 0xFFFFFFFF)
     say: Progress = progress or (lambda _line: None)
-    with _Reporter(settings, say, logs) as report:
+    what = "a head on " if settings.learner == "head" else ""
+    with (
+        step(f"training {what}{presets.short_name(settings.preset)}"),
+        _Reporter(settings, say, logs) as report,
+    ):
         if settings.learner == "llm":
             outcome = learners.train_llm(ads, settings, say, report)
         elif settings.learner == "encoder":
@@ -106,15 +97,10 @@ def _train(
     manifest = TrainedModel(
         format=trained.FORMAT,
         learner=settings.learner,
-        model_id=trained.name_model(settings.learner, outcome.base_model_id, weights_hash),
-        base_model_id=outcome.base_model_id,
+        model_id=trained.name_model(settings.learner, outcome.base.base_model_id, weights_hash),
+        **dataclasses.asdict(outcome.base),
         preset=settings.preset,
-        dtype=outcome.dtype,
-        window=outcome.window,
-        longest=outcome.longest,
-        normalize=outcome.normalize,
         prompt=settings.prompt if settings.learner == "llm" else None,
-        prompt_hash=outcome.prompt_hash,
         label_set_hash=label_set_hash(ads),
         threshold_margin=cut.margin,
         threshold_probability=float(expit(cut.margin)),

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.backends.forward import choose_forward
+from models.backends.forward import SharedPrefixForward, choose_forward
 from models.backends.passes import WholeForward
-from models.backends.shared_prefix import SharedPrefixForward
 from models.presets import CausalLMBundle
 from tests.models.conftest import fill
 
