@@ -193,7 +193,6 @@ class VectorCache:
         self._rows: dict[tuple[str, str], np.ndarray] = {}
         self._bundles: dict[str, presets.EncoderBundle] = {}
         self._encoders: dict[tuple[str, str, int], SentenceEncoder] = {}
-        self.misses = 0
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -230,7 +229,6 @@ class VectorCache:
             return embed(texts)
         new = list(dict.fromkeys(text for text in texts if (name, text) not in self._rows))
         if new:
-            self.misses += len(new)
             for text, row in zip(new, embed(new), strict=True):
                 self._rows[name, text] = row
         return np.stack([self._rows[name, text] for text in texts])

@@ -36,7 +36,7 @@ from models import bert, presets, tokenization, trained
 from models.ad_text import MAX_CHARS_PER_TOKEN
 from models.backends.base import Progress
 from models.backends.passes import WholeForward
-from models.graph import ad_text, byte_pair, word_piece
+from models.graph import ad_text, tokens
 from models.graph.tables import GraphFunction
 from models.prompting import PromptWindow
 from pipelines.numerics import calibration
@@ -112,8 +112,8 @@ def _encoder_margins(
 
     assert parts.kernel is not None
     prepare = ad_text.ad_text(max_tokens * MAX_CHARS_PER_TOKEN)
-    tokenize = word_piece.word_piece(bundle.tokenizer)
-    before, after = word_piece.ends(bundle.tokenizer)
+    tokenize = tokens.word_piece(bundle.tokenizer)
+    before, after = tokens.ends(bundle.tokenizer)
     room = max_tokens - len(before) - len(after)
 
     def score(rows: Any) -> Any:
@@ -144,7 +144,7 @@ def _llm_margins(bundle: presets.CausalLMBundle, window: PromptWindow) -> GraphF
 
     prefix, suffix = window.prefix, window.suffix
     prepare = ad_text.ad_text(window.max_chars, window.prompt, bundle.tokenizer.special_tokens)
-    tokenize = byte_pair.byte_pair(_tokenizer(bundle))
+    tokenize = tokens.byte_pair(_tokenizer(bundle))
     whole = WholeForward(bundle.model, prefix, len(suffix), window.answers)
 
     def score(rows: Any) -> Any:

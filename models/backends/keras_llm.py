@@ -172,14 +172,7 @@ class LLMLabeler(Labeler):
         return batches
 
     def label(self, texts: Sequence[str]) -> LabelBatch:
-        """Scores ads.
-
-        Args:
-            texts: Ads as they came, any length, any script.
-
-        Returns:
-            Results in the order of `texts`.
-        """
+        """Scores and embeds ads; see `Labeler`."""
         ids, truncated = self.window.encode(texts)
         n_tokens = np.array([len(i) for i in ids], dtype=np.int32)
         margin = np.full(len(ids), np.nan, np.float32)

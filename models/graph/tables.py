@@ -93,14 +93,9 @@ class CharMap:
         places = tf.repeat(tf.range(tf.size(chars)), counts)
         first = tf.cumsum(counts, exclusive=True)
         at = tf.range(tf.size(places)) - tf.gather(first - starts, places)
-        replaced = tf.gather(tf.constant(self.outputs), at * tf.cast(_has(kinds, places), tf.int32))
-        return tf.where(_has(kinds, places), replaced, tf.gather(chars, places)), places
-
-
-def _has(kinds: Any, places: Any) -> Any:
-    import tensorflow as tf
-
-    return tf.gather(kinds, places) > 0
+        has = tf.gather(kinds, places) > 0
+        replaced = tf.gather(tf.constant(self.outputs), at * tf.cast(has, tf.int32))
+        return tf.where(has, replaced, tf.gather(chars, places)), places
 
 
 class CharClass:

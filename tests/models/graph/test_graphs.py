@@ -19,7 +19,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from models import embedded
 from models.ad_text import prepare_ad
-from models.graph import ad_text, byte_pair, word_piece
+from models.graph import ad_text, tokens
 from models.graph.tables import GraphFunction, GraphTokenizerError
 from models.prompting import render
 from models.tokenization import FastTokenizer
@@ -110,12 +110,12 @@ def words(bert: tokenizers.Tokenizer) -> Pair:
         return [e.ids for e in reference.encode_batch_fast(texts, add_special_tokens=False)]
 
     # Given with its truncation and padding, as an encoder's bundle has it.
-    return Pair(run(word_piece.word_piece(bert), True), python)
+    return Pair(run(tokens.word_piece(bert), True), python)
 
 
 @pytest.fixture(scope="module")
 def bytes_(smollm: tokenizers.Tokenizer) -> Pair:
-    return Pair(run(byte_pair.byte_pair(smollm), True), FastTokenizer(smollm).encode_batch)
+    return Pair(run(tokens.byte_pair(smollm), True), FastTokenizer(smollm).encode_batch)
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +254,7 @@ def build(change: Callable[[tokenizers.Tokenizer], None]) -> tokenizers.Tokenize
 @pytest.fixture(scope="module")
 def toy() -> Pair:
     made = build(lambda _: None)
-    return Pair(run(byte_pair.byte_pair(made), True), FastTokenizer(made).encode_batch)
+    return Pair(run(tokens.byte_pair(made), True), FastTokenizer(made).encode_batch)
 
 
 @given(st.lists(st.text(alphabet="aab 0", max_size=30), max_size=5))
@@ -270,13 +270,13 @@ def test_digits_apart(individual: bool) -> None:
         made.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level])
 
     made = build(change)
-    pair = Pair(run(byte_pair.byte_pair(made)), FastTokenizer(made).encode_batch)
+    pair = Pair(run(tokens.byte_pair(made)), FastTokenizer(made).encode_batch)
     assert pair.differing(["a 12 ab", "  34", "5'6's 7 ", "a½b٣٤", "aa  9"]) == []
 
 
 def test_a_special_token_that_merges_make_is_left_out() -> None:
     made = build(lambda t: t.add_special_tokens(["aaa"]))
-    pair = Pair(run(byte_pair.byte_pair(made)), FastTokenizer(made).encode_batch)
+    pair = Pair(run(tokens.byte_pair(made)), FastTokenizer(made).encode_batch)
     special = made.token_to_id("aaa")
     assert special in made.encode("aaa").ids
     assert pair.differing(["aaa", "aaab", "b aaa aab"]) == []
@@ -308,7 +308,7 @@ def test_byte_pairs_of_another_kind_are_refused(
     change: Callable[[tokenizers.Tokenizer], None], message: str
 ) -> None:
     with pytest.raises(GraphTokenizerError, match=re.escape(message)):
-        byte_pair.byte_pair(build(change))
+        tokens.byte_pair(build(change))
 
 
 def pieces(vocab: dict[str, int], lowercase: bool = True) -> tokenizers.Tokenizer:
@@ -323,7 +323,7 @@ def test_the_normalizers_own_settings_count() -> None:
     for lowercase in (True, False):
         made = pieces(vocab, lowercase)
         pair = Pair(
-            run(word_piece.word_piece(made)),
+            run(tokens.word_piece(made)),
             lambda texts, made=made: [made.encode(text).ids for text in texts],  # type: ignore[misc]
         )
         assert pair.differing(["Aa aa É éa", "aÉ"]) == []
@@ -347,22 +347,22 @@ def test_word_pieces_of_another_kind_are_refused(
     made = pieces({"[UNK]": 0, "a": 1})
     change(made)
     with pytest.raises(GraphTokenizerError, match=re.escape(message)):
-        word_piece.word_piece(made)
+        tokens.word_piece(made)
 
 
 def test_ends_of_a_sequence(bert: tokenizers.Tokenizer) -> None:
-    assert word_piece.ends(bert) == ([101], [102])
+    assert tokens.ends(bert) == ([101], [102])
     made = pieces({"[UNK]": 0, "a": 1, "<e>": 2})
-    assert word_piece.ends(made) == ([], [])
+    assert tokens.ends(made) == ([], [])
     made.post_processor = processors.TemplateProcessing(
         single="$A <e>", special_tokens=[("<e>", 2)]
     )
-    assert word_piece.ends(made) == ([], [2])
+    assert tokens.ends(made) == ([], [2])
 
 
 def test_a_graph_that_differs_is_never_returned(
     smollm: tokenizers.Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(byte_pair, "_CONTRACTIONS", ("s", "t"))
+    monkeypatch.setattr(tokens, "_CONTRACTIONS", ("s", "t"))
     with pytest.raises(GraphTokenizerError, match="the graph splits"):
-        byte_pair.byte_pair(smollm)
+        tokens.byte_pair(smollm)
