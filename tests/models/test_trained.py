@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from models import bert, presets, trained, trainer
+from models import bert, presets, trained
 from models.backends.keras_llm import LLMLabeler
 from models.backends.trained import EncoderLabeler, Trained
 from models.embedded import sha256
 from models.encoder import SentenceEncoder, VectorCache
 from models.trained import TrainedModelError
+from models.training import trainer
 from pipelines.numerics.calibration import MARGIN_STEP
 from tests.models.training.ads import make_ads, settings
 

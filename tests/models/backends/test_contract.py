@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -139,10 +138,10 @@ def test_it_mines_once_it_is_registered_and_named(tmp_path: Path) -> None:
         helpers.run(task, corpus, tmp_path / "w")
     with registry.registered("shouting", Shouting):
         mined = helpers.run(task, corpus, tmp_path / "w")
-        assert len(mined.pairs) == 12
+        assert len(mined.items) == 12
         assert mined.summary["model_id"] == "shouting@1"
         assert helpers.run(task, corpus, tmp_path / "w", budget=5).summary["scored_now"] == 0
-        loud = [json.dumps(pair["positive"]).count("!") for pair in mined.pairs]
+        loud = [helpers.by_label(item)["positive"].text.count("!") for item in mined.items]
         assert sum(loud) > 12
         with (
             pytest.raises(ValueError, match="a backend 'shouting' is there already"),

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from models import presets, trained, trainer
+from models import presets, trained
 from models.backends.trained import Trained
+from models.training import trainer
 from models.training.data import LabelledAds, TrainingDataError
 from pipelines.console.progress import Step, steps
 from pipelines.numerics.calibration import MARGIN_STEP
