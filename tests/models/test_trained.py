@@ -98,7 +98,7 @@ def test_manifest_reads_back(models: Path) -> None:
     for learner in ("head", "encoder"):
         manifest = trained.read_manifest(models / learner)
         written = json.loads((models / learner / "model.json").read_text(encoding="utf-8"))
-        assert json.loads(json.dumps(manifest.to_json())) == written
+        assert json.loads(json.dumps(dataclasses.asdict(manifest))) == written
         assert manifest.learner == learner
         assert manifest.model_id.startswith(f"{learner}:tiny-bert@")
         assert manifest.weights_hash[:12] in manifest.model_id
