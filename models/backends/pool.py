@@ -1,19 +1,22 @@
-"""A labeler that asks another one only about texts it has not seen."""
+"""Labelers that ask another one only about texts they have not seen, for simulations."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import uuid
+import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 
-from models.identity import LabelerIdentity
-from models.labeler import LabelBatch, Labeler
+from models.backends.base import LabelBatch, Labeler, LabelerIdentity
+from models.encoder import VectorCache
 
 
-class RememberingLabeler:
+class RememberingLabeler(Labeler):
     """Keeps every answer, in memory and on request in a file.
 
     A labeler's answer on a text depends on that text alone, so remembered and fresh answers are the
@@ -28,15 +31,12 @@ class RememberingLabeler:
             load: makes the labeler.
         """
         self.identity = identity
-        self.model_id = identity.model_id
-        self.prompt_hash = identity.prompt_hash
-        self.embedding_id = identity.embedding_id
         self._load = load
         self._labeler: Labeler | None = None
         self._rows: dict[bytes, tuple[float, np.ndarray, int, bool]] = {}
 
     @property
-    def dim(self) -> int:
+    def dim(self) -> int:  # type: ignore[override]
         """Dimension of the vectors."""
         return self._inner().dim
 
@@ -49,7 +49,7 @@ class RememberingLabeler:
         return self._labeler
 
     def label(self, texts: Sequence[str]) -> LabelBatch:
-        """Score and embed texts; see `models.labeler.Labeler`."""
+        """Score and embed texts; see `Labeler`."""
         if not texts:
             return self._inner().label(texts)
         names = [_name(text) for text in texts]
@@ -80,7 +80,7 @@ class RememberingLabeler:
         partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
         np.savez(
             partial,
-            identity=np.array([self.model_id, self.prompt_hash, self.embedding_id]),
+            identity=np.array(astuple(self.identity)),
             name=np.array([np.frombuffer(name, dtype=np.uint8) for name in self._rows]),
             margin=np.array([row[0] for row in rows], dtype=np.float32),
             vectors=np.stack([row[1] for row in rows]),
@@ -94,8 +94,7 @@ class RememberingLabeler:
         if not path.is_file():
             return False
         with np.load(path, allow_pickle=False) as held:
-            own = [self.model_id, self.prompt_hash, self.embedding_id]
-            if held["identity"].tolist() != own:
+            if held["identity"].tolist() != list(astuple(self.identity)):
                 return False
             columns = [held[name] for name in ("margin", "vectors", "n_tokens", "truncated")]
             for name, margin, vector, n_tokens, truncated in zip(
@@ -108,3 +107,35 @@ class RememberingLabeler:
 
 def _name(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+class LabelerPool:
+    """What the labelers of a simulation said, so that many runs on one corpus ask each text once.
+
+    Whoever wants it makes one and hands it down to mining and training; nothing is remembered
+    otherwise, for a corpus may not fit into memory. Pickled, as Beam pickles what its stages hold,
+    it is a reference: to the same pool in this process, to a new one in another.
+
+    Attributes:
+        vectors: of sentence encoders.
+    """
+
+    def __init__(self) -> None:
+        self.vectors = VectorCache()
+        self._labelers: dict[LabelerIdentity, RememberingLabeler] = {}
+        self._token = uuid.uuid4().hex
+        _LIVE[self._token] = self
+
+    def labeler(self, identity: LabelerIdentity, load: Callable[[], Labeler]) -> RememberingLabeler:
+        """Return the labeler of this identity, which asks the real one only about new texts."""
+        return self._labelers.setdefault(identity, RememberingLabeler(identity, load))
+
+    def __reduce__(self) -> tuple[Callable[[str], LabelerPool], tuple[str]]:
+        return _pool, (self._token,)
+
+
+_LIVE: weakref.WeakValueDictionary[str, LabelerPool] = weakref.WeakValueDictionary()
+
+
+def _pool(token: str) -> LabelerPool:
+    return _LIVE.get(token) or LabelerPool()

@@ -17,14 +17,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from models import graph_tokenizer, policy, presets
-from models.graph_tokenizer import GraphTokenizerError
+from models import embedded
+from models.ad_text import prepare_ad
+from models.graph import ad_text, tokens
+from models.graph.tables import GraphFunction, GraphTokenizerError
+from models.prompting import render
 from models.tokenization import FastTokenizer
-from tests.models.test_policy import CHAT, HOSTILE, SPEC
+from tests.models.test_ad_text import CHAT, HOSTILE, SPEC
 
 pytestmark = pytest.mark.model
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 HEADLINES = ROOT.parent / "shared" / "data" / "clickbait.jsonl.gz"
 MAX_CHARS = 4096
 
@@ -55,7 +58,7 @@ def attacks() -> list[str]:
     return [*named, *long, *deep, "", " ", "\n\t", "\u200b", "\ufeff", "[SEP]", "<|im_end|>"]
 
 
-def run(graph: graph_tokenizer.GraphFunction, traced: bool = False) -> Encode:
+def run(graph: GraphFunction, traced: bool = False) -> Encode:
     """Calls a graph, traced once or operation by operation: texts in, strings or ids out."""
     import tensorflow as tf
 
@@ -86,13 +89,13 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def bert() -> tokenizers.Tokenizer:
-    folder = presets.ensure_embedded(presets.EMBEDDED_ENCODER)
+    folder = embedded.ensure_embedded(embedded.EMBEDDED_ENCODER)
     return tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
 @pytest.fixture(scope="module")
 def smollm() -> tokenizers.Tokenizer:
-    folder = presets.ensure_embedded(presets.EMBEDDED_LLM)
+    folder = embedded.ensure_embedded(embedded.EMBEDDED_LLM)
     return tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
@@ -107,22 +110,22 @@ def words(bert: tokenizers.Tokenizer) -> Pair:
         return [e.ids for e in reference.encode_batch_fast(texts, add_special_tokens=False)]
 
     # Given with its truncation and padding, as an encoder's bundle has it.
-    return Pair(run(graph_tokenizer.word_piece(bert), True), python)
+    return Pair(run(tokens.word_piece(bert), True), python)
 
 
 @pytest.fixture(scope="module")
 def bytes_(smollm: tokenizers.Tokenizer) -> Pair:
-    return Pair(run(graph_tokenizer.byte_pair(smollm), True), FastTokenizer(smollm).encode_batch)
+    return Pair(run(tokens.byte_pair(smollm), True), FastTokenizer(smollm).encode_batch)
 
 
 @pytest.fixture(scope="module")
 def ads(smollm: tokenizers.Tokenizer) -> Pair:
-    prompt, special = policy.render(CHAT), FastTokenizer(smollm).special_tokens
+    prompt, special = render(CHAT), FastTokenizer(smollm).special_tokens
 
     def python(texts: list[str]) -> list[Any]:
-        return [policy.prepare_ad(text[:MAX_CHARS], prompt, special) for text in texts]
+        return [prepare_ad(text[:MAX_CHARS], prompt, special) for text in texts]
 
-    return Pair(run(graph_tokenizer.ad_text(MAX_CHARS, prompt, special), True), python)
+    return Pair(run(ad_text.ad_text(MAX_CHARS, prompt, special), True), python)
 
 
 def every_character() -> list[str]:
@@ -210,29 +213,29 @@ def test_long_words_are_unknown_by_characters_not_bytes(words: Pair) -> None:
     ],
 )
 def test_delimiters_of_the_prompt_are_protected(template: str, text: str) -> None:
-    prompt = policy.render(dataclasses.replace(SPEC, template=template))
-    graph = run(graph_tokenizer.ad_text(MAX_CHARS, prompt))
-    want = policy.prepare_ad(text, prompt)
+    prompt = render(dataclasses.replace(SPEC, template=template))
+    graph = run(ad_text.ad_text(MAX_CHARS, prompt))
+    want = prepare_ad(text, prompt)
     assert graph([text]) == [want] != [text]
 
 
 def test_bytes_that_are_no_text_are_read_as_python_reads_them() -> None:
     broken = [b"\xff\xfe sale", b"a\xe2\x82", b"\xed\xa0\x80x", b"\xc0\x80", b"\xf0\x9f\x98 a\x00"]
-    want = [policy.prepare_ad(text.decode("utf-8", "replace")) for text in broken]
-    graph: Any = run(graph_tokenizer.ad_text(MAX_CHARS))
+    want = [prepare_ad(text.decode("utf-8", "replace")) for text in broken]
+    graph: Any = run(ad_text.ad_text(MAX_CHARS))
     assert graph(broken) == want
 
 
 def test_only_so_many_characters_are_read() -> None:
-    graph = run(graph_tokenizer.ad_text(5))
+    graph = run(ad_text.ad_text(5))
     texts = ["😍東é de fg", " a  bcd", "<|im|>"]
-    assert graph(texts) == [policy.prepare_ad(text[:5]) for text in texts]
+    assert graph(texts) == [prepare_ad(text[:5]) for text in texts]
     assert graph(texts) == ["😍東é d", "a b", "im|"]
 
 
 def test_a_shadow_has_no_white_space_but_the_plain_space() -> None:
     # RE2's \s knows only ASCII: the pattern means the same in both libraries only for this.
-    outputs = {chr(code) for code in graph_tokenizer._shadows().outputs[:-1]}
+    outputs = {chr(code) for code in ad_text._shadows().outputs[:-1]}
     assert {c for c in outputs if c.isspace()} == {" "}
     assert not {c for c in outputs if ord(c) < 32}
 
@@ -251,7 +254,7 @@ def build(change: Callable[[tokenizers.Tokenizer], None]) -> tokenizers.Tokenize
 @pytest.fixture(scope="module")
 def toy() -> Pair:
     made = build(lambda _: None)
-    return Pair(run(graph_tokenizer.byte_pair(made), True), FastTokenizer(made).encode_batch)
+    return Pair(run(tokens.byte_pair(made), True), FastTokenizer(made).encode_batch)
 
 
 @given(st.lists(st.text(alphabet="aab 0", max_size=30), max_size=5))
@@ -267,13 +270,13 @@ def test_digits_apart(individual: bool) -> None:
         made.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level])
 
     made = build(change)
-    pair = Pair(run(graph_tokenizer.byte_pair(made)), FastTokenizer(made).encode_batch)
+    pair = Pair(run(tokens.byte_pair(made)), FastTokenizer(made).encode_batch)
     assert pair.differing(["a 12 ab", "  34", "5'6's 7 ", "a½b٣٤", "aa  9"]) == []
 
 
 def test_a_special_token_that_merges_make_is_left_out() -> None:
     made = build(lambda t: t.add_special_tokens(["aaa"]))
-    pair = Pair(run(graph_tokenizer.byte_pair(made)), FastTokenizer(made).encode_batch)
+    pair = Pair(run(tokens.byte_pair(made)), FastTokenizer(made).encode_batch)
     special = made.token_to_id("aaa")
     assert special in made.encode("aaa").ids
     assert pair.differing(["aaa", "aaab", "b aaa aab"]) == []
@@ -305,7 +308,7 @@ def test_byte_pairs_of_another_kind_are_refused(
     change: Callable[[tokenizers.Tokenizer], None], message: str
 ) -> None:
     with pytest.raises(GraphTokenizerError, match=re.escape(message)):
-        graph_tokenizer.byte_pair(build(change))
+        tokens.byte_pair(build(change))
 
 
 def pieces(vocab: dict[str, int], lowercase: bool = True) -> tokenizers.Tokenizer:
@@ -320,7 +323,7 @@ def test_the_normalizers_own_settings_count() -> None:
     for lowercase in (True, False):
         made = pieces(vocab, lowercase)
         pair = Pair(
-            run(graph_tokenizer.word_piece(made)),
+            run(tokens.word_piece(made)),
             lambda texts, made=made: [made.encode(text).ids for text in texts],  # type: ignore[misc]
         )
         assert pair.differing(["Aa aa É éa", "aÉ"]) == []
@@ -344,22 +347,22 @@ def test_word_pieces_of_another_kind_are_refused(
     made = pieces({"[UNK]": 0, "a": 1})
     change(made)
     with pytest.raises(GraphTokenizerError, match=re.escape(message)):
-        graph_tokenizer.word_piece(made)
+        tokens.word_piece(made)
 
 
 def test_ends_of_a_sequence(bert: tokenizers.Tokenizer) -> None:
-    assert graph_tokenizer.ends(bert) == ([101], [102])
+    assert tokens.ends(bert) == ([101], [102])
     made = pieces({"[UNK]": 0, "a": 1, "<e>": 2})
-    assert graph_tokenizer.ends(made) == ([], [])
+    assert tokens.ends(made) == ([], [])
     made.post_processor = processors.TemplateProcessing(
         single="$A <e>", special_tokens=[("<e>", 2)]
     )
-    assert graph_tokenizer.ends(made) == ([], [2])
+    assert tokens.ends(made) == ([], [2])
 
 
 def test_a_graph_that_differs_is_never_returned(
     smollm: tokenizers.Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graph_tokenizer, "_CONTRACTIONS", ("s", "t"))
+    monkeypatch.setattr(tokens, "_CONTRACTIONS", ("s", "t"))
     with pytest.raises(GraphTokenizerError, match="the graph splits"):
-        graph_tokenizer.byte_pair(smollm)
+        tokens.byte_pair(smollm)

@@ -1,20 +1,23 @@
-"""A policy and a question as a prompt, and the ad as data inside it.
+"""A policy and a question as a prompt, and the prompt with an ad in it as a model's tokens.
 
 Pure Python: nothing here imports a model, so `scout validate` shows a prompt at once.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import re
-import unicodedata
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-FORMS = ("completion", "chat")
-LABELS = ("positive", "negative")
+from models.ad_text import MAX_CHARS_PER_TOKEN, prepare_ad
+
+if TYPE_CHECKING:
+    from models.presets import CausalLMBundle
+    from models.tokenization import TextTokenizer
+
 AD_FIELD = "{ad}"
 
 # Part of the prompt's hash: raise it whenever `render` or `prepare_ad` starts to give other text
@@ -30,6 +33,8 @@ DEFAULT_TEMPLATE = {
 DEFAULT_SYSTEM = "You review ads against one policy.\nPolicy: {policy}"
 DEFAULT_ANSWERS = {"completion": (" Yes", " No"), "chat": ("Yes", "No")}
 
+# A prompt must leave an ad so many tokens, or as many as are asked for.
+_MIN_ROOM = 16
 _FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -157,14 +162,9 @@ def render(spec: PromptSpec, chat_format: str = "chatml") -> RenderedPrompt:
         The prompt's two halves, the answers, and the hash.
 
     Raises:
-        ValueError: Naming the field, for a blank policy or question, an unknown form, chat
-            format, label or placeholder, `{ad}` missing or twice, or answers that are the same.
+        ValueError: Naming the field, for an unknown chat format or placeholder, `{ad}` missing or
+            twice, or answers that are blank or the same. The task file has checked the rest.
     """
-    if spec.form not in FORMS:
-        raise ValueError(f"form: got {spec.form!r}; use one of {', '.join(FORMS)}")
-    for field in ("policy", "question"):
-        if not getattr(spec, field).strip():
-            raise ValueError(f"{field}: must not be empty")
     default_positive, default_negative = DEFAULT_ANSWERS[spec.form]
     positive = spec.positive_answer or default_positive
     negative = spec.negative_answer or default_negative
@@ -175,14 +175,6 @@ def render(spec: PromptSpec, chat_format: str = "chatml") -> RenderedPrompt:
         raise ValueError(
             f"positive_answer, negative_answer: must differ, both are {positive.strip()!r}"
         )
-    for index, example in enumerate(spec.examples):
-        if example.label not in LABELS:
-            raise ValueError(
-                f"examples[{index}].label: got {example.label!r}; use one of {', '.join(LABELS)}"
-            )
-        if not example.text.strip():
-            raise ValueError(f"examples[{index}].text: must not be empty")
-
     template = spec.template or DEFAULT_TEMPLATE[spec.form]
     ads = _fields("template", template, ("ad", "policy", "question", "examples")).count("ad")
     if ads != 1:
@@ -297,139 +289,94 @@ def _chat(
     return f"{prefix}{head}{opening}{before}", f"{after}{tail}{turns.answer}"
 
 
-# --- The ad as data ---------------------------------------------------------------------------
+class PromptWindow:
+    """A prompt in a model's own tokens, and how much of an ad fits beside it.
 
-# Look-alikes of the characters that markers are made of, beyond what NFKC folds.
-_LOOKALIKES = str.maketrans("‹›〈〉⟨⟩❮❯❘∣│ǀ❲❳⟦⟧", "<><><><>||||[][]")
+    Labeler, adapter training and export read ads through this one class, so that all three give
+    the model the same tokens.
 
-# What chat templates are made of, on text already folded to lower case. Spaces are allowed where
-# a reader, human or not, would still take the thing for a marker.
-_MARKERS = re.compile(
-    r"<\s*\|"  # any <|name|>, opened or nested
-    r"|\|\s*>"
-    r"|<\s*/?\s*(?:start_of_turn|end_of_turn|start_of_image|end_of_image|image_soft_token)\s*>"
-    r"|<\s*/?\s*(?:s|bos|eos|pad|unk|mask|sys|inst|think|system|user|assistant)\s*>"
-    r"|<\s*<\s*/?\s*sys\s*>\s*>"
-    r"|\[\s*/?\s*(?:inst|sys|system_prompt|available_tools|tool_calls|tool_results)\s*\]"
-    r"|\[\s*(?:cls|sep|pad|mask|unk)\s*\]"
-    r"|#{2,}\s*(?:instruction|response|input|system|user|assistant)s?\s*:"
-)
-_TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9_-]*>")
-_MAX_PASSES = 8
-_QUOTES = {'"': "'", "`": "'", "“": "'", "”": "'", "«": "'", "»": "'"}
-
-
-def prepare_ad(text: str, prompt: RenderedPrompt | None = None, markers: Iterable[str] = ()) -> str:
-    """Makes an ad's text pure data: one line, without markers of any chat format.
-
-    White space and control characters become single spaces; chat markers go, also when written
-    with full-width or look-alike characters, with invisible characters inside, or nested so that
-    removing one would form another. What delimits the ad in this prompt (a quote, a tag) cannot
-    be closed from inside. Doing it twice changes nothing.
-
-    Args:
-        text: The ad as it came.
-        prompt: The prompt around it, whose delimiters are protected.
-        markers: More strings that must not appear, such as the tokenizer's special tokens.
-
-    Returns:
-        The ad's text, possibly empty.
+    Attributes:
+        prompt: The rendered prompt.
+        prefix: Ids before the ad; they open the sequence.
+        lead: Text put before every ad. Spaces at the prefix's end belong to the ad's first token:
+            encoded alone they would be a token that the model never saw there.
+        suffix: Ids after the ad.
+        answers: First ids of the positive and of the negative answer.
+        max_ad_tokens: Ads are cut after so many tokens of their own.
+        max_chars: Longer ads are cut before they are tokenized.
     """
-    extra, quotes = _delimiters(prompt.prefix, prompt.suffix) if prompt else ((), "")
-    pattern = _marker_pattern((*extra, *(m for m in markers if len(m) > 1)))
-    # A lone surrogate cannot be encoded as UTF-8, and one bad ad must not stop a batch.
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    for quote in quotes:
-        text = text.replace(quote, _QUOTES[quote])
-    text = _fold_space(text)
-    passes = 0
-    while True:
-        cut = _cut_markers(text, pattern)
-        if cut == text:
-            return text
-        text, passes = cut, passes + 1
-        if passes == _MAX_PASSES:
-            # Markers nested this deep are an attack on our time: each pass undoes one level.
-            text = _words_only(text)
+
+    def __init__(self, bundle: CausalLMBundle, prompt: PromptSpec, max_ad_tokens: int) -> None:
+        """Encodes the prompt.
+
+        Args:
+            bundle: Whose tokens, chat format and longest sequence count.
+            prompt: The task's prompt.
+            max_ad_tokens: Ads are cut after so many tokens, at least 1; fewer where the model's
+                longest sequence asks for it.
+
+        Raises:
+            ValueError: If the prompt is not usable with this model.
+        """
+        if max_ad_tokens < 1:
+            raise ValueError(f"max_ad_tokens: must be at least 1, got {max_ad_tokens}")
+        self._tokenizer = tokenizer = bundle.tokenizer
+        self.prompt = render(prompt, bundle.chat_format)
+        text, suffix = self.prompt.prefix.rstrip(" "), self.prompt.suffix
+        self.lead = self.prompt.prefix[len(text) :]
+        self.prefix = [*tokenizer.bos, *(tokenizer.encode_markup(text) if text else [])]
+        self.suffix = tokenizer.encode_markup(suffix) if suffix else []
+        if not self.prefix and not self.suffix:
+            raise ValueError("template: nothing stands around {ad}")
+        self.answers = _first_ids(tokenizer, self.prompt)
+        longest = getattr(bundle.model.backbone, "max_sequence_length", None)
+        taken = len(self.prefix) + len(self.suffix)
+        room = longest - taken if longest else max_ad_tokens
+        if room < min(_MIN_ROOM, max_ad_tokens):
+            raise ValueError(
+                f"template: the prompt takes {taken} of the model's {longest} tokens and leaves "
+                "too few for the ad"
+            )
+        self.max_ad_tokens = min(max_ad_tokens, room)
+        self.max_chars = self.max_ad_tokens * MAX_CHARS_PER_TOKEN
+
+    def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
+        """Turns ads into token ids, as data.
+
+        Returns:
+            The ids read of each ad, at most `max_ad_tokens`, none of an ad without a word; whether
+            there were more.
+        """
+        special = self._tokenizer.special_tokens
+        ads = [prepare_ad(text[: self.max_chars], self.prompt, special) for text in texts]
+        ids = self._tokenizer.encode_batch([self.lead + ad if ad else "" for ad in ads])
+        cut = [
+            len(own) > self.max_ad_tokens or len(text) > self.max_chars
+            for own, text in zip(ids, texts, strict=True)
+        ]
+        return [own[: self.max_ad_tokens] for own in ids], cut
 
 
-def is_wordless(text: str) -> bool:
-    """Tell whether nothing visible of an ad is left once it is prepared: no model can read it.
+def _first_ids(tokenizer: TextTokenizer, prompt: RenderedPrompt) -> tuple[int, int]:
+    """Finds the first token of each answer, the positive one's first.
 
-    The replacement character U+FFFD stands for what could not be read; BERT's tokenizer drops it.
+    Raises:
+        ValueError: If an answer has no token, or both start with the same one.
     """
-    return not any(
-        unicodedata.category(char)[0] in "LNPS" and char != "\ufffd" and not _invisible(char)
-        for char in prepare_ad(text)
-    )
-
-
-def _words_only(text: str) -> str:
-    return _fold_space("".join(c if c.isalnum() else " " for c in text))
-
-
-def _fold_space(text: str) -> str:
-    text = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
-    return " ".join(text.split())
-
-
-@functools.lru_cache(maxsize=64)
-def _marker_pattern(extra: tuple[str, ...]) -> re.Pattern[str]:
-    folded = {_shadow(marker)[0] for marker in extra}
-    parts = sorted((re.escape(m) for m in folded if len(m) > 1), key=lambda m: (-len(m), m))
-    return re.compile("|".join([*parts, _MARKERS.pattern]))
-
-
-@functools.lru_cache(maxsize=64)
-def _delimiters(prefix: str, suffix: str) -> tuple[tuple[str, ...], str]:
-    """Finds what closes the ad's place: tags, fences and quotes that touch it or are in reach."""
-    opening = re.search(r"\S*\Z", prefix)
-    closing = re.match(r"\S*", suffix)
-    touching = [opening.group() if opening else "", closing.group() if closing else ""]
-    # A tag anywhere in the prompt is structure, wherever the ad sits.
-    found = _TAG.findall(prefix) + _TAG.findall(suffix)
-    quotes = "".join(q for q in _QUOTES if any(q in text for text in touching))
-    for text in touching:
-        for run in re.findall(r"[^\w\s]{2,}", text):
-            if not set(run) & set(quotes):
-                found.append(run)
-    return tuple(dict.fromkeys(found)), quotes
-
-
-def _invisible(char: str) -> bool:
-    return (
-        unicodedata.category(char) == "Cf"
-        or "\ufe00" <= char <= "\ufe0f"
-        or "\U000e0100" <= char <= "\U000e01ef"
-        or char in "\u034f\u115f\u1160\u3164\uffa0"
-    )
-
-
-def _shadow(text: str) -> tuple[str, list[int]]:
-    """Folds a text to what a marker would look like, with each character's place in the text."""
-    out: list[str] = []
-    places: list[int] = []
-    for place, char in enumerate(text):
-        if char.isascii():
-            folded = char.lower()
-        elif _invisible(char):
-            continue
-        else:
-            folded = unicodedata.normalize("NFKC", char).translate(_LOOKALIKES).casefold()
-        out.append(folded)
-        places.extend([place] * len(folded))
-    return "".join(out), places
-
-
-def _cut_markers(text: str, pattern: re.Pattern[str]) -> str:
-    shadow, places = _shadow(text)
-    parts: list[str] = []
-    end = 0
-    for match in pattern.finditer(shadow):
-        start = max(end, places[match.start()])
-        parts.append(text[end:start])
-        end = max(end, places[match.end() - 1] + 1)
-    if not end:
-        return text
-    # The space keeps two halves from forming a new marker or word; the caller looks again anyhow.
-    return _fold_space(" ".join([*parts, text[end:]]))
+    found = []
+    for field in ("positive_answer", "negative_answer"):
+        text = getattr(prompt, field)
+        # After white space of its own the answer cannot start with more of it.
+        if prompt.suffix.endswith(" "):
+            text = text.lstrip(" ")
+        ids = tokenizer.encode(text)
+        if not ids:
+            raise ValueError(f"{field}: {text!r} has no token in this model's vocabulary")
+        found.append(ids[0])
+    if found[0] == found[1]:
+        raise ValueError(
+            f"positive_answer, negative_answer: {prompt.positive_answer!r} and "
+            f"{prompt.negative_answer!r} start with the same token ({found[0]}), "
+            "so one forward pass cannot tell them apart"
+        )
+    return found[0], found[1]

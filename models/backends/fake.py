@@ -12,7 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.labeler import MARGIN_STEP, LabelBatch
+from models.backends.base import Backend, LabelBatch, Labeler, LabelerIdentity, Progress
+from models.prompting import render
+from pipelines.numerics.calibration import to_grid
 
 DIM = 64
 _WORDS = {
@@ -23,18 +25,27 @@ _WORDS = {
 }  # fmt: skip
 
 
-class FakeLabeler:
-    """Scores texts by a word list and embeds them by hashed character trigrams.
+class Fake(Backend):
+    """What `model: {preset: fake}` means; it neither learns nor reads the prompt."""
 
-    Args:
-        version: part of the model id; another version gives other scores.
-    """
+    def identify(self, progress: Progress | None = None) -> LabelerIdentity:  # noqa: ARG002
+        """Return the identity; the prompt must be a usable one all the same."""
+        return _identity(render(self.spec.prompt).hash)
 
-    def __init__(self, version: int = 1) -> None:
-        self.version = version
-        self.model_id = f"fake@{version}"
-        self.prompt_hash = "fake"
-        self.embedding_id = f"trigrams:{DIM}"
+    def load(self) -> FakeLabeler:
+        """Return the labeler."""
+        return FakeLabeler(self.identify().prompt_hash)
+
+
+def _identity(prompt_hash: str) -> LabelerIdentity:
+    return LabelerIdentity("fake@1", prompt_hash, "trigrams")
+
+
+class FakeLabeler(Labeler):
+    """Scores texts by a word list and embeds them by hashed character trigrams."""
+
+    def __init__(self, prompt_hash: str = "fake") -> None:
+        self.identity = _identity(prompt_hash)
         self.dim = DIM
         self.calls = 0
 
@@ -50,24 +61,24 @@ class FakeLabeler:
         self.calls += 1
         if any("<poison>" in text for text in texts):
             raise ValueError("poisoned text")
-        margins = np.array([self._margin(text) for text in texts], dtype=np.float64)
-        margins = np.round(margins / MARGIN_STEP) * MARGIN_STEP
+        margins = np.array([_margin(text) for text in texts], dtype=np.float64)
         vectors = np.array([_trigrams(text) for text in texts], dtype=np.float16)
         words = np.array([len(text.split()) for text in texts], dtype=np.int32)
         return LabelBatch(
-            margin=margins.astype(np.float32),
+            margin=to_grid(margins),
             vectors=vectors.reshape(len(texts), DIM),
             n_tokens=words.reshape(len(texts)),
             truncated=np.zeros(len(texts), dtype=bool),
         )
 
-    def _margin(self, text: str) -> float:
-        if "<nan>" in text:
-            return float("nan")
-        digest = hashlib.blake2b(f"{self.version}\0{text}".encode(), digest_size=4).digest()
-        jitter = int.from_bytes(digest, "big") / 2**32 - 0.5
-        words = re.findall(r"\w+", text.casefold())
-        return -4.0 + jitter + 0.4 * text.count("!") + sum(_WORDS.get(word, 0.0) for word in words)
+
+def _margin(text: str) -> float:
+    if "<nan>" in text:
+        return float("nan")
+    digest = hashlib.blake2b(f"1\0{text}".encode(), digest_size=4).digest()
+    jitter = int.from_bytes(digest, "big") / 2**32 - 0.5
+    words = re.findall(r"\w+", text.casefold())
+    return -4.0 + jitter + 0.4 * text.count("!") + sum(_WORDS.get(word, 0.0) for word in words)
 
 
 def _trigrams(text: str) -> np.ndarray:

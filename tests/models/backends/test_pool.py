@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import pickle
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.fakes import DIM, FakeLabeler
-from models.identity import LabelerIdentity
-from models.labeler import LabelBatch
-from models.remembering import RememberingLabeler
+from models.backends.base import LabelBatch, LabelerIdentity
+from models.backends.fake import DIM, FakeLabeler
+from models.backends.pool import LabelerPool, RememberingLabeler
 
 IDENTITY = LabelerIdentity("fake@1", "prompt", "trigrams")
 TEXTS = [f"won a free miracle number {n}" + "!" * (n % 3) for n in range(20)]
@@ -65,8 +68,6 @@ def test_the_answers_are_those_of_the_wrapped_one() -> None:
 
 def test_it_has_the_identity_it_was_given_and_the_models_dimension() -> None:
     labeler, _ = remembering()
-    found = (labeler.model_id, labeler.prompt_hash, labeler.embedding_id)
-    assert found == ("fake@1", "prompt", "trigrams")
     assert labeler.identity == IDENTITY
     assert labeler.dim == DIM
 
@@ -122,3 +123,39 @@ def test_nothing_to_save_or_restore(tmp_path: Path) -> None:
     labeler.save(tmp_path / "llm0.npz")
     assert list(tmp_path.iterdir()) == []
     assert not labeler.restore(tmp_path / "llm0.npz")
+
+
+# --- The pool ---------------------------------------------------------------------------------
+
+
+def test_a_pool_has_one_labeler_an_identity() -> None:
+    pool = LabelerPool()
+    first = pool.labeler(IDENTITY, Counting)
+    first.label(TEXTS[:3])
+    assert pool.labeler(IDENTITY, Counting) is first and len(first) == 3
+    other = pool.labeler(replace(IDENTITY, embedding_id="another"), Counting)
+    assert other is not first and len(other) == 0
+    assert len(LabelerPool().labeler(IDENTITY, Counting)) == 0, "another simulation's"
+
+
+def test_pickled_it_is_the_same_pool_here_and_a_new_one_elsewhere() -> None:
+    pool = LabelerPool()
+    labeler = pool.labeler(IDENTITY, Counting)
+    sent = pickle.dumps(pool)
+    assert len(sent) < 200, "a reference, not what is remembered"
+    assert pickle.loads(sent) is pool
+    code = (
+        "import pickle, sys; from models.backends.pool import LabelerPool\n"
+        "found = pickle.loads(bytes.fromhex(sys.argv[1]))\n"
+        "print(type(found).__name__, len(found.vectors))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, sent.hex()],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[3],
+    )
+    assert done.stdout.split() == ["LabelerPool", "0"], done.stderr
+    del pool, labeler
+    gc.collect()
+    assert len(pickle.loads(sent).labeler(IDENTITY, Counting)) == 0, "it ends with its simulation"
