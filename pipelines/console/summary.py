@@ -1,28 +1,11 @@
-"""The closing summary of a run, for a person and as JSON, and text that is safe to print."""
+"""The closing summary of a run, for a person and as JSON."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-
-
-def printable(text: str, limit: int = 200) -> str:
-    """Return ad text that cannot steer a terminal.
-
-    Control, bidirectional and other invisible characters are shown as escapes; white space is
-    folded; what is longer than ``limit`` characters ends in an ellipsis.
-    """
-    folded = " ".join(text.split())
-    shown = "".join(
-        f"\\u{ord(char):04x}"
-        if unicodedata.category(char) in _HIDDEN and char != "\u200d"
-        else char
-        for char in folded
-    )
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+from pipelines.console.visible import printable
 
 
 def stage_seconds(counters: Mapping[str, int]) -> dict[str, float]:

@@ -44,7 +44,7 @@ from pipelines.jobs.rounds import (
 )
 from pipelines.numerics import agreement, calibration, hashing, raters
 from pipelines.options import CONDITIONS, CROWD_NOISES, MineOptions
-from pipelines.report.page import simulation_report
+from pipelines.report.simulation import simulation_report
 from pipelines.simulation.labelled_corpus import Corpus, Division, Fields, divide, read_labelled
 from pipelines.sources.readers import ReadOptions
 from pipelines.stages.label_ads import LabelRule, choose_threshold

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from pipelines.report.page import Fact, Picture, ReportOptions, Section, Table
 
 from pipelines.numerics import calibration
 from pipelines.report import figures
 from pipelines.report import page as drawn
-from pipelines.report.page import Fact, Picture, ReportOptions, Section, Table
 from pipelines.simulation.play import summarize
 from pipelines.store.workspace import Workspace
 from tests import helpers

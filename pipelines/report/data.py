@@ -1,0 +1,418 @@
+"""What a round's report is drawn from: manifests, review items, clusters and scored blocks.
+
+The one place of the report that knows how they lie in a workspace. No verdict is read, of neither
+half; kappas are those that ``train`` wrote down.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.contracts import BlockFile
+from pipelines.errors import RunFailed, UsageError
+from pipelines.jobs.rounds import current_task, standing
+from pipelines.numerics import calibration, hashing, kmeans
+from pipelines.numerics.projection import Plane, pca_plane
+from pipelines.report.html import word
+from pipelines.stages.cluster_per_label import below, sample_limit
+from pipelines.stages.score_ads import read_block
+from pipelines.store import blocks, storage
+from pipelines.store.workspace import Manifest, Workspace
+
+LABELS = ("positive", "negative")
+PROJECTIONS = ("pca", "umap")
+_UMAP_NEIGHBORS = 15
+
+# Takes unit vectors (n, d) and a seed.
+Projector = Callable[[np.ndarray, int], Plane]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemAd:
+    """An ad that is shown to experts; as in ``pairs.jsonl``."""
+
+    label: str
+    id: str
+    key: str
+    text: str
+    probability: float
+    margin: float
+    copies: int
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What experts are asked about: one ad or two, and why; as in ``pairs.jsonl``.
+
+    What only some strategies have is None with the others.
+    """
+
+    id: str
+    rank: int
+    source: str
+    ads: tuple[ItemAd, ...]
+    distance: float | None = None
+    mutual: bool = False
+    covered_share: float | None = None
+    cumulative_share: float | None = None
+    propensity: float | None = None
+
+    @property
+    def is_explored(self) -> bool:
+        """Whether it was drawn at random, to measure, whatever the strategy is."""
+        return self.source == "exploration"
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What a round's manifests say.
+
+    Attributes:
+        number: the round.
+        known: all rounds that can be shown.
+        names: what the task called ``positive`` and ``negative``, safe to show.
+        definition: the task as the round was mined with.
+        facts: of the items' manifest and, before it, of their clusters'.
+        manifests: of the stages ``scored``, ``clusters`` and ``pairs`` that are still there whole.
+        items: what experts are asked about, in review order.
+    """
+
+    number: int
+    known: tuple[int, ...]
+    names: Mapping[str, str]
+    definition: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    manifests: Mapping[str, Manifest]
+    items: tuple[Item, ...]
+
+    @property
+    def version(self) -> int:
+        """Version of the policy."""
+        return int(self.facts["task_version"])
+
+    @property
+    def covers(self) -> bool:
+        """Whether the strategy chose pairs of overlapping clusters, and counted what they cover."""
+        return self.facts.get("covered_share") is not None
+
+    @property
+    def strategy(self) -> str:
+        """What chose the items."""
+        return word(self.definition["selection"].get("strategy", "boundary"))
+
+    def noun(self, count: int = 2) -> str:
+        """Return what the items are: pairs, ads, or both."""
+        sizes = {len(item.ads) for item in self.items}
+        one = {frozenset({1}): "ad", frozenset({1, 2}): "item"}.get(frozenset(sizes), "pair")
+        return one if count == 1 else f"{one}s"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The ads on the maps, and the scores of all ads.
+
+    Attributes:
+        histogram: int64 (N_BINS,), of all ads.
+        ads: how many they are.
+        positives: how many of them are called positive.
+        threshold: margin from which an ad is called so.
+        points: float32 (n, 2).
+        positive: bool (n,).
+        cluster: int32 (n,), within the row's own label; 0 where the round has no clusters.
+        items: rows of each item's ads.
+        overlaps: (positive cluster, negative cluster) of the cluster pairs searched, best first.
+        explained: share of the vectors' variance on the plane; None where there is no such share.
+    """
+
+    histogram: np.ndarray
+    ads: int
+    positives: int
+    threshold: float
+    points: np.ndarray
+    positive: np.ndarray
+    cluster: np.ndarray
+    items: tuple[tuple[int, ...], ...]
+    overlaps: tuple[tuple[int, int], ...]
+    explained: float | None
+
+    @property
+    def extent(self) -> str:
+        """How many ads the maps are drawn on, in words."""
+        if len(self.points) == self.ads:
+            return f"drawn on all {self.ads:,} ads"
+        return f"drawn on {len(self.points):,} of {self.ads:,} ads"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that a round's report may show.
+
+    Attributes:
+        workspace: where it comes from.
+        round: the round shown.
+        sample: the ads on the maps; None when they cannot be drawn.
+        why_no_sample: what is lacking then.
+        stand: where all rounds stand, as :func:`standing` returns it.
+        projection: ``pca`` or ``umap``.
+    """
+
+    workspace: Workspace
+    round: Round
+    sample: Sample | None
+    why_no_sample: str
+    stand: Mapping[str, Any]
+    projection: str
+
+    @property
+    def comparable(self) -> list[Mapping[str, Any]]:
+        """Rounds of the same version of the policy, oldest first."""
+        return [e for e in self.stand["rounds"] if e["task_version"] == self.round.version]
+
+    @property
+    def evaluation(self) -> Mapping[str, Any] | None:
+        """The newest evaluation of these rounds: it has every model on the same ads."""
+        found = (e["model"]["evaluation"] for e in reversed(self.comparable) if e["model"])
+        return next(found, None)
+
+
+def gather(
+    workspace: Workspace, found: Round, project: Projector, sample: int, projection: str
+) -> Evidence:
+    """Read what else the report of a round is drawn from.
+
+    Args:
+        workspace: the workspace.
+        found: the round.
+        project: from :func:`projector`, for ``projection``.
+        sample: ads to draw at most; those of the round's items are always among them.
+        projection: ``pca`` or ``umap``.
+
+    Raises:
+        RunFailed: something in the workspace is damaged.
+
+    Memory: about 26 bytes a dimension of each of ``sample`` ads, and one scored block at a time.
+    """
+    stand = standing(workspace)
+    why = _why_no_sample(workspace, found)
+    drawn = None if why else _draw_sample(workspace, found, sample, project)
+    return Evidence(workspace, found, drawn, why, stand, projection)
+
+
+def read_round(workspace: Workspace, wanted: int | None) -> Round:
+    """Read what a round's manifests say, and its items.
+
+    Args:
+        workspace: the workspace.
+        wanted: the round, or None for the newest that can be shown.
+
+    Raises:
+        UsageError: nothing was mined, or no such round.
+        RunFailed: something in the workspace is damaged.
+    """
+    current_task(workspace)
+    known = tuple(n for n in workspace.rounds() if workspace.latest(n, "pairs"))
+    number = wanted if wanted is not None else known[-1]
+    pairs = workspace.latest(number, "pairs") if number in known else None
+    if pairs is None:
+        raise UsageError(
+            f"--round {number}: has no pairs in {workspace.root} (rounds with pairs: "
+            f"{', '.join(map(str, known))})"
+        )
+    definition = pairs.facts.get("definition")
+    if definition is None:
+        raise RunFailed(
+            f"{workspace.path(pairs.attempt)}/manifest.json: the task is not in it; an earlier "
+            "version of ad-scout wrote it: mine again"
+        )
+    manifests = {"pairs": pairs}
+    # Not the newest: a run that was killed may have left clusters whose pairs never came.
+    clusters = workspace.find(number, "clusters", pairs.config_hash)
+    if clusters:
+        manifests["clusters"] = clusters
+    facts = {**(clusters.facts if clusters else {}), **pairs.facts}
+    scored = _scored_of(workspace, number, facts)
+    if scored:
+        manifests["scored"] = scored
+    return Round(
+        number=number,
+        known=known,
+        names={label: word(definition["labels"][label]) for label in LABELS},
+        definition=definition,
+        facts=facts,
+        manifests=manifests,
+        items=tuple(_item(pair) for pair in workspace.read_pairs(pairs)),
+    )
+
+
+def _item(pair: Mapping[str, Any]) -> Item:
+    kept = {name: pair[name] for name in Item.__dataclass_fields__ if name in pair}
+    of_ad = [name for name in ItemAd.__dataclass_fields__ if name in pair["positive"]]
+    ads = (ItemAd(**{name: pair[label][name] for name in of_ad}) for label in LABELS)
+    return Item(id=pair["pair_id"], ads=tuple(ads), **kept)
+
+
+def _scored_of(workspace: Workspace, number: int, facts: Mapping[str, Any]) -> Manifest | None:
+    """Return the newest whole scored attempt that a round's items may come from.
+
+    Another corpus in the same round has the same score key, but hardly the same number of ads; and
+    what is drawn is checked against the items.
+    """
+    rows = facts.get("positives", 0) + facts.get("negatives", 0)
+    sizes = workspace.block_sizes()
+    fitting = (
+        manifest
+        for manifest in reversed(workspace.manifests(number, "scored"))
+        if manifest.facts["score_key"] == facts["score_key"]
+        and manifest.rows == rows
+        and workspace.is_whole(manifest.files, sizes)
+    )
+    return next(fitting, None)
+
+
+def _why_no_sample(workspace: Workspace, found: Round) -> str:
+    if found.covers and "clusters" not in found.manifests:
+        return (
+            f"The clusters of round {found.number} are no longer in the workspace, so nothing can be "
+            "drawn from them. Mining again in a new workspace gives them back."
+        )
+    if "scored" not in found.manifests:
+        return (
+            f"The scored ads of round {found.number} are no longer all in {workspace.root}/rounds, so "
+            "they cannot be drawn. Mining again in a new workspace gives them back."
+        )
+    return ""
+
+
+def projector(name: str) -> Projector:
+    """Return what puts unit vectors on a plane; before anything is read, for UMAP may be missing.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    if name == "pca":
+        return lambda vectors, _: pca_plane(vectors)
+    try:
+        umap: Any = importlib.import_module("umap")
+    except ImportError as error:
+        raise UsageError(
+            f"--projection umap: {error}; `pip install umap-learn`, or leave it out for PCA"
+        ) from error
+
+    def project(vectors: np.ndarray, seed: int) -> Plane:
+        # UMAP's graph needs more rows than neighbours, and its spectral start some more.
+        if len(vectors) <= _UMAP_NEIGHBORS:
+            return Plane(pca_plane(vectors).points, None)
+        # From PCA's plane: a spectral start throws small groups of alike ads far away, and the rest is
+        # then one dot. One job: with several, a seed does not fix the result.
+        model = umap.UMAP(n_neighbors=_UMAP_NEIGHBORS, init="pca", random_state=seed, n_jobs=1)
+        return Plane(np.asarray(model.fit_transform(vectors), dtype=np.float32), None)
+
+    return project
+
+
+def _draw_sample(
+    workspace: Workspace,
+    found: Round,
+    wanted: int,
+    project: Projector,
+) -> Sample:
+    seed, scored = found.definition["seed"], found.manifests["scored"]
+    clusters = found.manifests.get("clusters") if found.covers else None
+    always = frozenset(ad.key for item in found.items for ad in item.ads)
+    histogram, table = _gather(workspace, scored, always, wanted, seed)
+    row = {key: place for place, key in enumerate(table.column("key").to_pylist())}
+    lost = sorted(always - row.keys())
+    if lost:
+        raise RunFailed(
+            f"{workspace.path(scored.attempt)}: an ad of round {found.number}'s pairs (key "
+            f"{lost[0]}) is not among its scored ads; the corpus was changed in the middle of the "
+            "round: mine it again"
+        )
+    threshold = found.facts["threshold_margin"]
+    positive = table.column("margin").to_numpy() >= np.float32(threshold)
+    space, centers = kmeans.VectorSpace(None, None), list[np.ndarray]()
+    overlaps: list[tuple[int, int]] = []
+    if clusters:
+        space, *centers = _read_centroids(workspace, clusters)
+        lines = storage.read(workspace.path(f"{clusters.attempt}/overlaps.jsonl")).splitlines()
+        overlaps = [(line["positive"], line["negative"]) for line in map(json.loads, lines)]
+    vectors = kmeans.project(space, blocks.vectors(table))
+    cluster = np.zeros(len(vectors), dtype=np.int32)
+    for side, of_label in zip((True, False), centers, strict=False):
+        members = np.flatnonzero(positive == side)
+        if len(members):
+            cluster[members] = kmeans.assign(vectors[members], of_label)[0]
+    plane = project(vectors, seed)
+    return Sample(
+        histogram=histogram,
+        ads=scored.rows,
+        positives=found.facts["positives"],
+        threshold=threshold,
+        points=plane.points,
+        positive=positive,
+        cluster=cluster,
+        items=tuple(tuple(row[ad.key] for ad in item.ads) for item in found.items),
+        overlaps=tuple(overlaps),
+        explained=plane.explained,
+    )
+
+
+def _gather(
+    workspace: Workspace, scored: Manifest, always: frozenset[str], wanted: int, seed: int
+) -> tuple[np.ndarray, pa.Table]:
+    """Read all blocks once: the exact histogram, and a hash sample with the rows of ``always``.
+
+    Returns:
+        int64 (N_BINS,) and a table of key, margin and vector, sorted by key; at most ``wanted``
+        rows, more only where ``always`` alone are more.
+    """
+    histogram = np.zeros(calibration.N_BINS, dtype=np.int64)
+    limit = sample_limit(wanted, scored.rows)
+    kept = []
+    for file in scored.files:
+        table = _read_scores(workspace, file)
+        histogram += calibration.margin_histogram(table.column("margin").to_numpy())
+        keys = table.column("key").to_pylist()
+        asked = np.fromiter((key in always for key in keys), bool, len(keys))
+        near = below(hashing.ranks(keys, seed), limit)
+        kept.append(table.filter(pa.array(asked | near)))
+    joined = pa.concat_tables(kept).combine_chunks()
+    keys = joined.column("key").to_pylist()
+    others = np.fromiter((key not in always for key in keys), bool, len(keys))
+    # The ads of the items first, the rest by rank.
+    order = np.lexsort((hashing.ranks(keys, seed), others))
+    rows = order[: max(wanted, len(keys) - int(others.sum()))]
+    return histogram, blocks.sort_by_key(joined.take(pa.array(rows)).combine_chunks())
+
+
+def _read_scores(workspace: Workspace, file: BlockFile) -> pa.Table:
+    try:
+        return read_block(workspace.root, file, ["key", "margin", "vector"])
+    except RunFailed as error:
+        raise RunFailed(f"{error.message} (by `scout mine`; then report again)") from error
+
+
+def _read_centroids(
+    workspace: Workspace, clusters: Manifest
+) -> tuple[kmeans.VectorSpace, np.ndarray, np.ndarray]:
+    """Return the space of a round's clusters, and the centroids of positive and negative ones."""
+    path = workspace.path(f"{clusters.attempt}/centroids.npz")
+    try:
+        with np.load(io.BytesIO(storage.read(path)), allow_pickle=False) as found:
+            mean, scale = found["mean"], found["scale"]
+            space = kmeans.VectorSpace(mean, scale) if mean.size else kmeans.VectorSpace(None, None)
+            return space, found["positive"], found["negative"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise RunFailed(
+            f"{path}: not the centroids that were written ({error}); mine in a new workspace"
+        ) from error
