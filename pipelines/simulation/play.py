@@ -31,7 +31,7 @@ import yaml
 from models import presets, trained, trainer
 from pipelines import handlers
 from pipelines.config import Task, load_task
-from pipelines.console.progress import Advance, step
+from pipelines.console.progress import Step, step
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.ingest import ingest_verdicts
 from pipelines.jobs.mine import mine
@@ -200,7 +200,7 @@ class _Forecast:
     trains a head.
     """
 
-    def __init__(self, advance: Advance, rounds: Mapping[str, int], seeds: int) -> None:
+    def __init__(self, advance: Step, rounds: Mapping[str, int], seeds: int) -> None:
         self._advance = advance
         self._seed_rounds = sum(rounds.values())
         self._left = {name: float(seeds * number) for name, number in rounds.items()}

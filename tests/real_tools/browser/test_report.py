@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from pipelines.report.page import Fact, Picture, ReportOptions, Section, Table
 
+from pipelines.console.visible import visible
 from pipelines.numerics import calibration
+from pipelines.report.html import Fact, Picture, Section, ShownAd, ShownItem, Table
+from pipelines.report.html import page as html_page
+from pipelines.report.pictures import maps, scores
+from pipelines.report.pictures.canvas import WIDTH_INCHES, Names
+from pipelines.report.round import SAMPLE_ADS, ReportOptions, report
+from pipelines.report.sections.items import AD_CHARS, TOP_ITEMS
+from pipelines.report.simulation import simulation_report
 from pipelines.simulation.play import summarize
 from pipelines.store.workspace import Workspace
 from tests import helpers

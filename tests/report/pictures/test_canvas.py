@@ -27,7 +27,7 @@ from tests.report.pictures.samples import (
     laid_out,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize("name", DRAWN)
