@@ -6,6 +6,7 @@ half; kappas are those that ``train`` wrote down.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import io
 import json
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.contracts import BlockFile
+from pipelines.contracts import BlockFile, ReviewItem
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.rounds import current_task, standing
 from pipelines.numerics import calibration, hashing, kmeans
@@ -34,87 +35,6 @@ _UMAP_NEIGHBORS = 15
 
 # Takes unit vectors (n, d) and a seed.
 Projector = Callable[[np.ndarray, int], Plane]
-
-
-@dataclass(frozen=True, slots=True)
-class ItemAd:
-    """An ad that is shown to experts; as in ``pairs.jsonl``."""
-
-    label: str
-    id: str
-    key: str
-    text: str
-    probability: float
-    margin: float
-    copies: int
-    fields: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """What experts are asked about: one ad or two, and why; as in ``pairs.jsonl``.
-
-    What only some strategies have is None with the others.
-    """
-
-    id: str
-    rank: int
-    source: str
-    ads: tuple[ItemAd, ...]
-    distance: float | None = None
-    mutual: bool = False
-    covered_share: float | None = None
-    cumulative_share: float | None = None
-    propensity: float | None = None
-
-    @property
-    def is_explored(self) -> bool:
-        """Whether it was drawn at random, to measure, whatever the strategy is."""
-        return self.source == "exploration"
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """What a round's manifests say.
-
-    Attributes:
-        number: the round.
-        known: all rounds that can be shown.
-        names: what the task called ``positive`` and ``negative``, safe to show.
-        definition: the task as the round was mined with.
-        facts: of the items' manifest and, before it, of their clusters'.
-        manifests: of the stages ``scored``, ``clusters`` and ``pairs`` that are still there whole.
-        items: what experts are asked about, in review order.
-    """
-
-    number: int
-    known: tuple[int, ...]
-    names: Mapping[str, str]
-    definition: Mapping[str, Any]
-    facts: Mapping[str, Any]
-    manifests: Mapping[str, Manifest]
-    items: tuple[Item, ...]
-
-    @property
-    def version(self) -> int:
-        """Version of the policy."""
-        return int(self.facts["task_version"])
-
-    @property
-    def covers(self) -> bool:
-        """Whether the strategy chose pairs of overlapping clusters, and counted what they cover."""
-        return self.facts.get("covered_share") is not None
-
-    @property
-    def strategy(self) -> str:
-        """What chose the items."""
-        return word(self.definition["selection"].get("strategy", "boundary"))
-
-    def noun(self, count: int = 2) -> str:
-        """Return what the items are: pairs, ads, or both."""
-        sizes = {len(item.ads) for item in self.items}
-        one = {frozenset({1}): "ad", frozenset({1, 2}): "item"}.get(frozenset(sizes), "pair")
-        return one if count == 1 else f"{one}s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,24 +79,57 @@ class Evidence:
 
     Attributes:
         workspace: where it comes from.
-        round: the round shown.
+        number: the round.
+        known: all rounds that can be shown.
+        definition: the task as the round was mined with.
+        facts: of the items' manifest and, before it, of their clusters'.
+        manifests: of the stages ``scored``, ``clusters`` and ``pairs`` that are still there whole.
+        items: what experts are asked about, in review order.
+        stand: where all rounds stand, as :func:`standing` returns it.
         sample: the ads on the maps; None when they cannot be drawn.
         why_no_sample: what is lacking then.
-        stand: where all rounds stand, as :func:`standing` returns it.
-        projection: ``pca`` or ``umap``.
     """
 
     workspace: Workspace
-    round: Round
-    sample: Sample | None
-    why_no_sample: str
+    number: int
+    known: tuple[int, ...]
+    definition: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    manifests: Mapping[str, Manifest]
+    items: tuple[ReviewItem, ...]
     stand: Mapping[str, Any]
-    projection: str
+    sample: Sample | None = None
+    why_no_sample: str = ""
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What the task called ``positive`` and ``negative``, safe to show."""
+        return {label: word(self.definition["labels"][label]) for label in LABELS}
+
+    @property
+    def version(self) -> int:
+        """Version of the policy."""
+        return int(self.facts["task_version"])
+
+    @property
+    def strategy(self) -> str:
+        """What chose the items."""
+        return word(self.definition["selection"].get("strategy", "boundary"))
+
+    @property
+    def covers(self) -> bool:
+        """Whether the strategy chose pairs of overlapping clusters, and counted what they cover."""
+        return self.facts.get("covered_share") is not None
+
+    @property
+    def explored(self) -> list[bool]:
+        """Which items were drawn at random, to measure, whatever the strategy is."""
+        return [item.source == "exploration" for item in self.items]
 
     @property
     def comparable(self) -> list[Mapping[str, Any]]:
         """Rounds of the same version of the policy, oldest first."""
-        return [e for e in self.stand["rounds"] if e["task_version"] == self.round.version]
+        return [e for e in self.stand["rounds"] if e["task_version"] == self.version]
 
     @property
     def evaluation(self) -> Mapping[str, Any] | None:
@@ -184,31 +137,44 @@ class Evidence:
         found = (e["model"]["evaluation"] for e in reversed(self.comparable) if e["model"])
         return next(found, None)
 
+    def noun(self, count: int = 2) -> str:
+        """Return what the items are: pairs, ads, or both."""
+        sizes = frozenset(len(item.ads) for item in self.items)
+        one = {frozenset({1}): "ad", frozenset({1, 2}): "item"}.get(sizes, "pair")
+        return one if count == 1 else f"{one}s"
 
-def gather(
-    workspace: Workspace, found: Round, project: Projector, sample: int, projection: str
-) -> Evidence:
-    """Read what else the report of a round is drawn from.
+
+def with_sample(found: Evidence, project: Projector, wanted: int) -> Evidence:
+    """Return the evidence with the ads on the maps, or with why they cannot be drawn.
 
     Args:
-        workspace: the workspace.
-        found: the round.
-        project: from :func:`projector`, for ``projection``.
-        sample: ads to draw at most; those of the round's items are always among them.
-        projection: ``pca`` or ``umap``.
+        found: from :func:`read_round`.
+        project: from :func:`projector`.
+        wanted: ads to draw at most; those of the round's items are always among them.
 
     Raises:
         RunFailed: something in the workspace is damaged.
 
-    Memory: about 26 bytes a dimension of each of ``sample`` ads, and one scored block at a time.
+    Memory: about 26 bytes a dimension of each of ``wanted`` ads, and one scored block at a time.
     """
-    stand = standing(workspace)
-    why = _why_no_sample(workspace, found)
-    drawn = None if why else _draw_sample(workspace, found, sample, project)
-    return Evidence(workspace, found, drawn, why, stand, projection)
+    lost = ""
+    if found.covers and "clusters" not in found.manifests:
+        lost = (
+            f"The clusters of round {found.number} are no longer in the workspace, so nothing can be "
+            "drawn from them"
+        )
+    elif "scored" not in found.manifests:
+        lost = (
+            f"The scored ads of round {found.number} are no longer all in "
+            f"{found.workspace.root}/rounds, so they cannot be drawn"
+        )
+    if lost:
+        lost += ". Mining again in a new workspace gives them back."
+        return dataclasses.replace(found, why_no_sample=lost)
+    return dataclasses.replace(found, sample=_draw_sample(found, project, wanted))
 
 
-def read_round(workspace: Workspace, wanted: int | None) -> Round:
+def read_round(workspace: Workspace, wanted: int | None) -> Evidence:
     """Read what a round's manifests say, and its items.
 
     Args:
@@ -243,22 +209,16 @@ def read_round(workspace: Workspace, wanted: int | None) -> Round:
     scored = _scored_of(workspace, number, facts)
     if scored:
         manifests["scored"] = scored
-    return Round(
+    return Evidence(
+        workspace=workspace,
         number=number,
         known=known,
-        names={label: word(definition["labels"][label]) for label in LABELS},
         definition=definition,
         facts=facts,
         manifests=manifests,
-        items=tuple(_item(pair) for pair in workspace.read_pairs(pairs)),
+        items=tuple(workspace.read_items(pairs)),
+        stand=standing(workspace),
     )
-
-
-def _item(pair: Mapping[str, Any]) -> Item:
-    kept = {name: pair[name] for name in Item.__dataclass_fields__ if name in pair}
-    of_ad = [name for name in ItemAd.__dataclass_fields__ if name in pair["positive"]]
-    ads = (ItemAd(**{name: pair[label][name] for name in of_ad}) for label in LABELS)
-    return Item(id=pair["pair_id"], ads=tuple(ads), **kept)
 
 
 def _scored_of(workspace: Workspace, number: int, facts: Mapping[str, Any]) -> Manifest | None:
@@ -277,20 +237,6 @@ def _scored_of(workspace: Workspace, number: int, facts: Mapping[str, Any]) -> M
         and workspace.is_whole(manifest.files, sizes)
     )
     return next(fitting, None)
-
-
-def _why_no_sample(workspace: Workspace, found: Round) -> str:
-    if found.covers and "clusters" not in found.manifests:
-        return (
-            f"The clusters of round {found.number} are no longer in the workspace, so nothing can be "
-            "drawn from them. Mining again in a new workspace gives them back."
-        )
-    if "scored" not in found.manifests:
-        return (
-            f"The scored ads of round {found.number} are no longer all in {workspace.root}/rounds, so "
-            "they cannot be drawn. Mining again in a new workspace gives them back."
-        )
-    return ""
 
 
 def projector(name: str) -> Projector:
@@ -320,12 +266,8 @@ def projector(name: str) -> Projector:
     return project
 
 
-def _draw_sample(
-    workspace: Workspace,
-    found: Round,
-    wanted: int,
-    project: Projector,
-) -> Sample:
+def _draw_sample(found: Evidence, project: Projector, wanted: int) -> Sample:
+    workspace = found.workspace
     seed, scored = found.definition["seed"], found.manifests["scored"]
     clusters = found.manifests.get("clusters") if found.covers else None
     always = frozenset(ad.key for item in found.items for ad in item.ads)

@@ -68,35 +68,33 @@ def report(options: ReportOptions, say: Say) -> Report:
         UsageError: no pairs, no such round, a folder that cannot be written, UMAP not installed.
         RunFailed: something in the workspace is damaged.
 
-    Memory: see :func:`data.gather`. Measured: 100,000 ads of 384 dimensions in 3.4 s and 630 MB, of
+    Memory: see :func:`data.with_sample`. Measured: 100,000 ads of 384 dimensions in 3.4 s and 630 MB, of
     which 320 are the libraries; UMAP takes a minute and 1.5 GB.
     """
     workspace = Workspace(options.workspace)
     project = data.projector(options.projection)
-    shown = data.read_round(workspace, options.round)
+    found = data.read_round(workspace, options.round)
     folder = check_folder(options.out or workspace.path(FOLDER))
-    found = data.gather(workspace, shown, project, options.sample, options.projection)
-    sample = found.sample
+    found = data.with_sample(found, project, options.sample)
+    sample, name = found.sample, found.definition["name"]
+    way = options.projection.upper()
     if sample:
-        say(
-            f"round {shown.number}: {len(sample.points):,} of {sample.ads:,} ads drawn, by "
-            f"{options.projection.upper()}"
-        )
+        say(f"round {found.number}: {len(sample.points):,} of {sample.ads:,} ads drawn, by {way}")
     return write(
         folder,
-        f"ad-scout report: {word(shown.definition['name'])}, round {shown.number}",
-        provenance.headline(found),
+        f"ad-scout report: {word(name)}, round {found.number}",
+        provenance.headline(found, way),
         [section(found) for section in SECTIONS],
         {
-            "task": shown.definition["name"],
-            "round": shown.number,
-            "rounds": list(shown.known),
+            "task": name,
+            "round": found.number,
+            "rounds": list(found.known),
             "ads": sample.ads if sample else None,
             "drawn": len(sample.points) if sample else 0,
             "projection": options.projection,
             "explained": sample.explained if sample else None,
-            "pairs": len(shown.items),
-            "covered_share": shown.facts.get("covered_share"),
+            "pairs": len(found.items),
+            "covered_share": found.facts.get("covered_share"),
             "next": found.stand["next"],
         },
         say,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from pipelines import cli
 from pipelines.config import load_task
+from pipelines.contracts import ReviewItem
 from pipelines.jobs.evaluation import Candidate, measure
 from pipelines.report.output import Report
 from pipelines.report.round import ReportOptions, report
@@ -81,12 +83,12 @@ def labelled(root: Path, number: int, path: Path) -> None:
     with open(path, "w", encoding="utf-8", newline="") as sink:
         writer = csv.writer(sink)
         writer.writerow(["ad_id", "label", "expert"])
-        for place, pair in enumerate(workspace.read_pairs(manifest)):
-            for side in ("positive", "negative"):
-                loud = "!" in pair[side]["text"] or "You won" in pair[side]["text"]
+        for place, item in enumerate(workspace.read_items(manifest)):
+            for ad in item.ads:
+                loud = "!" in ad.text or "You won" in ad.text
                 for expert, wrong in (("anna", False), ("bo", place % 5 == 0)):
                     label = "positive" if loud != wrong else "negative"
-                    writer.writerow([pair[side]["id"], label, expert])
+                    writer.writerow([ad.id, label, expert])
     assert cli.main(["import", str(path), "--workspace", str(root), "--quiet"]) == 0
 
 
@@ -126,11 +128,19 @@ def learn(root: Path, number: int, found: Mapping[str, Any], version: int = 1) -
     workspace.commit(Manifest("model", number, attempt, f"h{number}", (), 1, facts, created))
 
 
-def pairs_of(root: Path, number: int) -> list[dict[str, Any]]:
+def items_of(root: Path, number: int) -> list[ReviewItem]:
     workspace = Workspace(str(root))
     manifest = workspace.latest(number, "pairs")
     assert manifest is not None
-    return workspace.read_pairs(manifest)
+    return workspace.read_items(manifest)
+
+
+def rewrite(root: Path, number: int, items: Sequence[ReviewItem]) -> None:
+    """Put other items in the place of a round's."""
+    path = next((root / f"rounds/{number:04d}/pairs").rglob("items.jsonl"))
+    # Lone surrogates, too.
+    lines = (json.dumps(dataclasses.asdict(item)) for item in items)
+    path.write_text("".join(f"{line}\n" for line in lines))
 
 
 def rename(root: Path, **changes: Any) -> None:

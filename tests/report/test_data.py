@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import types
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from pipelines.report.sections import scores
 from pipelines.report.sections.maps import OUTLINED
 from pipelines.store.workspace import Workspace
 from tests import helpers
-from tests.report.drawn import draw, pairs_of, read
+from tests.report.drawn import draw, items_of, read, rewrite
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -27,7 +26,7 @@ def test_no_verdict_is_opened(stages: dict[str, Path], tmp_path: Path) -> None:
     with helpers.watched_reads() as paths:
         draw(stages["learnt"], tmp_path)
     opened = [Path(path).name for path in paths if str(stages["learnt"]) in path]
-    assert "pairs.jsonl" in opened
+    assert "items.jsonl" in opened
     assert not [name for name in opened if "verdict" in name or name.startswith(("eval", "fine"))]
 
 
@@ -59,8 +58,8 @@ def test_a_sample_says_so_and_holds_every_ad_of_the_pairs(
     points, _, rows, exploration, _ = pairs.args
     assert points.shape == (60, 2) and [len(ads) for ads in rows] == [2] * 12
     assert len({row for ads in rows for row in ads}) == 24
-    chosen = pairs_of(stages["learnt"], 2)
-    assert exploration.tolist() == [pair["source"] == "exploration" for pair in chosen]
+    chosen = items_of(stages["learnt"], 2)
+    assert exploration.tolist() == [item.source == "exploration" for item in chosen]
     # Scores are those of all ads, not of the sample.
     assert histogram.args[0].sum() == 200
     # A sample smaller than the pairs' ads holds these alone.
@@ -75,11 +74,9 @@ def test_labels_and_clusters_on_the_map_are_those_of_the_pairs(
     pairs = Caught(monkeypatch, maps, "item_map")
     draw(stages["learnt"], tmp_path, sample=50)
     _, positive, cluster, overlaps, _ = clusters.args
-    rows = np.array(pairs.args[2])
-    chosen = pairs_of(stages["learnt"], 2)
-    for column, label in enumerate(("positive", "negative")):
-        assert (positive[rows[:, column]] == (label == "positive")).all()
-        assert cluster[rows[:, column]].tolist() == [pair[label]["cluster"] for pair in chosen]
+    for rows, item in zip(pairs.args[2], items_of(stages["learnt"], 2), strict=True):
+        assert positive[list(rows)].tolist() == [ad.label == "positive" for ad in item.ads]
+        assert cluster[list(rows)].tolist() == [ad.cluster for ad in item.ads]
     assert 0 < len(overlaps) <= OUTLINED
 
 
@@ -118,11 +115,9 @@ def test_damaged_centroids_are_named(learnt: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_scores_of_another_corpus_are_noticed(learnt: Path, tmp_path: Path) -> None:
-    path = next((learnt / "rounds/0002/pairs").rglob("pairs.jsonl"))
-    lines = path.read_text().splitlines()
-    first = json.loads(lines[0])
-    first["positive"]["key"] = "0" * 32
-    path.write_text("\n".join([json.dumps(first), *lines[1:]]) + "\n")
+    first, *others = items_of(learnt, 2)
+    stranger = dataclasses.replace(first.ads[0], key="0" * 32)
+    rewrite(learnt, 2, [dataclasses.replace(first, ads=(stranger, first.ads[1])), *others])
     with pytest.raises(RunFailed, match=r"\(key 0{32}\) is not among its scored ads"):
         draw(learnt, tmp_path / "out")
 

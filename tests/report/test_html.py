@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import io
-import json
+import itertools
 import unicodedata
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from pipelines.report import html
 from pipelines.report.html import Section, ShownAd, ShownItem, page
 from pipelines.report.output import Report
 from pipelines.report.sections.items import AD_CHARS
+from tests.helpers import by_label
 from tests.real_tools.browser.test_review_page import HOSTILE
-from tests.report.drawn import Parts, draw, read, rename
+from tests.report.drawn import Parts, draw, items_of, read, rename, rewrite
 
 
 def test_the_page_forbids_everything_but_its_own_style_and_pictures(whole: Report) -> None:
@@ -41,16 +43,16 @@ def test_the_page_forbids_everything_but_its_own_style_and_pictures(whole: Repor
 
 
 def hostile(root: Path, number: int, skip: int = 0) -> list[str]:
-    """Put hostile texts and ids into a round's pairs; return the texts in the report's order."""
-    path = next((root / f"rounds/{number:04d}/pairs").rglob("pairs.jsonl"))
-    pairs = [json.loads(line) for line in path.read_text().splitlines()]
-    texts = iter([*HOSTILE[skip:], *HOSTILE])
-    for pair in pairs:
-        for label in ("positive", "negative"):
-            pair[label]["text"] = next(texts)
-            pair[label]["id"] = "\u202e</h4><script>alert(1)</script>\x00"
-    path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-    return [pair[label]["text"] for pair in pairs for label in ("positive", "negative")]
+    """Put hostile texts and ids into a round's items; return the texts in the report's order."""
+    texts = itertools.cycle([*HOSTILE[skip:], *HOSTILE[:skip]])
+    id = "\u202e</h4><script>alert(1)</script>\x00"
+    items = []
+    for item in items_of(root, number):
+        ads = by_label(item).values()
+        changed = tuple(dataclasses.replace(ad, text=next(texts), id=id) for ad in ads)
+        items.append(dataclasses.replace(item, ads=changed))
+    rewrite(root, number, items)
+    return [ad.text for item in items for ad in item.ads]
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -19,7 +19,8 @@ from pipelines.report.output import Report
 from pipelines.report.round import ReportOptions, report
 from pipelines.report.sections import provenance
 from pipelines.store.workspace import Workspace
-from tests.report.drawn import Parts, draw, read
+from tests.helpers import by_label
+from tests.report.drawn import Parts, draw, items_of, read
 
 SECTIONS = [
     "map", "clusters", "pairs", "coverage", "agreement", "scale", "scores", "top", "provenance",
@@ -69,8 +70,8 @@ def test_the_numbers_are_those_of_the_manifests(whole: Report, stages: dict[str,
     assert f"p = {clusters.facts['threshold_probability']:.4g}" in parts.texts["scores"]
     assert pairs.facts["model_id"] in parts.texts["provenance"]
     assert "Ads that promise what nobody can promise." in parts.texts["provenance"]
-    chosen = workspace.read_pairs(pairs)
-    shown = [chosen[i][label]["text"] for i in range(10) for label in ("positive", "negative")]
+    chosen = items_of(stages["learnt"], 2)
+    shown = [ad.text for item in chosen[:10] for ad in by_label(item).values()]
     assert parts.ads == shown
     assert "not for experts who still have to label them" in parts.texts["top"]
 
@@ -158,22 +159,20 @@ def of_another_strategy(root: Path, *changes: dict[str, Any]) -> Parts:
     found = data.read_round(workspace, 2)
     theirs = ("covered_share", "cover_radius", "positive_clusters", "negative_clusters")
     facts = {name: value for name, value in found.facts.items() if name not in theirs}
-    bare = dict.fromkeys(("distance", "covered_share", "cumulative_share", "propensity"))
-    items = [
-        dataclasses.replace(
-            item,
-            **{"ads": item.ads[place % 2 :][:1], **bare, **changes[min(place, len(changes) - 1)]},
-        )
-        for place, item in enumerate(found.items)
-    ]
+    bare = dict.fromkeys(("distance", "overlap", "propensity"))
+    items = []
+    for place, item in enumerate(found.items):
+        ads = {"ads": tuple(dataclasses.replace(ad, cluster=None) for ad in item.ads[:1])}
+        own = {**ads, **bare, **changes[min(place, len(changes) - 1)]}
+        items.append(dataclasses.replace(item, **own))
     definition = {**found.definition, "selection": {"budget": 40, "strategy": "hunch"}}
     manifests = {name: one for name, one in found.manifests.items() if name != "clusters"}
     found = dataclasses.replace(
         found, facts=facts, items=tuple(items), definition=definition, manifests=manifests
     )
-    everything = data.gather(workspace, found, data.projector("pca"), 1000, "pca")
-    sections = [section(everything) for section in round.SECTIONS]
-    return Parts(html.page("title", provenance.headline(everything), sections))
+    found = data.with_sample(found, data.projector("pca"), 1000)
+    sections = [section(found) for section in round.SECTIONS]
+    return Parts(html.page("title", provenance.headline(found, "PCA"), sections))
 
 
 def test_a_strategy_without_clusters_and_pairs_gets_a_report_of_what_there_is(

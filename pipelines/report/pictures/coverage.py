@@ -16,34 +16,21 @@ def coverage_curve(shares: Sequence[float], exploration: int, budget: int) -> by
 
     Args:
         shares: share of the corpus weight covered by all pairs up to each, in review order, (m,).
-        exploration: how many of them, the last ones, were drawn at random.
+        exploration: how many pairs come after these, that cover nothing.
         budget: pairs that the task allows.
     """
-    covering = len(shares) - exploration
-    top = max(shares, default=0.0)
+    reached, top = len(shares), max(shares, default=0.0)
+    blue = "pairs of overlapping clusters"
 
     def draw(axes: Axes) -> None:
-        axes.step(
-            range(covering + 1),
-            [0.0, *shares[:covering]],
-            where="post",
-            color=BLUE,
-            lw=2,
-            label="pairs of overlapping clusters",
-        )
+        axes.step(range(reached + 1), [0.0, *shares], where="post", color=BLUE, lw=2, label=blue)
         if exploration:
-            axes.plot(
-                [covering, len(shares)],
-                [shares[-1]] * 2,
-                color=ORANGE,
-                ls=":",
-                lw=2.5,
-                label="exploration: covers nothing",
-            )
-        if shares:
-            axes.plot([covering], [shares[-1]], "o", color=BLUE, mec="white", markersize=7)
+            ends = [reached, reached + exploration]
+            label = "exploration: covers nothing"
+            axes.plot(ends, [top] * 2, color=ORANGE, ls=":", lw=2.5, label=label)
+        axes.plot([reached], [top], "o", color=BLUE, mec="white", markersize=7)
         axes.axvline(budget, color=BLACK, ls="--", lw=1.2, label=f"budget: {budget:,} pairs")
-        axes.set_xlim(0, max(budget, len(shares), 1) * 1.04)
+        axes.set_xlim(0, max(budget, reached + exploration, 1) * 1.04)
         axes.set_ylim(0, min(1.0, 1.15 * top) if top > 0 else 1.0)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.6g}%"))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))

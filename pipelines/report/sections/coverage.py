@@ -9,25 +9,23 @@ from pipelines.report.pictures.coverage import coverage_curve
 
 def coverage(found: Evidence) -> Section:
     """Return how much the first pairs cover; only of a strategy that counts it."""
-    id, title, facts = "coverage", "Coverage against budget", found.round.facts
-    if not found.round.covers:
-        missing = (
-            f"The strategy of this round, {found.round.strategy}, does not count what it covers."
-        )
+    id, title, facts = "coverage", "Coverage against budget", found.facts
+    if not found.covers:
+        missing = f"The strategy of this round, {found.strategy}, does not count what it covers."
         return Section(id, title, missing=missing)
-    budget = found.round.definition["selection"]["budget"]
-    shares = [item.cumulative_share or 0.0 for item in found.round.items]
-    if not shares:
+    budget = found.definition["selection"]["budget"]
+    shares = [item.overlap.cumulative_share for item in found.items if item.overlap]
+    n_explored = len(found.items) - len(shares)
+    if not found.items:
         return Section(
             id,
             title,
             missing="No pair was chosen in this round: no candidate was left, or the budget is 0. "
             "`scout mine` with a higher prior or a larger corpus finds more.",
         )
-    n_explored = sum(item.is_explored for item in found.round.items)
-    half = next(i for i, share in enumerate(shares, 1) if share >= shares[-1] / 2)
+    half = next((i for i, share in enumerate(shares, 1) if share >= shares[-1] / 2), 0)
     found_text = (
-        f"{len(shares):,} pairs of a budget of {budget:,} cover {facts['covered_share']:.1%} of the "
+        f"{len(found.items):,} pairs of a budget of {budget:,} cover {facts['covered_share']:.1%} of the "
         "corpus's weight"
     )
     return drawn(

@@ -15,13 +15,13 @@ OUTLINED = 6
 
 def drawn_names(found: Evidence) -> Names:
     """Return the label names as the pictures show them."""
-    labels = found.round.definition["labels"]
+    labels = found.definition["labels"]
     return Names(*(drawable(labels[label], label) for label in LABELS))
 
 
 def all_ads(found: Evidence) -> Section:
     """Return the map of the scored ads by predicted label."""
-    id, title, sample, names = "map", "Map of the scored ads", found.sample, found.round.names
+    id, title, sample, names = "map", "Map of the scored ads", found.sample, found.names
     if sample is None:
         return Section(id, title, missing=found.why_no_sample)
     called = (
@@ -43,10 +43,10 @@ def all_ads(found: Evidence) -> Section:
 
 def clusters(found: Evidence) -> Section:
     """Return the maps of the clusters that mix most; only of a round that has clusters."""
-    id, title, sample, names = "clusters", "Clusters that overlap", found.sample, found.round.names
-    facts = found.round.facts
-    if not found.round.covers:
-        missing = f"The strategy of this round, {found.round.strategy}, looks for no clusters."
+    id, title, sample, names = "clusters", "Clusters that overlap", found.sample, found.names
+    facts = found.facts
+    if not found.covers:
+        missing = f"The strategy of this round, {found.strategy}, looks for no clusters."
         return Section(id, title, missing=missing)
     if sample is None:
         return Section(id, title, missing=found.why_no_sample)
@@ -72,12 +72,12 @@ def clusters(found: Evidence) -> Section:
 
 def chosen(found: Evidence) -> Section:
     """Return the map of what experts are asked about."""
-    sample, names, items = found.sample, found.round.names, found.round.items
-    noun = found.round.noun()
+    sample, names, items = found.sample, found.names, found.items
+    noun = found.noun()
     id, title = "pairs", f"The chosen {noun} on the map"
     if sample is None:
         return Section(id, title, missing=found.why_no_sample)
-    explored = np.array([item.is_explored for item in items], dtype=bool)
+    explored = np.array(found.explored, dtype=bool)
     distances = [item.distance for item in items if item.distance is not None]
     middle = f"; their median distance is {np.median(distances):.3f}" if distances else ""
     n_joined = sum(len(item.ads) > 1 for item in items)
@@ -115,7 +115,7 @@ def _explained(sample: Sample) -> str:
 
 
 def _naming(found: Evidence) -> str:
-    names, pictured = found.round.names, drawn_names(found)
+    names, pictured = found.names, drawn_names(found)
     changed = [
         f"{label} stands for {names[label]}"
         for label, shown in zip(LABELS, (pictured.positive, pictured.negative), strict=True)

@@ -7,10 +7,10 @@ from pipelines.report.html import Fact, Section, word
 from pipelines.report.words import kappa_text, model_name
 
 
-def headline(found: Evidence) -> list[Fact]:
+def headline(found: Evidence, projection: str) -> list[Fact]:
     """Return the lines at the top of the report."""
-    number, known, facts = found.round.number, found.round.known, found.round.facts
-    sample, items = found.sample, found.round.items
+    number, known, facts = found.number, found.known, found.facts
+    sample, items = found.sample, found.items
     others = f", of {', '.join(map(str, known))} (--round shows another)" if len(known) > 1 else ""
     lines = [
         ("task", f"{word(facts['task'])}, policy version {facts['task_version']}"),
@@ -22,15 +22,13 @@ def headline(found: Evidence) -> list[Fact]:
             (
                 "ads",
                 f"{sample.ads:,}, of which {sample.positives:,} ({sample.positives / sample.ads:.1%}) "
-                f"are called {found.round.names['positive']}; maps {sample.extent}, by "
-                f"{found.projection.upper()}",
+                f"are called {found.names['positive']}; maps {sample.extent}, by "
+                f"{projection}",
             )
         )
-    budget = found.round.definition["selection"]["budget"]
-    cover = (
-        f", which cover {facts['covered_share']:.1%} of the corpus" if found.round.covers else ""
-    )
-    lines.append((found.round.noun(), f"{len(items):,} of a budget of {budget:,}{cover}"))
+    budget = found.definition["selection"]["budget"]
+    cover = f", which cover {facts['covered_share']:.1%} of the corpus" if found.covers else ""
+    lines.append((found.noun(), f"{len(items):,} of a budget of {budget:,}{cover}"))
     newest = found.evaluation
     if newest:
         last = newest["models"][-1]
@@ -44,7 +42,7 @@ def headline(found: Evidence) -> list[Fact]:
 
 def provenance(found: Evidence) -> Section:
     """Return task, corpus, model and the attempts that the report was drawn from."""
-    facts, definition = found.round.facts, found.round.definition
+    facts, definition = found.facts, found.definition
     lines = [
         ("task", f"{word(facts['task'])}, policy version {facts['task_version']}"),
         ("policy", word(definition["policy"], 5000)),
@@ -59,7 +57,7 @@ def provenance(found: Evidence) -> Section:
         ("seed", str(definition["seed"])),
     ]
     for stage in ("scored", "clusters", "pairs"):
-        manifest = found.round.manifests.get(stage)
+        manifest = found.manifests.get(stage)
         if manifest:
             place = found.workspace.path(manifest.attempt)
             lines.append((stage, f"{word(place, 500)}, {manifest.created}"))

@@ -19,7 +19,7 @@ _SOURCES = {
 
 def scores(found: Evidence) -> Section:
     """Return the histogram of all scores."""
-    id, title, sample, facts = "scores", "Scores and threshold", found.sample, found.round.facts
+    id, title, sample, facts = "scores", "Scores and threshold", found.sample, found.facts
     if sample is None:
         return Section(id, title, missing=found.why_no_sample)
     source = _SOURCES.get(facts["threshold_source"], word(facts["threshold_source"]))
@@ -27,7 +27,7 @@ def scores(found: Evidence) -> Section:
         f"{sample.positives:,} of {sample.ads:,} ads ({sample.positives / sample.ads:.1%}) score at or "
         f"above the threshold, p = {facts['threshold_probability']:.4g}"
     )
-    called = f"and are called {found.round.names['positive']}"
+    called = f"and are called {found.names['positive']}"
     return drawn(
         id,
         title,
@@ -43,14 +43,14 @@ def scores(found: Evidence) -> Section:
 
 def _band(found: Evidence) -> str:
     """Say how near to the threshold a strategy that has a band looked for pairs."""
-    if not found.round.covers:
+    if not found.covers:
         return ""
-    band = found.round.definition["selection"]["band"]
+    band = found.definition["selection"]["band"]
     if band == 1:
         return "Pairs were looked for among all ads (selection.band is 1)."
     return (
         f"Pairs were looked for among the ads nearest to the threshold: {100 * band:g}% of those called "
-        f"{found.round.names['positive']} and as many of the others (selection.band), or more where "
+        f"{found.names['positive']} and as many of the others (selection.band), or more where "
         "these would be too few to choose from."
     )
 
@@ -59,7 +59,7 @@ def _nearness(found: Evidence) -> str:
     """Say how near to the threshold the items lie that were not drawn at random."""
     sample = found.sample
     assert sample is not None
-    chosen = [item for item in found.round.items if not item.is_explored]
+    chosen = [item for item, drawn in zip(found.items, found.explored, strict=True) if not drawn]
     margins = (np.arange(calibration.N_BINS) - calibration.N_BINS // 2) * calibration.MARGIN_STEP
     parts = []
     for label in LABELS:
@@ -74,12 +74,12 @@ def _nearness(found: Evidence) -> str:
         else:
             near = (margins < sample.threshold) & (margins >= ends[0][0])
         parts.append(
-            f"those called {found.round.names[label]} score p = {ends[0][1]:.4g} to {ends[-1][1]:.4g} "
+            f"those called {found.names[label]} score p = {ends[0][1]:.4g} to {ends[-1][1]:.4g} "
             f"({sample.histogram[near].sum():,} of all {called:,} are that near to the threshold)"
         )
     if not parts:
         return ""
-    noun, where = found.round.noun(), " there" if found.round.covers else ""
-    apart = len(chosen) < len(found.round.items)
+    noun, where = found.noun(), " there" if found.covers else ""
+    apart = len(chosen) < len(found.items)
     limits = f" The {noun} drawn at random keep to no such limit." if apart else ""
     return f"In the {len(chosen):,} {noun} chosen{where}, {' and '.join(parts)}.{limits}"

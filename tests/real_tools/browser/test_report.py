@@ -41,12 +41,15 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     helpers.run(helpers.write_task(folder), corpus, folder / "w")
     manifest = Workspace(str(folder / "w")).latest(1, "pairs")
     assert manifest is not None
-    path = folder / "w" / manifest.attempt / "pairs.jsonl"
-    pairs = [json.loads(line) for line in path.read_text().splitlines()]
-    ads = [pair[label] for pair in pairs for label in ("positive", "negative")]
-    for ad, text in zip(ads, HOSTILE, strict=False):
+    path = folder / "w" / manifest.attempt / "items.jsonl"
+    items = [json.loads(line) for line in path.read_text().splitlines()]
+    # As the report shows them: the model's positive first.
+    shown = [
+        ad for item in items for ad in sorted(item["ads"], key=lambda ad: ad["label"], reverse=True)
+    ]
+    for ad, text in zip(shown, HOSTILE, strict=False):
         ad["text"] = text
-    path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    path.write_text("".join(json.dumps(item) + "\n" for item in items))
     return folder / "w"
 
 

@@ -47,7 +47,7 @@ DRAWN: dict[str, Callable[[], bytes]] = {
     "clusters": lambda: maps.cluster_map(POINTS, POSITIVE, CLUSTER, [(0, 1), (0, 2)], NAMES),
     "pairs": lambda: maps.item_map(POINTS, POSITIVE, PAIRS.tolist(), np.arange(5) > 3, NAMES),
     "scores": lambda: scores.score_histogram(HISTOGRAM, 2.0, NAMES),
-    "coverage": lambda: coverage.coverage_curve([0.1, 0.15, 0.2, 0.2], 1, 5),
+    "coverage": lambda: coverage.coverage_curve([0.1, 0.15, 0.2], 1, 5),
     "agreement": lambda: agreement.agreement_by_round(MODELS, EXPERTS),
     "curves": lambda: conditions.learning_curves(CURVES, EXPERTS),
     "conditions": lambda: conditions.side_by_side(["a", "b", "c"], [("natural", MODELS)]),
@@ -68,7 +68,7 @@ LEAST: dict[str, Callable[[], bytes]] = {
     "one score": lambda: scores.score_histogram(
         calibration.margin_histogram(np.zeros(3)), 0.0, NAMES
     ),
-    "exploration alone": lambda: coverage.coverage_curve([0.0, 0.0], 2, 2),
+    "exploration alone": lambda: coverage.coverage_curve([], 2, 2),
     "no coverage": lambda: coverage.coverage_curve([], 0, 3),
     "nothing defined": lambda: agreement.agreement_by_round([NOTHING], NOTHING),
     "no curve": lambda: conditions.learning_curves([Curve("a", (0,), (None,), (None,))], NOTHING),
