@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+import regex
 
 _MARK_NAMES = {
     0x7F: "DEL", 0x85: "NEL", 0xAD: "SHY", 0x34F: "CGJ", 0x61C: "ALM", 0x200B: "ZWSP", 0x200C: "ZWNJ",
@@ -13,18 +14,43 @@ _MARK_NAMES = {
     0x202B: "RLE", 0x202C: "PDF", 0x202D: "LRO", 0x202E: "RLO", 0x2060: "WJ", 0x2066: "LRI",
     0x2067: "RLI", 0x2068: "FSI", 0x2069: "PDI", 0xFEFF: "BOM",
 }  # fmt: skip
-# Letters and marks that show nothing, by Unicode's Default_Ignorable_Code_Point and its blanks.
-_BLANKS = {0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0}
-_SELECTORS = (range(0x180B, 0x1810), range(0xFE00, 0xFE10), range(0xE0000, 0xE1000))
-# Scripts that are written with joiners: one after such a letter is spelling, not hiding.
-_JOINED = {
-    "ARABIC", "SYRIAC", "MANDAIC", "NKO", "MONGOLIAN", "DEVANAGARI", "BENGALI", "GURMUKHI",
-    "GUJARATI", "ORIYA", "TAMIL", "TELUGU", "KANNADA", "MALAYALAM", "SINHALA", "KHMER", "MYANMAR",
-}  # fmt: skip
-_JOINERS, _PICTURED = "\u200c\u200d", "\ufe0e\ufe0f"
 _BREAKS = "\r\x85\u2028\u2029"
 # More marks on one letter than any script needs climb over the lines around it.
 _STACK_SHOWN = 6
+
+# Scripts that are written with joiners: one after such a letter is spelling, not hiding.
+_JOINED = "".join(
+    rf"\p{{scx={script}}}"
+    for script in [
+        "Arab",
+        "Syrc",
+        "Mand",
+        "Nkoo",
+        "Mong",
+        "Deva",
+        "Beng",
+        "Guru",
+        "Gujr",
+        "Orya",
+        "Taml",
+        "Telu",
+        "Knda",
+        "Mlym",
+        "Sinh",
+        "Khmr",
+        "Mymr",
+    ]
+)
+_EMOJI = r"\p{Extended_Pictographic}(?:\p{Emoji_Modifier}|[\uFE0E\uFE0F])?"
+_HIDDEN = r"(?![\n\t])[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800]"
+_STACKED = r"(?:(?!\p{Default_Ignorable_Code_Point})[\p{Mn}\p{Me}])"
+# As in templates/review/page.js. Marks behind something hidden would sit on its box.
+_SPECIAL = regex.compile(
+    rf"(?<spelling>{_EMOJI}(?:\u200D{_EMOJI})*|[0-9#*]\uFE0F\u20E3|"
+    rf"(?!\p{{Default_Ignorable_Code_Point}})[{_JOINED}][\u200C\u200D](?=[^\u200C\u200D]))|"
+    rf"(?<run>(?<one>{_HIDDEN})(?P=one)*)(?<after>{_STACKED}*)|"
+    rf"(?<pile>{_STACKED}{{{_STACK_SHOWN + 1},}})"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,52 +120,18 @@ def _runs(text: str) -> Iterator[tuple[str, str]]:
     ``plain`` is shown as it is, ``hidden`` are equal characters that nobody would see, ``stacked``
     are marks beyond what one letter can carry.
     """
-    kinds = [_kind(text, place) for place in range(len(text))]
-    keys = zip(kinds, text, strict=True)
-    before = ""
-    for (kind, _), group in itertools.groupby(
-        keys, key=lambda item: (item[0], item[1] if item[0] == "hidden" else "")
-    ):
-        run = "".join(char for _, char in group)
-        if kind == "stacked":
-            # Marks behind something hidden would sit on its box.
-            kept = 0 if before == "hidden" else _STACK_SHOWN
-            if run[:kept]:
-                yield "plain", run[:kept]
-            run = run[kept:]
-        if run:
-            yield kind, run
-        before = kind
-
-
-def _kind(text: str, place: int) -> str:
-    """Return what becomes of a character: ``plain``, ``stacked`` (on the one before) or ``hidden``."""
-    char = text[place]
-    if char in "\n\t":
-        return "plain"
-    category, code = unicodedata.category(char), ord(char)
-    ignorable = code in _BLANKS or any(code in codes for codes in _SELECTORS)
-    if category[0] == "C" or category in ("Zl", "Zp") or ignorable:
-        return "plain" if _is_spelling(text, place) else "hidden"
-    return "stacked" if category in ("Mn", "Me") else "plain"
-
-
-def _is_spelling(text: str, place: int) -> bool:
-    """Tell whether a joiner or selector belongs to an emoji or to a script that needs it."""
-    char = text[place]
-    before = text[place - 1] if place else ""
-    after = text[place + 1] if place + 1 < len(text) else ""
-    if not before:
-        return False
-    pictured = unicodedata.category(before)[0] == "S"
-    if char in _PICTURED:
-        return pictured or before in "0123456789#*‼⁉"
-    if char not in _JOINERS or not after or after in _JOINERS:
-        return False
-    if unicodedata.name(before, "").split(" ")[0] in _JOINED:
-        return True
-    joins = char == "\u200d" and unicodedata.category(after) == "So"
-    return joins and (pictured or before in _PICTURED)
+    end = 0
+    for found in _SPECIAL.finditer(text):
+        plain, pile = text[end : found.start()], found["pile"] or ""
+        end = found.end()
+        parts = (
+            ("plain", plain + (found["spelling"] or "") + pile[:_STACK_SHOWN]),
+            ("hidden", found["run"]),
+            ("stacked", found["after"] or pile[_STACK_SHOWN:]),
+        )
+        yield from ((kind, run) for kind, run in parts if run)
+    if text[end:]:
+        yield "plain", text[end:]
 
 
 def _mark_name(char: str) -> str:

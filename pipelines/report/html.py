@@ -19,6 +19,8 @@ import markupsafe
 
 from pipelines.console.visible import Piece, printable
 
+# Name and value of each.
+Facts = Sequence[tuple[str, str]]
 TEMPLATES = Path(__file__).resolve().parents[2] / "templates" / "report"
 
 
@@ -52,14 +54,6 @@ class Picture:
     def height(self) -> int:
         """Pixels."""
         return int(struct.unpack(">I", self.png[20:24])[0])
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """A line of a list of facts."""
-
-    name: str
-    value: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +100,7 @@ class Section:
     pictures: tuple[Picture, ...] = ()
     paragraphs: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
-    facts: tuple[Fact, ...] = ()
+    facts: Facts = ()
     items: tuple[ShownItem, ...] = ()
     missing: str = ""
 
@@ -122,7 +116,7 @@ def word(value: object, limit: int = 200) -> str:
     return printable(str(value), limit)
 
 
-def page(title: str, summary: Sequence[Fact], sections: Sequence[Section]) -> bytes:
+def page(title: str, summary: Facts, sections: Sequence[Section]) -> bytes:
     """Return the HTML file: the same parts give the same bytes."""
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()

@@ -11,7 +11,7 @@ from typing import Any
 from apache_beam.io.filesystems import FileSystems
 
 from pipelines.errors import UsageError
-from pipelines.report.html import Fact, Section, page
+from pipelines.report.html import Facts, Section, page
 from pipelines.store import storage
 
 FILE = "report.html"
@@ -64,7 +64,7 @@ def check_folder(path: str) -> str:
 def write(
     folder: str,
     title: str,
-    facts: Sequence[Fact],
+    facts: Facts,
     sections: Sequence[Section],
     summary: dict[str, Any],
     say: Say,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.report.html import Fact, Picture, Section, Table, word
+from pipelines.report.html import Picture, Section, Table, word
 from pipelines.report.output import Report, Say, check_folder, write
 from pipelines.report.pictures.canvas import Estimate
 from pipelines.report.pictures.conditions import (
@@ -99,11 +99,11 @@ def simulation_report(outcome: Mapping[str, Any], folder: str, say: Say) -> Repo
         place,
         f"ad-scout simulation: {word(outcome['task'])}",
         [
-            Fact("task", word(outcome["task"])),
-            Fact("labelled corpus", f"{outcome['ads']:,} ads"),
-            Fact("learners", ", ".join(map(word, names))),
-            Fact("seeds", f"{len(seeds)}: {', '.join(map(str, seeds))}"),
-            Fact("figures", f"Cohen's kappa with the experts, {spread}"),
+            ("task", word(outcome["task"])),
+            ("labelled corpus", f"{outcome['ads']:,} ads"),
+            ("learners", ", ".join(map(word, names))),
+            ("seeds", f"{len(seeds)}: {', '.join(map(str, seeds))}"),
+            ("figures", f"Cohen's kappa with the experts, {spread}"),
         ],
         sections,
         {
@@ -236,13 +236,13 @@ def _stops(stops: Sequence[Mapping[str, Any]]) -> Section:
 
 def _provenance(outcome: Mapping[str, Any]) -> Section:
     lines = [
-        Fact(word(name), word(json.dumps(value, ensure_ascii=False), 500))
+        (word(name), word(json.dumps(value, ensure_ascii=False), 500))
         for name, value in outcome["options"].items()
     ]
     return Section(
         "provenance",
         "Provenance",
-        facts=(*lines, Fact("seconds", f"{outcome['seconds']:,.0f}")),
+        facts=(*lines, ("seconds", f"{outcome['seconds']:,.0f}")),
         paragraphs=(
             "Every seed's condition boundary is a workspace of its own: `scout report --workspace` "
             "on the folder boundary in a seed's folder draws its maps and pairs.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,18 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from matplotlib.transforms import Affine2D
 
 from pipelines.report.pictures import canvas
-from pipelines.report.pictures.canvas import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    SKY,
-    YELLOW,
-    Estimate,
-    condition_name,
-)
+from pipelines.report.pictures.canvas import BLACK, BLUE, GREEN, GREY, ORANGE, Estimate
 
 # Marks so far from each other do not touch, in points; and the room of one on the axis, of its length.
 _MARK_POINTS, _MARK_ROOM = 10.0, 0.03
@@ -50,25 +40,18 @@ class Curve:
         return any(value is not None for value in self.values)
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """How a condition is drawn, the same in all pictures of a report."""
-
-    colour: str
-    marker: str
-    line: str
-
-
-_KNOWN_LOOKS = {
-    "boundary": Look(ORANGE, "^", "-"),
-    "uncertainty": Look(BLUE, "o", "--"),
-    "random": Look(BLACK, "s", ":"),
+# Colour, marker and line of a condition, the same in all pictures of a report.
+Look = tuple[str, str, str]
+_KNOWN_LOOKS: dict[str, Look] = {
+    "boundary": (ORANGE, "^", "-"),
+    "uncertainty": (BLUE, "o", "--"),
+    "random": (BLACK, "s", ":"),
 }
 _OTHER_LOOKS = (
-    Look(GREEN, "D", "-."),
-    Look(PURPLE, "v", "-."),
-    Look(YELLOW, "P", "-."),
-    Look(SKY, "X", "-."),
+    (GREEN, "D", "-."),
+    (canvas.PURPLE, "v", "-."),
+    (canvas.YELLOW, "P", "-."),
+    (canvas.SKY, "X", "-."),
 )
 
 
@@ -136,30 +119,28 @@ def learning_curves(curves: Sequence[Curve], experts: Estimate) -> bytes:
             if not curve.is_drawn:
                 continue
             known = [i for i, value in enumerate(curve.values) if value is not None]
-            look = looks[curve.name]
+            colour, marker, line = looks[curve.name]
             at = np.array([curve.labels[i] for i in known])
             values = np.array([curve.values[i] for i in known], dtype=np.float64)
             spreads = np.array([curve.spreads[i] or 0.0 for i in known])
             ends += [*(values - spreads).tolist(), *(values + spreads).tolist()]
             moved = axes.transData + Affine2D().translate(slot * _MARK_POINTS * canvas.DPI / 72, 0)
             if len(known) > 1:
-                axes.fill_between(
-                    at, values - spreads, values + spreads, color=look.colour, alpha=0.15, lw=0
-                )
+                band = (values - spreads, values + spreads)
+                axes.fill_between(at, *band, color=colour, alpha=0.15, lw=0)
             elif spreads.any():
-                axes.errorbar(
-                    at, values, spreads, color=look.colour, capsize=4, lw=1.5, transform=moved
-                )
+                style: dict[str, Any] = {"color": colour, "capsize": 4, "lw": 1.5}
+                axes.errorbar(at, values, spreads, **style, transform=moved)
             axes.plot(
                 at,
                 values,
-                color=look.colour,
-                marker=look.marker,
-                ls=look.line if len(curve.labels) > 1 else "none",
+                color=colour,
+                marker=marker,
+                ls=line if len(curve.labels) > 1 else "none",
                 lw=1.8,
                 markersize=8,
                 mec="white",
-                label=condition_name(curve.name),
+                label=canvas.condition_name(curve.name),
                 transform=moved,
             )
         room = _MARK_ROOM * (2 + max(map(abs, aside), default=0.0))
@@ -195,7 +176,7 @@ def side_by_side(
     rows = len(conditions)
 
     def draw(axes: Axes) -> None:
-        looks = (("o", BLUE), ("^", ORANGE), ("s", GREEN), ("D", PURPLE))
+        looks = (("o", BLUE), ("^", ORANGE), ("s", GREEN), ("D", canvas.PURPLE))
         ends = [0.0]
         for place, (name, estimates) in enumerate(sets):
             marker, colour = looks[place % len(looks)]
@@ -215,7 +196,7 @@ def side_by_side(
                     markersize=8,
                     label=name,
                 )
-        axes.set_yticks(range(rows), [condition_name(name) for name in conditions])
+        axes.set_yticks(range(rows), [canvas.condition_name(name) for name in conditions])
         axes.set_ylim(rows - 0.5, -0.5)
         axes.set_xlim(min(ends) - 0.02, 1.02)
         axes.set_xlabel("Cohen's kappa with the experts")

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patches import Ellipse
+from matplotlib.patches import Circle
+from matplotlib.transforms import Affine2D
 
 from pipelines.report.pictures import canvas
 from pipelines.report.pictures.canvas import BLACK, BLUE, ORANGE, Names
@@ -123,15 +124,9 @@ def item_map(
                 handles.append(Line2D([], [], color=BLACK, lw=1, ls=line, label=label))
         shown = np.array([row for rows in items for row in rows], dtype=np.intp)
         for side, marker, colour, _, _ in _SIDES:
-            axes.plot(
-                *points[shown[positive[shown] == side]].T,
-                marker,
-                color=colour,
-                markersize=6.0 if side else 5.0,
-                mec="white",
-                mew=0.5,
-                zorder=4,
-            )
+            marked = points[shown[positive[shown] == side]]
+            edge: dict[str, Any] = {"ms": 6.0 if side else 5.0, "mec": "white", "mew": 0.5}
+            axes.plot(*marked.T, marker, color=colour, zorder=4, **edge)
         canvas.legend_above(axes, handles)
 
     return canvas.picture(draw, height=5.4, colours=128)
@@ -174,19 +169,11 @@ def _outline(axes: Axes, rows: np.ndarray, colour: str, line: str) -> None:
     """Draw the ellipse of a cloud's spread; a few ads get none, their markers say where they are."""
     if len(rows) < _MIN_OUTLINED:
         return
+    # What a circle has to be stretched by to be as wide as the cloud in every direction.
     values, directions = np.linalg.eigh(np.cov(rows.T.astype(np.float64)))
-    width, height = 2 * _OUTLINE_SIGMAS * np.sqrt(np.clip(values, 0.0, None))
-    angle = math.degrees(math.atan2(directions[1, 0], directions[0, 0]))
-    axes.add_patch(
-        Ellipse(
-            rows.mean(axis=0).tolist(),
-            width,
-            height,
-            angle=angle,
-            fill=False,
-            ec=colour,
-            ls=line,
-            lw=1.6,
-            zorder=4,
-        )
-    )
+    stretch = np.eye(3)
+    stretch[:2, :2] = directions * np.sqrt(np.clip(values, 0.0, None))
+    stretch[:2, 2] = rows.mean(axis=0)
+    place = Affine2D(stretch) + axes.transData
+    style: dict[str, Any] = {"fill": False, "ec": colour, "ls": line, "lw": 1.6, "zorder": 4}
+    axes.add_artist(Circle((0, 0), _OUTLINE_SIGMAS, transform=place, **style))

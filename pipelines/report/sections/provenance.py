@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pipelines.report.data import Evidence
-from pipelines.report.html import Fact, Section, word
+from pipelines.report.html import Facts, Section, word
 from pipelines.report.words import kappa_text, model_name
 
 
-def headline(found: Evidence, projection: str) -> list[Fact]:
+def headline(found: Evidence, projection: str) -> Facts:
     """Return the lines at the top of the report."""
     number, known, facts = found.number, found.known, found.facts
     sample, items = found.sample, found.items
@@ -37,7 +37,7 @@ def headline(found: Evidence, projection: str) -> list[Fact]:
             (f"{model_name(last['round'])} and experts", f"kappa {kappa_text(last['kappa'])}"),
         ]
     lines.append(("next", word(found.stand["next"], 500)))
-    return [Fact(name, value) for name, value in lines]
+    return lines
 
 
 def provenance(found: Evidence) -> Section:
@@ -63,6 +63,4 @@ def provenance(found: Evidence) -> Section:
             lines.append((stage, f"{word(place, 500)}, {manifest.created}"))
     versions = ", ".join(f"{word(k)} {word(v)}" for k, v in sorted(facts["versions"].items()))
     lines.append(("versions", versions))
-    return Section(
-        "provenance", "Provenance", facts=tuple(Fact(name, value) for name, value in lines)
-    )
+    return Section("provenance", "Provenance", facts=lines)

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.console.visible import visible
 from pipelines.numerics import calibration
-from pipelines.report.html import Fact, Picture, Section, ShownAd, ShownItem, Table
+from pipelines.report.html import Picture, Section, ShownAd, ShownItem, Table
 from pipelines.report.html import page as html_page
 from pipelines.report.pictures import maps, scores
 from pipelines.report.pictures.canvas import WIDTH_INCHES, Names
@@ -142,7 +142,7 @@ def test_a_report_of_a_full_sample_is_light(desk: Desk, tmp_path: Path) -> None:
     ]
     rows = tuple((f"row {i}", *map(str, range(8))) for i in range(200))
     sections.append(Section("t", "A table", tables=(Table("caption", ("a",) * 9, rows),)))
-    data = html_page("Full", [Fact("ads", "100,000")], sections)
+    data = html_page("Full", [("ads", "100,000")], sections)
     assert len(data) < 2_000_000
     path = tmp_path / "report.html"
     path.write_bytes(data)

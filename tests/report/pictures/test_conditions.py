@@ -16,8 +16,8 @@ from tests.report.pictures.samples import (
 def test_conditions_differ_in_more_than_colour() -> None:
     names = ["boundary", "random", "uncertainty", "crowd a", "crowd b", "crowd c", "crowd d"]
     looks = conditions.condition_looks(names)
-    assert len({looks[name].marker for name in names}) == len(names)
-    assert len({looks[name].colour for name in names}) == len(names)
+    assert len({looks[name][1] for name in names}) == len(names)
+    assert len({looks[name][0] for name in names}) == len(names)
     assert looks["boundary"] == conditions.condition_looks(["boundary"])["boundary"]
     assert conditions.condition_looks([*names, "an eighth"])["an eighth"]
 
