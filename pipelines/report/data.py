@@ -194,12 +194,6 @@ def read_round(workspace: Workspace, wanted: int | None) -> Evidence:
             f"--round {number}: has no pairs in {workspace.root} (rounds with pairs: "
             f"{', '.join(map(str, known))})"
         )
-    definition = pairs.facts.get("definition")
-    if definition is None:
-        raise RunFailed(
-            f"{workspace.path(pairs.attempt)}/manifest.json: the task is not in it; an earlier "
-            "version of ad-scout wrote it: mine again"
-        )
     manifests = {"pairs": pairs}
     # Not the newest: a run that was killed may have left clusters whose pairs never came.
     clusters = workspace.find(number, "clusters", pairs.config_hash)
@@ -213,7 +207,7 @@ def read_round(workspace: Workspace, wanted: int | None) -> Evidence:
         workspace=workspace,
         number=number,
         known=known,
-        definition=definition,
+        definition=pairs.facts["definition"],
         facts=facts,
         manifests=manifests,
         items=tuple(workspace.read_items(pairs)),

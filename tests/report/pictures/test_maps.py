@@ -60,7 +60,7 @@ def test_each_overlap_has_a_map_of_its_own_where_its_two_clusters_are_outlined(
                 assert stretched.transform((0, 0)) == pytest.approx(side.mean(axis=0))
                 # About two thirds of its ads.
                 apart = np.linalg.norm(stretched.inverted().transform(side), axis=1)
-                assert 0.55 < (apart <= found[line].radius).mean() < 0.8
+                assert 0.55 < (apart <= 1).mean() < 0.8
 
 
 def test_an_item_of_two_ads_is_a_line_and_one_of_a_single_ad_is_a_mark(
