@@ -19,7 +19,7 @@ from pipelines.jobs.evaluation import Candidate, measure
 from pipelines.report.output import Report
 from pipelines.report.round import ReportOptions, report
 from pipelines.store.workspace import Manifest, Workspace
-from pipelines.verdicts.rows import Ratings
+from pipelines.verdicts.halves import Ratings
 
 
 class Parts(HTMLParser):
