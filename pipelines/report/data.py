@@ -10,7 +10,6 @@ import dataclasses
 import importlib
 import io
 import json
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,15 +17,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipelines.config import Task
 from pipelines.contracts import BlockFile, ReviewItem
 from pipelines.errors import RunFailed, UsageError
-from pipelines.jobs.rounds import current_task, standing
+from pipelines.jobs.status import standing
 from pipelines.numerics import calibration, hashing, kmeans
+from pipelines.numerics.hashing import below, sample_limit
 from pipelines.numerics.projection import Plane, pca_plane
 from pipelines.report.html import word
-from pipelines.stages.cluster_per_label import below, sample_limit
-from pipelines.stages.score_ads import read_block
-from pipelines.store import blocks, storage
+from pipelines.store import blocks, files
+from pipelines.store.facts import ClustersFacts, PairsFacts, ScoredFacts
 from pipelines.store.workspace import Manifest, Workspace
 
 LABELS = ("positive", "negative")
@@ -79,11 +79,10 @@ class Evidence:
 
     Attributes:
         workspace: where it comes from.
-        number: the round.
         known: all rounds that can be shown.
-        definition: the task as the round was mined with.
-        facts: of the items' manifest and, before it, of their clusters'.
-        manifests: of the stages ``scored``, ``clusters`` and ``pairs`` that are still there whole.
+        pairs: manifest of the items, whatever chose them.
+        clusters: manifest of the clusters that they come from; None if there are none.
+        scored: manifest of the scored ads; None if it, or a block of it, is gone.
         items: what experts are asked about, in review order.
         stand: where all rounds stand, as :func:`standing` returns it.
         sample: the ads on the maps; None when they cannot be drawn.
@@ -91,35 +90,29 @@ class Evidence:
     """
 
     workspace: Workspace
-    number: int
     known: tuple[int, ...]
-    definition: Mapping[str, Any]
-    facts: Mapping[str, Any]
-    manifests: Mapping[str, Manifest]
+    pairs: Manifest[PairsFacts]
+    clusters: Manifest[ClustersFacts] | None
+    scored: Manifest[ScoredFacts] | None
     items: tuple[ReviewItem, ...]
     stand: Mapping[str, Any]
     sample: Sample | None = None
     why_no_sample: str = ""
 
     @property
+    def number(self) -> int:
+        """The round."""
+        return self.pairs.round
+
+    @property
+    def task(self) -> Task:
+        """The task as the round was mined with."""
+        return self.pairs.facts.origin.task
+
+    @property
     def names(self) -> dict[str, str]:
         """What the task called ``positive`` and ``negative``, safe to show."""
-        return {label: word(self.definition["labels"][label]) for label in LABELS}
-
-    @property
-    def version(self) -> int:
-        """Version of the policy."""
-        return int(self.facts["task_version"])
-
-    @property
-    def strategy(self) -> str:
-        """What chose the items."""
-        return word(self.definition["selection"].get("strategy", "boundary"))
-
-    @property
-    def covers(self) -> bool:
-        """Whether the strategy chose pairs of overlapping clusters, and counted what they cover."""
-        return self.facts.get("covered_share") is not None
+        return {label: word(name) for label, name in self.task.labels.model_dump().items()}
 
     @property
     def explored(self) -> list[bool]:
@@ -129,7 +122,7 @@ class Evidence:
     @property
     def comparable(self) -> list[Mapping[str, Any]]:
         """Rounds of the same version of the policy, oldest first."""
-        return [e for e in self.stand["rounds"] if e["task_version"] == self.version]
+        return [e for e in self.stand["rounds"] if e["task_version"] == self.task.version]
 
     @property
     def evaluation(self) -> Mapping[str, Any] | None:
@@ -158,12 +151,12 @@ def with_sample(found: Evidence, project: Projector, wanted: int) -> Evidence:
     Memory: about 26 bytes a dimension of each of ``wanted`` ads, and one scored block at a time.
     """
     lost = ""
-    if found.covers and "clusters" not in found.manifests:
+    if found.pairs.facts.boundary and not found.clusters:
         lost = (
             f"The clusters of round {found.number} are no longer in the workspace, so nothing can be "
             "drawn from them"
         )
-    elif "scored" not in found.manifests:
+    elif not found.scored:
         lost = (
             f"The scored ads of round {found.number} are no longer all in "
             f"{found.workspace.root}/rounds, so they cannot be drawn"
@@ -185,49 +178,31 @@ def read_round(workspace: Workspace, wanted: int | None) -> Evidence:
         UsageError: nothing was mined, or no such round.
         RunFailed: something in the workspace is damaged.
     """
-    current_task(workspace)
-    known = tuple(n for n in workspace.rounds() if workspace.latest(n, "pairs"))
-    number = wanted if wanted is not None else known[-1]
-    pairs = workspace.latest(number, "pairs") if number in known else None
-    if pairs is None:
-        raise UsageError(
-            f"--round {number}: has no pairs in {workspace.root} (rounds with pairs: "
-            f"{', '.join(map(str, known))})"
-        )
-    manifests = {"pairs": pairs}
-    # Not the newest: a run that was killed may have left clusters whose pairs never came.
-    clusters = workspace.find(number, "clusters", pairs.config_hash)
-    if clusters:
-        manifests["clusters"] = clusters
-    facts = {**(clusters.facts if clusters else {}), **pairs.facts}
-    scored = _scored_of(workspace, number, facts)
-    if scored:
-        manifests["scored"] = scored
+    pairs = workspace.pairs_of(wanted)
     return Evidence(
         workspace=workspace,
-        number=number,
-        known=known,
-        definition=pairs.facts["definition"],
-        facts=facts,
-        manifests=manifests,
+        known=tuple(workspace.pairs.by_round()),
+        pairs=pairs,
+        # Not the newest: a run that was killed may have left clusters whose pairs never came.
+        clusters=workspace.clusters.find(pairs.round, pairs.config_hash),
+        scored=_scored_of(workspace, pairs),
         items=tuple(workspace.read_items(pairs)),
         stand=standing(workspace),
     )
 
 
-def _scored_of(workspace: Workspace, number: int, facts: Mapping[str, Any]) -> Manifest | None:
+def _scored_of(workspace: Workspace, pairs: Manifest[PairsFacts]) -> Manifest[ScoredFacts] | None:
     """Return the newest whole scored attempt that a round's items may come from.
 
     Another corpus in the same round has the same score key, but hardly the same number of ads; and
     what is drawn is checked against the items.
     """
-    rows = facts.get("positives", 0) + facts.get("negatives", 0)
-    sizes = workspace.block_sizes()
+    threshold, sizes = pairs.facts.threshold, workspace.block_sizes()
     fitting = (
         manifest
-        for manifest in reversed(workspace.manifests(number, "scored"))
-        if manifest.facts["score_key"] == facts["score_key"]
-        and manifest.rows == rows
+        for manifest in reversed(workspace.scored.all(pairs.round))
+        if manifest.facts.origin.score_key == pairs.facts.origin.score_key
+        and manifest.rows == threshold.n_positive + threshold.n_negative
         and workspace.is_whole(manifest.files, sizes)
     )
     return next(fitting, None)
@@ -261,9 +236,8 @@ def projector(name: str) -> Projector:
 
 
 def _draw_sample(found: Evidence, project: Projector, wanted: int) -> Sample:
-    workspace = found.workspace
-    seed, scored = found.definition["seed"], found.manifests["scored"]
-    clusters = found.manifests.get("clusters") if found.covers else None
+    workspace, scored, seed = found.workspace, found.scored, found.task.seed
+    assert scored is not None
     always = frozenset(ad.key for item in found.items for ad in item.ads)
     histogram, table = _gather(workspace, scored, always, wanted, seed)
     row = {key: place for place, key in enumerate(table.column("key").to_pylist())}
@@ -274,13 +248,13 @@ def _draw_sample(found: Evidence, project: Projector, wanted: int) -> Sample:
             f"{lost[0]}) is not among its scored ads; the corpus was changed in the middle of the "
             "round: mine it again"
         )
-    threshold = found.facts["threshold_margin"]
-    positive = table.column("margin").to_numpy() >= np.float32(threshold)
+    threshold = found.pairs.facts.threshold
+    positive = table.column("margin").to_numpy() >= np.float32(threshold.margin)
     space, centers = kmeans.VectorSpace(None, None), list[np.ndarray]()
     overlaps: list[tuple[int, int]] = []
-    if clusters:
-        space, *centers = _read_centroids(workspace, clusters)
-        lines = storage.read(workspace.path(f"{clusters.attempt}/overlaps.jsonl")).splitlines()
+    if found.clusters:
+        space, *centers = _read_centroids(workspace, found.clusters)
+        lines = files.read(workspace.root, found.clusters.file("overlaps.jsonl")).splitlines()
         overlaps = [(line["positive"], line["negative"]) for line in map(json.loads, lines)]
     vectors = kmeans.project(space, blocks.vectors(table))
     cluster = np.zeros(len(vectors), dtype=np.int32)
@@ -292,8 +266,8 @@ def _draw_sample(found: Evidence, project: Projector, wanted: int) -> Sample:
     return Sample(
         histogram=histogram,
         ads=scored.rows,
-        positives=found.facts["positives"],
-        threshold=threshold,
+        positives=threshold.n_positive,
+        threshold=threshold.margin,
         points=plane.points,
         positive=positive,
         cluster=cluster,
@@ -304,7 +278,11 @@ def _draw_sample(found: Evidence, project: Projector, wanted: int) -> Sample:
 
 
 def _gather(
-    workspace: Workspace, scored: Manifest, always: frozenset[str], wanted: int, seed: int
+    workspace: Workspace,
+    scored: Manifest[ScoredFacts],
+    always: frozenset[str],
+    wanted: int,
+    seed: int,
 ) -> tuple[np.ndarray, pa.Table]:
     """Read all blocks once: the exact histogram, and a hash sample with the rows of ``always``.
 
@@ -333,22 +311,17 @@ def _gather(
 
 def _read_scores(workspace: Workspace, file: BlockFile) -> pa.Table:
     try:
-        return read_block(workspace.root, file, ["key", "margin", "vector"])
+        return blocks.read_columns(workspace.root, file, ["key", "margin", "vector"])
     except RunFailed as error:
         raise RunFailed(f"{error.message} (by `scout mine`; then report again)") from error
 
 
 def _read_centroids(
-    workspace: Workspace, clusters: Manifest
+    workspace: Workspace, clusters: Manifest[ClustersFacts]
 ) -> tuple[kmeans.VectorSpace, np.ndarray, np.ndarray]:
     """Return the space of a round's clusters, and the centroids of positive and negative ones."""
-    path = workspace.path(f"{clusters.attempt}/centroids.npz")
-    try:
-        with np.load(io.BytesIO(storage.read(path)), allow_pickle=False) as found:
-            mean, scale = found["mean"], found["scale"]
-            space = kmeans.VectorSpace(mean, scale) if mean.size else kmeans.VectorSpace(None, None)
-            return space, found["positive"], found["negative"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise RunFailed(
-            f"{path}: not the centroids that were written ({error}); mine in a new workspace"
-        ) from error
+    data = files.read(workspace.root, clusters.file("centroids.npz"))
+    with np.load(io.BytesIO(data), allow_pickle=False) as found:
+        mean, scale = found["mean"], found["scale"]
+        space = kmeans.VectorSpace(mean, scale) if mean.size else kmeans.VectorSpace(None, None)
+        return space, found["positive"], found["negative"]

@@ -76,7 +76,7 @@ def report(options: ReportOptions, say: Say) -> Report:
     found = data.read_round(workspace, options.round)
     folder = check_folder(options.out or workspace.path(FOLDER))
     found = data.with_sample(found, project, options.sample)
-    sample, name = found.sample, found.definition["name"]
+    sample, name = found.sample, found.task.name
     way = options.projection.upper()
     if sample:
         say(f"round {found.number}: {len(sample.points):,} of {sample.ads:,} ads drawn, by {way}")
@@ -94,7 +94,7 @@ def report(options: ReportOptions, say: Say) -> Report:
             "projection": options.projection,
             "explained": sample.explained if sample else None,
             "pairs": len(found.items),
-            "covered_share": found.facts.get("covered_share"),
+            "covered_share": found.pairs.facts.covered_share,
             "next": found.stand["next"],
         },
         say,

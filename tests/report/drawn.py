@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pipelines.jobs.evaluate import Candidate, measure
 
 from pipelines import cli
 from pipelines.config import load_task
 from pipelines.contracts import ReviewItem
-from pipelines.jobs.evaluation import Candidate, measure
 from pipelines.report.output import Report
 from pipelines.report.round import ReportOptions, report
+from pipelines.store.facts import Evaluation
 from pipelines.store.workspace import Manifest, Workspace
 from pipelines.verdicts.halves import Ratings
+from tests import helpers
 
 
 class Parts(HTMLParser):
@@ -92,7 +93,7 @@ def labelled(root: Path, number: int, path: Path) -> None:
     assert cli.main(["import", str(path), "--workspace", str(root), "--quiet"]) == 0
 
 
-def evaluation(task: Path, rounds: int, experts_say: np.ndarray) -> dict[str, Any]:
+def evaluation(task: Path, rounds: int, experts_say: np.ndarray) -> Evaluation:
     """Return a real evaluation of made-up models that err less from round to round."""
     keys = tuple(f"{i:032x}" for i in range(len(experts_say)))
     first = experts_say[:, 0]
@@ -104,7 +105,7 @@ def evaluation(task: Path, rounds: int, experts_say: np.ndarray) -> dict[str, An
 
     table = Ratings(keys, ("anna", "bo"), experts_say)
     candidates = [model(number) for number in range(rounds + 1)]
-    return measure(load_task(str(task)), table, ["text"] * len(keys), candidates, 30).report
+    return measure(load_task(str(task)), table, ["text"] * len(keys), candidates, 30)
 
 
 def say_so(n: int = 60) -> np.ndarray:
@@ -113,40 +114,28 @@ def say_so(n: int = 60) -> np.ndarray:
     return np.stack([anna, bo], axis=1).astype(np.int8)
 
 
-def learn(root: Path, number: int, found: Mapping[str, Any], version: int = 1) -> None:
+def learn(root: Path, number: int, found: Evaluation, version: int = 1) -> None:
     """Commit a model without files, as training leaves it behind."""
     workspace = Workspace(str(root))
     attempt = workspace.new_attempt(number, "model")
-    facts = {
-        "task_version": version,
-        "model_id": f"m{number}",
-        "learner": "head",
-        "labels": {"fine_tuning": 20 * number, "fine_tuning_positive": 8 * number, "tied": 0},
-        "evaluation": found,
-    }
-    created = "2026-01-01T00:00:00Z"
-    workspace.commit(Manifest("model", number, attempt, f"h{number}", (), 1, facts, created))
+    facts = helpers.model_facts(f"m{number}", found, ads=20 * number, version=version)
+    workspace.commit(Manifest.of(attempt, f"h{number}", [], 1, facts))
 
 
-def items_of(root: Path, number: int) -> list[ReviewItem]:
+def items_of(root: Path, number: int) -> Sequence[ReviewItem]:
     workspace = Workspace(str(root))
-    manifest = workspace.latest(number, "pairs")
-    assert manifest is not None
-    return workspace.read_items(manifest)
+    return workspace.read_items(workspace.pairs_of(number))
 
 
 def rewrite(root: Path, number: int, items: Sequence[ReviewItem]) -> None:
     """Put other items in the place of a round's."""
-    path = next((root / f"rounds/{number:04d}/pairs").rglob("items.jsonl"))
-    # Lone surrogates, too.
-    lines = (json.dumps(dataclasses.asdict(item)) for item in items)
-    path.write_text("".join(f"{line}\n" for line in lines))
+    helpers.change_items(root, number, lambda _: items)
 
 
 def rename(root: Path, **changes: Any) -> None:
     """Give the task of the newest pairs other words, and its corpus another path."""
     path = next((root / "rounds/0002/pairs").rglob("manifest.json"))
     manifest = json.loads(path.read_text())
-    manifest["facts"]["definition"] |= changes
-    manifest["facts"]["corpus"] = ["<i>ads&.jsonl"]
+    manifest["facts"]["origin"]["task"] |= changes
+    manifest["facts"]["origin"]["corpus"] = ["<i>ads&.jsonl"]
     path.write_text(json.dumps(manifest))

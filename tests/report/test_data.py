@@ -89,7 +89,8 @@ def test_clusters_of_a_run_that_was_killed_are_not_taken(
     assert clusters is not None
     attempt = workspace.new_attempt(2, "clusters")
     # Newer, of another configuration, and without a file: pairs never came of it.
-    facts = {**clusters.facts, "threshold_margin": 9.0}
+    threshold = dataclasses.replace(clusters.facts.threshold, margin=9.0)
+    facts = dataclasses.replace(clusters.facts, threshold=threshold)
     changed = dataclasses.replace(clusters, attempt=attempt, config_hash="other", facts=facts)
     workspace.commit(changed)
     assert workspace.latest(2, "clusters") == changed
@@ -102,14 +103,14 @@ def test_a_damaged_block_is_named(learnt: Path, tmp_path: Path) -> None:
     data = bytearray(block.read_bytes())
     data[len(data) // 2] ^= 1
     block.write_bytes(data)
-    with pytest.raises(RunFailed, match=f"{block.name}: not the file that was written"):
+    with pytest.raises(RunFailed, match=f"{block.name}: has changed since it was written"):
         draw(learnt, tmp_path / "out")
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_damaged_centroids_are_named(learnt: Path, tmp_path: Path) -> None:
     next((learnt / "rounds/0002/clusters").rglob("centroids.npz")).write_bytes(b"PK\x03\x04")
-    with pytest.raises(RunFailed, match=r"centroids\.npz: not the centroids that were written"):
+    with pytest.raises(RunFailed, match=r"centroids\.npz: has changed since it was written"):
         draw(learnt, tmp_path / "out")
 
 

@@ -9,18 +9,16 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipelines.errors import UsageError
-from pipelines.report import data, html, round
 from pipelines.report.output import Report
 from pipelines.report.round import ReportOptions, report
-from pipelines.report.sections import provenance
 from pipelines.store.workspace import Workspace
+from tests import helpers
 from tests.helpers import by_label
-from tests.report.drawn import Parts, draw, items_of, read
+from tests.report.drawn import draw, items_of, read, rewrite
 
 SECTIONS = [
     "map", "clusters", "pairs", "coverage", "agreement", "scale", "scores", "top", "provenance",
@@ -59,16 +57,16 @@ def test_the_numbers_are_those_of_the_manifests(whole: Report, stages: dict[str,
     pairs, clusters = (workspace.latest(2, stage) for stage in ("pairs", "clusters"))
     assert pairs is not None and clusters is not None
     parts = read(whole)
-    positives = clusters.facts["positives"]
+    positives = clusters.facts.threshold.n_positive
     assert (
         f"{positives} ({positives / 200:.1%}) of the 200 ads are called positive"
         in parts.texts["map"]
     )
     assert "drawn on all 200 ads" in parts.texts["map"]
-    covered = f"cover {pairs.facts['covered_share']:.1%} of the corpus"
+    covered = f"cover {pairs.facts.covered_share:.1%} of the corpus"
     assert covered in parts.texts["coverage"] and covered in parts.texts[""]
-    assert f"p = {clusters.facts['threshold_probability']:.4g}" in parts.texts["scores"]
-    assert pairs.facts["model_id"] in parts.texts["provenance"]
+    assert f"p = {clusters.facts.threshold.probability:.4g}" in parts.texts["scores"]
+    assert pairs.facts.origin.model_id in parts.texts["provenance"]
     assert "Ads that promise what nobody can promise." in parts.texts["provenance"]
     chosen = items_of(stages["learnt"], 2)
     shown = [ad.text for item in chosen[:10] for ad in by_label(item).values()]
@@ -148,63 +146,58 @@ def test_what_it_does_is_said(stages: dict[str, Path], tmp_path: Path) -> None:
 # --- other strategies -------------------------------------------------------------------------
 
 
-def of_another_strategy(root: Path, *changes: dict[str, Any]) -> Parts:
-    """Return the report of a round that chose single ads, without clusters, overlaps and coverage.
+def words_of(found: Report) -> dict[str, str]:
+    return {name: " ".join(text.split()) for name, text in read(found).texts.items()}
 
-    Args:
-        root: a workspace of two rounds.
-        changes: of the items; the last for all further ones.
-    """
-    workspace = Workspace(str(root))
-    found = data.read_round(workspace, 2)
-    theirs = ("covered_share", "cover_radius", "positive_clusters", "negative_clusters")
-    facts = {name: value for name, value in found.facts.items() if name not in theirs}
-    bare = dict.fromkeys(("distance", "overlap", "propensity"))
-    items = []
-    for place, item in enumerate(found.items):
-        ads = {"ads": tuple(dataclasses.replace(ad, cluster=None) for ad in item.ads[:1])}
-        own = {**ads, **bare, **changes[min(place, len(changes) - 1)]}
-        items.append(dataclasses.replace(item, **own))
-    definition = {**found.definition, "selection": {"budget": 40, "strategy": "hunch"}}
-    manifests = {name: one for name, one in found.manifests.items() if name != "clusters"}
-    found = dataclasses.replace(
-        found, facts=facts, items=tuple(items), definition=definition, manifests=manifests
-    )
-    found = data.with_sample(found, data.projector("pca"), 1000)
-    sections = [section(found) for section in round.SECTIONS]
-    return Parts(html.page("title", provenance.headline(found, "PCA"), sections))
+
+@pytest.fixture(scope="module")
+def other(stages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a workspace whose strategy chose single ads, without clusters, overlaps and coverage."""
+    folder = tmp_path_factory.mktemp("other")
+    task = helpers.FAKE_TASK.replace("{budget: 12}", "{budget: 12, strategy: random}")
+    helpers.run(helpers.write_task(folder, task), stages["corpus"], folder / "w")
+    return folder / "w"
 
 
 def test_a_strategy_without_clusters_and_pairs_gets_a_report_of_what_there_is(
-    stages: dict[str, Path],
+    other: Path, tmp_path: Path
 ) -> None:
-    parts = of_another_strategy(stages["learnt"], {"source": "hunch", "propensity": 0.25})
-    assert list(parts.texts)[1:] == SECTIONS
-    pictures = [image["alt"] for image in parts.images()]
-    assert len(pictures) == 4, "map, ads, agreement and scores"
-    texts = {name: " ".join(text.split()) for name, text in parts.texts.items()}
-    assert "strategy of this round, hunch, looks for no clusters" in texts["clusters"]
-    assert "strategy of this round, hunch, does not count" in texts["coverage"]
+    found = draw(other, tmp_path)
+    assert list(read(found).texts)[1:] == SECTIONS
+    assert set(found.summary["missing"]) == {"clusters", "coverage", "agreement"}
+    assert len(found.pictures) == 3, "map, ads and scores"
+    texts, items = words_of(found), items_of(other, 1)
+    assert "strategy of this round, random, looks for no clusters" in texts["clusters"]
+    assert "strategy of this round, random, does not count" in texts["coverage"]
     assert "The chosen ads on the map" in texts["pairs"]
     assert "Marked are the chosen ads, called positive (triangle)" in texts["pairs"]
     assert "distance" not in texts["pairs"] and "drawn on all 200 ads" in texts["pairs"]
-    assert "In the 12 ads chosen, those called positive score p" in texts["scores"]
+    assert "In the 12 ads chosen, those called" in texts["scores"]
     assert "selection.band" not in texts["scores"]
-    assert "hunch, drawn with probability 0.25" in texts["top"]
-    assert len(parts.ads) == 10 and "The first 10 of 12 ads" in texts["top"]
-    assert "ads12 of a budget of 40" in texts[""] and "cover" not in texts[""]
-    assert "By the stopping rule" in texts["agreement"]
+    assert f"random, drawn with probability {items[0].propensity:.3g}" in texts["top"]
+    assert "The first 10 of 12 ads" in texts["top"]
+    assert read(found).ads == [item.ads[0].text for item in items[:10]]
+    assert "ads12 of a budget of 12" in texts[""] and "cover" not in texts[""]
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_ads_of_one_label_and_mixed_items_are_told_as_they_are(stages: dict[str, Path]) -> None:
-    parts = of_another_strategy(stages["learnt"], {"source": "exploration"})
-    assert "chosen" not in parts.texts["scores"], "all were drawn at random"
-    found = data.read_round(Workspace(str(stages["learnt"])), 2)
-    both = {"source": "committee", "ads": found.items[0].ads}
-    parts = of_another_strategy(stages["learnt"], {**both}, {"source": "exploration"})
-    assert "The chosen items on the map" in parts.texts["pairs"]
-    assert "12 items as lines between their two ads, 11 of them drawn at random" in " ".join(
-        str(image["alt"]) for image in parts.images()
-    )
-    assert "committee" in parts.texts["top"]
+def test_items_of_any_source_are_told_as_they_are(learnt: Path, tmp_path: Path) -> None:
+    bare = {"distance": None, "overlap": None, "propensity": None}
+    first, *others = items_of(learnt, 2)
+    ads = [
+        dataclasses.replace(item, source="exploration", ads=item.ads[:1], **bare) for item in others
+    ]
+    rewrite(learnt, 2, [dataclasses.replace(first, source="committee", **bare), *ads])
+    found = draw(learnt, tmp_path / "a")
+    texts = words_of(found)
+    assert "The chosen items on the map" in texts["pairs"]
+    [alt] = [str(i["alt"]) for i in read(found).images() if "The map in grey" in str(i["alt"])]
+    assert "12 items as lines between their two ads, 11 of them drawn at random." in alt
+    assert "1. " in texts["top"] and "committee" in texts["top"]
+    assert "In the 1 item chosen" in texts["scores"]
+    rewrite(learnt, 2, ads)
+    texts = words_of(draw(learnt, tmp_path / "b"))
+    assert "chosen" not in texts["scores"], "all were drawn at random"
+    rewrite(learnt, 2, [])
+    found = draw(learnt, tmp_path / "c")
+    assert set(found.summary["missing"]) == {"coverage", "top"}

@@ -78,7 +78,7 @@ def scale(found: Evidence) -> Section:
             "experts among themselves, kappa",
             "model and experts, kappa",
         ),
-        tuple(_round_row(entry, found.version) for entry in found.stand["rounds"]),
+        tuple(_round_row(entry, found.task.version) for entry in found.stand["rounds"]),
     )
     tables = (by_round, _model_table(found)) if found.evaluation else (by_round,)
     return Section("scale", "Data scale and quality by condition", tables=tables)

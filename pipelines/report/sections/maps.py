@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipelines.report.data import LABELS, Evidence, Sample
-from pipelines.report.html import Section, drawn
+from pipelines.report.html import Section, drawn, word
 from pipelines.report.pictures import maps
 from pipelines.report.pictures.canvas import Names, drawable
 
@@ -15,7 +15,7 @@ OUTLINED = 6
 
 def drawn_names(found: Evidence) -> Names:
     """Return the label names as the pictures show them."""
-    labels = found.definition["labels"]
+    labels = found.task.labels.model_dump()
     return Names(*(drawable(labels[label], label) for label in LABELS))
 
 
@@ -44,13 +44,13 @@ def all_ads(found: Evidence) -> Section:
 def clusters(found: Evidence) -> Section:
     """Return the maps of the clusters that mix most; only of a round that has clusters."""
     id, title, sample, names = "clusters", "Clusters that overlap", found.sample, found.names
-    facts = found.facts
-    if not found.covers:
-        missing = f"The strategy of this round, {found.strategy}, looks for no clusters."
+    if found.pairs.facts.boundary is None:
+        strategy = word(found.task.selection.strategy)
+        missing = f"The strategy of this round, {strategy}, looks for no clusters."
         return Section(id, title, missing=missing)
-    if sample is None:
+    if sample is None or found.clusters is None:
         return Section(id, title, missing=found.why_no_sample)
-    shown = sample.overlaps[:OUTLINED]
+    facts, shown = found.clusters.facts, sample.overlaps[:OUTLINED]
     listed = "; ".join(
         f"{place}: {names['positive']} {p} and {names['negative']} {n}"
         for place, (p, n) in enumerate(shown, start=1)
@@ -61,8 +61,8 @@ def clusters(found: Evidence) -> Section:
         maps.cluster_map(sample.points, sample.positive, sample.cluster, shown, drawn_names(found)),
         f"The map once for each of the {len(shown)} highest ranked overlaps, its clusters outlined, of "
         f"{len(sample.overlaps):,} that pairs were looked for in. {listed}.",
-        f"Of {facts['positive_clusters']:,} clusters of {names['positive']} ads and "
-        f"{facts['negative_clusters']:,} of {names['negative']} ones, {len(sample.overlaps):,} cluster "
+        f"Of {facts.positive_clusters:,} clusters of {names['positive']} ads and "
+        f"{facts.negative_clusters:,} of {names['negative']} ones, {len(sample.overlaps):,} cluster "
         f"pairs of opposite labels mix enough to look for pairs in. The {len(shown)} that mix most are "
         f"outlined and numbered by rank, each on a map of its own: {names['positive']} in full orange "
         f"lines, {names['negative']} in dashed blue ones, each about two thirds of its ads. "

@@ -9,13 +9,13 @@ from pipelines.report.words import kappa_text, model_name
 
 def headline(found: Evidence, projection: str) -> Facts:
     """Return the lines at the top of the report."""
-    number, known, facts = found.number, found.known, found.facts
-    sample, items = found.sample, found.items
+    origin, covered = found.pairs.facts.origin, found.pairs.facts.covered_share
+    sample, items, known = found.sample, found.items, found.known
     others = f", of {', '.join(map(str, known))} (--round shows another)" if len(known) > 1 else ""
     lines = [
-        ("task", f"{word(facts['task'])}, policy version {facts['task_version']}"),
-        ("round shown", f"{number}{others}"),
-        ("scored by", word(facts["model_id"], 300)),
+        ("task", f"{word(found.task.name)}, policy version {found.task.version}"),
+        ("round shown", f"{found.number}{others}"),
+        ("scored by", word(origin.model_id, 300)),
     ]
     if sample:
         lines.append(
@@ -26,8 +26,8 @@ def headline(found: Evidence, projection: str) -> Facts:
                 f"{projection}",
             )
         )
-    budget = found.definition["selection"]["budget"]
-    cover = f", which cover {facts['covered_share']:.1%} of the corpus" if found.covers else ""
+    budget = found.task.selection.budget
+    cover = "" if covered is None else f", which cover {covered:.1%} of the corpus"
     lines.append((found.noun(), f"{len(items):,} of a budget of {budget:,}{cover}"))
     newest = found.evaluation
     if newest:
@@ -42,25 +42,24 @@ def headline(found: Evidence, projection: str) -> Facts:
 
 def provenance(found: Evidence) -> Section:
     """Return task, corpus, model and the attempts that the report was drawn from."""
-    facts, definition = found.facts, found.definition
+    task, origin = found.task, found.pairs.facts.origin
     lines = [
-        ("task", f"{word(facts['task'])}, policy version {facts['task_version']}"),
-        ("policy", word(definition["policy"], 5000)),
-        ("question", word(definition["question"])),
-        ("corpus", ", ".join(word(pattern, 300) for pattern in facts["corpus"])),
-        ("date", word(facts["date"]) or "none given"),
-        ("model", word(facts["model_id"], 300)),
-        ("model of round", str(facts["model_round"]) if facts["model_round"] else "none: LLM-0"),
-        ("prompt", word(facts["prompt_hash"])),
-        ("vectors", word(facts["embedding_id"], 300)),
-        ("score key", word(facts["score_key"])),
-        ("seed", str(definition["seed"])),
+        ("task", f"{word(task.name)}, policy version {task.version}"),
+        ("policy", word(task.policy, 5000)),
+        ("question", word(task.question)),
+        ("corpus", ", ".join(word(pattern, 300) for pattern in origin.corpus)),
+        ("date", word(origin.date) or "none given"),
+        ("model", word(origin.model_id, 300)),
+        ("model of round", str(origin.model_round) if origin.model_round else "none: LLM-0"),
+        ("prompt", word(origin.prompt_hash)),
+        ("vectors", word(origin.embedding_id, 300)),
+        ("score key", word(origin.score_key)),
+        ("seed", str(task.seed)),
     ]
-    for stage in ("scored", "clusters", "pairs"):
-        manifest = found.manifests.get(stage)
+    for manifest in (found.scored, found.clusters, found.pairs):
         if manifest:
             place = found.workspace.path(manifest.attempt)
-            lines.append((stage, f"{word(place, 500)}, {manifest.created}"))
-    versions = ", ".join(f"{word(k)} {word(v)}" for k, v in sorted(facts["versions"].items()))
+            lines.append((manifest.stage, f"{word(place, 500)}, {manifest.created}"))
+    versions = ", ".join(f"{word(k)} {word(v)}" for k, v in sorted(origin.versions.items()))
     lines.append(("versions", versions))
     return Section("provenance", "Provenance", facts=lines)

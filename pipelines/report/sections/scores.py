@@ -19,13 +19,14 @@ _SOURCES = {
 
 def scores(found: Evidence) -> Section:
     """Return the histogram of all scores."""
-    id, title, sample, facts = "scores", "Scores and threshold", found.sample, found.facts
+    id, title, sample = "scores", "Scores and threshold", found.sample
     if sample is None:
         return Section(id, title, missing=found.why_no_sample)
-    source = _SOURCES.get(facts["threshold_source"], word(facts["threshold_source"]))
+    threshold = found.pairs.facts.threshold
+    source = _SOURCES.get(threshold.source, word(threshold.source))
     split = (
         f"{sample.positives:,} of {sample.ads:,} ads ({sample.positives / sample.ads:.1%}) score at or "
-        f"above the threshold, p = {facts['threshold_probability']:.4g}"
+        f"above the threshold, p = {threshold.probability:.4g}"
     )
     called = f"and are called {found.names['positive']}"
     return drawn(
@@ -43,9 +44,9 @@ def scores(found: Evidence) -> Section:
 
 def _band(found: Evidence) -> str:
     """Say how near to the threshold a strategy that has a band looked for pairs."""
-    if not found.covers:
+    if found.pairs.facts.boundary is None:
         return ""
-    band = found.definition["selection"]["band"]
+    band = found.task.selection.band
     if band == 1:
         return "Pairs were looked for among all ads (selection.band is 1)."
     return (
@@ -79,7 +80,7 @@ def _nearness(found: Evidence) -> str:
         )
     if not parts:
         return ""
-    noun, where = found.noun(), " there" if found.covers else ""
+    noun, where = found.noun(), " there" if found.pairs.facts.boundary else ""
     apart = len(chosen) < len(found.items)
     limits = f" The {noun} drawn at random keep to no such limit." if apart else ""
-    return f"In the {len(chosen):,} {noun} chosen{where}, {' and '.join(parts)}.{limits}"
+    return f"In the {len(chosen):,} {found.noun(len(chosen))} chosen{where}, {' and '.join(parts)}.{limits}"

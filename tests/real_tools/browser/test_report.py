@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-import json
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from pipelines.console.visible import visible
+from pipelines.contracts import ReviewItem
 from pipelines.numerics import calibration
 from pipelines.report.html import Picture, Section, ShownAd, ShownItem, Table
 from pipelines.report.html import page as html_page
@@ -21,7 +23,6 @@ from pipelines.report.round import SAMPLE_ADS, ReportOptions, report
 from pipelines.report.sections.items import AD_CHARS, TOP_ITEMS
 from pipelines.report.simulation import simulation_report
 from pipelines.simulation.play import summarize
-from pipelines.store.workspace import Workspace
 from tests import helpers
 from tests.real_tools.browser.conftest import Desk
 from tests.real_tools.browser.test_review_page import HOSTILE, serious
@@ -39,17 +40,22 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     corpus = helpers.write_jsonl(folder / "ads.jsonl", helpers.tiny_ads())
     helpers.run(helpers.write_task(folder), corpus, folder / "w")
-    manifest = Workspace(str(folder / "w")).latest(1, "pairs")
-    assert manifest is not None
-    path = folder / "w" / manifest.attempt / "items.jsonl"
-    items = [json.loads(line) for line in path.read_text().splitlines()]
-    # As the report shows them: the model's positive first.
-    shown = [
-        ad for item in items for ad in sorted(item["ads"], key=lambda ad: ad["label"], reverse=True)
-    ]
-    for ad, text in zip(shown, HOSTILE, strict=False):
-        ad["text"] = text
-    path.write_text("".join(json.dumps(item) + "\n" for item in items))
+    texts = iter(HOSTILE)
+
+    def hostile(items: Sequence[ReviewItem]) -> list[ReviewItem]:
+        # As the report shows them: the model's positive first.
+        return [
+            dataclasses.replace(
+                item,
+                ads=tuple(
+                    dataclasses.replace(ad, text=next(texts, ad.text))
+                    for ad in helpers.by_label(item).values()
+                ),
+            )
+            for item in items
+        ]
+
+    helpers.change_items(folder / "w", 1, hostile)
     return folder / "w"
 
 

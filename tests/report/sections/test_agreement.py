@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from pipelines.report.output import Report
 from pipelines.report.words import kappa_text
+from pipelines.store.facts import ModelFigures, to_json
 from tests import helpers
 from tests.report.drawn import draw, evaluation, learn, read, say_so
 
@@ -18,18 +20,18 @@ def test_every_model_stands_under_the_experts_with_its_interval(
 ) -> None:
     parts = read(whole)
     found = evaluation(stages["task"], 2, say_so(80))
-    experts = kappa_text(found["expert_kappa"])
+    experts = kappa_text(to_json(found.expert_kappa))
     assert experts.startswith("0.7") and "[" in experts
     for text in (parts.texts["agreement"], parts.texts["scale"], parts.texts[""]):
         assert experts in text
     [image] = [i for i in parts.images() if "each model with the experts" in str(i["alt"])]
-    for model in found["models"]:
-        kappa = kappa_text(model["kappa"])
+    for model in found.models:
+        kappa = kappa_text(to_json(model.kappa))
         assert kappa in parts.texts["scale"] and kappa in str(image["alt"])
-    assert found["decision"]["reason"] in parts.texts["agreement"]
+    assert found.decision.reason in parts.texts["agreement"]
     # The first round's row has its own, older evaluation.
     older = evaluation(stages["task"], 1, say_so(40))
-    assert kappa_text(older["models"][1]["kappa"]) in parts.texts["scale"]
+    assert kappa_text(to_json(older.models[1].kappa)) in parts.texts["scale"]
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -52,18 +54,20 @@ def test_an_undefined_kappa_shows_its_reason(learnt: Path, stages: dict[str, Pat
     # Everyone calls everything negative: agreement beyond chance cannot be said.
     nobody = np.zeros((40, 2), dtype=np.int8)
     found = evaluation(stages["task"], 2, nobody)
-    undefined = {**found["models"][1], "kappa": {**found["expert_kappa"]}}
-    one, all_of_them = [found["models"][0], undefined], [undefined, undefined]
-    learn(learnt, 2, {**found, "models": [*one, {**undefined, "round": 2}]})
-    reason = found["expert_kappa"]["reason"]
+    undefined = dataclasses.replace(found.models[1], kappa=found.expert_kappa)
+
+    def of_round(number: int) -> ModelFigures:
+        return dataclasses.replace(undefined, round=number)
+
+    models = (found.models[0], undefined, of_round(2))
+    learn(learnt, 2, dataclasses.replace(found, models=models))
+    reason = found.expert_kappa.reason
     assert reason
     out = learnt / "out"
     parts = read(draw(learnt, out))
     assert f"undefined ({reason})" in parts.texts["agreement"]
     assert f"undefined ({reason})" in parts.texts["scale"]
-    learn(
-        learnt, 2, {**found, "models": [{**m, "round": i * 2} for i, m in enumerate(all_of_them)]}
-    )
+    learn(learnt, 2, dataclasses.replace(found, models=(of_round(0), of_round(2))))
     report_of_none = draw(learnt, out)
     assert (
         "Every kappa of the models is undefined" in report_of_none.summary["missing"]["agreement"]

@@ -26,7 +26,7 @@ def test_how_near_the_pairs_came_to_the_threshold_is_said_in_figures(
     assert scored is not None and clusters is not None
     blocks = [pq.read_table(workspace.path(file.path)) for file in scored.files]
     margins = np.concatenate([block.column("margin").to_numpy() for block in blocks])
-    positive = margins >= clusters.facts["threshold_margin"]
+    positive = margins >= clusters.facts.threshold.margin
     chosen = [by_label(p) for p in items_of(stages["learnt"], 2) if p.source == "boundary"]
     assert f"In the {len(chosen)} pairs chosen there" in text
     highest = max(pair["positive"].margin for pair in chosen)
@@ -56,8 +56,7 @@ def test_without_a_band_or_without_pairs_none_is_claimed(learnt: Path, tmp_path:
     assert "keep to no such limit" not in scores(everything, "b")
     random = scores(nothing, "c")
     assert "as many of the others (selection.band)" in random and "chosen there" not in random
-    manifest = Workspace(str(learnt)).latest(2, "pairs")
-    assert manifest is not None
-    rename(learnt, selection={**manifest.facts["definition"]["selection"], "band": 1.0})
+    selection = Workspace(str(learnt)).pairs_of(2).facts.origin.task.selection
+    rename(learnt, selection={**selection.model_dump(), "band": 1.0})
     text = scores(everything, "d")
     assert "among all ads (selection.band is 1)" in text and "too few" not in text
