@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pipelines.jobs.evaluate import Candidate, measure
 
 from pipelines import cli
 from pipelines.config import load_task
 from pipelines.contracts import ReviewItem
+from pipelines.jobs.evaluate import Candidate, measure
 from pipelines.report.output import Report
 from pipelines.report.round import ReportOptions, report
 from pipelines.store.facts import Evaluation
