@@ -33,7 +33,7 @@ from models.backends.pool import LabelerPool
 from models.backends.trained import Trained
 from models.training import trainer
 from pipelines.config import Task, load_task
-from pipelines.console.progress import Advance, step
+from pipelines.console.progress import Step, step
 from pipelines.errors import RunFailed, UsageError
 from pipelines.handlers import LoadLabeler, load_trained
 from pipelines.jobs.ingest import ingest_verdicts
@@ -48,7 +48,7 @@ from pipelines.jobs.train import (
 from pipelines.numerics import agreement, calibration, hashing, raters
 from pipelines.numerics.agreement import MISSING
 from pipelines.options import CONDITIONS, CROWD_NOISES
-from pipelines.report.page import simulation_report
+from pipelines.report.simulation import simulation_report
 from pipelines.simulation.labelled_corpus import Corpus, Division, Fields, divide, read_labelled
 from pipelines.sources.readers import ReadOptions
 from pipelines.stages.label_ads import LabelRule, choose_threshold
@@ -206,7 +206,7 @@ class _Forecast:
     trains a head.
     """
 
-    def __init__(self, advance: Advance, rounds: Mapping[str, int], seeds: int) -> None:
+    def __init__(self, advance: Step, rounds: Mapping[str, int], seeds: int) -> None:
         self._advance = advance
         self._seed_rounds = sum(rounds.values())
         self._left = {name: float(seeds * number) for name, number in rounds.items()}

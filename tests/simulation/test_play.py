@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import statistics
@@ -19,7 +20,7 @@ from models.backends.fake import FakeLabeler
 from models.training import trainer
 from pipelines import cli
 from pipelines.config import load_task
-from pipelines.console.progress import Advance, Step
+from pipelines.console.progress import Step
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs import train as train_job
 from pipelines.numerics import agreement
@@ -455,7 +456,7 @@ def player(bench: Bench, tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
         def make(corpus: Corpus, **changes: Any) -> Any:
             options = bench.options(**changes)
-            forecast = play._Forecast(Advance(0, "playing", 1), {"random": 1}, 1)
+            forecast = play._Forecast(Step("playing", 1), {"random": 1}, 1)
             return play._Player(options, task, corpus, tmp_path, lambda line: None, forecast)
 
         yield make
@@ -630,11 +631,11 @@ def test_all_rounds_are_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
 
     def counting(self: Any, condition: str, share: float) -> None:
         count(self, condition, share)
-        seen.extend(self._advance.snapshot())
+        seen.append(copy.copy(self._advance))
 
     def skipping(self: Any) -> None:
         skip(self)
-        seen.extend(self._advance.snapshot())
+        seen.append(copy.copy(self._advance))
 
     monkeypatch.setattr(play._Forecast, "done", counting)
     monkeypatch.setattr(play._Forecast, "skip_seed", skipping)
@@ -663,14 +664,14 @@ def test_all_rounds_are_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
 def test_the_end_is_foreseen_by_condition(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(play, "time", SimpleNamespace(monotonic=lambda: now))
-    advance = Advance(0, "simulating", 12)
+    advance = Step("simulating", 12)
     forecast = play._Forecast(advance, {"boundary": 2, "random": 2, "uncertainty": 2}, seeds=2)
 
     def played(condition: str, seconds: float) -> float | None:
         nonlocal now
         now += seconds
         forecast.done(condition, 1.0)
-        ends = advance.snapshot()[0].ends
+        ends = advance.ends
         return None if ends is None else ends - now
 
     assert played("boundary", 300.0) is None, "LLM-0 scored the corpus, which says nothing"
