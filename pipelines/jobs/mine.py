@@ -41,7 +41,7 @@ from pipelines.stages.write_rejected import WriteRejected
 from pipelines.stages.write_review import Attempt, WriteReview
 from pipelines.store import model_store, storage
 from pipelines.store.workspace import Manifest, Workspace, config_hash
-from pipelines.tools.sheet import review_instructions
+from pipelines.tools.sheet.format import review_instructions
 
 _REMOTE_SHARDS = 64
 # Ads of each label in the band for each pair of the budget, at least.

@@ -29,7 +29,7 @@ from pipelines.numerics import agreement
 from pipelines.numerics.agreement import MISSING
 from pipelines.store import blocks, model_store, storage
 from pipelines.store.workspace import Manifest, Workspace, config_hash, utc_now
-from pipelines.tools.sheet import ad_sheet
+from pipelines.tools.sheet.format import ad_sheet
 from pipelines.verdicts.halves import HALVES, ratings, read_half
 from pipelines.verdicts.shown import Shown, shown_ads
 

@@ -22,7 +22,7 @@ from pipelines.stages.select_pairs import Selected
 from pipelines.store import blocks, storage
 from pipelines.store.review_items import to_lines
 from pipelines.store.workspace import Manifest, Workspace, utc_now
-from pipelines.tools.sheet import ad_sheet
+from pipelines.tools.sheet.format import ad_sheet
 
 STAGE = "WriteReview"
 
@@ -80,7 +80,7 @@ class WriteReview(beam.PTransform):
         round_number: the round.
         attempts: an :class:`Attempt` for each of ``clusters``, ``pairs`` and ``review``.
         facts: provenance for the manifests.
-        instructions: what experts need to know, from ``pipelines.tools.sheet.review_instructions``.
+        instructions: what experts need to know, from ``pipelines.tools.sheet.format.review_instructions``.
     """
 
     def __init__(
