@@ -46,18 +46,18 @@ class Kappa:
             in [0, 1], each rating counted once; None when there is none.
     """
 
-    value: float | None
-    reason: str
-    low: float | None
-    high: float | None
-    interval_reason: str
-    weighted: float | None
-    n_pairs: int
-    n_undefined: int
-    n_small: int
-    smallest_overlap: int
-    n_ads: int
-    positive_share: float | None
+    value: float | None = None
+    reason: str = ""
+    low: float | None = None
+    high: float | None = None
+    interval_reason: str = ""
+    weighted: float | None = None
+    n_pairs: int = 0
+    n_undefined: int = 0
+    n_small: int = 0
+    smallest_overlap: int = 0
+    n_ads: int = 0
+    positive_share: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the attributes as a plain dictionary that `json.dumps` takes."""
@@ -143,8 +143,7 @@ def expert_agreement(
     pairs = list(combinations(range(matrix.shape[1]), 2))
     if not pairs:
         return _no_kappa(f"agreement needs at least 2 raters, got {matrix.shape[1]}")
-    names = [f"rater {i + 1}" for i in range(matrix.shape[1])]
-    return _mean_kappa(matrix, pairs, names, matrix, 0, min_overlap, n_boot, seed)
+    return _mean_kappa(matrix, pairs, 0, min_overlap, n_boot, seed)
 
 
 def model_agreement(
@@ -179,8 +178,7 @@ def model_agreement(
         return _no_kappa("agreement with experts needs at least 1 rater, got 0")
     columns = np.column_stack([labels, matrix])
     pairs = [(0, 1 + i) for i in range(matrix.shape[1])]
-    names = ["the model", *(f"rater {i + 1}" for i in range(matrix.shape[1]))]
-    return _mean_kappa(columns, pairs, names, matrix, 1, min_overlap, n_boot, seed)
+    return _mean_kappa(columns, pairs, 1, min_overlap, n_boot, seed)
 
 
 def krippendorff_alpha(ratings: np.ndarray) -> tuple[float | None, str]:
@@ -340,14 +338,11 @@ def percentile_interval(replicates: np.ndarray) -> tuple[float | None, float | N
     defined = replicates[~np.isnan(replicates)]
     dropped = len(replicates) - len(defined)
     if dropped > MAX_DROPPED_SHARE * len(replicates):
-        return (
-            None,
-            None,
-            (
-                f"{dropped} of {len(replicates)} bootstrap replicates are undefined, more than "
-                f"{MAX_DROPPED_SHARE:.0%}: more ads of the rarer class are needed"
-            ),
+        reason = (
+            f"{dropped} of {len(replicates)} bootstrap replicates are undefined, more than "
+            f"{MAX_DROPPED_SHARE:.0%}: more ads of the rarer class are needed"
         )
+        return None, None, reason
     low, high = np.quantile(defined, [0.025, 0.975])
     return float(low), float(high), ""
 
@@ -390,13 +385,12 @@ def check_predictions(predictions: np.ndarray, n_ads: int) -> np.ndarray:
 def _mean_kappa(
     columns: np.ndarray,
     pairs: list[tuple[int, int]],
-    names: list[str],
-    ratings: np.ndarray,
-    first_rater: int,
+    n_models: int,
     min_overlap: int,
     n_boot: int,
     seed: int,
 ) -> Kappa:
+    """Average the kappas of pairs of columns; the first ``n_models`` columns are no raters."""
     _check_boot(n_boot)
     overlaps, used = pairs_that_count(columns, pairs, min_overlap)
     enough = [pair for pair in pairs if overlaps[pair] >= min_overlap]
@@ -409,15 +403,15 @@ def _mean_kappa(
             n_small=n_small,
         )
     if not used:
-        reason = _pair_reason(columns, enough[0], names)
+        left, right = enough[0]
+        both = columns[(columns[:, [left, right]] != MISSING).all(axis=1)]
+        names = [f"rater {i - n_models + 1}" if i >= n_models else "the model" for i in enough[0]]
+        sums = int(both[:, left].sum()), int(both[:, right].sum())
+        reason = _undefined(len(both), *sums, " and ".join(names))
         return _no_kappa(reason, n_undefined=len(enough), n_small=n_small)
-    given = columns != MISSING
-    entered = np.zeros(ratings.shape, dtype=bool)
-    for i, j in used:
-        both = given[:, i] & given[:, j]
-        for column in (i - first_rater, j - first_rater):
-            if column >= 0:
-                entered[both, column] = True
+    entered = np.zeros(columns.shape, dtype=bool)
+    for pair in used:
+        entered[:, pair] |= (columns[:, pair] != MISSING).all(axis=1, keepdims=True)
     rows = entered.any(axis=1)
     kappas = pair_kappas(resample(columns[rows], n_boot, seed), used)
     # Replicates are means over the same pairs: NaN in one makes the mean NaN, and drops it.
@@ -426,7 +420,6 @@ def _mean_kappa(
     weighted = math.fsum(k * size for k, size in zip(kappas[0], sizes, strict=True)) / sum(sizes)
     return Kappa(
         value=math.fsum(kappas[0]) / len(used),
-        reason="",
         low=low,
         high=high,
         interval_reason=interval_reason,
@@ -436,7 +429,7 @@ def _mean_kappa(
         n_small=n_small,
         smallest_overlap=min(sizes),
         n_ads=int(rows.sum()),
-        positive_share=float(ratings[entered].mean()),
+        positive_share=float(columns[:, n_models:][entered[:, n_models:]].mean()),
     )
 
 
@@ -445,28 +438,9 @@ def _check_boot(n_boot: int) -> None:
         raise ValueError(f"n_boot must be at least {MIN_BOOT} replicates, got {n_boot}")
 
 
-def _no_kappa(reason: str, *, n_undefined: int = 0, n_small: int = 0) -> Kappa:
-    return Kappa(
-        value=None,
-        reason=reason,
-        low=None,
-        high=None,
-        interval_reason=reason,
-        weighted=None,
-        n_pairs=0,
-        n_undefined=n_undefined,
-        n_small=n_small,
-        smallest_overlap=0,
-        n_ads=0,
-        positive_share=None,
-    )
-
-
-def _pair_reason(columns: np.ndarray, pair: tuple[int, int], names: list[str]) -> str:
-    both = columns[:, list(pair)]
-    both = both[(both != MISSING).all(axis=1)]
-    left, right = both.sum(axis=0)
-    return _undefined(len(both), int(left), int(right), " and ".join(names[i] for i in pair))
+def _no_kappa(reason: str, n_undefined: int = 0, n_small: int = 0) -> Kappa:
+    counts = {"n_undefined": n_undefined, "n_small": n_small}
+    return Kappa(reason=reason, interval_reason=reason, **counts)
 
 
 def _undefined(n: int, left: int, right: int, names: str) -> str:

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipelines.contracts import ReviewAd, ReviewItem
-from pipelines.errors import RunFailed, UsageError
 from pipelines.store.workspace import Workspace
-from pipelines.verdicts.shown import task_definition
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,29 +94,20 @@ def read_batch(
 
     Raises:
         UsageError: no such round, or no items in it.
-        RunFailed: an earlier version wrote the workspace.
+        RunFailed: what was mined is gone or has changed.
     """
-    name = task_definition(workspace).task
-    numbers = [n for n in workspace.rounds() if workspace.latest(n, "pairs")]
-    number = round_number if round_number is not None else numbers[-1]
-    manifest = workspace.latest(number, "pairs") if number in numbers else None
-    if manifest is None:
-        known = ", ".join(map(str, numbers))
-        raise UsageError(
-            f"--workspace {workspace.root}: round {number} has no pairs (rounds with pairs: {known})"
-        )
-    definition = manifest.facts.get("definition")
-    if definition is None:
-        raise RunFailed(f"{workspace.root}: mined by an earlier version; mine again")
+    manifest = workspace.pairs_of(round_number)
+    origin = manifest.facts.origin
+    task = origin.task
     return Batch(
-        task=name,
-        task_version=manifest.facts["task_version"],
-        round=number,
-        policy=definition["policy"],
-        positive=definition["labels"]["positive"],
-        negative=definition["labels"]["negative"],
-        experts_per_ad=definition["review"]["experts_per_ad"],
-        model_id=manifest.facts["model_id"],
+        task=task.name,
+        task_version=task.version,
+        round=manifest.round,
+        policy=task.policy,
+        positive=task.labels.positive,
+        negative=task.labels.negative,
+        experts_per_ad=task.review.experts_per_ad,
+        model_id=origin.model_id,
         items=tuple(workspace.read_items(manifest)),
         show_predictions=show_predictions,
     )

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from pipelines.contracts import LEFT, Rejected, Verdict
+from pipelines.contracts import LEFT, RIGHT, Rejected, Verdict
 from pipelines.text import content_key
 from pipelines.verdicts.rows import (
     MAX_EXPERT_CHARS,
@@ -134,6 +134,10 @@ def resolve(rows: RawRows, reading: Reading) -> Resolved:
             outcomes.append(raw)
             continue
         ad = find_ad(raw, reading.shown)
+        alone = _ads_of(reading.shown.by_item.get(raw.item_id, ())) == 1
+        if not raw.label and raw.side == RIGHT and alone:
+            # A table of pairs has a cell there, the item no ad.
+            continue
         if not raw.label and isinstance(ad, ShownAd):
             unanswered += 1
             continue

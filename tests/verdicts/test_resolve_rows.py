@@ -233,6 +233,8 @@ def test_an_item_of_one_ad_has_no_side_and_no_half(tmp_path: Path) -> None:
     assert (why(resolved), resolved.unanswered) == ([("line 5", "half_pair")], 1)
     # Who knows pairs alone calls it the left one; there is no other.
     assert said(read(f"{head}i1,a,,,bait,x\n", shown)) == [("a1", "positive", "x")]
+    wide = read("item_id,label_a,label_b,expert\ni1,bait,,x\ni1,,,\n", shown)
+    assert (said(wide), why(wide), wide.unanswered) == ([("a1", "positive", "x")], [], 1)
     [other] = read(f"{head}i1,b,,,bait,x\n", shown).rejected
     assert other.detail == "the row says right, but this ad was shown alone"
 
