@@ -308,14 +308,14 @@ def _demo(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
 
 def _hand_out(args: argparse.Namespace) -> dict[str, str]:
     """Write what a person looks at first; -> its name -> its path."""
-    from pipelines.jobs.export_pairs import ExportOptions, export_pairs
+    from pipelines.jobs.export import ExportOptions, export
     from pipelines.report.round import ReportOptions, report
 
     def say(line: str) -> None:
         if not args.quiet:
             _say(line)
 
-    exported = export_pairs(ExportOptions(args.workspace, "page"), say)
+    exported = export(ExportOptions(args.workspace, "page"), say)
     with progress.step("drawing the report"):
         drawn = report(ReportOptions(args.workspace), say)
     return {"review_page": exported.summary["files"][0], "report": drawn.path}
@@ -370,7 +370,7 @@ def _print_mined(
 
 def _export(args: argparse.Namespace, _: tuple[str, ...]) -> int:
     from pipelines.console.summary import describe_export
-    from pipelines.jobs.export_pairs import ExportOptions, export_pairs
+    from pipelines.jobs.export import ExportOptions, export
 
     chosen = ExportOptions(
         workspace=args.workspace,
@@ -381,7 +381,7 @@ def _export(args: argparse.Namespace, _: tuple[str, ...]) -> int:
         force=args.force,
         url=args.push,
     )
-    exported = export_pairs(chosen, say=lambda line: None if args.quiet else _say(line))
+    exported = export(chosen, say=lambda line: None if args.quiet else _say(line))
     if args.json:
         _print_json(exported.summary)
         return OK

@@ -95,13 +95,13 @@ def describe_export(summary: Mapping[str, Any]) -> str:
     if not summary["blind"]:
         who += ", with what the model says"
     lines = [
-        f"{summary['pairs']:,} pairs of {printable(summary['task'])}, round {summary['round']}, {who}"
+        f"{summary['counted']} of {printable(summary['task'])}, round {summary['round']}, {who}"
     ]
     lines += [f"  {path}" for path in summary["files"]]
-    if summary["pushed"]:
-        rows = [(name.replace("_", " "), _told(value)) for name, value in summary["pushed"].items()]
+    for pushed in summary["pushed"]:
+        rows = [(name.replace("_", " "), _told(value)) for name, value in pushed.items()]
         lines.append(_table(rows))
-    return "\n".join([*lines, "", f"Then: {_way_back(summary)}"])
+    return "\n".join([*lines, "", f"Then: {summary['next_step']}"])
 
 
 def _told(value: Any) -> str:
@@ -110,19 +110,6 @@ def _told(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(printable(str(item)) for item in value) or "none"
     return printable(str(value))
-
-
-def _way_back(summary: Mapping[str, Any]) -> str:
-    if summary["pushed"]:
-        return f"`scout import --tool {summary['tool']} --pull URL --workspace DIR`"
-    if summary["tool"] == "page":
-        return (
-            "open the page in a browser (every expert a copy); what it saves goes to "
-            "`scout import FILE... --workspace DIR`"
-        )
-    if summary["tool"] == "csv":
-        return "every expert fills in a copy; `scout import FILE... --workspace DIR`"
-    return f"follow setup.md; answers come back by `scout import --tool {summary['tool']} FILE...`"
 
 
 def describe_import(summary: Mapping[str, Any]) -> str:

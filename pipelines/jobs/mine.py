@@ -43,7 +43,7 @@ from pipelines.store.workspace import Manifest, Workspace, config_hash
 from pipelines.strategies import registry
 from pipelines.strategies.base import Need, Strategy
 from pipelines.strategies.base import Plan as SelectionPlan
-from pipelines.tools.sheet import review_instructions
+from pipelines.tools.sheet.format import review_instructions
 from pipelines.verdicts.halves import ratings, read_half
 
 DEFAULT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"

@@ -39,7 +39,7 @@ from pipelines.store.facts import (
     to_json,
 )
 from pipelines.store.workspace import Manifest, Workspace, config_hash
-from pipelines.tools.sheet import ad_sheet
+from pipelines.tools.sheet.format import ad_sheet
 from pipelines.verdicts.halves import ratings, read_half
 from pipelines.verdicts.shown import Shown, shown_ads
 

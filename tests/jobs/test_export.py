@@ -11,11 +11,11 @@ import pytest
 
 from pipelines import cli
 from pipelines.store.workspace import Workspace
+from pipelines.tools import registry
 from pipelines.tools.batch import read_batch
-from pipelines.tools.formats import EXPORTERS
 from tests import helpers
+from tests.tools.players import choices_of, studio_tasks
 from tests.tools.test_page import as_file, saved
-from tests.tools.test_round_trip import studio_tasks
 
 FILES = {
     "page": {"review.html"},
@@ -54,7 +54,7 @@ def summary(capsys: pytest.CaptureFixture[str], *argv: object) -> dict[str, Any]
     return found
 
 
-@pytest.mark.parametrize("tool", sorted(EXPORTERS))
+@pytest.mark.parametrize("tool", registry.exporting())
 def test_every_tool_gets_its_files_and_nothing_of_the_model(
     tool: str, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -62,7 +62,7 @@ def test_every_tool_gets_its_files_and_nothing_of_the_model(
     paths = [Path(path) for path in found["files"]]
     assert {path.name for path in paths} == FILES[tool]
     assert {path.parent for path in paths} == {root / "exports" / "round-0001" / tool}
-    assert (found["pairs"], found["blind"], found["round"]) == (12, True, 1)
+    assert (found["items"], found["blind"], found["round"]) == (12, True, 1)
     [pairs] = root.glob("rounds/0001/pairs/*/items.jsonl")
     everything = b"".join(path.read_bytes() for path in paths).decode()
     for item in map(json.loads, pairs.read_text().splitlines()):
@@ -87,7 +87,7 @@ def test_what_the_page_saves_comes_back(root: Path, capsys: pytest.CaptureFixtur
     status, out, _ = scout(capsys, "export", "--workspace", root, "--tool", "page")
     assert status == cli.OK and "open the page in a browser" in out
     batch = read_batch(Workspace(str(root)))
-    answers = ["positive", "negative"] * len(batch.pairs)
+    answers = ["positive", "negative"] * len(batch.items)
     file = root.parent / "verdicts-anna.json"
     file.write_bytes(as_file(saved(batch, answers, expert="Anna")))
     found = summary(capsys, "import", file, "--workspace", root)
@@ -99,7 +99,15 @@ def test_a_tools_numbers_become_names(root: Path, capsys: pytest.CaptureFixture[
     summary(capsys, "export", "--workspace", root, "--tool", "label-studio", "--out", out)
     files = {path.name: path.read_bytes() for path in out.iterdir()}
     export = root.parent / "project.json"
-    export.write_text(json.dumps(studio_tasks(files, {"anna": 3, "bo": 4})))
+    tasks = json.loads(files["tasks.json"])
+    ids = [task["data"]["item_id"] for task in tasks]
+    for number, task in enumerate(tasks):
+        # The players tell an item's number by its id.
+        task["data"]["item_id"] = f"pair_{number:016x}"
+    labelled = studio_tasks(tasks, choices_of(files["config.xml"]), {"anna": 3, "bo": 4})
+    for task, id in zip(labelled, ids, strict=True):
+        task["data"]["item_id"] = id
+    export.write_text(json.dumps(labelled))
     names = root.parent / "names.json"
     names.write_text('{"3": "Anna", "4": "Bo"}')
     flags = ("--tool", "label-studio", "--workspace", root)
@@ -145,7 +153,7 @@ def test_a_bad_file_of_names_is_refused(
             ("--tool", "label-studio", "--push", "http://127.0.0.1:1", "--out", "x"),
             "--push and --out: give one of them",
         ),
-        (("--tool", "csv", "--show_predictions"), "the sheet has no column for what the model"),
+        (("--tool", "csv", "--show_predictions"), "--tool csv has no place for what the model"),
     ],
 )
 def test_exports_that_cannot_be(

@@ -19,12 +19,12 @@ from typing import Any
 
 from pipelines.contracts import Rejected
 from pipelines.errors import RunFailed
-from pipelines.tools import rows
+from pipelines.tools import incoming, outgoing
+from pipelines.tools.base import Tool
 from pipelines.tools.batch import Batch
-from pipelines.tools.rows import Said
+from pipelines.tools.incoming import Answer
 from pipelines.verdicts.rows import MAX_FILE_BYTES, RawVerdict
 
-TOOL = "doccano"
 _EXPORT = "export the data set from doccano as JSONL"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 # What zipfile and its decompressors raise of damaged files. RuntimeError: a password is needed, or a
@@ -44,51 +44,54 @@ _DAMAGE = (
 _COLORS = ("#b3261e", "#146c2e", "#5f6368")
 
 
-def export(batch: Batch) -> dict[str, bytes]:
-    """Return ``examples.jsonl``, ``labels.json``, ``guidelines.md`` and ``setup.md``."""
-    labels = [
-        {
-            "text": word,
-            "prefix_key": None,
-            "suffix_key": key,
-            "background_color": color,
-            "text_color": "#ffffff",
+class Doccano(Tool):
+    """doccano's text classification."""
+
+    name = "doccano"
+    files = ("examples.jsonl", "labels.json", "guidelines.md", "setup.md")
+    shows_pairs_together = False
+
+    def export(self, batch: Batch) -> dict[str, bytes]:
+        """Return examples, labels, guidelines and what to do with them."""
+        labels = [
+            {
+                "text": word,
+                "prefix_key": None,
+                "suffix_key": key,
+                "background_color": color,
+                "text_color": "#ffffff",
+            }
+            for word, key, color in zip(outgoing.label_words(batch), "123", _COLORS, strict=True)
+        ]
+        return {
+            "examples.jsonl": outgoing.to_json_lines(_examples(batch)),
+            "labels.json": outgoing.to_json(labels),
+            "guidelines.md": outgoing.filled("guidelines.md", batch),
+            "setup.md": outgoing.filled("doccano.md", batch),
         }
-        for word, key, color in zip(rows.label_words(batch), "123", _COLORS, strict=True)
-    ]
-    return {
-        "examples.jsonl": rows.to_json_lines(_examples(batch)),
-        "labels.json": rows.to_json(labels),
-        "guidelines.md": rows.filled("guidelines.md", batch),
-        "setup.md": rows.filled("doccano.md", batch),
-    }
 
+    def read(self, data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
+        """Yield a row for each example, whether it is labelled or not.
 
-def read(data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
-    """Yield a row for each example, whether it is labelled or not.
+        An expert is the member whose file it is. A single file names nobody, unless its examples have
+        a field ``user`` or, as old exports, ``annotation_approver``.
 
-    An expert is the member whose file it is. A single file names nobody, unless its examples have a
-    field ``user`` or, as old exports, ``annotation_approver``.
-
-    Raises:
-        RunFailed: the file is no JSONL export of doccano.
-    """
-    if not data.startswith(_ZIP):
-        yield from _read_file(data, source, "", "")
-        return
-    for member, content in _members(data, source):
-        name = posixpath.basename(member)
-        yield from _read_file(content, source, name.removesuffix(".jsonl"), name)
+        Raises:
+            RunFailed: the file is no JSONL export of doccano.
+        """
+        if not data.startswith(_ZIP):
+            yield from _read_file(data, source, "", "")
+            return
+        for member, content in _members(data, source):
+            name = posixpath.basename(member)
+            yield from _read_file(content, source, name.removesuffix(".jsonl"), name)
 
 
 def _examples(batch: Batch) -> Iterator[dict[str, Any]]:
-    for pair in batch.pairs:
-        for name, side in pair.sides():
-            example = rows.ad_fields(pair, name, side) | {"label": []} | rows.provenance(batch)
-            if side.label:
-                example["model_label"] = rows.holdable(side.label)
-                example["model_score"] = rows.shown_score(side, batch)
-            yield example
+    for item in batch.items:
+        for side, ad in item.sides():
+            example: dict[str, Any] = {**outgoing.ad_fields(item, side, ad), "label": []}
+            yield example | outgoing.provenance(batch) | outgoing.model_fields(batch, ad)
 
 
 def _members(data: bytes, source: str) -> Iterator[tuple[str, bytes]]:
@@ -128,16 +131,13 @@ def _members(data: bytes, source: str) -> Iterator[tuple[str, bytes]]:
 
 
 def _read_file(data: bytes, source: str, member: str, name: str) -> Iterator[RawVerdict | Rejected]:
+    def rows(record: Mapping[str, Any], position: str) -> tuple[RawVerdict, ...]:
+        return _answer(record, member, source, position).rows(
+            {"text": record.get("data"), **record}
+        )
+
     cure = f"expected id, text (or data), label; {_EXPORT}"
-    for position, record in rows.json_records(data, source, _is_example, cure):
-        at = rows.place(name, position) if name else position
-        if isinstance(record, Rejected):
-            yield rows.unreadable(record.detail, source, at)
-            continue
-        try:
-            yield _row(record, member, source, at)
-        except ValueError as error:
-            yield rows.unreadable(str(error), source, at)
+    return incoming.read_records(data, source, _is_example, cure, rows, name)
 
 
 def _is_example(record: Mapping[str, Any]) -> bool:
@@ -145,13 +145,15 @@ def _is_example(record: Mapping[str, Any]) -> bool:
     return {"id", "label"} <= set(record) and bool({"text", "data"} & set(record))
 
 
-def _row(record: Mapping[str, Any], member: str, source: str, position: str) -> RawVerdict:
-    person = member or rows.as_text(record, "user") or rows.as_text(record, "annotation_approver")
-    comment = rows.joined(record.get("Comments"), "Comments")
-    fields = {"text": record.get("data"), **record}
-    return rows.ad_verdict(
-        fields,
-        rows.as_text(record, "side"),
-        rows.one_label(record["label"], "label"),
-        Said(person, "", comment, source, position),
+def _answer(record: Mapping[str, Any], member: str, source: str, position: str) -> Answer:
+    person = member or incoming.as_text(record, "user")
+    label = incoming.one_label(record["label"], "label")
+    return Answer(
+        source,
+        position,
+        (label,),
+        expert=person or incoming.as_text(record, "annotation_approver"),
+        comment=incoming.joined(record.get("Comments"), "Comments"),
+        # doccano cannot skip: an example without a label is not answered yet.
+        submitted=bool(label),
     )

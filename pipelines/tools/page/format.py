@@ -1,6 +1,6 @@
 """The review page: one HTML file that works from disk, and the verdicts that it saves.
 
-``templates/review/`` holds its markup, style and script; :func:`export` puts them and the batch into
+``templates/review/`` holds its markup, style and script; the export puts them and the batch into
 one file. Ads are hostile input, so they travel as JSON in which no character means anything to HTML,
 the script shows them as text only, and a Content-Security-Policy that names the page's own script and
 style by their hashes forbids everything else: other scripts, any request, any frame, any form.
@@ -16,9 +16,12 @@ The file that experts download is one JSON object::
     labels           {"positive": name, "negative": name}
     expert           the name, as typed
     saved            when, ISO 8601 in UTC, or "" where the computer's clock is decades off
-    rows             two a pair, left first: pair_id, side, ad_id, answer (positive, negative,
-                     unsure, skip, or "" while open), time, comment (one a pair), key (content
-                     key of the text), text (as in the corpus, to the character)
+    rows             an ad each, of a pair the left one first: item_id, side (left, right, or "" for
+                     a single ad), ad_id, answer (positive, negative, unsure, skip, or "" while
+                     open), time, comment (one an item), key (content key of the text), text (as in
+                     the corpus, to the character)
+
+In version 1 all items were pairs, and ``item_id`` was called ``pair_id``.
 """
 
 from __future__ import annotations
@@ -32,67 +35,85 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.contracts import Rejected
+from pipelines.contracts import LEFT, RIGHT, Rejected, ReviewAd, ReviewItem
 from pipelines.errors import RunFailed, UsageError
 from pipelines.text import content_key, digest, normalize_text
-from pipelines.tools.batch import LEFT, RIGHT, Batch, PairToReview, Side
+from pipelines.tools.base import Tool
+from pipelines.tools.batch import Batch
 from pipelines.verdicts.rows import RawVerdict, decode, storable
 
-TOOL = "page"
-FORMAT, FORMAT_VERSION = "ad-scout review page verdicts", 1
-PAIRS_PER_PAGE = 100
-TEMPLATES = Path(__file__).resolve().parents[2] / "templates" / "review"
+FORMAT, FORMAT_VERSION = "ad-scout review page verdicts", 2
+ITEMS_PER_PAGE = 100
+TEMPLATES = Path(__file__).resolve().parents[3] / "templates" / "review"
 
 _LABELS = ("positive", "negative")
 _SKIPS = ("unsure", "skip")
-_ROW_FIELDS = ("pair_id", "side", "ad_id", "answer", "time", "comment", "key", "text")
+_ROW_FIELDS = ("item_id", "side", "ad_id", "answer", "time", "comment", "key", "text")
+# Where the page puts its mark: long before the first ad.
+_HEAD_BYTES = 400
 _CURE = "import the file that the review page saves with 'Download verdicts'"
 
 
-def export(batch: Batch, pairs_per_page: int = PAIRS_PER_PAGE) -> dict[str, bytes]:
-    """Return the review pages of a batch: file name -> one self-contained HTML file.
+class ReviewPage(Tool):
+    """The page that this project writes itself: reviewing without any tool."""
 
-    The same batch is the same bytes. More pairs than ``pairs_per_page`` are spread evenly over
-    several pages, in their order.
+    name = "page"
+    files = ("review.html", "review-*-of-*.html")
 
-    Raises:
-        UsageError: the batch has no pairs.
-    """
-    if pairs_per_page < 1:
-        raise ValueError(f"pairs_per_page must be at least 1, got {pairs_per_page}")
-    if not batch.pairs:
-        raise UsageError(f"round {batch.round} has no pairs, so there is nothing to review")
-    n_pairs = len(batch.pairs)
-    parts = -(-n_pairs // pairs_per_page)
-    starts = [n_pairs * part // parts for part in range(parts + 1)]
-    pages = {}
-    for part in range(1, parts + 1):
-        name = "review.html" if parts == 1 else f"review-{part}-of-{parts}.html"
-        shown = batch.pairs[starts[part - 1] : starts[part]]
-        pages[name] = _page(batch, shown, part, parts)
-    return pages
+    def export(self, batch: Batch, items_per_page: int = ITEMS_PER_PAGE) -> dict[str, bytes]:
+        """Return the review pages of a batch: file name -> one self-contained HTML file.
 
+        The same batch is the same bytes. More items than ``items_per_page`` are spread evenly over
+        several pages, in their order.
 
-def read(data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
-    """Yield the rows of a file that the review page saved.
+        Raises:
+            UsageError: the batch has no items.
+        """
+        if items_per_page < 1:
+            raise ValueError(f"items_per_page must be at least 1, got {items_per_page}")
+        if not batch.items:
+            raise UsageError(f"round {batch.round} has no pairs, so there is nothing to review")
+        n_items = len(batch.items)
+        parts = -(-n_items // items_per_page)
+        starts = [n_items * part // parts for part in range(parts + 1)]
+        pages = {}
+        for part in range(1, parts + 1):
+            name = "review.html" if parts == 1 else f"review-{part}-of-{parts}.html"
+            shown = batch.items[starts[part - 1] : starts[part]]
+            pages[name] = _page(batch, shown, part, parts)
+        return pages
 
-    Skipped and unsure are both a skip. A row whose text is not the one that its ``key`` was made
-    from is a dead letter; whether the text is that of the ad, the resolver finds out.
+    def read(self, data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
+        """Yield the rows of a file that the review page saved.
 
-    Raises:
-        RunFailed: no such file.
-    """
-    document = _document(data, source)
-    labels: Mapping[str, str] = document["labels"]
-    meanings = {"": "", **labels, **dict.fromkeys(_SKIPS, _skip_word(labels))}
-    for number, row in enumerate(document["rows"], start=1):
-        yield _read_row(row, meanings, document["expert"], source, f"row {number}")
+        Skipped and unsure are both a skip. A row whose text is not the one that its ``key`` was made
+        from is a dead letter; whether the text is that of the ad, the resolver finds out.
+
+        Raises:
+            RunFailed: no such file.
+        """
+        document = _document(data, source)
+        labels: Mapping[str, str] = document["labels"]
+        meanings = {"": "", **labels, **dict.fromkeys(_SKIPS, _skip_word(labels))}
+        for number, row in enumerate(document["rows"], start=1):
+            yield _read_row(row, meanings, document["expert"], source, f"row {number}")
+
+    def recognizes(self, path: str, data: bytes) -> bool:
+        """Tell by the mark; of the page itself the reader says what to import instead."""
+        return FORMAT.encode() in data[:_HEAD_BYTES] or path.lower().endswith((".html", ".htm"))
+
+    def next_step(self) -> str:
+        """Return what to do with the page."""
+        return (
+            "open the page in a browser (every expert a copy); what it saves goes to "
+            "`scout import FILE... --workspace DIR`"
+        )
 
 
 # --- the page ---------------------------------------------------------------------------------
 
 
-def _page(batch: Batch, pairs: Sequence[PairToReview], part: int, parts: int) -> bytes:
+def _page(batch: Batch, items: Sequence[ReviewItem], part: int, parts: int) -> bytes:
     style, script = _template("page.css"), _template("page.js")
     policy = {
         "default-src": "'none'",
@@ -114,14 +135,12 @@ def _page(batch: Batch, pairs: Sequence[PairToReview], part: int, parts: int) ->
             "title": html.escape(title),
             "style": style,
             "script": script,
-            "data": _harmless_json(_page_data(batch, pairs, part, parts)),
+            "data": _harmless_json(_page_data(batch, items, part, parts)),
         },
     ).encode()
 
 
-def _page_data(
-    batch: Batch, pairs: Sequence[PairToReview], part: int, parts: int
-) -> dict[str, Any]:
+def _page_data(batch: Batch, items: Sequence[ReviewItem], part: int, parts: int) -> dict[str, Any]:
     shown = {
         "task": batch.task,
         "task_version": batch.task_version,
@@ -131,19 +150,24 @@ def _page_data(
         "policy": batch.policy,
         "labels": {"positive": batch.positive, "negative": batch.negative},
         "unsure": _unsure_word(batch),
-        "pairs": [
-            {"id": pair.pair_id, **{name: _side(side) for name, side in pair.sides()}}
-            for pair in pairs
+        "items": [
+            {
+                "id": item.item_id,
+                "ads": [{"side": side, **_ad(batch, ad)} for side, ad in item.sides()],
+            }
+            for item in items
         ],
     }
     # What the browser keeps is filed under this hash: another batch never meets these answers.
     return {**shown, "batch": digest(json.dumps(shown, sort_keys=True))}
 
 
-def _side(side: Side) -> dict[str, Any]:
-    shown: dict[str, Any] = {"id": side.id, "key": content_key(side.text), "text": side.text}
-    if side.label:
-        shown["model"] = {"label": side.label, "probability": side.probability}
+def _ad(batch: Batch, ad: ReviewAd) -> dict[str, Any]:
+    shown: dict[str, Any] = {"id": ad.id, "key": content_key(ad.text), "text": ad.text}
+    if ad.fields:
+        shown["fields"] = ad.fields
+    if told := batch.prediction(ad):
+        shown["model"] = {"label": told.label, "probability": told.score}
     return shown
 
 
@@ -194,9 +218,9 @@ def _document(data: bytes, source: str) -> dict[str, Any]:
             f"{source}: holds no verdicts of the review page, found {storable(shown[:60])}; {_CURE}"
         )
     version = document.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in range(1, FORMAT_VERSION + 1):
         raise RunFailed(
-            f"{source}: is of format version {storable(repr(version)[:40])}, this scout reads "
+            f"{source}: is of format version {storable(repr(version)[:40])}, this scout reads 1 to "
             f"{FORMAT_VERSION}; import it with the version of scout that exported the page"
         )
     labels = document.get("labels")
@@ -226,13 +250,15 @@ def _skip_word(labels: Mapping[str, str]) -> str:
 def _read_row(
     row: object, meanings: Mapping[str, str], expert: str, source: str, position: str
 ) -> RawVerdict | Rejected:
-    fields = {} if not isinstance(row, dict) else row
+    fields = row if isinstance(row, dict) else {}
+    if "item_id" not in fields and "pair_id" in fields:
+        fields = {**fields, "item_id": fields["pair_id"]}
     texts = {
         name: value if isinstance(value := fields.get(name), str) else "" for name in _ROW_FIELDS
     }
     raw = RawVerdict(
         ad_id=texts["ad_id"],
-        item_id=texts["pair_id"],
+        item_id=texts["item_id"],
         side=texts["side"],
         text=texts["text"],
         label=meanings.get(texts["answer"], ""),
@@ -246,7 +272,7 @@ def _read_row(
     if wrong:
         detail = f"expected a row of text fields, without text: {', '.join(wrong)}"
         return raw.refuse("not_readable_row", detail)
-    if raw.side not in (LEFT, RIGHT):
+    if raw.side not in (LEFT, RIGHT, ""):
         detail = f"side must be {LEFT} or {RIGHT}, found {raw.side[:40]!r}"
         return raw.refuse("not_readable_row", detail)
     if texts["answer"] not in meanings:
