@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import yaml
 
 from pipelines.config import Task
-from pipelines.contracts import ReviewAd, ReviewItem, UniqueAd
+from pipelines.contracts import BlockFile, ReviewAd, ReviewItem, UniqueAd
 from pipelines.jobs.mine import Mined, MineOptions, mine
 from pipelines.numerics import agreement, stopping
 from pipelines.numerics.calibration import Threshold
 from pipelines.sources.readers import ReadOptions
-from pipelines.store import files, review_items
+from pipelines.store import blocks, files, review_items
 from pipelines.store.facts import (
     BoundaryFacts,
     Decided,
@@ -107,7 +108,7 @@ def provenance(**changes: Any) -> Provenance:
 def pairs_facts(**changes: Any) -> PairsFacts:
     """Return the facts of a pairs attempt without a pair."""
     threshold = Threshold(0.5, n_positive=40, n_negative=160)
-    return PairsFacts(provenance(**changes), threshold, {}, 0, BoundaryFacts(0, 0, 0.0, 0.0))
+    return PairsFacts(provenance(**changes), threshold, {}, 0, 0, BoundaryFacts(0, 0.0, 0.0))
 
 
 def commit_items(
@@ -354,3 +355,16 @@ def review_ad_of(id: str, **changes: Any) -> ReviewAd:
     known = {"key": content_key(text), "fields": (), "probability": 0.25, "margin": -1.0}
     known |= {"label": "negative", "cluster": 0, "copies": 1, "weight": 1.0, "truncated": False}
     return ReviewAd(**{"id": id, "text": text, **known, **changes})
+
+
+def write_scored_blocks(root: Path, tables: Iterable[pa.Table]) -> list[BlockFile]:
+    """Write scored blocks into a workspace; return their records."""
+    return [
+        files.write(
+            str(root),
+            f"rounds/0001/scored/block-{n}.parquet",
+            blocks.to_parquet(table),
+            table.num_rows,
+        )
+        for n, table in enumerate(tables)
+    ]

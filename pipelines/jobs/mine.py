@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,25 +25,27 @@ from pipelines.console.progress import step
 from pipelines.contracts import FORMAT_VERSION, BlockFile, ReviewItem
 from pipelines.errors import RunFailed, UsageError, find_run_failed
 from pipelines.handlers import LoadLabeler, identify_task, trained_embedding
+from pipelines.jobs import selection
+from pipelines.numerics import agreement
 from pipelines.sources import readers
 from pipelines.sources.readers import ReadOptions
 from pipelines.stages import collapse_duplicates, read_ads, score_ads
 from pipelines.stages.check_corpus import CheckCorpus
-from pipelines.stages.cluster_per_label import ClusterPerLabel, ClusterSettings
 from pipelines.stages.collapse_duplicates import CollapseDuplicates
 from pipelines.stages.commit_scored import CommitScored
-from pipelines.stages.find_opposite_pairs import CANDIDATES, SHOWN, FindOppositePairs
-from pipelines.stages.find_overlaps import FindOverlaps
-from pipelines.stages.label_ads import BAND, THRESHOLD, LabelAds, LabelRule
+from pipelines.stages.label_ads import LabelAds, LabelRule
 from pipelines.stages.read_ads import ReadAds
 from pipelines.stages.score_ads import ScoreAds
-from pipelines.stages.select_pairs import SelectionSettings, SelectPairs
 from pipelines.stages.write_rejected import WriteRejected
 from pipelines.stages.write_review import WriteReview
 from pipelines.store import model_store, storage
 from pipelines.store.facts import ModelFacts, Provenance, ScoredFacts
 from pipelines.store.workspace import Manifest, Workspace, config_hash
+from pipelines.strategies import registry
+from pipelines.strategies.base import Need, Strategy
+from pipelines.strategies.base import Plan as SelectionPlan
 from pipelines.tools.sheet import review_instructions
+from pipelines.verdicts.halves import ratings, read_half
 
 DEFAULT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 _LOCAL_RUNNERS = ("", "DirectRunner", "FnApiRunner", DEFAULT_RUNNER)
@@ -124,6 +126,8 @@ class Plan:
     scored_hash: str
     mine_hash: str
     shown_keys: frozenset[str]
+    strategy: Strategy
+    labels: Mapping[str, int]
     scored: Manifest[ScoredFacts] | None
     finished: bool
 
@@ -180,6 +184,8 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     _check_same_task(workspace, round_number, task, options)
     _check_guideline(workspace, round_number, task, options, say)
     shown = workspace.shown_keys(round_number)
+    strategy = _strategy(options, task)
+    labels = _labels_so_far(workspace, task) if Need.LABELS in strategy.needs else {}
     scoring = {"format": FORMAT_VERSION, "tokens_per_batch": TOKENS_PER_BATCH}
     score_key = config_hash(scoring | dataclasses.asdict(identity))
     scored_hash = config_hash(
@@ -197,6 +203,7 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
             "task": task.model_dump(mode="json"),
             "embedding": embedding,
             "shown": sorted(shown),
+            "labels": labels,
             "round": round_number,
             "fitted_threshold": model.facts.learnt.threshold_margin if model else None,
         }
@@ -214,9 +221,31 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         scored_hash=scored_hash,
         mine_hash=mine_hash,
         shown_keys=shown,
+        strategy=strategy,
+        labels=labels,
         scored=_whole(workspace, workspace.scored.find(round_number, scored_hash)),
         finished=_is_finished(workspace, round_number, mine_hash),
     )
+
+
+def _strategy(options: MineOptions, task: Task) -> Strategy:
+    try:
+        strategy = registry.create(task.selection.strategy)
+    except UsageError as error:
+        raise UsageError(f"{options.task}: {error}") from error
+    if Need.SCORES in strategy.needs:
+        raise UsageError(
+            f"{options.task}: selection.strategy: {strategy.name!r} needs {Need.SCORES.value}, and the "
+            "model gives one; choose another strategy"
+        )
+    return strategy
+
+
+def _labels_so_far(workspace: Workspace, task: Task) -> dict[str, int]:
+    """Return the settled labels of the fine-tuning half, by content key."""
+    table = ratings(read_half(workspace, "fine_tuning", task.version))
+    settled = agreement.consensus(table.values, task.review.consensus)
+    return {key: int(label) for key, label in zip(table.keys, settled, strict=True) if label >= 0}
 
 
 def _check_guideline(
@@ -360,60 +389,16 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
     # The files come out of one element (a manifest): without this, one worker would read them all.
     files = files | "SpreadFiles" >> beam.Reshuffle()
     labelled = files | "LabelAds" >> LabelAds(workspace.root, _label_rule(plan), plan.shown_keys)
-    threshold = labelled[THRESHOLD]
-    clusters = (files, threshold) | "ClusterPerLabel" >> ClusterPerLabel(
-        workspace.root,
-        ClusterSettings(
-            positive_clusters=task.clustering.positive_clusters,
-            negative_clusters=task.clustering.negative_clusters,
-            sample_rows=task.clustering.sample_rows,
-            coverage_rows=task.selection.coverage_sample_rows,
-            neighbors=task.search.neighbors,
-            standardize=task.standardize(plan.embedding),
-            seed=task.seed,
-        ),
+    corpus = selection.Corpus(
+        workspace.root, files, labelled, task.standardize(plan.embedding), plan.shown_keys
     )
-    model, totals = clusters["model"], clusters["stats"]
-    overlaps = (model, totals) | "FindOverlaps" >> FindOverlaps(task.overlaps.per_positive_cluster)
-    found = (
-        clusters["assignments"],
-        model,
-        totals,
-        overlaps,
-        labelled[BAND],
-    ) | "FindOppositePairs" >> FindOppositePairs(
-        workspace.root,
-        plan.shown_keys,
-        task.search.index,
-        task.search.neighbors,
-        task.search.max_cluster_rows,
-        max(16 * task.selection.nearest_window, 2 * task.selection.budget),
-        task.seed,
-    )
-    selected = (
-        found[CANDIDATES],
-        clusters["sample"],
-        found[SHOWN],
-        overlaps,
-        model,
-        totals,
-    ) | "SelectPairs" >> SelectPairs(
-        SelectionSettings(
-            budget=task.selection.budget,
-            exploration_share=task.selection.exploration_share,
-            near_identical=task.selection.near_identical,
-            cover_quantile=task.selection.cover_quantile,
-            nearest_window=task.selection.nearest_window,
-            sample_rows=task.selection.coverage_sample_rows,
-            seed=task.seed,
-            guideline=task.guideline(),
-        )
-    )
+    wanted = SelectionPlan(task.selection, task.seed, task.guideline(), plan.labels)
+    chosen, clusters = selection.choose(corpus, plan.strategy, wanted, task)
     attempts = {
         stage: workspace.new_attempt(plan.round_number, stage)
         for stage in ("clusters", "pairs", "review")
     }
-    _ = (selected, overlaps, model, totals, threshold) | "WriteReview" >> WriteReview(
+    _ = (chosen, corpus.threshold, *clusters) | "WriteReview" >> WriteReview(
         workspace.root,
         attempts,
         plan.mine_hash,
@@ -539,7 +524,7 @@ def _outcome(plan: Plan, counters: dict[str, int], seconds: float) -> Mined:
         "positive_clusters": clusters.facts.positive_clusters if clusters else None,
         "negative_clusters": clusters.facts.negative_clusters if clusters else None,
         "overlaps": clusters.facts.overlaps if clusters else None,
-        "candidates": boundary.candidates if boundary else None,
+        "candidates": pairs.facts.candidates,
         "pairs": pairs.rows,
         "exploration_pairs": pairs.facts.sources.get("exploration", 0),
         "budget": plan.task.selection.budget,

@@ -36,9 +36,9 @@ from pipelines.contracts import BlockFile, ReviewItem
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.status import standing
 from pipelines.numerics import calibration, hashing, kmeans
+from pipelines.numerics.hashing import below, sample_limit
 from pipelines.numerics.projection import Plane, pca_plane
 from pipelines.report import figures
-from pipelines.stages.cluster_per_label import below, sample_limit
 from pipelines.store import blocks, files, storage
 from pipelines.store.facts import ClustersFacts, PairsFacts, ScoredFacts
 from pipelines.store.workspace import Manifest, Workspace

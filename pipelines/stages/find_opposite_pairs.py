@@ -18,7 +18,7 @@ from pipelines.contracts import Block, ClusterAssignment
 from pipelines.numerics import hashing, kmeans
 from pipelines.numerics.calibration import Band
 from pipelines.numerics.overlap import Overlap
-from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals, below
+from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
 from pipelines.store import blocks
 
 STAGE = "FindOppositePairs"
@@ -79,7 +79,7 @@ def route(
         partners.setdefault(overlap.positive, []).append(overlap.negative)
     for i, negatives in sorted(partners.items()):
         share = max_rows / max(int(counts[i]), 1)
-        rows = np.flatnonzero(positive & (cluster == i) & below(ranks, share))
+        rows = np.flatnonzero(positive & (cluster == i) & hashing.below(ranks, share))
         if not len(rows):
             continue
         chosen = table.take(pa.array(rows))

@@ -19,7 +19,7 @@ from pipelines.numerics import calibration
 from pipelines.store import blocks
 
 STAGE = "LabelAds"
-THRESHOLD, BAND = "threshold", "band"
+THRESHOLD, BAND, OPEN = "threshold", "band", "open"
 _ALL, _OPEN = 0, 1
 
 _log = logging.getLogger(__name__)
@@ -88,9 +88,10 @@ def choose_band(
 
 
 class LabelAds(beam.PTransform):
-    """Find the label rule: ``PCollection[BlockFile]`` to a dict of two singletons.
+    """Find the label rule: ``PCollection[BlockFile]`` to a dict of three singletons.
 
-    ``threshold`` (:class:`calibration.Threshold`) and ``band`` (:class:`calibration.Band`). Exact:
+    ``threshold`` (:class:`calibration.Threshold`), ``band`` (:class:`calibration.Band`) and ``open``
+    (int: ads that experts have not seen). Exact:
     margins lie on a grid, so their histogram (262 kB) holds the whole distribution.
 
     Args:
@@ -120,7 +121,8 @@ class LabelAds(beam.PTransform):
             lambda found, chosen: choose_band(found[_OPEN], chosen, rule),
             pvalue.AsSingleton(threshold),
         )
-        return {THRESHOLD: threshold, BAND: band}
+        open_ads = histograms | "CountOpen" >> beam.Map(lambda found: int(found[_OPEN].sum()))
+        return {THRESHOLD: threshold, BAND: band, OPEN: open_ads}
 
 
 class _Histograms(beam.DoFn):

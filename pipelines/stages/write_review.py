@@ -17,7 +17,6 @@ from pipelines.contracts import ReviewItem
 from pipelines.numerics.calibration import Threshold
 from pipelines.numerics.overlap import Overlap
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
-from pipelines.stages.select_pairs import Selected
 from pipelines.store import files
 from pipelines.store.facts import (
     BoundaryFacts,
@@ -28,6 +27,7 @@ from pipelines.store.facts import (
 )
 from pipelines.store.review_items import to_lines
 from pipelines.store.workspace import Manifest, Workspace
+from pipelines.strategies.base import Chosen
 from pipelines.tools.sheet import ad_sheet
 
 STAGE = "WriteReview"
@@ -67,10 +67,14 @@ def centroid_file(model: ClusterModel, totals: ClusterTotals) -> bytes:
     return sink.getvalue()
 
 
-class WriteReview(beam.PTransform):
-    """Write a round's clusters, pairs and review sheet.
+# Singletons: overlaps, model and totals of a strategy that makes clusters, or nothing.
+Clusters = tuple[()] | tuple[beam.PCollection, beam.PCollection, beam.PCollection]
 
-    Input: singletons selected pairs, overlaps, model, totals, threshold. Output: a singleton
+
+class WriteReview(beam.PTransform):
+    """Write a round's items and review sheet, and the clusters of a strategy that makes some.
+
+    Input: singletons chosen items and threshold, then those of ``Clusters``. Output: a singleton
     ``PCollection[str]``: the path of the review attempt, relative to the workspace.
 
     Args:
@@ -95,24 +99,13 @@ class WriteReview(beam.PTransform):
             raise ValueError(f"WriteReview: no attempt for {sorted(missing)}")
         self._write = _Write(root, dict(attempts), config_hash, origin, instructions)
 
-    def expand(
-        self,
-        inputs: tuple[
-            beam.PCollection[Selected],
-            beam.PCollection[list[Overlap]],
-            beam.PCollection[ClusterModel],
-            beam.PCollection[ClusterTotals],
-            beam.PCollection[Threshold],
-        ],
-    ) -> beam.PCollection[str]:
+    def expand(self, inputs: tuple[beam.PCollection, ...]) -> beam.PCollection[str]:
         """Apply the transform."""
-        selected, overlaps, model, totals, threshold = inputs
-        return selected | "Write" >> beam.ParDo(
-            self._write,
-            overlaps=pvalue.AsSingleton(overlaps),
-            model=pvalue.AsSingleton(model),
-            totals=pvalue.AsSingleton(totals),
-            threshold=pvalue.AsSingleton(threshold),
+        chosen, threshold, *clusters = inputs
+        names = ("overlaps", "model", "totals") if clusters else ()
+        beside = {n: pvalue.AsSingleton(p) for n, p in zip(names, clusters, strict=True)}
+        return chosen | "Write" >> beam.ParDo(
+            self._write, threshold=pvalue.AsSingleton(threshold), **beside
         )
 
 
@@ -130,30 +123,38 @@ class _Write(beam.DoFn):
 
     def process(
         self,
-        selected: Selected,
-        overlaps: list[Overlap],
-        model: ClusterModel,
-        totals: ClusterTotals,
+        chosen: Chosen,
         threshold: Threshold,
+        overlaps: list[Overlap] | None = None,
+        model: ClusterModel | None = None,
+        totals: ClusterTotals | None = None,
     ) -> Iterator[str]:
         with metrics.timed(STAGE):
-            self._commit(
-                "clusters",
-                {
-                    "overlaps.jsonl": (overlap_lines(overlaps), len(overlaps)),
-                    "centroids.npz": (centroid_file(model, totals), len(totals.count)),
-                },
-                ClustersFacts(
-                    origin=self._origin,
-                    threshold=threshold,
-                    positive_clusters=len(model.positive),
-                    negative_clusters=len(model.negative),
-                    overlaps=len(overlaps),
-                    truncated=totals.truncated,
-                ),
-            )
-            items = selected.items
+            if overlaps is not None and model is not None and totals is not None:
+                self._commit(
+                    "clusters",
+                    {
+                        "overlaps.jsonl": (overlap_lines(overlaps), len(overlaps)),
+                        "centroids.npz": (centroid_file(model, totals), len(totals.count)),
+                    },
+                    ClustersFacts(
+                        origin=self._origin,
+                        threshold=threshold,
+                        positive_clusters=len(model.positive),
+                        negative_clusters=len(model.negative),
+                        overlaps=len(overlaps),
+                        truncated=totals.truncated,
+                    ),
+                )
+            items = chosen.items
             ads = sum(len(item.ads) for item in items)
+            boundary = None
+            if chosen.coverage:
+                boundary = BoundaryFacts(
+                    mutual_pairs=sum(item.overlap.mutual for item in items if item.overlap),
+                    covered_share=chosen.coverage.share,
+                    cover_radius=chosen.coverage.radius,
+                )
             self._commit(
                 "pairs",
                 {"items.jsonl": (to_lines(items), len(items))},
@@ -162,12 +163,8 @@ class _Write(beam.DoFn):
                     threshold=threshold,
                     sources=Counter(item.source for item in items),
                     ads=ads,
-                    boundary=BoundaryFacts(
-                        candidates=selected.candidates,
-                        mutual_pairs=sum(item.overlap.mutual for item in items if item.overlap),
-                        covered_share=selected.covered_share,
-                        cover_radius=selected.radius,
-                    ),
+                    candidates=chosen.candidates,
+                    boundary=boundary,
                 ),
             )
             self._commit(

@@ -94,13 +94,11 @@ class BoundaryFacts:
     """What only the selection of overlapping pairs knows of its choice.
 
     Attributes:
-        candidates: candidate pairs chosen from.
         mutual_pairs: chosen pairs of which each ad is the other's nearest.
         covered_share: share of the corpus weight that the pairs cover, 0 to 1.
         cover_radius: distance within which an ad covers others of its cluster pair.
     """
 
-    candidates: int
     mutual_pairs: int
     covered_share: float
     cover_radius: float
@@ -115,6 +113,7 @@ class PairsFacts:
         threshold: the label rule, as in the clusters.
         sources: strategy -> items that it chose.
         ads: ads in all items.
+        candidates: ads or pairs chosen from.
         boundary: None when another strategy chose, which clusters nothing and covers nothing.
     """
 
@@ -122,6 +121,7 @@ class PairsFacts:
     threshold: Threshold
     sources: Mapping[str, int]
     ads: int
+    candidates: int
     boundary: BoundaryFacts | None
 
     @property
