@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
     from pipelines.config import AboveZero, Count, InnerShare, Share, Task
-    from pipelines.report.page import Report
+    from pipelines.report.output import Report
     from pipelines.simulation.play import Simulated
 
 Place = str | os.PathLike[str]
@@ -115,25 +115,27 @@ def export(
     push: str = "",
     progress: bool = False,
 ) -> Exported:
-    """Write a round's pairs for a labeling tool, or put them into its server.
+    """Write a round's items for a labeling tool, or put them into its server.
 
     Args:
         workspace: folder, local or ``gs://``.
-        tool: such as ``page``, one HTML file to review in without any tool.
-        out: folder for the files; "" for one in the workspace.
-        round: whose pairs; None for the last one's.
+        tool: whose format; page is one HTML file to review in, without any tool.
+        out: folder for the files; by default one in the workspace.
+        round: whose items; by default the last one's.
         show_predictions: let experts see what the model says.
-        force: replace a sheet that somebody filled in.
-        push: URL of the tool's server, instead of files.
+        force: replace a review.csv that somebody filled in.
+        push: URL of the tool's server, to put the items there instead of into files.
         progress: tell on stderr what is done.
     """
     with _call(export, locals()) as say:
-        from pipelines.jobs.export_pairs import ExportOptions, export_pairs
+        from pipelines.jobs import export as job
+        from pipelines.tools.registry import exporting
 
-        options = ExportOptions(
+        _choose("tool", [tool], exporting())
+        options = job.ExportOptions(
             os.fspath(workspace), tool, os.fspath(out), round, show_predictions, force, push
         )
-        return say.end(export_pairs(options, say))
+        return say.end(job.export(options, say))
 
 
 def import_verdicts(
@@ -151,10 +153,10 @@ def import_verdicts(
     Args:
         workspace: folder, local or ``gs://``.
         files: verdict files, local or ``gs://``.
-        tool: where they come from; "" to go by each name.
-        pull: URL of the tool's server, to fetch the answers from.
+        tool: where the files come from; by default each file's name tells.
+        pull: URL of the tool's server, to fetch the answers from there instead of files.
         expert: who labelled, for files that name nobody.
-        experts: names of experts whom a tool numbers, or a JSON file of them.
+        experts: JSON object that names experts whom a tool numbers: {"3": "anna"}, or its file.
         progress: tell on stderr what is done.
     """
     with _call(import_verdicts, locals()) as say:
@@ -223,11 +225,11 @@ def report(
         progress: tell on stderr what is done.
     """
     with _call(report, locals()) as say:
-        from pipelines.report import page
+        from pipelines.report import round as job
 
-        options = page.ReportOptions(os.fspath(workspace), os.fspath(out), round, projection)
+        options = job.ReportOptions(os.fspath(workspace), os.fspath(out), round, projection)
         with console.step("drawing the report"):
-            return say.end(page.report(options, say))
+            return say.end(job.report(options, say))
 
 
 def simulate(

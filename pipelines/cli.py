@@ -235,14 +235,14 @@ def _versions() -> str:
 
 
 def _validate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from models import policy
+    from models import prompting
     from pipelines.config import load_task
 
     task = load_task(args.task)
     spec = task.prompt_spec()
     try:
-        prompt = policy.describe(spec, args.ad)
-        rendered = policy.render(spec)
+        prompt = prompting.describe(spec, args.ad)
+        rendered = prompting.render(spec)
     except ValueError as error:
         raise UsageError(f"{args.task}: prompt: {error}") from error
     if args.json:

@@ -17,8 +17,7 @@ from pipelines import api
 from pipelines.errors import UsageError
 from pipelines.simulation.conditions import CONDITIONS, CROWD_NOISES
 from pipelines.sources.readers import FORMATS
-from pipelines.tools.formats import EXPORTERS, READERS
-from pipelines.tools.servers import SERVED
+from pipelines.tools import registry
 
 
 class _Parser(argparse.ArgumentParser):
@@ -128,15 +127,15 @@ def _add(to: Any, function: Callable[..., Any], *names: str, **settings: Any) ->
     told = re.findall(r"^    (\w+): (.+(?:\n {6}.+)*)", inspect.getdoc(function) or "", re.M)
     meanings = {name: " ".join(words.split()).rstrip(".") for name, words in told}
     for name in names:
-        default = arguments[name].default
-        read, metavar = _KINDS.get(
-            arguments[name].annotation.removesuffix(" | None"), (str, "NAME")
-        )
-        meaning = meanings[name].replace("%", "%%")
+        default, kind = arguments[name].default, arguments[name].annotation.removesuffix(" | None")
+        read, metavar = _KINDS.get(kind, (str, "NAME"))
+        meaning = meanings[name]
         if isinstance(default, str | int | float) and default:
             meaning += "; default: %(default)s"
-        given = {"type": read, "metavar": metavar, "default": default, "help": meaning}
-        to.add_argument(f"--{name}", **{**given, **settings})
+        given = {"type": read, "metavar": metavar, "default": default}
+        if kind == "bool":
+            given = {"action": "store_true"}
+        to.add_argument(f"--{name}", **{**given, "help": meaning, **settings})
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -213,36 +212,21 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_export(commands: Any) -> None:
     out = commands.add_parser(
         "export",
-        help="pairs for a labeling tool, or a review page",
-        description="Write a round's pairs in a labeling tool's own format, or put them into its "
+        help="review items for a labeling tool, or a review page",
+        description="Write a round's review items in a labeling tool's own format, or put them into its "
         "server. Experts see neither label nor score of the model.",
         allow_abbrev=False,
     )
     _add_workspace(out)
-    out.add_argument(
-        "--tool",
-        required=True,
-        choices=tuple(EXPORTERS),
-        help="page: one HTML file to review in, without any tool",
-    )
-    out.add_argument(
-        "--out", default="", metavar="DIR", help="folder for the files; default: in the workspace"
-    )
-    out.add_argument(
-        "--round", type=_at_least(1), metavar="N", help="whose pairs; default: the last one's"
-    )
-    out.add_argument(
-        "--show_predictions", action="store_true", help="let experts see what the model says"
-    )
-    out.add_argument(
-        "--force", action="store_true", help="replace a review.csv that somebody filled in"
-    )
-    out.add_argument(
-        "--push",
-        default="",
+    _add(out, api.export, "tool", required=True, choices=registry.exporting(), metavar=None)
+    _add(out, api.export, "out", "round", "show_predictions", "force")
+    _add(
+        out,
+        api.export,
+        "push",
         metavar="URL",
-        help=f"put the pairs into the server of {' or '.join(SERVED)} instead; pairs that it has "
-        "are left alone; the token comes from LABEL_STUDIO_API_KEY or ARGILLA_API_KEY",
+        help=f"put the items into the server of {' or '.join(registry.served())} instead; items that "
+        f"it has are left alone; the token comes from {registry.token_names()}",
     )
     _add_plain_output(out)
 
@@ -251,36 +235,31 @@ def _add_import(commands: Any) -> None:
     back = commands.add_parser(
         "import",
         help="experts' verdicts into the workspace",
-        description="Read verdicts into the workspace: CSV or JSON lines (columns pair_id or ad_id, "
+        description="Read verdicts into the workspace: CSV or JSON lines (columns item_id or ad_id, "
         "label, expert, and optionally time and comment), what the review page saved, or the export "
         "of a labeling tool. The same file twice changes nothing.",
         allow_abbrev=False,
     )
     back.add_argument("files", metavar="FILE", nargs="*", help="verdict files, local or gs://")
     _add_workspace(back)
-    back.add_argument(
-        "--tool",
-        default="",
+    _add(
+        back,
+        api.import_verdicts,
+        "tool",
         metavar="TOOL",
-        help=f"where the files come from: {', '.join(READERS)}; default: CSV, JSON lines or the "
+        help=f"where the files come from: {', '.join(registry.names())}; default: CSV, JSON lines or the "
         "review page's, by each file's name",
     )
-    back.add_argument(
-        "--pull",
-        default="",
+    _add(
+        back,
+        api.import_verdicts,
+        "pull",
         metavar="URL",
-        help=f"fetch the answers from the server of {' or '.join(SERVED)} instead of files; the "
-        "token comes from LABEL_STUDIO_API_KEY or ARGILLA_API_KEY",
+        help=f"fetch the answers from the server of {' or '.join(registry.served())} instead of files; "
+        f"the token comes from {registry.token_names()}",
     )
-    back.add_argument(
-        "--expert", default="", metavar="NAME", help="who labelled, for files that name nobody"
-    )
-    back.add_argument(
-        "--experts",
-        default="",
-        metavar="FILE",
-        help='JSON object that names experts whom a tool numbers: {"3": "anna"}',
-    )
+    _add(back, api.import_verdicts, "expert")
+    _add(back, api.import_verdicts, "experts", metavar="FILE")
     _add_plain_output(back)
 
 

@@ -132,10 +132,10 @@ CALLS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (api.mine, {"date": "yesterday"}, "date: not a date like 2026-11-21: 'yesterday'"),
     (api.mine, {"corpus": "none.jsonl"}, "corpus none.jsonl: no file matches"),
     (api.status, {"workspace": "w?"}, "workspace w?: '?' has a meaning in file patterns"),
-    (api.export, {"tool": "pgae"}, "tool pgae: unknown; give one of "),
+    (api.export, {"tool": "pgae"}, "tool: no 'pgae'; choose of page, csv, "),
     (api.export, {"push": "http://x", "out": "o"}, "push and out: give one of them"),
     (api.import_verdicts, {"expert": " "}, "name at least one verdict FILE, or a server with pull"),
-    (api.import_verdicts, {"experts": "no--pe.json"}, "no--pe.json: no such file"),
+    (api.import_verdicts, {"experts": "no--pe.json"}, "experts no--pe.json: no such file"),
     (api.status, {}, "workspace w: no rounds here; start with `scout mine`"),
     (api.report, {"projection": "tsne"}, "projection tsne: unknown; choose pca or umap"),
     (api.simulate, {"conditions": ["ours"]}, "conditions: no 'ours'; choose of boundary, random"),
@@ -173,7 +173,10 @@ def test_a_task_that_no_file_holds_is_the_task(tmp_path: Path) -> None:
     labels = task.labels.model_copy(update={"negative": "Positive"})
     with pytest.raises(UsageError, match=r"^the task: labels: positive and negative are both"):
         api.mine(task.model_copy(update={"labels": labels}), corpus, tmp_path / "w")
-    api.mine(task, corpus, tmp_path / "w")
+    selection = task.selection.model_copy(update={"strategy": "uncertainty"})
+    mined = api.mine(task.model_copy(update={"selection": selection}), corpus, tmp_path / "w")
+    assert f"\n  chosen            {mined.pairs} of a budget of 12, " in repr(mined)
+    assert "None" not in repr(mined)
     loop = Loop(tmp_path)
     rows = [(id, "positive", "anna") for id in loop.shown(1)]
     api.import_verdicts(loop.root, write_verdicts(tmp_path / "v.csv", rows))

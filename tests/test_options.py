@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipelines import api, options
+from pipelines import api, cli, options
 from pipelines.errors import UsageError
 from pipelines.jobs.mine import is_local
 from pipelines.simulation.play import SimulateOptions, options_of
@@ -83,6 +84,15 @@ def test_the_way_backs_flags() -> None:
     assert (args.task, args.export, args.json, args.quiet) == ("t.yaml", "m", False, False)
     args, _ = options.parse(["status", "--workspace", "w", "--json"])
     assert args.json
+
+
+def test_every_flag_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in cli._COMMANDS:
+        with pytest.raises(SystemExit):
+            options.parse([command, "--help"])
+        shown = capsys.readouterr().out
+        for flag, words in re.findall(r"^  (--\w+)[^\n]*((?:\n {10}.*|  .*)*)", shown, re.M):
+            assert words.strip(), f"{command} {flag}"
 
 
 @pytest.mark.parametrize(

@@ -143,24 +143,27 @@ class Exported(Result):
 
     Attributes:
         task, task_version: of the round.
-        round: whose pairs.
+        round: whose items.
         tool: whose format.
-        pairs: how many.
+        items, counted: how many, as a number and in words.
         experts_per_ad: how many experts should answer each ad.
         blind: whether experts do not see what the model says.
         files: paths of what was written.
-        pushed: what the tool's server was given; None for files.
+        pushed: what the tool's server was given, an entry a part; empty for files.
+        next_step: how the answers come back.
     """
 
     task: str
     task_version: int
     round: int
     tool: str
-    pairs: int
+    items: int
+    counted: str
     experts_per_ad: int
     blind: bool
     files: Sequence[str]
-    pushed: Mapping[str, Any] | None
+    pushed: Sequence[Mapping[str, Any]]
+    next_step: str
 
     def text(self) -> str:
         """Return the outcome for a person."""
