@@ -314,21 +314,21 @@ def _worth_logging(record: logging.LogRecord) -> bool:
     return "Resource module is not available" not in record.getMessage()
 
 
-class _Notes(list[str]):
+class _Notes:
     """Collects what a job says, and prints it if it is asked to."""
 
     def __init__(self, printed: bool) -> None:
-        super().__init__()
         self._printed = printed
+        self._lines: list[str] = []
 
     def __call__(self, line: str) -> None:
-        self.append(line)
+        self._lines.append(line)
         if self._printed:
             console.write(f"scout: {line}")
 
     def end(self, result: _Result) -> _Result:
         """Return the result with what was said."""
-        return dataclasses.replace(result, notes=tuple(self))
+        return dataclasses.replace(result, notes=tuple(self._lines))
 
 
 @contextlib.contextmanager

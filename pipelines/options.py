@@ -202,7 +202,7 @@ def build_parser() -> argparse.ArgumentParser:
     status = commands.add_parser(
         "status", help="where a workspace's rounds stand", allow_abbrev=False
     )
-    status.add_argument("--workspace", required=True, metavar="DIR")
+    _add_workspace(status)
     status.add_argument("--json", action="store_true", help="print one JSON object")
     _add_report(commands)
     _add_simulate(commands)
