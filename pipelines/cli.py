@@ -287,7 +287,7 @@ def _mine(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
 
 def _demo(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
     from pipelines import options
-    from pipelines.sources.readers import ReadOptions
+    from pipelines.sources.base import ReadOptions
 
     task = SAMPLES / "policies" / "ads_safety.yaml"
     chosen = options.MineOptions(

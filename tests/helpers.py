@@ -14,7 +14,7 @@ from typing import Any
 from pipelines.contracts import UniqueAd
 from pipelines.jobs.mine import Mined, mine
 from pipelines.options import MineOptions
-from pipelines.sources.readers import ReadOptions
+from pipelines.sources.base import ReadOptions
 from pipelines.text import content_key
 
 FAKE_TASK = """\

@@ -46,7 +46,7 @@ from pipelines.numerics import agreement, calibration, hashing, raters
 from pipelines.options import CONDITIONS, CROWD_NOISES, MineOptions
 from pipelines.report.page import simulation_report
 from pipelines.simulation.labelled_corpus import Corpus, Division, Fields, divide, read_labelled
-from pipelines.sources.readers import ReadOptions
+from pipelines.sources.base import ReadOptions
 from pipelines.stages.label_ads import LabelRule, choose_threshold
 from pipelines.store import storage
 from pipelines.store.workspace import Manifest, Workspace, config_hash
@@ -136,7 +136,7 @@ def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
         file=options.label_file,
     )
     with step("reading the corpus"):
-        corpus = read_labelled(options.corpus, fields, task.labels)
+        corpus = read_labelled(options.corpus, fields, task.labels, task.reading(ReadOptions()))
     root = Path(options.workspace)
     root.mkdir(parents=True, exist_ok=True)
     say(
@@ -495,10 +495,7 @@ class _Seed:
             str(task_file), yaml.safe_dump(task.model_dump(mode="json"), sort_keys=False).encode()
         )
         lines = [
-            json.dumps(
-                {"id": self._corpus.ids[i], "text": self._corpus.texts[i]}, ensure_ascii=False
-            )
-            for i in self._division.pool
+            json.dumps(self._corpus.record(i), ensure_ascii=False) for i in self._division.pool
         ]
         data = ("\n".join(lines) + "\n").encode()
         # The corpus's age is part of what was scored: an unchanged file keeps it.

@@ -42,7 +42,7 @@ import numpy as np
 
 from pipelines.contracts import SKIP_WORDS, BlockFile, Rejected, Verdict
 from pipelines.errors import RunFailed, UsageError
-from pipelines.sources.readers import CsvLines
+from pipelines.sources.csv_lines import CsvLines
 from pipelines.store import blocks, storage
 from pipelines.store.workspace import Manifest, Workspace
 from pipelines.text import normalize_text
