@@ -44,13 +44,15 @@ def _lines(source: BinaryIO, part: Range, limit: int) -> Iterator[tuple[Place, s
         position = f"line {number}" if part.start == 0 else f"byte {begin}"
         if begin == 0:
             line = line.removeprefix(b"\xef\xbb\xbf")  # byte order mark
-        place = Place(part.place, position, line.rstrip(b"\r\n"))
-        if offset - begin > limit and not line.endswith(b"\n"):
+        whole = offset - begin <= limit or line.endswith(b"\n")
+        line = line.rstrip(b"\r\n")
+        place = Place(part.place, position, line)
+        if not whole:
             offset += _skip_line(source)
             yield place, place.reject("too_long", f"the line is longer than {limit:,} bytes")
             continue
         try:
-            text = line.rstrip(b"\r\n").decode("utf-8")
+            text = line.decode("utf-8")
         except UnicodeDecodeError as error:
             detail = f"byte {error.start} of the line is not UTF-8"
             yield place, place.reject("not_utf8", detail)

@@ -50,6 +50,8 @@ class Place:
 
 def _storable(text: str) -> str:
     """Write lone surrogates as escapes, so that the text can be stored as UTF-8."""
+    if text.isascii():
+        return text
     return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
