@@ -119,7 +119,7 @@ def measure(folder: Path) -> dict[str, Any]:
     return {
         "seconds": time.perf_counter() - start,
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "pairs": len(mined.pairs),
+        "pairs": len(mined.items),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import importlib.metadata
 import io
 import json
@@ -333,15 +334,21 @@ def _print_mined(
     mined = mine(chosen, say=lambda line: None if args.quiet else _say(line))
     more = then(args)
     if args.json:
-        _print_json({**mined.summary, **more, "review_pairs": mined.pairs})
+        _print_json(
+            {
+                **mined.summary,
+                **more,
+                "review_items": [dataclasses.asdict(item) for item in mined.items],
+            }
+        )
         return OK
     names = mined.task.labels.model_dump()
     if args.show:
-        shown = mined.pairs[: args.show]
+        shown = mined.items[: args.show]
         _print(
             f"The first {len(shown)} review pairs (the model's label, its probability, the ad):\n"
         )
-        _print(summary.describe_pairs(shown, names))
+        _print(summary.describe_items(shown, names))
         _print("")
     _print(f"Task {mined.task.name}, round {mined.summary['round']}:")
     _print(summary.describe(mined.summary))

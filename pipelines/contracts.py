@@ -7,12 +7,16 @@ thousands of rows an element, in one of the schemas below.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 # Version of the files a stage writes; a reader refuses what a newer version wrote.
 FORMAT_VERSION = 1
+# Where an ad of a pair is shown.
+LEFT, RIGHT = "left", "right"
 # What experts say when they cannot tell; no label may be called so.
 SKIP_WORDS = frozenset({"skip", "skipped", "unsure", "?", "n/a"})
 
@@ -157,16 +161,17 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class ReviewAd:
-    """One side of a review pair.
+    """An ad as it is put before experts.
 
     Attributes:
         id: the ad's id.
         key: its content key.
         text: as read from the corpus; hostile input for whatever shows it.
+        fields: (name, value) of each field that the text was made of; empty where it is one text.
         probability: LLM-0's p(positive), uncalibrated, 6 decimals.
         margin: the same as log-odds, a multiple of 2**-8.
         label: predicted label, ``positive`` or ``negative``.
-        cluster: cluster within the predicted label.
+        cluster: cluster within the predicted label; None from a strategy that makes no clusters.
         copies: corpus records with this text.
         weight: their summed weight.
         truncated: whether the model saw only the text's beginning.
@@ -175,54 +180,88 @@ class ReviewAd:
     id: str
     key: str
     text: str
+    fields: tuple[tuple[str, str], ...]
     probability: float
     margin: float
     label: str
-    cluster: int
+    cluster: int | None
     copies: int
     weight: float
     truncated: bool
 
 
 @dataclass(frozen=True, slots=True)
-class ReviewPair:
-    """Two near ads with different predicted labels, as ``pairs.jsonl`` holds them.
+class OverlapFacts:
+    """What is known of a pair from two overlapping clusters.
 
     Attributes:
-        pair_id: ``pair_`` and 16 hex characters, from both content keys.
-        rank: place in the review order, from 1.
-        source: ``overlap`` (nearest pair in overlapping clusters) or ``exploration`` (an ad
-            drawn at random within its score stratum, beside its nearest of the other label).
-        positive, negative: the two ads.
-        left: which of them is shown on the left, ``positive`` or ``negative`` (drawn by hash).
-        distance: Euclidean distance of the unit vectors, 0 to 2, 6 decimals.
         mutual: whether each is the other's nearest among the candidates of their cluster pair.
-        overlap_score: how much the two clusters mix, 0 to 1; null for exploration.
-        overlap_nearer_share: share of both clusters' members nearer to the other's centroid;
-            null for exploration.
-        covered_weight: corpus weight that this pair covers and no pair before it did; null for
-            exploration.
+        overlap_score: how much the two clusters mix, 0 to 1.
+        overlap_nearer_share: share of both clusters' members nearer to the other's centroid.
+        covered_weight: corpus weight that this pair covers and no pair before it did.
         covered_share: the same as a share of the corpus weight.
         cumulative_share: share covered by all pairs up to this one.
-        propensity: exploration: probability with which the drawn ad was drawn; else null.
-        drawn: exploration: the drawn side, ``positive`` or ``negative``; else null.
     """
 
-    pair_id: str
+    mutual: bool
+    overlap_score: float
+    overlap_nearer_share: float
+    covered_weight: float
+    covered_share: float
+    cumulative_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewItem:
+    """What experts are asked about: one ad, or two beside each other, as a line of ``items.jsonl``.
+
+    From the selection to the verdict it is passed on as itself.
+
+    Attributes:
+        item_id: ``pair_`` (two ads) or ``item_`` (one) and 16 hex characters, of the guideline and the
+            content keys: see ``pipelines.strategies.items``.
+        rank: place in the review order, from 1.
+        source: name of the strategy that chose it.
+        ads: one or two, as they are shown: the left one first (drawn by hash).
+        score: what the strategy ranked it by, higher first; None where it ranks by no score.
+        distance: two ads: Euclidean distance of their unit vectors, 0 to 2, 6 decimals; else None.
+        propensity: probability with which the drawn ad was drawn; None where nothing was drawn.
+        drawn: content key of that ad, or None.
+        overlap: what ``boundary`` knows of the pair, or None.
+    """
+
+    item_id: str
     rank: int
     source: str
-    positive: ReviewAd
-    negative: ReviewAd
-    left: str
-    distance: float
-    mutual: bool
-    overlap_score: float | None
-    overlap_nearer_share: float | None
-    covered_weight: float | None
-    covered_share: float | None
-    cumulative_share: float
-    propensity: float | None
-    drawn: str | None
+    ads: tuple[ReviewAd, ...]
+    score: float | None = None
+    distance: float | None = None
+    propensity: float | None = None
+    drawn: str | None = None
+    overlap: OverlapFacts | None = None
+
+    def sides(self) -> tuple[tuple[str, ReviewAd], ...]:
+        """Return each ad with the side that it is shown on: left and right, or "" where it is alone."""
+        if len(self.ads) == 1:
+            return (("", self.ads[0]),)
+        left, right = self.ads
+        return (LEFT, left), (RIGHT, right)
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> ReviewItem:
+        """Return the item of a parsed JSON line; the inverse of ``dataclasses.asdict``.
+
+        Raises:
+            TypeError, KeyError, ValueError: the fields are not those of an item.
+        """
+        overlap = fields["overlap"]
+        ads = tuple(
+            ReviewAd(**{**ad, "fields": tuple((name, value) for name, value in ad["fields"])})
+            for ad in fields["ads"]
+        )
+        if len(ads) not in (1, 2):
+            raise ValueError(f"an item shows one ad or two, found {len(ads)}")
+        return cls(**{**fields, "ads": ads, "overlap": overlap and OverlapFacts(**overlap)})
 
 
 @dataclass(frozen=True, slots=True)

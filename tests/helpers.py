@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.contracts import UniqueAd
+from pipelines.contracts import ReviewAd, ReviewItem, UniqueAd
 from pipelines.jobs.mine import Mined, mine
 from pipelines.options import MineOptions
 from pipelines.sources.base import ReadOptions
@@ -250,3 +250,16 @@ def head_task(encoder: str, extra: str = "") -> str:
         + f"training: {{learner: head, encoder: {encoder}}}\n"
         + extra
     )
+
+
+def by_label(item: ReviewItem) -> dict[str, ReviewAd]:
+    """Return an item's ads by the model's label, positive first."""
+    return {ad.label: ad for ad in sorted(item.ads, key=lambda ad: ad.label, reverse=True)}
+
+
+def review_ad_of(id: str, **changes: Any) -> ReviewAd:
+    """Return an ad as a selection makes it."""
+    text = changes.get("text", f"text of {id}")
+    known = {"key": content_key(text), "fields": (), "probability": 0.25, "margin": -1.0}
+    known |= {"label": "negative", "cluster": 0, "copies": 1, "weight": 1.0, "truncated": False}
+    return ReviewAd(**{"id": id, "text": text, **known, **changes})

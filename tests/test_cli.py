@@ -51,7 +51,7 @@ def test_json_is_one_object_and_nothing_else(argv: list[str]) -> None:
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    assert len(answer["review_pairs"]) == answer["pairs"] == 12
+    assert len(answer["review_items"]) == answer["pairs"] == 12
     assert "Traceback" not in done.stderr
     assert "WARNING" not in done.stderr
 

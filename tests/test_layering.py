@@ -28,6 +28,8 @@ LEVELS = {
     "pipelines.verdicts.commit": 6,
     "pipelines.tools": 5,
     "pipelines.options": 6,
+    "pipelines.strategies.items": 4,
+    "pipelines.strategies": 6,
     "pipelines.stages": 6,
     "pipelines.jobs": 7,
     "pipelines.report": 8,
@@ -121,7 +123,7 @@ from tests import helpers
 folder = Path(sys.argv[1])
 task = helpers.write_task(folder)
 corpus = helpers.write_jsonl(folder / 'ads.jsonl', helpers.tiny_ads())
-print(len(helpers.run(task, corpus, folder / 'w').pairs))
+print(len(helpers.run(task, corpus, folder / 'w').items))
 """
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT

@@ -41,8 +41,8 @@ def test_real_scores_find_the_same_pairs_from_any_shards(tmp_path: Path) -> None
     assert whole.summary["scored_now"] == 71
     assert whole.summary["truncated"] > 0
     assert whole.summary["rejected"] == 0
-    assert len(whole.pairs) == 8
-    probabilities = {p[s]["probability"] for p in whole.pairs for s in ("positive", "negative")}
+    assert len(whole.items) == 8
+    probabilities = {ad.probability for item in whole.items for ad in item.ads}
     assert len(probabilities) > 8
     assert all(0 < p < 1 for p in probabilities)
 

@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.contracts import ReviewItem
+
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
@@ -76,29 +78,26 @@ def describe(summary: Mapping[str, Any]) -> str:
     return _table(rows)
 
 
-def describe_pairs(pairs: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> str:
-    """Return review pairs as text, two lines of ads a pair.
+def describe_items(items: Sequence[ReviewItem], names: Mapping[str, str]) -> str:
+    """Return review items as text, a line an ad.
 
     Args:
-        pairs: as ``pairs.jsonl`` holds them.
+        items: in review order.
         names: what the task calls ``positive`` and ``negative``.
     """
     width = max(len(name) for name in names.values())
     lines = []
-    for pair in pairs:
-        how = (
-            "exploration"
-            if pair["source"] == "exploration"
-            else (f"covers {pair['covered_share']:.2%}, {pair['cumulative_share']:.1%} so far")
-        )
-        lines.append(
-            f"{pair['rank']:>4}. {pair['pair_id']}  distance {pair['distance']:.3f}, {how}"
-        )
-        for side in ("positive", "negative"):
-            ad = pair[side]
+    for item in items:
+        about = [] if item.distance is None else [f"distance {item.distance:.3f}"]
+        if item.overlap:
+            covers, so_far = item.overlap.covered_share, item.overlap.cumulative_share
+            about.append(f"covers {covers:.2%}, {so_far:.1%} so far")
+        else:
+            about.append(item.source)
+        lines.append(f"{item.rank:>4}. {item.item_id}  {', '.join(about)}")
+        for ad in sorted(item.ads, key=lambda ad: ad.label, reverse=True):
             lines.append(
-                f"      {names[side]:>{width}} {ad['probability']:.3f}  "
-                f"{printable(ad['text'], 140)}"
+                f"      {names[ad.label]:>{width}} {ad.probability:.3f}  {printable(ad.text, 140)}"
             )
     return "\n".join(lines)
 

@@ -21,7 +21,7 @@ from models.presets import PresetError
 from pipelines.config import Task, load_task
 from pipelines.console import metrics, summary
 from pipelines.console.progress import step
-from pipelines.contracts import FORMAT_VERSION, BlockFile
+from pipelines.contracts import FORMAT_VERSION, BlockFile, ReviewItem
 from pipelines.errors import RunFailed, UsageError, find_run_failed
 from pipelines.handlers import LoadLabeler, identify_task, trained_embedding
 from pipelines.options import MineOptions
@@ -56,12 +56,12 @@ class Mined:
 
     Attributes:
         summary: counts, seconds and paths; JSON values.
-        pairs: the review pairs, as ``pairs.jsonl`` holds them.
+        items: what experts are asked about, in review order.
         task: the task as it ran.
     """
 
     summary: dict[str, Any]
-    pairs: list[dict[str, Any]]
+    items: list[ReviewItem]
     task: Task
 
 
@@ -509,7 +509,7 @@ def _outcome(plan: Plan, counters: dict[str, int], seconds: float) -> Mined:
         "reading_rate": _rate(records, busy.get("ReadAds", 0.0)),
         "model_id": plan.identity.model_id,
         "prompt_hash": plan.identity.prompt_hash,
-        "pairs_file": workspace.path(f"{pairs.attempt}/pairs.jsonl"),
+        "pairs_file": workspace.path(f"{pairs.attempt}/items.jsonl"),
         "review_sheet": workspace.path(f"{review.attempt}/review.csv"),
         "overlaps_file": workspace.path(f"{clusters.attempt}/overlaps.jsonl"),
         "dead_letters": [workspace.path(path) for path in scored.facts["dead_letters"]],
@@ -517,7 +517,7 @@ def _outcome(plan: Plan, counters: dict[str, int], seconds: float) -> Mined:
     if counters:
         data = json.dumps(facts, indent=1, ensure_ascii=False).encode() + b"\n"
         storage.write(workspace.path(f"{review.attempt}/summary.json"), data)
-    return Mined(summary=facts, pairs=workspace.read_pairs(pairs), task=plan.task)
+    return Mined(summary=facts, items=workspace.read_items(pairs), task=plan.task)
 
 
 def _rate(number: int, seconds: float) -> float | None:

@@ -10,6 +10,7 @@ ad holds of invisible characters is shown as marks.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import importlib
 import io
@@ -31,7 +32,7 @@ import pyarrow as pa
 from apache_beam.io.filesystems import FileSystems
 
 from pipelines.console.summary import printable
-from pipelines.contracts import BlockFile
+from pipelines.contracts import BlockFile, ReviewItem
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.rounds import current_task, standing
 from pipelines.numerics import calibration, hashing, kmeans
@@ -489,7 +490,7 @@ def _read_round(workspace: Workspace, wanted: int | None) -> _Round:
         drawn=figures.Names(*(figures.drawable(labels[label], label) for label in _LABELS)),
         definition=definition,
         pairs=pairs,
-        chosen=workspace.read_pairs(pairs),
+        chosen=[_as_pair(item) for item in workspace.read_items(pairs)],
         clusters=clusters,
         scored=_scored_of(workspace, number, clusters) if clusters else None,
     )
@@ -1043,6 +1044,13 @@ def _top_pairs(found: _Round) -> Section:
     )
 
 
+def _as_pair(item: ReviewItem) -> dict[str, Any]:
+    # Until the sections take review items themselves.
+    overlap = dataclasses.asdict(item.overlap) if item.overlap else {"mutual": False}
+    ads = {ad.label: dataclasses.asdict(ad) for ad in item.ads}
+    return {**dataclasses.asdict(item), "cumulative_share": 0.0, **overlap, **ads}
+
+
 def _shown_pair(pair: Mapping[str, Any], names: Mapping[str, str]) -> ShownPair:
     how = (
         f"exploration, drawn with probability {pair['propensity']:.3g}"
@@ -1059,7 +1067,7 @@ def _shown_pair(pair: Mapping[str, Any], names: Mapping[str, str]) -> ShownPair:
     about = f"distance {pair['distance']:.3f}, {how}"
     if pair["mutual"]:
         about += "; each is the other's nearest"
-    return ShownPair(f"{pair['rank']}. {_word(pair['pair_id'])}", about, tuple(ads))
+    return ShownPair(f"{pair['rank']}. {_word(pair['item_id'])}", about, tuple(ads))
 
 
 def _provenance(workspace: Workspace, found: _Round) -> Section:

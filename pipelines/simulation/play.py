@@ -570,14 +570,13 @@ class _Seed:
         assert pairs is not None
         names = self._task.labels
         found: list[RawVerdict] = []
-        for pair in workspace.read_pairs(pairs):
-            for label in ("positive", "negative"):
-                ad = pair[label]
-                row = self._verdicts[self._player._row[ad["key"]]]
+        for item in workspace.read_items(pairs):
+            for ad in item.ads:
+                row = self._verdicts[self._player._row[ad.key]]
                 for expert in np.flatnonzero(row != _MISSING):
                     found.append(
                         RawVerdict(
-                            ad_id=ad["id"],
+                            ad_id=ad.id,
                             pair_id="",
                             side="",
                             text="",

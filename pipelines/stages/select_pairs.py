@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -13,12 +12,13 @@ import pyarrow as pa
 from apache_beam import pvalue
 
 from pipelines.console import metrics
-from pipelines.contracts import Block, ReviewAd, ReviewPair
+from pipelines.contracts import Block, OverlapFacts, ReviewItem
 from pipelines.errors import RunFailed
-from pipelines.numerics import calibration, coverage, distances, hashing, kmeans
+from pipelines.numerics import coverage, distances, kmeans
 from pipelines.numerics.overlap import Overlap
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals, lowest_ranks
 from pipelines.store import blocks
+from pipelines.strategies.items import as_shown, item_id, review_ad
 
 STAGE = "SelectPairs"
 _STRATA = 5
@@ -55,53 +55,16 @@ class Selected:
     """The outcome of a selection.
 
     Attributes:
-        pairs: chosen pairs in review order.
+        items: chosen pairs in review order.
         candidates: candidate pairs chosen from.
         covered_share: share of the corpus weight that the pairs cover, 0 to 1.
         radius: distance within which an ad covers others of its cluster pair.
     """
 
-    pairs: tuple[ReviewPair, ...]
+    items: tuple[ReviewItem, ...]
     candidates: int
     covered_share: float
     radius: float
-
-
-def pair_id(one_key: str, other_key: str, guideline: str) -> str:
-    """Return a pair's id: the same pair has the same id in every run, whichever ad is positive.
-
-    Experts see the id, and may compute it: nothing of the model's labels may be in it. Under another
-    guideline it is another id: what is said on an old sheet must not count as said under a new policy.
-    """
-    low, high = sorted((one_key, other_key))
-    named = f"{guideline}\0{low}\0{high}".encode()
-    return f"pair_{hashlib.blake2b(named, digest_size=8).hexdigest()}"
-
-
-def _ad(row: dict[str, Any], label: str, cluster: int, prefix: str = "") -> ReviewAd:
-    margin = float(row[f"{prefix}margin"])
-    return ReviewAd(
-        id=row[f"{prefix}id"],
-        key=row[f"{prefix}key"],
-        text=row[f"{prefix}text"],
-        probability=round(float(calibration.probability(margin)), 6),
-        margin=margin,
-        label=label,
-        cluster=cluster,
-        copies=row[f"{prefix}copies"],
-        weight=row[f"{prefix}weight"] / 1000,
-        truncated=row[f"{prefix}truncated"],
-    )
-
-
-def left_label(positive_key: str, negative_key: str, id: str, seed: int) -> str:
-    """Return the label of the ad that is shown on the left.
-
-    Drawn between the keys in their order, so that whoever knows id, keys and seed can tell which ad is
-    on the left, but not what the model calls it.
-    """
-    lower_key_left = hashing.unit_hash(id, seed) < 0.5
-    return "positive" if (positive_key < negative_key) == lower_key_left else "negative"
 
 
 def explore(
@@ -185,7 +148,7 @@ def select(
         sample.num_rows / population,
         settings,
     )
-    taken = {ad.key for pair in explored for ad in (pair.positive, pair.negative)}
+    taken = {ad.key for item in explored for ad in item.ads}
 
     place_of = {(overlap.positive, overlap.negative): n for n, overlap in enumerate(overlaps)}
     ordered = sorted(candidates, key=lambda item: item[0])
@@ -223,38 +186,40 @@ def select(
             nearest_window=settings.nearest_window,
             asked=_asked(sample, sample_vectors, taken, shown, space),
         )
-    pairs: list[ReviewPair] = []
+    items: list[ReviewItem] = []
     for choice in chosen:
         assert joined is not None
         row = (
             joined.slice(choice.candidate, 1).drop_columns(["p_vector", "n_vector"]).to_pylist()[0]
         )
         overlap = overlaps[int(owners[choice.candidate])]
-        id = pair_id(row["p_key"], row["n_key"], settings.guideline)
-        pairs.append(
-            ReviewPair(
-                pair_id=id,
-                rank=len(pairs) + 1,
-                source="overlap",
-                positive=_ad(row, "positive", overlap.positive, "p_"),
-                negative=_ad(row, "negative", overlap.negative, "n_"),
-                left=left_label(row["p_key"], row["n_key"], id, seed),
+        id = item_id((row["p_key"], row["n_key"]), settings.guideline)
+        positive = review_ad(row, "positive", overlap.positive, "p_")
+        negative = review_ad(row, "negative", overlap.negative, "n_")
+        items.append(
+            ReviewItem(
+                item_id=id,
+                rank=len(items) + 1,
+                source="boundary",
+                ads=as_shown((positive, negative), id, seed),
                 distance=round(float(row["distance"]), 6),
-                mutual=row["mutual"],
-                overlap_score=round(overlap.score, 6),
-                overlap_nearer_share=round(overlap.nearer_share, 6),
-                covered_weight=round(choice.covered_weight / _PARTS * total_weight / 1000, 3),
-                covered_share=round(choice.covered_weight / _PARTS, 6),
-                cumulative_share=round(choice.cumulative_share, 6),
-                propensity=None,
-                drawn=None,
+                overlap=OverlapFacts(
+                    mutual=row["mutual"],
+                    overlap_score=round(overlap.score, 6),
+                    overlap_nearer_share=round(overlap.nearer_share, 6),
+                    covered_weight=round(choice.covered_weight / _PARTS * total_weight / 1000, 3),
+                    covered_share=round(choice.covered_weight / _PARTS, 6),
+                    cumulative_share=round(choice.cumulative_share, 6),
+                ),
             )
         )
-    share = pairs[-1].cumulative_share if pairs else 0.0
-    for pair in explored:
-        pairs.append(_ranked(pair, len(pairs) + 1, share))
+    share = round(chosen[-1].cumulative_share, 6) if chosen else 0.0
+    items += [
+        dataclasses.replace(item, rank=rank)
+        for rank, item in enumerate(explored, start=len(items) + 1)
+    ]
     n_candidates = sum(table.num_rows for _, table in ordered)
-    return Selected(tuple(pairs), n_candidates, share, round(radius, 6))
+    return Selected(tuple(items), n_candidates, share, round(radius, 6))
 
 
 def _asked(
@@ -278,44 +243,29 @@ def _exploration_pairs(
     draws: int,
     sampled_share: float,
     settings: SelectionSettings,
-) -> list[ReviewPair]:
-    seed = settings.seed
+) -> list[ReviewItem]:
     rows = sample.drop_columns(["vector"])
-    pairs = []
-    for drawn, partner, propensity in explore(sample, vectors, draws, seed):
-        sides = {}
+    items = []
+    for drawn, partner, propensity in explore(sample, vectors, draws, settings.seed):
+        ads = []
         for row in (drawn, partner):
             values = rows.slice(row, 1).to_pylist()[0]
             label = "positive" if values["positive"] else "negative"
-            sides[label] = (_ad(values, label, values["cluster"]), row)
-        keys = sides["positive"][0].key, sides["negative"][0].key
-        id = pair_id(*keys, settings.guideline)
+            ads.append(review_ad(values, label, values["cluster"]))
+        id = item_id((ads[0].key, ads[1].key), settings.guideline)
         gap = distances.row_distances(vectors, vectors, np.array([drawn]), np.array([partner]))
-        pairs.append(
-            ReviewPair(
-                pair_id=id,
+        items.append(
+            ReviewItem(
+                item_id=id,
                 rank=0,
                 source="exploration",
-                positive=sides["positive"][0],
-                negative=sides["negative"][0],
-                left=left_label(*keys, id, seed),
+                ads=as_shown((ads[0], ads[1]), id, settings.seed),
                 distance=round(float(gap[0]), 6),
-                mutual=False,
-                overlap_score=None,
-                overlap_nearer_share=None,
-                covered_weight=None,
-                covered_share=None,
-                cumulative_share=0.0,
                 propensity=float(f"{propensity * sampled_share:.6g}"),
-                drawn="positive" if sides["positive"][1] == drawn else "negative",
+                drawn=ads[0].key,
             )
         )
-    return pairs
-
-
-def _ranked(pair: ReviewPair, rank: int, share: float) -> ReviewPair:
-    fields = {name: getattr(pair, name) for name in ReviewPair.__dataclass_fields__}
-    return ReviewPair(**{**fields, "rank": rank, "cumulative_share": share})
+    return items
 
 
 def _without(table: pa.Table, keys: set[str]) -> pa.Table:
@@ -409,11 +359,11 @@ class _Select(beam.DoFn):
                 model.n_positive + model.n_negative,
                 self._settings,
             )
-            if not selected.pairs:
+            if not selected.items:
                 raise RunFailed(
                     "no pair is left to show: experts saw every candidate in earlier rounds; "
                     "give a newer corpus, or raise overlaps.per_positive_cluster or "
                     "search.neighbors in the task file"
                 )
-            metrics.count(STAGE, "pairs", len(selected.pairs))
+            metrics.count(STAGE, "pairs", len(selected.items))
             yield selected

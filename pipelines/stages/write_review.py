@@ -14,12 +14,13 @@ import numpy as np
 from apache_beam import pvalue
 
 from pipelines.console import metrics
-from pipelines.contracts import BlockFile, ReviewPair
+from pipelines.contracts import BlockFile, ReviewItem
 from pipelines.numerics.calibration import Threshold
 from pipelines.numerics.overlap import Overlap
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
 from pipelines.stages.select_pairs import Selected
 from pipelines.store import blocks, storage
+from pipelines.store.review_items import to_lines
 from pipelines.store.workspace import Manifest, Workspace, utc_now
 from pipelines.tools.sheet import ad_sheet
 
@@ -34,25 +35,11 @@ class Attempt:
     config_hash: str
 
 
-def pair_lines(pairs: Sequence[ReviewPair]) -> bytes:
-    """Return pairs as JSON lines: the same pairs are the same bytes."""
-    lines = [json.dumps(dataclasses.asdict(pair), ensure_ascii=False) for pair in pairs]
-    return "".join(f"{line}\n" for line in lines).encode()
-
-
-def review_sheet(pairs: Sequence[ReviewPair]) -> bytes:
-    """Return the blind review sheet: a CSV row an ad, no model label or score in it.
-
-    Sides are in the order in which ``left`` puts them, so that a row's place tells nothing.
-    """
-    rows = []
-    for pair in pairs:
-        ads = [pair.positive, pair.negative]
-        if pair.left == "negative":
-            ads.reverse()
-        for side, ad in zip(("left", "right"), ads, strict=True):
-            rows.append((pair.pair_id, side, ad.id, ad.text))
-    return ad_sheet(rows)
+def review_sheet(items: Sequence[ReviewItem]) -> bytes:
+    """Return the blind review sheet: a CSV row an ad, no model label or score in it."""
+    return ad_sheet(
+        [(item.item_id, side, ad.id, ad.text) for item in items for side, ad in item.sides()]
+    )
 
 
 def overlap_lines(overlaps: Sequence[Overlap]) -> bytes:
@@ -172,21 +159,22 @@ class _Write(beam.DoFn):
                 },
                 clusters,
             )
-            pairs = selected.pairs
-            explored = sum(pair.source == "exploration" for pair in pairs)
+            items = selected.items
+            explored = sum(item.source == "exploration" for item in items)
+            mutual = sum(item.overlap.mutual for item in items if item.overlap)
             facts = {
                 "candidates": selected.candidates,
-                "pairs": len(pairs),
+                "pairs": len(items),
                 "exploration_pairs": explored,
-                "mutual_pairs": sum(pair.mutual for pair in pairs),
+                "mutual_pairs": mutual,
                 "covered_share": selected.covered_share,
                 "cover_radius": selected.radius,
             }
-            self._commit("pairs", {"pairs.jsonl": (pair_lines(pairs), len(pairs))}, facts)
+            self._commit("pairs", {"items.jsonl": (to_lines(items), len(items))}, facts)
             self._commit(
                 "review",
                 {
-                    "review.csv": (review_sheet(pairs), 2 * len(pairs)),
+                    "review.csv": (review_sheet(items), sum(len(item.ads) for item in items)),
                     "instructions.txt": (self._instructions.encode(), 1),
                 },
                 {"pairs": self._attempts["pairs"].folder},

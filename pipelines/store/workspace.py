@@ -18,9 +18,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.contracts import FORMAT_VERSION, BlockFile
+from pipelines.contracts import FORMAT_VERSION, BlockFile, ReviewItem
 from pipelines.errors import RunFailed, UsageError
-from pipelines.store import storage
+from pipelines.store import review_items, storage
 
 STAGES = ("scored", "clusters", "pairs", "review", "verdicts", "model")
 _ATTEMPT = re.compile(r"/rounds/(\d{4})/([a-z]+)/attempt-(\d{4})-[0-9a-f]{8}/")
@@ -197,14 +197,14 @@ class Workspace:
                 continue
             # Every attempt: a sheet with a smaller budget may have been handed out too.
             for manifest in self.manifests(number, "pairs"):
-                for pair in self.read_pairs(manifest):
-                    keys.update((pair["positive"]["key"], pair["negative"]["key"]))
+                for item in self.read_items(manifest):
+                    keys.update(ad.key for ad in item.ads)
         return frozenset(keys)
 
-    def read_pairs(self, manifest: Manifest) -> list[dict[str, Any]]:
-        """Return the pairs of a committed ``pairs`` attempt, in review order."""
-        data = storage.read(self.path(f"{manifest.attempt}/pairs.jsonl"))
-        return [json.loads(line) for line in data.splitlines()]
+    def read_items(self, manifest: Manifest) -> list[ReviewItem]:
+        """Return the review items of a committed ``pairs`` attempt, in review order."""
+        path = self.path(f"{manifest.attempt}/items.jsonl")
+        return review_items.from_lines(storage.read(path), path)
 
     def scored_blocks(self, score_key: str) -> list[BlockFile]:
         """Return every finished block of this model and prompt, of all rounds and attempts.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipelines.contracts import LEFT, RIGHT
 from pipelines.errors import RunFailed, UsageError
 from pipelines.store.workspace import Workspace
-from pipelines.verdicts.rows import LEFT, RIGHT, task_definition
+from pipelines.verdicts.rows import task_definition
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +99,17 @@ def read_batch(
         "negative": definition["labels"]["negative"],
     }
     pairs = []
-    for pair in workspace.read_pairs(manifest):
-        shown = {}
-        for label in ("positive", "negative"):
-            ad = pair[label]
-            shown[label] = Side(
-                id=ad["id"],
-                text=ad["text"],
-                label=names[label] if show_predictions else "",
-                probability=ad["probability"] if show_predictions else None,
+    for item in workspace.read_items(manifest):
+        left, right = (
+            Side(
+                id=ad.id,
+                text=ad.text,
+                label=names[ad.label] if show_predictions else "",
+                probability=ad.probability if show_predictions else None,
             )
-        right = "negative" if pair["left"] == "positive" else "positive"
-        pairs.append(PairToReview(pair["pair_id"], shown[pair["left"]], shown[right]))
+            for ad in item.ads
+        )
+        pairs.append(PairToReview(item.item_id, left, right))
     return Batch(
         task=name,
         task_version=manifest.facts["task_version"],

@@ -40,7 +40,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.contracts import SKIP_WORDS, BlockFile, Rejected, Verdict
+from pipelines.contracts import LEFT, RIGHT, SKIP_WORDS, BlockFile, Rejected, Verdict
 from pipelines.errors import RunFailed, UsageError
 from pipelines.sources.csv_lines import CsvLines
 from pipelines.store import blocks, storage
@@ -51,7 +51,6 @@ from pipelines.verdicts.spreadsheet import unprotected
 STAGE = "ReadVerdicts"
 POSITIVE, NEGATIVE, SKIP = "positive", "negative", "skip"
 HALVES = ("fine_tuning", "evaluation")
-LEFT, RIGHT = "left", "right"
 MAX_FILE_BYTES = 256 << 20
 MAX_COMMENT_CHARS = 10_000
 MAX_EXPERT_CHARS = 100
@@ -606,15 +605,13 @@ def shown_ads(workspace: Workspace) -> Shown:
             order += 1
             current = _guideline(manifest) == _guideline(manifests[-1])
             names = _label_names(manifest)
-            for pair in workspace.read_pairs(manifest):
-                for label in (POSITIVE, NEGATIVE):
-                    ad = pair[label]
-                    side = LEFT if pair["left"] == label else RIGHT
+            for item in workspace.read_items(manifest):
+                for side, ad in item.sides():
                     showing = ShownAd(
-                        key=ad["key"],
-                        ad_id=ad["id"],
-                        text=ad["text"],
-                        pair_id=pair["pair_id"],
+                        key=ad.key,
+                        ad_id=ad.id,
+                        text=ad.text,
+                        pair_id=item.item_id,
                         side=side,
                         round=number,
                         order=order,

@@ -63,12 +63,12 @@ def test_every_tool_gets_its_files_and_nothing_of_the_model(
     assert {path.name for path in paths} == FILES[tool]
     assert {path.parent for path in paths} == {root / "exports" / "round-0001" / tool}
     assert (found["pairs"], found["blind"], found["round"]) == (12, True, 1)
-    [pairs] = root.glob("rounds/0001/pairs/*/pairs.jsonl")
+    [pairs] = root.glob("rounds/0001/pairs/*/items.jsonl")
     everything = b"".join(path.read_bytes() for path in paths).decode()
-    for pair in map(json.loads, pairs.read_text().splitlines()):
-        assert pair["pair_id"] in everything
-        for side in ("positive", "negative"):
-            assert f"{pair[side]['probability']}" not in everything
+    for item in map(json.loads, pairs.read_text().splitlines()):
+        assert item["item_id"] in everything
+        for ad in item["ads"]:
+            assert f"{ad['probability']}" not in everything
     before = [path.read_bytes() for path in paths]
     assert summary(capsys, "export", "--workspace", root, "--tool", tool) == found
     assert [path.read_bytes() for path in paths] == before

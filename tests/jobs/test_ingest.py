@@ -299,7 +299,7 @@ def test_a_sheet_of_an_older_policy_does_not_count_for_the_new_one(mined: Path, 
     task.write_text(task.read_text().replace("version: 1", "version: 2"))
     helpers.run(task, root.parent / "ads.jsonl", root)
     ads = [
-        {p[s]["key"] for p in Workspace(str(root)).read_pairs(m) for s in ("positive", "negative")}
+        {ad.key for item in Workspace(str(root)).read_items(m) for ad in item.ads}
         for m in Workspace(str(root)).manifests(1, "pairs")
     ]
     assert ads[0] == ads[1]

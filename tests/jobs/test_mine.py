@@ -47,27 +47,26 @@ def test_pairs_are_what_they_promise(task: Path, corpus: Path, tmp_path: Path) -
     texts = {ad["id"]: ad["text"] for ad in helpers.tiny_ads()}
     scored = {row["id"]: row for row in scored_rows(tmp_path / "w")}
     assert set(scored) == set(texts)
-    assert [pair["rank"] for pair in mined.pairs] == list(range(1, 13))
-    assert [pair["source"] for pair in mined.pairs].count("exploration") == 1
+    assert [item.rank for item in mined.items] == list(range(1, 13))
+    assert [item.source for item in mined.items].count("exploration") == 1
     used: list[str] = []
     share = 0.0
-    for pair in mined.pairs:
-        for side in ("positive", "negative"):
-            ad = pair[side]
-            assert ad["text"] == texts[ad["id"]]
-            assert ad["label"] == side
-            assert ad["margin"] == scored[ad["id"]]["margin"]
-            used.append(ad["id"])
-        assert pair["positive"]["probability"] >= mined.summary["threshold_probability"] - 1e-6
-        assert pair["negative"]["probability"] < mined.summary["threshold_probability"]
-        if pair["source"] == "overlap":
-            assert pair["cumulative_share"] == pytest.approx(
-                share + pair["covered_share"], abs=1e-5
-            )
-            share = pair["cumulative_share"]
+    for item in mined.items:
+        for ad in item.ads:
+            assert ad.text == texts[ad.id]
+            assert ad.margin == scored[ad.id]["margin"]
+            used.append(ad.id)
+        ads = helpers.by_label(item)
+        assert ads["positive"].probability >= mined.summary["threshold_probability"] - 1e-6
+        assert ads["negative"].probability < mined.summary["threshold_probability"]
+        if item.source == "boundary":
+            assert item.overlap is not None
+            so_far = item.overlap.cumulative_share
+            assert so_far == pytest.approx(share + item.overlap.covered_share, abs=1e-5)
+            share = so_far
         else:
-            assert 0 < pair["propensity"] <= 1
-            assert pair["drawn"] in ("positive", "negative")
+            assert item.propensity is not None and 0 < item.propensity <= 1
+            assert item.drawn in {ad.key for ad in item.ads}
     assert len(set(used)) == len(used), "an ad is asked about once"
     assert mined.summary["covered_share"] == pytest.approx(share, abs=1e-6)
 
@@ -196,7 +195,7 @@ def test_one_bad_record_of_each_kind(task: Path, tmp_path: Path) -> None:
     }
     assert {row["id"] for row in scored_rows(tmp_path / "w")} == {ad["id"] for ad in good}
     assert mined.summary["rejected"] == 11
-    assert len(mined.pairs) == 12
+    assert len(mined.items) == 12
 
 
 @pytest.mark.parametrize(
@@ -244,8 +243,8 @@ def test_one_class_empty_says_what_to_change(task: Path, corpus: Path, tmp_path:
 def test_extreme_settings_still_give_pairs(extra: str, corpus: Path, tmp_path: Path) -> None:
     base = helpers.FAKE_TASK.replace("selection: {budget: 12}\n", "")
     mined = helpers.run(helpers.write_task(tmp_path, base + extra), corpus, tmp_path / "w")
-    assert 1 <= len(mined.pairs) <= mined.summary["budget"]
-    used = [pair[side]["id"] for pair in mined.pairs for side in ("positive", "negative")]
+    assert 1 <= len(mined.items) <= mined.summary["budget"]
+    used = [ad.id for item in mined.items for ad in item.ads]
     assert len(set(used)) == len(used)
 
 
@@ -262,14 +261,16 @@ def test_scann_and_exact_search_find_the_same_pairs(corpus: Path, tmp_path: Path
 def test_two_ads_are_enough(task: Path, tmp_path: Path) -> None:
     rows = [{"id": "a", "text": "won a free miracle"}, {"id": "b", "text": "library terms"}]
     mined = helpers.run(task, helpers.write_jsonl(tmp_path / "a.jsonl", rows), tmp_path / "w")
-    assert [(p["positive"]["id"], p["negative"]["id"]) for p in mined.pairs] == [("a", "b")]
+    assert [
+        {label: ad.id for label, ad in helpers.by_label(item).items()} for item in mined.items
+    ] == [{"positive": "a", "negative": "b"}]
 
 
 def test_ads_that_look_all_alike(task: Path, tmp_path: Path) -> None:
     # Equal trigrams up to one far-away character: all vectors nearly equal, many identical.
     rows = [{"id": f"{n}", "text": "the same words again " * 40 + "!" * n} for n in range(40)]
     mined = helpers.run(task, helpers.write_jsonl(tmp_path / "a.jsonl", rows), tmp_path / "w")
-    assert mined.pairs
+    assert mined.items
 
 
 KILLED = """
@@ -388,7 +389,7 @@ def test_few_positives_are_for_pairs_not_for_exploration(corpus: Path, tmp_path:
         "budget: 12", "budget: 100"
     )
     mined = helpers.run(helpers.write_task(tmp_path, rare), corpus, tmp_path / "w")
-    assert [pair["source"] for pair in mined.pairs] == ["overlap"] * 4
+    assert [item.source for item in mined.items] == ["boundary"] * 4
     assert mined.summary["covered_share"] > 0
 
 
@@ -396,14 +397,14 @@ def test_heavy_weights_neither_overflow_nor_pass_unseen(task: Path, tmp_path: Pa
     rows = [{**ad, "w": 1e9} for ad in helpers.tiny_ads()]
     corpus = helpers.write_jsonl(tmp_path / "a.jsonl", rows)
     mined = helpers.run(task, corpus, tmp_path / "w", read=ReadOptions(weight_field="w"))
-    covered = [p["covered_weight"] for p in mined.pairs if p["source"] == "overlap"]
+    covered = [item.overlap.covered_weight for item in mined.items if item.overlap]
     assert min(covered) >= 0
     assert sum(covered) == pytest.approx(mined.summary["covered_share"] * 200e9, rel=1e-4)
     zero = [{**ad, "w": 0} for ad in helpers.tiny_ads()]
     corpus = helpers.write_jsonl(tmp_path / "zero.jsonl", zero)
     mined = helpers.run(task, corpus, tmp_path / "w2", read=ReadOptions(weight_field="w"))
     assert mined.summary["covered_share"] == 0
-    assert mined.pairs
+    assert mined.items
 
 
 def test_a_workspace_is_for_one_task_and_must_be_writable(
@@ -437,8 +438,8 @@ def test_a_later_round_never_shows_an_ad_again(task: Path, corpus: Path, tmp_pat
     place.commit(dataclasses.replace(manifest, stage="verdicts", attempt=folder, files=()))
     second = helpers.run(task, corpus, tmp_path / "w")
     assert second.summary["round"] == 2
-    shown = {p[s]["key"] for p in first.pairs for s in ("positive", "negative")}
-    new = {p[s]["key"] for p in second.pairs for s in ("positive", "negative")}
+    shown = {ad.key for item in first.items for ad in item.ads}
+    new = {ad.key for item in second.items for ad in item.ads}
     assert new
     assert not shown & new
     assert second.summary["scored_now"] == 0

@@ -89,8 +89,8 @@ class Loop:
 
     def shown(self, number: int) -> list[str]:
         """Return the ids of the ads of a round's pairs, in review order."""
-        pairs = self.place.read_pairs(self.manifest(number, "pairs"))
-        return [pair[side]["id"] for pair in pairs for side in ("positive", "negative")]
+        items = self.place.read_items(self.manifest(number, "pairs"))
+        return [ad.id for item in items for ad in helpers.by_label(item).values()]
 
     def sides(self) -> dict[str, str]:
         """Return ad id -> half, as the imports recorded it."""
@@ -335,11 +335,11 @@ def test_the_second_round_mines_with_the_first_model(played: Loop) -> None:
     assert played.manifest(1, "clusters").facts["threshold_source"] == "prior"
     clusters = played.manifest(2, "clusters").facts
     assert (clusters["threshold_source"], clusters["threshold_margin"]) == ("fitted", threshold)
-    pairs = played.place.read_pairs(played.manifest(2, "pairs"))
+    items = played.place.read_items(played.manifest(2, "pairs"))
     for side, positive in (("positive", True), ("negative", False)):
-        margins = [pair[side]["margin"] for pair in pairs]
+        margins = [helpers.by_label(item)[side].margin for item in items]
         assert {margin >= threshold for margin in margins} == {positive}
-        ids = [pair[side]["id"] for pair in pairs]
+        ids = [helpers.by_label(item)[side].id for item in items]
         assert set(labels_of(model, played, ids).tolist()) == {positive}
 
 
@@ -350,13 +350,13 @@ def test_pairs_of_a_later_round_lie_near_the_fitted_threshold(played: Loop) -> N
     shown = {*played.shown(1)}
     unseen = [ad["text"] for ad in GOLD.ads if ad["id"] not in shown]
     margins = trained.load(folder).label(unseen).margin
-    pairs = played.place.read_pairs(played.manifest(2, "pairs"))
-    chosen = [pair for pair in pairs if pair["source"] == "overlap"]
+    items = played.place.read_items(played.manifest(2, "pairs"))
+    chosen = [item for item in items if item.source == "boundary"]
     assert len(chosen) > 20
     # Of the ads called negative and not shown before the nearest 90: three for each of the 30 pairs.
     below = np.sort(threshold - margins[margins < threshold])
     assert len(below) > 120
-    used = [threshold - pair["negative"]["margin"] for pair in chosen]
+    used = [threshold - helpers.by_label(item)["negative"].margin for item in chosen]
     assert max(used) <= below[89] < below[-1]
 
 

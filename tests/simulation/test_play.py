@@ -410,7 +410,7 @@ def test_killed_in_the_middle_it_gives_the_same_rows(
     pairs = [
         [
             path.read_bytes()
-            for path in sorted((played.bench.folder / name).glob("seed-01/**/pairs.jsonl"))
+            for path in sorted((played.bench.folder / name).glob("seed-01/**/items.jsonl"))
         ]
         for name in ("s", "killed")
     ]

@@ -13,6 +13,7 @@ from pipelines.numerics import kmeans
 from pipelines.numerics.overlap import Overlap
 from pipelines.stages import select_pairs as stage
 from pipelines.store import blocks
+from tests.helpers import by_label
 from tests.stages.test_cluster_per_label import labelled
 from tests.stages.test_find_opposite_pairs import SPACE, search
 
@@ -48,39 +49,41 @@ def choose(shown: pa.Table | None = None, **changes: object) -> stage.Selected:
 
 def test_budget_exploration_and_one_use_an_ad() -> None:
     selected = choose()
-    pairs = selected.pairs
-    assert [pair.rank for pair in pairs] == list(range(1, 21))
-    assert [pair.source for pair in pairs] == ["overlap"] * 16 + ["exploration"] * 4
-    used = [ad.key for pair in pairs for ad in (pair.positive, pair.negative)]
+    items = selected.items
+    assert [item.rank for item in items] == list(range(1, 21))
+    assert [item.source for item in items] == ["boundary"] * 16 + ["exploration"] * 4
+    used = [ad.key for item in items for ad in item.ads]
     assert len(set(used)) == len(used)
-    assert all(p.positive.margin >= 0 > p.negative.margin for p in pairs)
-    shares = [pair.cumulative_share for pair in pairs]
-    assert shares == sorted(shares)
-    assert {pair.left for pair in pairs} == {"positive", "negative"}
+    for item in items:
+        ads = by_label(item)
+        assert ads["positive"].margin >= 0 > ads["negative"].margin
+    shares = [item.overlap.cumulative_share for item in items if item.overlap]
+    assert len(shares) == 16 and shares == sorted(shares)
+    assert {item.ads[0].label for item in items} == {"positive", "negative"}
 
 
 def test_propensities_are_the_share_of_the_stratum_drawn() -> None:
-    pairs = [pair for pair in choose(exploration_share=0.5).pairs if pair.source == "exploration"]
+    pairs = [item for item in choose(exploration_share=0.5).items if item.source == "exploration"]
     # 300 ads in 5 strata of 60, 10 draws: 2 of 60 each.
     assert len(pairs) == 10
     assert {pair.propensity for pair in pairs} == {float(f"{2 / 60:.6g}")}
 
 
 def test_no_exploration_and_nothing_but_exploration_candidates() -> None:
-    assert {pair.source for pair in choose(exploration_share=0.0).pairs} == {"overlap"}
+    assert {item.source for item in choose(exploration_share=0.0).items} == {"boundary"}
     _, sample, overlaps, weight = inputs()
     only = stage.select([], sample, None, overlaps, SPACE, weight, 300, SETTINGS)
-    assert {pair.source for pair in only.pairs} == {"exploration"}
+    assert {item.source for item in only.items} == {"exploration"}
     assert only.candidates == 0
 
 
 def test_what_was_shown_is_not_drawn_and_nothing_like_it_is_chosen() -> None:
     first = choose(exploration_share=0.5)
-    keys = {ad.key for pair in first.pairs for ad in (pair.positive, pair.negative)}
+    keys = {ad.key for item in first.items for ad in item.ads}
     _, sample, _, _ = inputs()
     shown = sample.filter(pa.array([key in keys for key in sample.column("key").to_pylist()]))
     second = choose(shown=shown, exploration_share=0.5)
-    again = {ad.key for pair in second.pairs for ad in (pair.positive, pair.negative)}
+    again = {ad.key for item in second.items for ad in item.ads}
     assert not again & keys
     near = choose(shown=shown, near_identical=0.8, exploration_share=0.0)
     vectors = dict(
@@ -91,8 +94,8 @@ def test_what_was_shown_is_not_drawn_and_nothing_like_it_is_chosen() -> None:
         )
     )
     known = kmeans.project(SPACE, blocks.vectors(shown))
-    for pair in near.pairs:
-        for ad in (pair.positive, pair.negative):
+    for item in near.items:
+        for ad in item.ads:
             assert (known @ vectors[ad.key]).max() <= 0.8 + 1e-5
 
 
@@ -102,8 +105,8 @@ def test_the_order_of_inputs_does_not_matter() -> None:
     order = pa.array(np.random.default_rng(1).permutation(sample.num_rows))
     cut = [(place, found)]
     shuffled = stage.select(cut, sample.take(order), None, overlaps, SPACE, weight, 300, SETTINGS)
-    assert json.dumps([dataclasses.asdict(p) for p in shuffled.pairs]) == json.dumps(
-        [dataclasses.asdict(p) for p in choose().pairs]
+    assert json.dumps([dataclasses.asdict(p) for p in shuffled.items]) == json.dumps(
+        [dataclasses.asdict(p) for p in choose().items]
     )
 
 
@@ -128,20 +131,6 @@ def test_more_draws_than_partners_are_refused() -> None:
 
 def test_another_version_of_the_policy_asks_under_other_ids() -> None:
     first, second = choose(), choose(guideline="policy 2")
-    pairs = [[(p.positive.key, p.negative.key) for p in found.pairs] for found in (first, second)]
+    pairs = [[{ad.key for ad in item.ads} for item in found.items] for found in (first, second)]
     assert pairs[0] == pairs[1]
-    assert not {p.pair_id for p in first.pairs} & {p.pair_id for p in second.pairs}
-
-
-def test_neither_id_nor_side_tells_the_label() -> None:
-    # An expert knows id, seed, guideline and (from the texts) the keys: swapping what the model calls
-    # the two ads must change nothing of what is seen.
-    keys = [(f"{n:032x}", f"{n * 7919 % 65521 + 70000:032x}") for n in range(200)]
-    sides = []
-    for one, other in keys:
-        id = stage.pair_id(one, other, "policy")
-        assert id == stage.pair_id(other, one, "policy")
-        left = {"positive": one, "negative": other}[stage.left_label(one, other, id, 3)]
-        assert left == {"positive": other, "negative": one}[stage.left_label(other, one, id, 3)]
-        sides.append(left == one)
-    assert 70 < sum(sides) < 130
+    assert not {p.item_id for p in first.items} & {p.item_id for p in second.items}

@@ -11,35 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.contracts import ReviewAd, ReviewPair
-from pipelines.stages.write_review import pair_lines, review_sheet
+from pipelines.contracts import ReviewItem
+from pipelines.stages.write_review import review_sheet
 from pipelines.text import content_key
 from pipelines.tools.sheet import COLUMNS, review_instructions
 from pipelines.verdicts.spreadsheet import safe_cell, unprotected
+from tests.helpers import review_ad_of
 
 
-def ad(id: str, text: str, label: str) -> ReviewAd:
-    return ReviewAd(id, "k" * 32, text, 0.25, -1.0, label, 0, 1, 1.0, False)
-
-
-def pair(left: str, texts: tuple[str, str] = ("loud", "quiet")) -> ReviewPair:
-    return ReviewPair(
-        pair_id="pair_0",
-        rank=1,
-        source="overlap",
-        positive=ad("p", texts[0], "positive"),
-        negative=ad("n", texts[1], "negative"),
-        left=left,
-        distance=0.5,
-        mutual=True,
-        overlap_score=0.5,
-        overlap_nearer_share=0.1,
-        covered_weight=2.0,
-        covered_share=0.1,
-        cumulative_share=0.1,
-        propensity=None,
-        drawn=None,
-    )
+def pair(left: str, texts: tuple[str, str] = ("loud", "quiet")) -> ReviewItem:
+    ads = review_ad_of("p", text=texts[0], label="positive"), review_ad_of("n", text=texts[1])
+    return ReviewItem("pair_0", 1, "boundary", ads if left == "positive" else ads[::-1])
 
 
 def rows(sheet: bytes) -> list[list[str]]:
@@ -181,7 +163,3 @@ def test_instructions_name_the_policy_and_the_labels() -> None:
     assert "Policy clickbait, version 3" in text
     assert "Teasing is clickbait." in text
     assert "write bait or fine" in text
-
-
-def test_pair_lines_are_one_line_each() -> None:
-    assert pair_lines([pair("positive", ("a\nb\u2028c", "d"))]).count(b"\n") == 1

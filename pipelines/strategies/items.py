@@ -1,0 +1,64 @@
+"""Review items from chosen rows: their ids, which ad stands where, and what is told of each ad."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.contracts import ReviewAd
+from pipelines.numerics import calibration, hashing
+
+
+def item_id(keys: tuple[str, ...], guideline: str) -> str:
+    """Return an item's id: the same ads have the same id in every run, in whatever order.
+
+    Experts see the id, and may compute it: nothing of the model's labels may be in it. Under another
+    guideline it is another id: what is said on an old sheet must not count as said under a new policy.
+
+    Args:
+        keys: content keys of the item's ads, one or two.
+        guideline: hash of what experts go by (``Task.guideline``).
+    """
+    named = "\0".join((guideline, *sorted(keys))).encode()
+    kind = "pair" if len(keys) == 2 else "item"
+    return f"{kind}_{hashlib.blake2b(named, digest_size=8).hexdigest()}"
+
+
+def as_shown(ads: tuple[ReviewAd, ReviewAd], id: str, seed: int) -> tuple[ReviewAd, ReviewAd]:
+    """Return two ads with the one to show on the left first.
+
+    Drawn between the keys in their order, so that whoever knows id, keys and seed can tell which ad is
+    on the left, but not what the model calls it.
+    """
+    low, high = sorted(ads, key=lambda ad: ad.key)
+    return (low, high) if hashing.unit_hash(id, seed) < 0.5 else (high, low)
+
+
+def review_ad(
+    row: Mapping[str, Any], label: str, cluster: int | None, prefix: str = ""
+) -> ReviewAd:
+    """Return a scored row as experts get it.
+
+    Args:
+        row: a scored row as Python values; ``weight`` in thousandths.
+        label: predicted label.
+        cluster: cluster within it, or None.
+        prefix: of the row's column names.
+    """
+    margin = float(row[f"{prefix}margin"])
+    fields = row.get(f"{prefix}fields")
+    return ReviewAd(
+        id=row[f"{prefix}id"],
+        key=row[f"{prefix}key"],
+        text=row[f"{prefix}text"],
+        fields=tuple((name, value) for name, value in json.loads(fields)) if fields else (),
+        probability=round(float(calibration.probability(margin)), 6),
+        margin=margin,
+        label=label,
+        cluster=cluster,
+        copies=row[f"{prefix}copies"],
+        weight=row[f"{prefix}weight"] / 1000,
+        truncated=row[f"{prefix}truncated"],
+    )

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import dataclasses
+
+from pipelines.contracts import OverlapFacts, ReviewItem
+from pipelines.store.review_items import from_lines, to_lines
+from pipelines.strategies.items import as_shown, item_id, review_ad
+from tests.helpers import review_ad_of
+
+
+def test_neither_id_nor_side_tells_the_label() -> None:
+    # An expert knows id, seed, guideline and (from the texts) the keys: swapping what the model calls
+    # the two ads must change nothing of what is seen.
+    keys = [(f"{n:032x}", f"{n * 7919 % 65521 + 70000:032x}") for n in range(200)]
+    sides = []
+    for one, other in keys:
+        id = item_id((one, other), "policy")
+        assert id == item_id((other, one), "policy")
+        ads = review_ad_of("a", key=one, label="positive"), review_ad_of("b", key=other)
+        swapped = tuple(dataclasses.replace(ad, label=x) for ad, x in zip(ads, "np", strict=True))
+        shown = as_shown(ads, id, 3)
+        assert [ad.key for ad in shown] == [ad.key for ad in as_shown(swapped[::-1], id, 3)]
+        sides.append(shown[0].key == one)
+    assert 70 < sum(sides) < 130
+
+
+def test_ids_differ_by_guideline_and_by_what_is_shown() -> None:
+    ids = {
+        item_id(keys, policy)
+        for keys in (("a",), ("b",), ("a", "b"), ("a", "c"))
+        for policy in ("one", "two")
+    }
+    assert len(ids) == 8
+    assert item_id(("a",), "one").startswith("item_") and item_id(("a", "b"), "one").startswith(
+        "pair_"
+    )
+
+
+def test_a_row_becomes_an_ad_with_its_fields() -> None:
+    row = {"id": "7", "key": "k", "text": "t", "margin": 0.5, "copies": 3, "weight": 1500}
+    row |= {"truncated": False, "fields": '[["Headline", "Buy"], ["", "now"]]'}
+    ad = review_ad(row, "positive", 2)
+    assert (ad.weight, ad.probability, ad.cluster) == (1.5, 0.622459, 2)
+    assert ad.fields == (("Headline", "Buy"), ("", "now"))
+    prefixed = {f"p_{name}": value for name, value in row.items() if name != "fields"}
+    assert review_ad(prefixed, "positive", None, "p_").fields == ()
+
+
+def test_items_come_back_as_they_were_written() -> None:
+    one = review_ad_of("a", text="a\nb\u2028c", fields=(("Headline", "x"),))
+    pair = ReviewItem(
+        "pair_0",
+        1,
+        "boundary",
+        (one, review_ad_of("b")),
+        None,
+        0.5,
+        overlap=OverlapFacts(True, 0.5, 0.1, 2.0, 0.1, 0.1),
+    )
+    alone = ReviewItem("item_0", 2, "random", (one,), score=0.25, propensity=0.1, drawn=one.key)
+    data = to_lines([pair, alone])
+    assert data.count(b"\n") == 2
+    assert from_lines(data, "f") == [pair, alone]
+    assert [side for side, _ in pair.sides()] == ["left", "right"]
+    assert [side for side, _ in alone.sides()] == [""]
