@@ -134,6 +134,14 @@ def _match_local(pattern: str) -> list[tuple[str, int, float]]:
 
 
 def _match_remote(pattern: str) -> list[tuple[str, int, float]]:
+    try:
+        FileSystems.get_filesystem(pattern)
+    except ValueError as error:
+        scheme = pattern.partition("://")[0]
+        raise UsageError(
+            f"--corpus {pattern}: no source and no storage is called {scheme}; give a local path or "
+            "gs://, or install the Apache Beam extra of that storage"
+        ) from error
     return [
         (item.path, item.size_in_bytes, float(item.last_updated_in_seconds or 0.0))
         for item in storage.match(pattern)

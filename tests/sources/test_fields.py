@@ -355,7 +355,11 @@ def test_ads_of_three_fields_from_every_format(tmp_path: Path) -> None:
             assert json.loads(ad["fields"]) == [*shown, ["advertiser", row["advertiser"]]]
             assert ad["key"] == content_key(ad["text"])
     assert len({helpers.pairs_bytes(mined) for mined in found.values()}) == 1
-    assert found["a.csv"].pairs
+    asked = [ad for item in found["a.csv"].items for ad in item.ads]
+    assert asked
+    for ad in asked:
+        # What people are shown are the parts, each under its name.
+        assert [list(part) for part in ad.fields] == json.loads(held[ad.id]["fields"])
 
 
 def test_the_fields_are_part_of_what_was_scored(tmp_path: Path) -> None:

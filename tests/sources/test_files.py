@@ -45,6 +45,10 @@ def test_unknown_names_and_missing_files(tmp_path: Path) -> None:
         registry.list_corpus([str(tmp_path / "*.jsonl")])
     with pytest.raises(UsageError, match=r"is a folder; give .*/\*"):
         registry.list_corpus([f"{tmp_path}/"])
+    with pytest.raises(
+        UsageError, match="--corpus hold://x: no source and no storage is called ho"
+    ):
+        registry.list_corpus(["hold://x"])
 
 
 def test_every_spelling_of_a_file_is_the_same_file(
