@@ -271,7 +271,7 @@ class Verdict:
     Attributes:
         key: the ad's content key, 32 hex characters.
         ad_id: the ad's id.
-        pair_id: the pair in which it was shown.
+        item_id: the review item in which it was shown.
         label: ``positive``, ``negative``, or ``skip`` (cannot tell: missing, not a class).
         expert: who said it, normalised to one string a person.
         time: UTC, ISO 8601 with seconds, or "" when the file does not say.
@@ -282,7 +282,7 @@ class Verdict:
 
     key: str
     ad_id: str
-    pair_id: str
+    item_id: str
     label: str
     expert: str
     time: str
@@ -324,4 +324,4 @@ def scored_schema(dim: int) -> pa.Schema:
     return pa.schema(fields)
 
 
-RECORDS = (Ad, UniqueAd, Rejected, Block, BlockFile, ClusterAssignment, Tally, Verdict)
+RECORDS = (Ad, UniqueAd, Rejected, Block, BlockFile, ClusterAssignment, Tally)

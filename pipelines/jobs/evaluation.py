@@ -15,10 +15,9 @@ from models.policy import is_wordless
 from pipelines.config import Task
 from pipelines.console.progress import step
 from pipelines.numerics import agreement, stopping
+from pipelines.numerics.agreement import MISSING
 from pipelines.store.workspace import Workspace
-from pipelines.verdicts.rows import Ratings, ratings, read_half
-
-_MISSING = -1
+from pipelines.verdicts.halves import Ratings, ratings, read_half
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +97,15 @@ def measure(
     """Measure every model against the verdicts in ``table``; ``texts`` in its order of ads."""
     values = table.values
     if not values.shape[1]:
-        values = np.full((len(table.keys), 1), _MISSING, dtype=np.int8)
+        values = np.full((len(table.keys), 1), MISSING, dtype=np.int8)
     labels = np.zeros((len(candidates), len(table.keys)), dtype=np.int8)
     if len(table.keys):
         with step("evaluating models", len(candidates)) as advance:
             for row, candidate in enumerate(candidates):
                 labels[row] = candidate.margins(texts) >= candidate.threshold
                 advance()
-    labelled = int((values != _MISSING).any(axis=1).sum())
-    given = values[values != _MISSING]
+    labelled = int((values != MISSING).any(axis=1).sum())
+    given = values[values != MISSING]
     with step("comparing models and experts"):
         decision = stopping.decide(
             [candidate.round for candidate in candidates],
@@ -119,7 +118,7 @@ def measure(
         )
     alpha, alpha_reason = agreement.krippendorff_alpha(values)
     majority = agreement.consensus(values)
-    settled = majority != _MISSING
+    settled = majority != MISSING
     models = []
     for row, candidate in enumerate(candidates):
         value, reason = agreement.cohen_kappa(labels[row][settled], majority[settled])
@@ -139,7 +138,7 @@ def measure(
         "experts": len(table.experts),
         "verdicts": len(given),
         "positive_share": float(given.mean()) if len(given) else None,
-        "tied": int((~settled & (values != _MISSING).any(axis=1)).sum()),
+        "tied": int((~settled & (values != MISSING).any(axis=1)).sum()),
         "expert_kappa": decision.experts.to_json(),
         "krippendorff_alpha": {"value": alpha, "reason": alpha_reason},
         "models": models,

@@ -26,13 +26,14 @@ from pipelines.errors import RunFailed, UsageError
 from pipelines.handlers import LoadLabeler, identify_task, load_trained
 from pipelines.jobs.evaluation import Candidate, Evaluated, evaluate
 from pipelines.numerics import agreement
+from pipelines.numerics.agreement import MISSING
 from pipelines.store import blocks, model_store, storage
 from pipelines.store.workspace import Manifest, Workspace, config_hash, utc_now
 from pipelines.tools.sheet import ad_sheet
-from pipelines.verdicts.rows import HALVES, Shown, ratings, read_half, shown_ads
+from pipelines.verdicts.halves import HALVES, ratings, read_half
+from pipelines.verdicts.shown import Shown, shown_ads
 
 _BASE_ROUND = 0
-_MISSING = -1
 
 
 class TooFewLabels(RunFailed):
@@ -131,9 +132,9 @@ def fine_tuning_labels(workspace: Workspace, task: Task, texts: Mapping[str, str
     consensus = agreement.consensus(table.values, task.review.consensus)
     # An ad of which nothing is left once markup is cut cannot be scored, and so teaches nothing.
     wordless = [key for key in table.keys if is_wordless(texts[key])]
-    consensus[[key in set(wordless) for key in table.keys]] = _MISSING
-    given = (table.values != _MISSING).any(axis=1) if table.values.size else np.zeros(0, dtype=bool)
-    settled = np.flatnonzero(consensus != _MISSING)
+    consensus[[key in set(wordless) for key in table.keys]] = MISSING
+    given = (table.values != MISSING).any(axis=1) if table.values.size else np.zeros(0, dtype=bool)
+    settled = np.flatnonzero(consensus != MISSING)
     ads = trainer.LabelledAds(
         keys=tuple(table.keys[i] for i in settled),
         texts=tuple(texts[table.keys[i]] for i in settled),
@@ -141,7 +142,7 @@ def fine_tuning_labels(workspace: Workspace, task: Task, texts: Mapping[str, str
     )
     tied = tuple(
         table.keys[i]
-        for i in np.flatnonzero(given & (consensus == _MISSING))
+        for i in np.flatnonzero(given & (consensus == MISSING))
         if table.keys[i] not in set(wordless)
     )
     return Labels(ads, tied, len(table.experts), imported)

@@ -43,6 +43,7 @@ from pipelines.jobs.rounds import (
     training_settings,
 )
 from pipelines.numerics import agreement, calibration, hashing, raters
+from pipelines.numerics.agreement import MISSING
 from pipelines.options import CONDITIONS, CROWD_NOISES, MineOptions
 from pipelines.report.page import simulation_report
 from pipelines.simulation.labelled_corpus import Corpus, Division, Fields, divide, read_labelled
@@ -50,11 +51,11 @@ from pipelines.sources.base import ReadOptions
 from pipelines.stages.label_ads import LabelRule, choose_threshold
 from pipelines.store import storage
 from pipelines.store.workspace import Manifest, Workspace, config_hash
-from pipelines.verdicts.commit import verdict_manifests
-from pipelines.verdicts.rows import RawVerdict, shown_ads
+from pipelines.verdicts.commit_imports import verdict_manifests
+from pipelines.verdicts.rows import RawVerdict
+from pipelines.verdicts.shown import shown_ads
 
 TASK_FILE, POOL_FILE, RESULTS_FILE = "task.yaml", "pool.jsonl", "results.json"
-_MISSING = -1
 _ROUNDS = 5
 # Directions of the embedding that the crowd's cue is drawn from: topics and style, not noise.
 _CUE_DIMS = 32
@@ -435,9 +436,9 @@ class _Player:
 def _draw_raters(corpus: Corpus, experts: int, seed: int) -> np.ndarray:
     """Choose each ad's experts among the recorded people, by hash; the others stay silent."""
     assert corpus.ratings is not None
-    table = np.full_like(corpus.ratings, _MISSING)
+    table = np.full_like(corpus.ratings, MISSING)
     for row, key in enumerate(corpus.keys):
-        given = np.flatnonzero(corpus.ratings[row] != _MISSING)
+        given = np.flatnonzero(corpus.ratings[row] != MISSING)
         drawn = [hashing.unit_hash(f"{key}:{seat}", seed) for seat in given]
         chosen = given[np.argsort(drawn, kind="stable")[:experts]]
         table[row, chosen] = corpus.ratings[row, chosen]
@@ -573,11 +574,11 @@ class _Seed:
         for item in workspace.read_items(pairs):
             for ad in item.ads:
                 row = self._verdicts[self._player._row[ad.key]]
-                for expert in np.flatnonzero(row != _MISSING):
+                for expert in np.flatnonzero(row != MISSING):
                     found.append(
                         RawVerdict(
                             ad_id=ad.id,
-                            pair_id="",
+                            item_id="",
                             side="",
                             text="",
                             label=names.positive if row[expert] else names.negative,
@@ -680,7 +681,7 @@ class _Seed:
                 if hashing.unit_hash(self._corpus.keys[row], self._seed + 4) < share:
                     # Ties too, as in boundary's: two experts would agree about all that is left.
                     evaluation.append(int(row))
-                elif answers[row] != _MISSING:
+                elif answers[row] != MISSING:
                     # A tie teaches nothing; boundary's are not counted either.
                     taken.append(int(row))
             ads = self._ads(taken, answers[taken].astype(np.int8))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipelines.contracts import LEFT, RIGHT
 from pipelines.errors import RunFailed, UsageError
 from pipelines.store.workspace import Workspace
-from pipelines.verdicts.rows import task_definition
+from pipelines.verdicts.shown import task_definition
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from sklearn.metrics import cohen_kappa_score
 from pipelines.config import Task, parse_task
 from pipelines.jobs import evaluation
 from pipelines.jobs.evaluation import Candidate, measure, stopping_rule
-from pipelines.verdicts.rows import Ratings
+from pipelines.verdicts.halves import Ratings
 from tests import helpers
 
 N = 160

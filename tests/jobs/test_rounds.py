@@ -10,6 +10,7 @@ import os
 import random
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,9 +30,9 @@ from pipelines.jobs.rounds import TooFewLabels, TrainOptions
 from pipelines.store import model_store, storage
 from pipelines.store.workspace import Manifest, Workspace
 from pipelines.text import content_key
-from pipelines.verdicts import commit
-from pipelines.verdicts import rows as verdict_rows
-from pipelines.verdicts.rows import shown_ads
+from pipelines.verdicts import commit_imports
+from pipelines.verdicts.halves import Ratings, read_half
+from pipelines.verdicts.shown import shown_ads
 from tests import helpers
 
 GOLD = helpers.gold_ads(300)
@@ -397,7 +398,7 @@ def test_only_the_evaluator_opens_the_evaluation_half(
     assert any(path.endswith("manifest.json") for path in opened), "the watch must see"
     assert helpers.of_evaluation(opened) == []
     # And the watch would see it.
-    verdict_rows.read_half(untrained.place, "evaluation", 1)
+    read_half(untrained.place, "evaluation", 1)
     assert len(helpers.of_evaluation(opened)) == 2
 
 
@@ -437,7 +438,7 @@ def test_training_sees_the_fine_tuning_half_alone(
 # --- Mutations: swapped labels, a file twice ---------------------------------------------------
 
 
-def swap(table: verdict_rows.Ratings) -> verdict_rows.Ratings:
+def swap(table: Ratings) -> Ratings:
     flipped = np.where(table.values == -1, -1, 1 - table.values).astype(np.int8)
     return replace(table, values=flipped)
 
@@ -466,9 +467,9 @@ def test_a_file_imported_twice_changes_nothing(loop: Loop) -> None:
 def test_a_file_that_counted_twice_would_be_seen(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (ingest, commit):
+    for module in (ingest, commit_imports):
         monkeypatch.setattr(module, "is_imported", lambda sha256, manifests: False)
-    monkeypatch.setattr(commit, "_holds", lambda manifest, sha256: False)
+    monkeypatch.setattr(commit_imports, "_holds", lambda manifest, sha256: False)
     with pytest.raises(AssertionError):
         check_second_import(loop)
 
@@ -732,6 +733,19 @@ def test_a_wrong_task_is_refused(change: tuple[str, str], message: str, untraine
     with pytest.raises(UsageError, match=message):
         untrained.train(str(task))
     assert untrained.place.latest(2, "model") is None
+
+
+def test_what_a_setting_needs_is_named_before_anything_is_trained(
+    untrained: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = untrained.folder / "other.yaml"
+    text = (untrained.folder / "task.yaml").read_text()
+    task.write_text(text + "review: {consensus: dawid-skene}\n")
+    monkeypatch.setitem(sys.modules, "crowdkit.aggregation", None)
+    before = tree(untrained.root)
+    with pytest.raises(UsageError, match=r"dawid-skene needs crowd-kit .*'ad-scout\[consensus\]'"):
+        untrained.train(str(task))
+    assert tree(untrained.root) == before
 
 
 def test_a_changed_model_file_is_refused(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ from pipelines.report import figures, page
 from pipelines.report.page import Piece, Report, ReportOptions, visible
 from pipelines.simulation.play import summarize
 from pipelines.store.workspace import Manifest, Workspace
-from pipelines.verdicts.rows import Ratings
+from pipelines.verdicts.halves import Ratings
 from tests import helpers
 from tests.real_tools.browser.test_review_page import HOSTILE
 

@@ -28,7 +28,7 @@ from pipelines.simulation.labelled_corpus import Corpus, Division, Fields, divid
 from pipelines.simulation.play import SimulateOptions
 from pipelines.store.workspace import Workspace
 from pipelines.text import content_key
-from pipelines.verdicts.commit import verdict_manifests
+from pipelines.verdicts.commit_imports import verdict_manifests
 from tests import helpers
 
 GOLD = helpers.gold_ads(400)

@@ -21,7 +21,8 @@ from pipelines.jobs.rounds import TrainOptions
 from pipelines.store import blocks, model_store, storage
 from pipelines.store.workspace import Manifest, Workspace
 from pipelines.text import content_key
-from pipelines.verdicts.rows import RawVerdict, shown_ads
+from pipelines.verdicts.rows import RawVerdict
+from pipelines.verdicts.shown import shown_ads
 from tests import helpers
 from tests.engines import test_gcs
 

@@ -25,7 +25,7 @@ from pipelines.store.workspace import Workspace
 from pipelines.tools import label_studio as reader
 from pipelines.tools import label_studio_server as studio
 from pipelines.tools.batch import Batch, Side, read_batch
-from pipelines.verdicts.rows import HALVES, latest, ratings, read_half
+from pipelines.verdicts.halves import HALVES, latest, ratings, read_half
 from tests import helpers
 from tests.real_tools.label_studio.conftest import Studio, User
 from tests.tools import POLICY, batch_of
@@ -158,7 +158,7 @@ def test_a_round_there_and_back(
     ingested = imported(workspace, pulled.data)
     summary = ingested.summary
     assert summary["experts"] == ["anna@example.org", "bo@example.org"]
-    assert summary["rejected_by_reason"] == {"half_pair": 1, "unknown_pair": 2}
+    assert summary["rejected_by_reason"] == {"half_pair": 1, "unknown_item": 2}
     assert summary["skips"] == 2
     found = verdicts_of(workspace)
     assert {(v.ad_id, v.expert): v.label for v in found} == wanted

@@ -1,4 +1,4 @@
-"""CommitVerdicts: imported verdicts, split into halves, and the manifests that make them count.
+"""Imported verdicts, split into halves, and the manifests that make them count.
 
 An import writes one attempt in every round whose ads it has verdicts on. Its manifest lists the
 files of all earlier imports and the new ones; what was written before is neither copied nor, for
@@ -10,56 +10,91 @@ the second, and one that was finished changes nothing.
 from __future__ import annotations
 
 import json
-import re
+import posixpath
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
-from apache_beam import pvalue
 
-from pipelines.console import metrics
-from pipelines.contracts import BlockFile, Rejected, Verdict
+from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed
 from pipelines.numerics import split
 from pipelines.numerics.split import EVALUATION, FINE_TUNING, SIDES, WITHHELD, Side
-from pipelines.stages.write_rejected import to_lines as rejected_lines
 from pipelines.store import blocks, storage
 from pipelines.store.workspace import Manifest, Workspace, config_hash, utc_now
 from pipelines.text import normalize_text
-from pipelines.verdicts.resolve import Import, common_reasons
-from pipelines.verdicts.rows import (
-    NEGATIVE,
-    POSITIVE,
-    SKIP,
-    Definition,
-    Shown,
-    files_of,
-    read_whole,
-    to_lines,
-)
+from pipelines.verdicts.halves import files_of, read_whole, to_lines
+from pipelines.verdicts.resolve_rows import Reading, Resolved, common_reasons, resolve
+from pipelines.verdicts.rows import SKIP, RawRows, storable
+from pipelines.verdicts.shown import Definition, Shown
 
-STAGE = "CommitVerdicts"
 COMMITTED = "verdicts"
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
-    """One imported file's rows, and the rounds that still lack them."""
+class Import:
+    """A file that was read, ready to be stored.
 
-    record: Import
-    verdicts: tuple[Verdict, ...]
-    rejected: tuple[Rejected, ...]
+    Attributes:
+        name: file name without its folder.
+        tool: its format.
+        sha256: of its bytes and of who was said to speak in it (:func:`file_identity`), 64 hex
+            characters: what makes it the same import.
+        content: SHA-256 of its bytes alone.
+        resolved: its rows, understood or refused.
+    """
+
+    name: str
+    tool: str
+    sha256: str
+    content: str
+    resolved: Resolved
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """An import, the rounds that it has verdicts on, and those of them that still lack it."""
+
+    file: Import
     rounds: tuple[int, ...]
-    pending: tuple[int, ...]
+    lacking: tuple[int, ...]
+
+
+def file_identity(data: bytes, reading: Reading) -> str:
+    """Return what makes two imports of a file the same: its bytes, and the names given for it.
+
+    Two experts may well hand in the same bytes; and a file that named nobody is another import
+    once somebody says whose it is.
+    """
+    plain = blocks.sha256(data)
+    if not reading.expert and not reading.experts:
+        return plain
+    named = json.dumps([plain, reading.expert, sorted(reading.experts.items())])
+    return blocks.sha256(named.encode())
+
+
+def describe(path: str, tool: str, data: bytes, rows: RawRows, reading: Reading) -> Import:
+    """Understand the rows of a file, and return it ready to be stored."""
+    return Import(
+        name=posixpath.basename(storable(path.replace("\\", "/"))),
+        tool=tool,
+        sha256=file_identity(data, reading),
+        content=blocks.sha256(data),
+        resolved=resolve(rows, reading),
+    )
 
 
 def verdict_manifests(workspace: Workspace) -> dict[int, Manifest]:
     """Return the newest verdicts manifest of every round that has one."""
     found = {number: workspace.latest(number, COMMITTED) for number in workspace.rounds()}
     return {number: manifest for number, manifest in found.items() if manifest}
+
+
+def entries_of(manifest: Manifest | None) -> list[dict[str, Any]]:
+    """Return what a round's manifest says of each file that was imported into it."""
+    return list(manifest.facts["imports"]) if manifest else []
 
 
 def is_imported(sha256: str, manifests: Mapping[int, Manifest]) -> bool:
@@ -87,7 +122,8 @@ def split_ads(
     place = {key: i for i, key in enumerate(keys)}
     showings: dict[tuple[str, int], set[int]] = {}
     for ad in shown.ads():
-        showings.setdefault((ad.pair_id, ad.order), set()).add(place[ad.key])
+        showings.setdefault((ad.item_id, ad.order), set()).add(place[ad.key])
+    # An ad that was shown alone hangs together with none by that.
     pairs = sorted({tuple(sorted(rows)) for rows in showings.values() if len(rows) == 2})
     near = split.near_duplicates([normalize_text(texts[key]) for key in keys])
     edges = np.concatenate([np.array(pairs, dtype=np.intp).reshape(-1, 2), near])
@@ -101,8 +137,6 @@ def commit(
     shown: Shown,
     definition: Definition,
     imports: Sequence[Import],
-    verdicts: Iterable[Verdict],
-    rejected: Iterable[Rejected],
 ) -> list[Manifest]:
     """Write what was imported, round by round.
 
@@ -110,9 +144,8 @@ def commit(
         workspace: where to.
         shown: all ads that were put before experts.
         definition: the task.
-        imports: the files that were read, in any order.
-        verdicts: all their verdicts, in any order.
-        rejected: all their dead letters, in any order.
+        imports: the files that were read, in order: of two verdicts without times the later file's
+            counts.
 
     Returns:
         the manifests written, in the order of their rounds; none when every file was imported
@@ -122,12 +155,12 @@ def commit(
         RunFailed: no verdict in any new file, a damaged workspace, or another import meanwhile.
     """
     manifests = verdict_manifests(workspace)
-    files = _pending(imports, verdicts, rejected, shown, manifests)
-    if not files:
+    pending = _pending(imports, shown, manifests)
+    if not pending:
         return []
-    touched = sorted({number for file in files for number in file.pending})
+    touched = sorted({number for item in pending for number in item.lacking})
     if not touched:
-        raise RunFailed(f"no usable verdict: {_why(files)}")
+        raise RunFailed(f"no usable verdict: {_why([item.file for item in pending])}")
     recorded = _recorded_sides(workspace, manifests)
     sides = {key: Side(side, "") for key, side in recorded.items()}
     unsided = {key for key in shown.round_of if key not in recorded}
@@ -135,10 +168,10 @@ def commit(
         sides = split_ads(shown, recorded, definition.evaluation_share, definition.seed)
     written = []
     for number in touched:
-        own = [file for file in files if number in file.pending]
+        own = [item for item in pending if number in item.lacking]
         # A file without any verdict has its dead letters beside those of the other files.
         if number == touched[-1]:
-            own += [file for file in files if not file.rounds]
+            own += [item for item in pending if not item.rounds]
         new_sides = {key: sides[key] for key in unsided if shown.round_of[key] == number}
         before = manifests.get(number)
         manifest = _write_round(workspace, shown, definition, number, before, own, sides, new_sides)
@@ -152,93 +185,20 @@ def commit(
     return written
 
 
-class CommitVerdicts(beam.PTransform):
-    """Write the verdicts of an import.
-
-    Input: a tuple of ``PCollection[Verdict]``, ``PCollection[Rejected]`` and
-    ``PCollection[Import]``, as :class:`~pipelines.verdicts.resolve.ReadVerdicts` gives them.
-    Output: ``PCollection[str]``: the attempts written, relative to the workspace.
-
-    Args:
-        root: the workspace.
-        shown: all ads that were put before experts.
-        definition: the task.
-    """
-
-    def __init__(self, root: str, shown: Shown, definition: Definition) -> None:
-        super().__init__()
-        if not shown.by_pair:
-            raise ValueError("CommitVerdicts: no ad was shown, so no verdict can be on one")
-        self._commit = _Commit(root, shown, definition)
-
-    def expand(
-        self,
-        inputs: tuple[
-            beam.PCollection[Verdict], beam.PCollection[Rejected], beam.PCollection[Import]
-        ],
-    ) -> beam.PCollection[str]:
-        """Apply the transform."""
-        verdicts, rejected, imports = inputs
-        return (
-            verdicts.pipeline
-            | "One" >> beam.Create([None], reshuffle=False)
-            | "Commit"
-            >> beam.ParDo(
-                self._commit,
-                verdicts=pvalue.AsList(verdicts),
-                rejected=pvalue.AsList(rejected),
-                imports=pvalue.AsList(imports),
-            )
-        )
-
-
-class _Commit(beam.DoFn):
-    def __init__(self, root: str, shown: Shown, definition: Definition) -> None:
-        self._root, self._shown, self._definition = root, shown, definition
-
-    def process(
-        self,
-        _: None,
-        verdicts: list[Verdict],
-        rejected: list[Rejected],
-        imports: list[Import],
-    ) -> Iterator[str]:
-        with metrics.timed(STAGE):
-            written = commit(
-                Workspace(self._root), self._shown, self._definition, imports, verdicts, rejected
-            )
-        for manifest in written:
-            yield manifest.attempt
-
-
 def _pending(
-    imports: Sequence[Import],
-    verdicts: Iterable[Verdict],
-    rejected: Iterable[Rejected],
-    shown: Shown,
-    manifests: Mapping[int, Manifest],
-) -> list[_File]:
-    """Return the files that some round still lacks, in the order of the import."""
-    said: dict[str, list[Verdict]] = {}
-    for verdict in verdicts:
-        said.setdefault(verdict.source, []).append(verdict)
-    refused: dict[str, list[Rejected]] = {}
-    for item in rejected:
-        refused.setdefault(item.source, []).append(item)
-    files: list[_File] = []
-    known: set[str] = set()
-    for record in sorted(imports, key=lambda record: record.order):
-        if record.sha256 in known or is_imported(record.sha256, manifests):
+    imports: Sequence[Import], shown: Shown, manifests: Mapping[int, Manifest]
+) -> list[_Pending]:
+    """Return the files that some round still lacks, in their order; each of equal ones once."""
+    found: dict[str, _Pending] = {}
+    for file in imports:
+        if file.sha256 in found or is_imported(file.sha256, manifests):
             continue
-        known.add(record.sha256)
-        own = sorted(said.get(record.source, []), key=lambda v: (_place(v.position), v.key))
-        letters = sorted(refused.get(record.source, []), key=lambda item: _place(item.position))
-        rounds = _recorded_rounds(record.sha256, manifests)
+        rounds = _recorded_rounds(file.sha256, manifests)
         if rounds is None:
-            rounds = tuple(sorted({shown.round_of[verdict.key] for verdict in own}))
-        pending = tuple(n for n in rounds if not _holds(manifests.get(n), record.sha256))
-        files.append(_File(record, tuple(own), tuple(letters), rounds, pending))
-    return files
+            rounds = tuple(sorted({shown.round_of[v.key] for v in file.resolved.verdicts}))
+        lacking = tuple(n for n in rounds if not _holds(manifests.get(n), file.sha256))
+        found[file.sha256] = _Pending(file, rounds, lacking)
+    return list(found.values())
 
 
 def _write_round(
@@ -247,7 +207,7 @@ def _write_round(
     definition: Definition,
     number: int,
     before: Manifest | None,
-    files: Sequence[_File],
+    pending: Sequence[_Pending],
     sides: Mapping[str, Side],
     new_sides: Mapping[str, Side],
 ) -> Manifest:
@@ -270,9 +230,10 @@ def _write_round(
     # Ads that experts saw and could not tell: they have no label, and asking again gives none.
     skipped = set(facts.get("skipped_keys", ()))
     experts = set(facts["experts"])
-    for file in files:
-        own = [verdict for verdict in file.verdicts if shown.round_of[verdict.key] == number]
-        tag = file.record.sha256[:12]
+    for item in pending:
+        file, resolved = item.file, item.file.resolved
+        own = [verdict for verdict in resolved.verdicts if shown.round_of[verdict.key] == number]
+        tag = file.sha256[:12]
         for side in SIDES:
             part = [verdict for verdict in own if sides[verdict.key].side == side]
             if part:
@@ -280,25 +241,25 @@ def _write_round(
             labelled[side].update(verdict.key for verdict in part if verdict.label != SKIP)
         skipped.update(verdict.key for verdict in own if verdict.label == SKIP)
         # What belongs to the file as a whole is kept once, with its last round.
-        last = number == max(file.rounds, default=number)
-        letters = file.rejected if last else ()
+        last = number == max(item.rounds, default=number)
+        letters = resolved.rejected if last else ()
         if letters:
-            path = write(f"rejected-{tag}.jsonl", rejected_lines(letters), len(letters))
+            path = write(f"rejected-{tag}.jsonl", to_lines(letters), len(letters))
             facts["dead_letters"].append(path)
         experts.update(verdict.expert for verdict in own)
         entries.append(
             {
-                "name": file.record.name,
-                "sha256": file.record.sha256,
-                "content_sha256": file.record.content,
-                "tool": file.record.tool,
-                "rounds": list(file.rounds) or [number],
+                "name": file.name,
+                "sha256": file.sha256,
+                "content_sha256": file.content,
+                "tool": file.tool,
+                "rounds": list(item.rounds) or [number],
                 "verdicts": len(own),
-                "labels": sum(verdict.label in (POSITIVE, NEGATIVE) for verdict in own),
+                "labels": sum(verdict.label != SKIP for verdict in own),
                 "rejected": len(letters),
-                "reasons": dict(sorted(Counter(item.reason for item in letters).items())),
-                "unanswered": file.record.unanswered if last else 0,
-                "changed_mind": file.record.changed_mind if last else 0,
+                "reasons": dict(sorted(Counter(letter.reason for letter in letters).items())),
+                "unanswered": resolved.unanswered if last else 0,
+                "changed_mind": resolved.changed_mind if last else 0,
                 "experts": sorted({verdict.expert for verdict in own}),
                 "ads": len({verdict.key for verdict in own}),
             }
@@ -361,16 +322,14 @@ def _recorded_sides(workspace: Workspace, manifests: Mapping[int, Manifest]) -> 
 
 def _recorded_rounds(sha256: str, manifests: Mapping[int, Manifest]) -> tuple[int, ...] | None:
     for manifest in manifests.values():
-        for entry in manifest.facts["imports"]:
+        for entry in entries_of(manifest):
             if entry["sha256"] == sha256:
                 return tuple(entry["rounds"])
     return None
 
 
 def _holds(manifest: Manifest | None, sha256: str) -> bool:
-    return manifest is not None and any(
-        entry["sha256"] == sha256 for entry in manifest.facts["imports"]
-    )
+    return any(entry["sha256"] == sha256 for entry in entries_of(manifest))
 
 
 def _side_lines(sides: Mapping[str, Side]) -> bytes:
@@ -381,17 +340,12 @@ def _side_lines(sides: Mapping[str, Side]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _place(position: str) -> int:
-    found = re.search(r"\d+", position)
-    return int(found[0]) if found else 0
-
-
-def _why(files: Sequence[_File]) -> str:
-    letters = [item for file in files for item in file.rejected]
-    empty = sum(file.record.unanswered for file in files)
+def _why(files: Sequence[Import]) -> str:
+    letters = [letter for file in files for letter in file.resolved.rejected]
+    empty = sum(file.resolved.unanswered for file in files)
     parts = [common_reasons(letters)] if letters else []
     if empty:
         parts.append(f"unanswered {empty:,}")
     if not parts:
-        parts = ["the files hold no rows: " + ", ".join(file.record.name for file in files)]
+        parts = ["the files hold no rows: " + ", ".join(file.name for file in files)]
     return "; ".join(parts)

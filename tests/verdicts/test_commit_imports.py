@@ -8,27 +8,27 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.contracts import ReviewItem
 from pipelines.errors import RunFailed
 from pipelines.numerics.split import EVALUATION, FINE_TUNING, SIDES, WITHHELD
 from pipelines.store import storage
 from pipelines.store.workspace import Manifest, Workspace
 from pipelines.text import content_key
-from pipelines.verdicts import commit as stage
-from pipelines.verdicts.resolve import Import, Reading, VerdictFile, describe, resolve
-from pipelines.verdicts.rows import (
+from pipelines.verdicts import commit_imports as stage
+from pipelines.verdicts.commit_imports import describe
+from pipelines.verdicts.halves import (
     HALVES,
-    Shown,
     files_of,
     from_lines,
     latest,
     ratings,
-    read_csv,
     read_half,
     read_whole,
-    shown_ads,
-    task_definition,
 )
-from tests.verdicts.test_rows import mined, pair_of
+from pipelines.verdicts.resolve_rows import Reading
+from pipelines.verdicts.shown import shown_ads, task_definition
+from pipelines.verdicts.tables import read_csv
+from tests.verdicts import item_of, mined
 
 # Words that share no four characters in a row, so that no two of these ads are near-duplicates.
 WORDS = [
@@ -69,9 +69,9 @@ def ids(pairs: Iterable[int]) -> list[str]:
     return [f"a{2 * i + side}" for i in pairs for side in (0, 1)]
 
 
-def pairs_of(numbers: Iterable[int]) -> list[dict]:
+def pairs_of(numbers: Iterable[int]) -> list[ReviewItem]:
     return [
-        pair_of(f"p{i}", (f"a{2 * i}", text_of(2 * i)), (f"a{2 * i + 1}", text_of(2 * i + 1)))
+        item_of(f"p{i}", (f"a{2 * i}", text_of(2 * i)), (f"a{2 * i + 1}", text_of(2 * i + 1)))
         for i in numbers
     ]
 
@@ -81,20 +81,13 @@ def sheet(ads: Iterable[str], expert: str = "anna", label: str = "bait") -> str:
 
 
 def imported(place: Workspace, *files: str) -> list[Manifest]:
-    """Import files' texts as the stages do, without Beam."""
-    shown, definition = shown_ads(place), task_definition(place)
-    records: list[Import] = []
-    verdicts, rejected = [], []
+    """Import files' texts."""
+    reading = Reading(shown_ads(place))
+    imports = []
     for order, text in enumerate(files):
-        name = f"in/{order}.csv"
-        reading = Reading(shown, definition.labels)
-        resolved = resolve(read_csv(text.encode(), name), reading)
-        file = VerdictFile(order, name, "csv")
-        records.append(describe(file, text.encode(), resolved, reading))
-        verdicts += resolved.verdicts
-        rejected += resolved.rejected
-    # Runners give elements in any order.
-    return stage.commit(place, shown, definition, records[::-1], verdicts[::-1], rejected[::-1])
+        name, data = f"in/{order}.csv", text.encode()
+        imports.append(describe(name, "csv", data, read_csv(data, name), reading))
+    return stage.commit(place, reading.shown, task_definition(place), imports)
 
 
 def two_rounds(root: Path) -> Workspace:
@@ -183,11 +176,11 @@ def test_near_duplicates_share_a_side_over_rounds(tmp_path: Path) -> None:
         f"{WORDS[i]} {WORDS[i + 12]} for sale at the market near {WORDS[23 - i]}" for i in range(6)
     ]
     one = [
-        pair_of(f"p{i}", (f"a{i}", text), (f"b{i}", WORDS[11 - i])) for i, text in enumerate(long)
+        item_of(f"p{i}", (f"a{i}", text), (f"b{i}", WORDS[11 - i])) for i, text in enumerate(long)
     ]
     # The next round shows the same ads with another ending, next to ads of their own.
     two = [
-        pair_of(f"q{i}", (f"c{i}", f"{text}!!"), (f"d{i}", f"{WORDS[17 - i]}s 9{i}7"))
+        item_of(f"q{i}", (f"c{i}", f"{text}!!"), (f"d{i}", f"{WORDS[17 - i]}s 9{i}7"))
         for i, text in enumerate(long)
     ]
     place = mined(tmp_path, one)
@@ -212,8 +205,8 @@ def test_an_ad_that_would_join_the_halves_is_withheld(tmp_path: Path) -> None:
     mined(
         tmp_path,
         [
-            pair_of("q1", (train, texts[train]), ("n1", bridge)),
-            pair_of("q2", (judge, texts[judge]), ("n1", bridge)),
+            item_of("q1", (train, texts[train]), ("n1", bridge)),
+            item_of("q2", (judge, texts[judge]), ("n1", bridge)),
         ],
         number=2,
     )
@@ -413,6 +406,16 @@ def test_a_deleted_pairs_attempt_takes_no_side_back(tmp_path: Path) -> None:
     assert recorded(place).items() >= before.items()
 
 
-def test_a_stage_without_shown_ads_is_refused() -> None:
-    with pytest.raises(ValueError, match="no ad was shown"):
-        stage.CommitVerdicts("w", Shown({}, {}, {}), None)  # type: ignore[arg-type]
+def test_an_ad_that_was_shown_alone_is_on_a_side_of_its_own(tmp_path: Path) -> None:
+    alone = [item_of(f"i{i}", (f"a{i}", text_of(i))) for i in range(16)]
+    place = mined(tmp_path, [*alone, *pairs_of(range(8, 12))])
+    ads = [f"a{i}" for i in range(24)]
+    [manifest] = imported(place, sheet(ads))
+    lines = [
+        line for f in files_of(manifest, "sides") for line in read_whole(place, f).splitlines()
+    ]
+    rows = [json.loads(line) for line in lines]
+    assert len({row["component"] for row in rows}) == 16 + 4
+    found = halves(place)
+    assert found["fine_tuning"] | found["evaluation"] == set(ads)
+    assert all(found[half] & set(ads[:16]) for half in HALVES)
