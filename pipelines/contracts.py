@@ -13,8 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-# Version of the files a stage writes; a reader refuses what a newer version wrote.
-FORMAT_VERSION = 1
+# Version of the files a stage writes; a reader refuses what another version wrote.
+FORMAT_VERSION = 2
 # Where an ad of a pair is shown.
 LEFT, RIGHT = "left", "right"
 # What experts say when they cannot tell; no label may be called so.

@@ -12,7 +12,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from pipelines.contracts import Ad, BlockFile, Rejected, Tally, UniqueAd
 from pipelines.errors import find_run_failed
-from pipelines.options import DEFAULT_RUNNER
+from pipelines.jobs.mine import DEFAULT_RUNNER
 from pipelines.stages.check_corpus import CheckCorpus, check, places
 
 LETTERS = BlockFile("rounds/0001/rejected.jsonl", 1, 10, "ab" * 32)

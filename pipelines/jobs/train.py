@@ -8,7 +8,6 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,23 @@ from pipelines.console.progress import step
 from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed, UsageError
 from pipelines.handlers import LoadLabeler, identify_task, load_trained
-from pipelines.jobs.evaluation import Candidate, Evaluated, evaluate
+from pipelines.jobs.evaluate import Candidate, evaluate
+from pipelines.jobs.status import imported_into, where_labels_come_from
 from pipelines.numerics import agreement
 from pipelines.numerics.agreement import MISSING
-from pipelines.store import blocks, model_store, storage
-from pipelines.store.workspace import Manifest, Workspace, config_hash, utc_now
+from pipelines.store import files, model_store, storage
+from pipelines.store.facts import (
+    EpochFigures,
+    Evaluation,
+    LabelCounts,
+    Learnt,
+    ModelFacts,
+    PairsFacts,
+    to_json,
+)
+from pipelines.store.workspace import Manifest, Workspace, config_hash
 from pipelines.tools.sheet import ad_sheet
-from pipelines.verdicts.halves import HALVES, ratings, read_half
+from pipelines.verdicts.halves import ratings, read_half
 from pipelines.verdicts.shown import Shown, shown_ads
 
 _BASE_ROUND = 0
@@ -79,30 +88,6 @@ class Trained:
     summary: dict[str, Any]
 
 
-def current_task(workspace: Workspace) -> Task:
-    """Return the task that the newest pairs were mined with.
-
-    Raises:
-        UsageError: nothing was mined here.
-        RunFailed: an earlier version mined it, or what it wrote was changed by hand.
-    """
-    for number in reversed(workspace.rounds()):
-        manifest = workspace.latest(number, "pairs")
-        if manifest:
-            break
-    else:
-        raise UsageError(f"--workspace {workspace.root}: holds no pairs; start with `scout mine`")
-    definition = manifest.facts.get("definition")
-    try:
-        if definition is None:
-            raise ValueError("the task is not in it; an earlier version of ad-scout wrote it")
-        return Task.model_validate_json(json.dumps(definition))
-    except ValueError as error:
-        raise RunFailed(
-            f"{workspace.path(manifest.attempt)}/manifest.json: {error}; give --task, or mine again"
-        ) from error
-
-
 def training_settings(task: Task) -> trainer.TrainingSettings:
     """Return the task's training section as the trainer takes it."""
     section = task.training
@@ -127,7 +112,7 @@ def training_settings(task: Task) -> trainer.TrainingSettings:
 def fine_tuning_labels(workspace: Workspace, task: Task, texts: Mapping[str, str]) -> Labels:
     """Return the consensus labels of the fine-tuning half, of all rounds of this policy version."""
     # First: what comes in while this reads and trains is then seen to be new.
-    imported = _imported(workspace, task.version)
+    imported = imported_into(workspace, task.version)
     table = ratings(read_half(workspace, "fine_tuning", task.version))
     consensus = agreement.consensus(table.values, task.review.consensus)
     # An ad of which nothing is left once markup is cut cannot be scored, and so teaches nothing.
@@ -165,7 +150,7 @@ def train(options: TrainOptions, say: Callable[[str], None]) -> Trained:
         RunFailed: something in the workspace is damaged.
     """
     workspace = Workspace(options.workspace)
-    stored = current_task(workspace)
+    stored = workspace.pairs_of().facts.origin.task
     task = load_task(options.task) if options.task else stored
     _check_task(options, task, stored)
     round_number = _round_of(workspace, task)
@@ -183,7 +168,7 @@ def train(options: TrainOptions, say: Callable[[str], None]) -> Trained:
             "settings": dataclasses.asdict(settings),
         }
     )
-    base = _base_clusters(workspace, task)
+    base = _base_pairs(workspace, task)
     wanted = config_hash(
         {
             "training": training_hash,
@@ -191,11 +176,11 @@ def train(options: TrainOptions, say: Callable[[str], None]) -> Trained:
             "stopping": task.stopping.model_dump(mode="json"),
             "min_overlap": task.review.min_overlap,
             "tied": labels.tied,
-            "llm0": [base.facts["score_key"], base.facts["threshold_margin"]],
+            "llm0": [base.facts.origin.score_key, base.facts.threshold.margin],
         }
     )
     # The newest alone: mining and `status` go by it, also after other settings were tried.
-    done = workspace.latest(round_number, "model")
+    done = workspace.model.latest(round_number)
     if done and done.config_hash == wanted and model_store.is_whole(workspace, done):
         say(f"round {round_number} is trained already with these labels; nothing to do")
     else:
@@ -217,114 +202,75 @@ def _train(
     training_hash: str,
     wanted: str,
     say: Callable[[str], None],
-) -> Manifest:
+) -> Manifest[ModelFacts]:
     attempt = workspace.new_attempt(round_number, "model")
     before = next(
         (
             manifest
-            for manifest in reversed(workspace.manifests(round_number, "model"))
-            if manifest.facts["training_hash"] == training_hash
+            for manifest in reversed(workspace.model.all(round_number))
+            if manifest.facts.training_hash == training_hash
             and model_store.is_whole(workspace, manifest)
         ),
         None,
     )
-    balance = int(labels.ads.labels.sum())
+    number, positive = len(labels.ads.keys), int(labels.ads.labels.sum())
     # Before the training: where ties leave too few labels, they are what can be done about it.
     ties = _write_ties(workspace, attempt, shown, labels.tied, say)
     if before:
         say(f"round {round_number}: trained on these labels before; evaluating again")
-        files = tuple(model_store.model_files(before))
-        model_facts = {name: before.facts[name] for name in before.facts["of_model"]}
+        own, learnt = model_store.model_files(before), before.facts.learnt
     else:
-        if not labels.ads.keys:
-            raise TooFewLabels(f"no labelled ads: {_more(workspace)}, or settle the ties")
+        if not number:
+            raise TooFewLabels(
+                f"no labelled ads: {where_labels_come_from(workspace)}, or settle the ties"
+            )
         say(
-            f"round {round_number}: training {_learner_name(task)} on {len(labels.ads.keys):,} "
-            f"labelled ads ({balance:,} {task.labels.positive})"
+            f"round {round_number}: training {_learner_name(task)} on {number:,} labelled ads "
+            f"({positive:,} {task.labels.positive})"
         )
-        files, manifest = _fit(workspace, attempt, labels.ads, settings, say)
-        model_facts = {
-            "learner": manifest.learner,
-            "model_id": manifest.model_id,
-            "base_model_id": manifest.base_model_id,
-            "threshold_margin": manifest.threshold_margin,
-            "threshold_probability": manifest.threshold_probability,
-            "label_set_hash": manifest.label_set_hash,
-            "task_prompt_hash": policy.render(task.prompt_spec()).hash,
-            "fitting_ads": manifest.fitting.ads,
-            "validation_ads": manifest.validation.ads,
-            "epochs": [trained_epoch(epoch) for epoch in manifest.epochs],
-        }
-    current = Manifest(
-        stage="model",
+        own, learnt = _fit(workspace, task, attempt, labels.ads, settings, say)
+    current = Candidate(
         round=round_number,
-        attempt=attempt,
-        config_hash=wanted,
-        files=(*files, *ties),
-        rows=len(labels.ads.keys),
-        facts={"task_version": task.version, **model_facts},
-        created=utc_now(),
+        model_id=learnt.model_id,
+        threshold=learnt.threshold_margin,
+        margins=_scorer(functools.partial(load_trained, workspace, task, learnt.learner, own)),
     )
-    found = _evaluate(workspace, task, shown, current, len(labels.ads.keys), say)
-    report = json.dumps(found.report, indent=1, sort_keys=True).encode()
-    path = f"{attempt}/evaluation.json"
-    storage.write(workspace.path(path), report)
-    facts = {
-        "task": task.name,
-        "task_version": task.version,
-        "definition": task.model_dump(mode="json"),
-        "training_hash": training_hash,
-        "verdicts": labels.imported,
-        "of_model": sorted(model_facts),
-        **model_facts,
-        "labels": {
-            "fine_tuning": len(labels.ads.keys),
-            "fine_tuning_positive": balance,
-            "fine_tuning_experts": labels.experts,
-            "tied": len(labels.tied),
-        },
-        "evaluation": found.report,
-    }
-    committed = Manifest(
-        stage=current.stage,
-        round=current.round,
-        attempt=attempt,
-        config_hash=wanted,
-        files=(*files, *ties, BlockFile(path, 1, len(report), blocks.sha256(report))),
-        rows=current.rows,
-        facts=facts,
-        created=utc_now(),
+    report = _evaluate(workspace, task, shown, current, number, say)
+    data = json.dumps(to_json(report), indent=1, sort_keys=True).encode()
+    manifest = Manifest.of(
+        attempt,
+        wanted,
+        [*own, *ties, files.write(workspace.root, f"{attempt}/evaluation.json", data)],
+        number,
+        ModelFacts(
+            task=task,
+            training_hash=training_hash,
+            verdicts=labels.imported,
+            learnt=learnt,
+            labels=LabelCounts(number, positive, labels.experts, len(labels.tied)),
+            evaluation=report,
+        ),
     )
-    workspace.commit(committed)
-    return committed
-
-
-def trained_epoch(epoch: trained.Epoch) -> dict[str, Any]:
-    """Return an epoch's figures as JSON values."""
-    return {
-        "epoch": epoch.number,
-        "loss": epoch.loss,
-        "validation_loss": epoch.validation_loss,
-        "validation_kappa": epoch.validation_kappa,
-        "seconds": round(epoch.seconds, 2),
-    }
+    workspace.commit(manifest)
+    return manifest
 
 
 def _fit(
     workspace: Workspace,
+    task: Task,
     attempt: str,
     ads: trainer.LabelledAds,
     settings: trainer.TrainingSettings,
     say: Callable[[str], None],
-) -> tuple[tuple[BlockFile, ...], trained.TrainedModel]:
+) -> tuple[list[BlockFile], Learnt]:
     with tempfile.TemporaryDirectory(prefix="scout-train-") as scratch:
         folder, logs = Path(scratch) / "model", Path(scratch) / "logs"
         try:
-            manifest = trainer.train(ads, settings, folder, progress=say, logs=logs)
+            model = trainer.train(ads, settings, folder, progress=say, logs=logs)
         except trainer.TooFewLabelsError as error:
             raise TooFewLabels(
-                f"{error}; {_more(workspace)} ({len(ads.keys):,} ads have a settled label so far, "
-                f"{int(ads.labels.sum()):,} of them positive)"
+                f"{error}; {where_labels_come_from(workspace)} ({len(ads.keys):,} ads have a settled "
+                f"label so far, {int(ads.labels.sum()):,} of them positive)"
             ) from error
         except trainer.TrainingDataError as error:
             raise RunFailed(f"training: {error}") from error
@@ -333,39 +279,61 @@ def _fit(
         except FloatingPointError as error:
             raise RunFailed(f"training: {error}; lower training.learning_rate") from error
         with step("storing the model"):
-            files = model_store.store(workspace, attempt, folder)
+            own = model_store.store(workspace, attempt, folder)
         # For TensorBoard; no reader of ours needs them, so the manifest leaves them out.
         for path in sorted(logs.rglob("*")):
             if path.is_file():
                 place = f"{attempt}/logs/{path.relative_to(logs).as_posix()}"
                 storage.write(workspace.path(place), path.read_bytes())
-    return files, manifest
+    return own, Learnt(
+        learner=model.learner,
+        model_id=model.model_id,
+        base_model_id=model.base_model_id,
+        threshold_margin=model.threshold_margin,
+        threshold_probability=model.threshold_probability,
+        label_set_hash=model.label_set_hash,
+        task_prompt_hash=policy.render(task.prompt_spec()).hash,
+        fitting_ads=model.fitting.ads,
+        validation_ads=model.validation.ads,
+        epochs=tuple(
+            EpochFigures(
+                epoch=epoch.number,
+                loss=epoch.loss,
+                validation_loss=epoch.validation_loss,
+                validation_kappa=epoch.validation_kappa,
+                seconds=round(epoch.seconds, 2),
+            )
+            for epoch in model.epochs
+        ),
+    )
 
 
 def _evaluate(
     workspace: Workspace,
     task: Task,
     shown: Shown,
-    current: Manifest,
+    current: Candidate,
     fine_tuning_ads: int,
     say: Callable[[str], None],
-) -> Evaluated:
+) -> Evaluation:
     """Measure LLM-0 and every round's model on the evaluation ads of all rounds."""
-    earlier = model_store.models(workspace, task.version, before_round=current.round)
-    candidates = [_base_candidate(workspace, _base_clusters(workspace, task), say)]
-    for manifest in [*earlier, current]:
-        if manifest is not current and not model_store.is_whole(workspace, manifest):
+    candidates = [_base_candidate(workspace, _base_pairs(workspace, task), say)]
+    for manifest in model_store.models(workspace, task.version, before_round=current.round):
+        if not model_store.is_whole(workspace, manifest):
             say(f"the model of round {manifest.round} is gone or damaged: not evaluated again")
             continue
+        learnt, own = manifest.facts.learnt, model_store.model_files(manifest)
         candidates.append(
             Candidate(
                 round=manifest.round,
-                model_id=manifest.facts["model_id"],
-                threshold=manifest.facts["threshold_margin"],
-                margins=_scorer(functools.partial(load_trained, workspace, task, manifest)),
+                model_id=learnt.model_id,
+                threshold=learnt.threshold_margin,
+                margins=_scorer(
+                    functools.partial(load_trained, workspace, task, learnt.learner, own)
+                ),
             )
         )
-    found = evaluate(workspace, task, shown.texts(), candidates, fine_tuning_ads)
+    found = evaluate(workspace, task, shown.texts(), [*candidates, current], fine_tuning_ads)
     say(found.decision.reason)
     return found
 
@@ -374,9 +342,11 @@ def _scorer(load: Callable[[], Labeler]) -> Callable[[Sequence[str]], np.ndarray
     return lambda texts: trained.margins(load(), texts)
 
 
-def _base_candidate(workspace: Workspace, base: Manifest, say: Callable[[str], None]) -> Candidate:
+def _base_candidate(
+    workspace: Workspace, base: Manifest[PairsFacts], say: Callable[[str], None]
+) -> Candidate:
     """Return LLM-0 as the first round of this policy version used it, with its threshold then."""
-    task = Task.model_validate_json(json.dumps(base.facts["definition"]))
+    task = base.facts.origin.task
     try:
         identity = identify_task(task, say)
     except PresetError as error:
@@ -384,18 +354,17 @@ def _base_candidate(workspace: Workspace, base: Manifest, say: Callable[[str], N
     return Candidate(
         round=_BASE_ROUND,
         model_id=identity.model_id,
-        threshold=base.facts["threshold_margin"],
+        threshold=base.facts.threshold.margin,
         margins=_scorer(LoadLabeler(task, identity, workspace.root)),
     )
 
 
-def _base_clusters(workspace: Workspace, task: Task) -> Manifest:
-    """Return the manifest of the first clusters of this policy version: LLM-0 labelled them."""
-    for number in workspace.rounds():
-        clusters = workspace.latest(number, "clusters")
-        if clusters and clusters.facts["task_version"] == task.version:
-            return clusters
-    raise RunFailed(f"--workspace {workspace.root}: no clusters of policy version {task.version}")
+def _base_pairs(workspace: Workspace, task: Task) -> Manifest[PairsFacts]:
+    """Return the manifest of the first pairs of this policy version: LLM-0 labelled them."""
+    for pairs in workspace.pairs.by_round().values():
+        if pairs.facts.origin.task.version == task.version:
+            return pairs
+    raise RunFailed(f"--workspace {workspace.root}: no pairs of policy version {task.version}")
 
 
 def _check_task(options: TrainOptions, task: Task, stored: Task) -> None:
@@ -427,24 +396,13 @@ def _check_task(options: TrainOptions, task: Task, stored: Task) -> None:
 
 def _round_of(workspace: Workspace, task: Task) -> int:
     """Return the last round of this policy version with verdicts."""
-    for number in reversed(workspace.rounds()):
-        verdicts, pairs = workspace.latest(number, "verdicts"), workspace.latest(number, "pairs")
-        if verdicts and pairs and pairs.facts["task_version"] == task.version:
-            return number
-    raise UsageError(
-        f"--workspace {workspace.root}: no verdicts on pairs of policy version {task.version} yet; "
-        "label review.csv and run `scout import`"
-    )
-
-
-def _imported(workspace: Workspace, task_version: int) -> dict[str, str]:
-    """Return round -> hash of what was imported, from the manifests: no verdict is read."""
-    found = {}
-    for number in workspace.rounds():
-        verdicts, pairs = workspace.latest(number, "verdicts"), workspace.latest(number, "pairs")
-        if verdicts and pairs and pairs.facts["task_version"] == task_version:
-            found[str(number)] = verdicts.config_hash
-    return found
+    found = workspace.verdicts_of(task.version)
+    if not found:
+        raise UsageError(
+            f"--workspace {workspace.root}: no verdicts on pairs of policy version {task.version} "
+            "yet; label review.csv and run `scout import`"
+        )
+    return max(found)
 
 
 def _write_ties(
@@ -460,14 +418,12 @@ def _write_ties(
     ads = {ad.key: ad for ad in shown.ads()}
     # Without a pair id each row stands alone: its partner needs no second answer.
     rows = [("", "", ads[key].ad_id, ads[key].text) for key in sorted(tied)]
-    data = ad_sheet(rows)
-    path = f"{attempt}/ties.csv"
-    storage.write(workspace.path(path), data)
+    file = files.write(workspace.root, f"{attempt}/ties.csv", ad_sheet(rows), len(tied))
     say(
         f"{len(tied)} ads have no majority and do not train: let one more expert label "
-        f"{workspace.path(path)} and import it"
+        f"{workspace.path(file.path)} and import it"
     )
-    return (BlockFile(path, len(tied), len(data), blocks.sha256(data)),)
+    return (file,)
 
 
 def _check_export(target: str) -> None:
@@ -496,7 +452,11 @@ def _check_export(target: str) -> None:
 
 
 def _export(
-    workspace: Workspace, task: Task, manifest: Manifest, target: str, say: Callable[[str], None]
+    workspace: Workspace,
+    task: Task,
+    manifest: Manifest[ModelFacts],
+    target: str,
+    say: Callable[[str], None],
 ) -> None:
     from models import export
     from models.graph_tokenizer import GraphTokenizerError
@@ -504,9 +464,8 @@ def _export(
     names = (task.labels.positive, task.labels.negative)
     try:
         with step("exporting the model"):
-            export.export(
-                model_store.fetch(workspace, manifest), Path(target), labels=names, progress=say
-            )
+            folder = model_store.fetch(workspace, model_store.model_files(manifest))
+            export.export(folder, Path(target), labels=names, progress=say)
     except (export.ExportError, GraphTokenizerError, trained.TrainedModelError, OSError) as error:
         raise RunFailed(
             f"--export {target}: {error} (the trained model is kept: train again exports it)"
@@ -522,119 +481,16 @@ def _learner_name(task: Task) -> str:
     return names[task.training.learner]
 
 
-def _summary(workspace: Workspace, manifest: Manifest) -> dict[str, Any]:
+def _summary(workspace: Workspace, manifest: Manifest[ModelFacts]) -> dict[str, Any]:
     facts = manifest.facts
+    learnt = to_json(facts.learnt)
+    shown = ("learner", "model_id", "threshold_probability", "threshold_margin", "epochs")
     return {
-        "task": facts["task"],
+        "task": facts.task.name,
         "round": manifest.round,
-        "learner": facts["learner"],
-        "model": workspace.path(model_store.model_files(manifest)[0].path.rsplit("/", 1)[0]),
-        "model_id": facts["model_id"],
-        "threshold_probability": facts["threshold_probability"],
-        "threshold_margin": facts["threshold_margin"],
-        "epochs": facts["epochs"],
-        "labels": facts["labels"],
-        "evaluation": facts["evaluation"],
+        "model": workspace.path(model_store.model_files(manifest)[0].path.rpartition("/")[0]),
+        **{name: learnt[name] for name in shown},
+        "labels": to_json(facts.labels),
+        "evaluation": to_json(facts.evaluation),
         "ties": [workspace.path(f.path) for f in manifest.files if f.path.endswith("/ties.csv")],
     }
-
-
-def standing(workspace: Workspace) -> dict[str, Any]:
-    """Return where the rounds stand; from manifests alone, no verdict is read.
-
-    Rounds of an earlier version of the policy are marked: their kappas do not compare.
-    """
-    rounds: list[dict[str, Any]] = []
-    newest = 0
-    for number in workspace.rounds():
-        pairs = workspace.latest(number, "pairs")
-        verdicts = workspace.latest(number, "verdicts")
-        model = workspace.latest(number, "model")
-        known = model or pairs
-        version = known.facts["task_version"] if known else 0
-        newest = version or newest
-        entry: dict[str, Any] = {
-            "round": number,
-            "task_version": version,
-            "pairs": pairs.rows if pairs else 0,
-            "covered_share": pairs.facts["covered_share"] if pairs else None,
-            "labelled": None,
-            "model": None,
-        }
-        if verdicts:
-            keys = verdicts.facts["keys"]
-            entry["labelled"] = {
-                "fine_tuning": len(keys["fine_tuning"]),
-                "evaluation": len(keys["evaluation"]),
-                "withheld": keys["withheld"],
-                "experts": verdicts.facts["experts"],
-            }
-        if model:
-            report = model.facts["evaluation"]
-            entry["model"] = {
-                "model_id": model.facts["model_id"],
-                "learner": model.facts["learner"],
-                "labels": model.facts["labels"],
-                "evaluation": report,
-            }
-        rounds.append(entry)
-    for entry in rounds:
-        entry["comparable"] = entry["task_version"] == newest
-    return {"rounds": rounds, "task_version": newest, "next": _next_step(workspace, rounds)}
-
-
-def _open_ads(workspace: Workspace, number: int) -> int:
-    """Return how many ads of a round no expert answered yet, by its manifests."""
-    pairs, verdicts = workspace.latest(number, "pairs"), workspace.latest(number, "verdicts")
-    if pairs is None:
-        return 0
-    if verdicts is None:
-        return 2 * pairs.rows
-    keys = verdicts.facts["keys"]
-    answered = sum(len(keys[half]) for half in HALVES) + keys["withheld"]
-    answered += len(verdicts.facts.get("skipped_keys", ()))
-    # An earlier attempt of the round may have shown other ads, whose verdicts count too.
-    return max(0, 2 * pairs.rows - answered)
-
-
-def _more(workspace: Workspace) -> str:
-    """Say where more labels come from."""
-    rounds = [number for number in workspace.rounds() if workspace.latest(number, "pairs")]
-    left = _open_ads(workspace, rounds[-1]) if rounds else 0
-    if left:
-        return (
-            f"{left:,} of the ads that round {rounds[-1]} shows are not answered yet: label those "
-            "first; `scout mine` opens the next round for more pairs"
-        )
-    return "`scout mine` opens the next round for more pairs"
-
-
-def _next_step(workspace: Workspace, rounds: list[dict[str, Any]]) -> str:
-    if not rounds:
-        return "run `scout mine`"
-    last = rounds[-1]
-    number = last["round"]
-    review = workspace.latest(number, "review")
-    if review is None and not last["labelled"]:
-        return "run `scout mine` again: it goes on where it stopped"
-    if not last["labelled"] and review:
-        # A page from before the round was mined again is not what experts should label.
-        since = datetime.fromisoformat(review.created).timestamp()
-        found = storage.match(workspace.path(f"exports/round-{number:04d}/page/review*.html"))
-        pages = [page for page in found if page.last_updated_in_seconds >= since]
-        sheet = pages[0].path if pages else workspace.path(f"{review.attempt}/review.csv")
-        return f"let experts label {sheet}, then run `scout import`"
-    if not last["model"]:
-        left = _open_ads(workspace, number)
-        first = f"label the {left:,} ads of round {number} that are open, then " if left else ""
-        return f"run `scout train`; if it finds too few labels, {first}`scout mine` for more pairs"
-    model = workspace.latest(number, "model")
-    assert model is not None
-    # Not by time: an import may come within the same second, and on an earlier round.
-    if model.facts.get("verdicts") != _imported(workspace, last["task_version"]):
-        return "run `scout train` again: verdicts came in since"
-    decision = last["model"]["evaluation"]["decision"]
-    if decision["stop"]:
-        best = decision["best_round"]
-        return f"nothing; the best model is {f'that of round {best}' if best else 'LLM-0'}"
-    return "run `scout mine` for the next round"

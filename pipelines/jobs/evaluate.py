@@ -6,8 +6,7 @@ Nothing else in this project reads that half's verdicts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from pipelines.config import Task
 from pipelines.console.progress import step
 from pipelines.numerics import agreement, stopping
 from pipelines.numerics.agreement import MISSING
+from pipelines.store.facts import Decided, Evaluation, ModelFigures, Statistic
 from pipelines.store.workspace import Workspace
 from pipelines.verdicts.halves import Ratings, ratings, read_half
 
@@ -35,19 +35,6 @@ class Candidate:
     model_id: str
     threshold: float
     margins: Callable[[Sequence[str]], np.ndarray]
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluated:
-    """What an evaluation found.
-
-    Attributes:
-        report: all figures, JSON values, no label or text of any ad.
-        decision: whether to go on.
-    """
-
-    report: dict[str, Any]
-    decision: stopping.Decision
 
 
 def stopping_rule(task: Task) -> stopping.StoppingRule:
@@ -70,7 +57,7 @@ def evaluate(
     texts: Mapping[str, str],
     candidates: Sequence[Candidate],
     fine_tuning_ads: int,
-) -> Evaluated:
+) -> Evaluation:
     """Measure every model on the same evaluation ads, those of all rounds of this policy version.
 
     Args:
@@ -93,7 +80,7 @@ def measure(
     texts: Sequence[str],
     candidates: Sequence[Candidate],
     fine_tuning_ads: int,
-) -> Evaluated:
+) -> Evaluation:
     """Measure every model against the verdicts in ``table``; ``texts`` in its order of ads."""
     values = table.values
     if not values.shape[1]:
@@ -123,33 +110,26 @@ def measure(
     for row, candidate in enumerate(candidates):
         value, reason = agreement.cohen_kappa(labels[row][settled], majority[settled])
         models.append(
-            {
-                "round": candidate.round,
-                "model_id": candidate.model_id,
-                "threshold": candidate.threshold,
-                "kappa": decision.models[row].to_json(),
-                # Usually higher than the mean over experts, and not to be compared with theirs.
-                "kappa_with_majority": {"value": value, "reason": reason},
-                "positive_share": float(labels[row].mean()) if len(table.keys) else None,
-            }
+            ModelFigures(
+                round=candidate.round,
+                model_id=candidate.model_id,
+                threshold=candidate.threshold,
+                kappa=decision.models[row],
+                kappa_with_majority=Statistic(value, reason),
+                positive_share=float(labels[row].mean()) if len(table.keys) else None,
+            )
         )
-    report = {
-        "ads": labelled,
-        "experts": len(table.experts),
-        "verdicts": len(given),
-        "positive_share": float(given.mean()) if len(given) else None,
-        "tied": int((~settled & (values != MISSING).any(axis=1)).sum()),
-        "expert_kappa": decision.experts.to_json(),
-        "krippendorff_alpha": {"value": alpha, "reason": alpha_reason},
-        "models": models,
-        "gap_to_experts": decision.gap.to_json(),
-        "gain": decision.gain.to_json(),
-        "decision": {
-            "stop": decision.stop,
-            "rule": decision.rule,
-            "reason": decision.reason,
-            "best_round": decision.best_round,
-        },
-        "stopping": asdict(stopping_rule(task)),
-    }
-    return Evaluated(report, decision)
+    return Evaluation(
+        ads=labelled,
+        experts=len(table.experts),
+        verdicts=len(given),
+        positive_share=float(given.mean()) if len(given) else None,
+        tied=int((~settled & (values != MISSING).any(axis=1)).sum()),
+        expert_kappa=decision.experts,
+        krippendorff_alpha=Statistic(alpha, alpha_reason),
+        models=tuple(models),
+        gap_to_experts=decision.gap,
+        gain=decision.gain,
+        decision=Decided(decision.stop, decision.rule, decision.reason, decision.best_round),
+        stopping=stopping_rule(task),
+    )
