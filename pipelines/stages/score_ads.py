@@ -200,9 +200,8 @@ class _Write(beam.DoFn):
     def process(self, block: Block) -> list[BlockFile]:
         if not block.rows:
             return []
-        data = blocks.to_parquet(blocks.from_block(block))
         # Named by content: a bundle that a runner retries writes the same file again.
-        file = files.write(self._root, f"{self._folder}/block-*.parquet", data, block.rows)
+        file = blocks.write(self._root, f"{self._folder}/block-*.parquet", blocks.from_block(block))
         record = files.full_path(self._root, file).removesuffix(".parquet") + ".json"
         storage.write(record, block_record(file, self._score_key))
         return [file]
