@@ -287,11 +287,11 @@ def _mine(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
 
 
 def _demo(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
-    from pipelines import options
+    from pipelines.jobs.mine import MineOptions
     from pipelines.sources.readers import ReadOptions
 
     task = SAMPLES / "policies" / "ads_safety.yaml"
-    chosen = options.MineOptions(
+    chosen = MineOptions(
         task=str(task),
         corpus=(str(SAMPLES / "samples" / "ads.jsonl"),),
         workspace=args.workspace,
@@ -308,14 +308,14 @@ def _demo(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
 
 def _hand_out(args: argparse.Namespace) -> dict[str, str]:
     """Write what a person looks at first; -> its name -> its path."""
-    from pipelines.jobs.export_pairs import ExportOptions, export_pairs
-    from pipelines.report.page import ReportOptions, report
+    from pipelines.jobs.export import ExportOptions, export
+    from pipelines.report.round import ReportOptions, report
 
     def say(line: str) -> None:
         if not args.quiet:
             _say(line)
 
-    exported = export_pairs(ExportOptions(args.workspace, "page"), say)
+    exported = export(ExportOptions(args.workspace, "page"), say)
     with progress.step("drawing the report"):
         drawn = report(ReportOptions(args.workspace), say)
     return {"review_page": exported.summary["files"][0], "report": drawn.path}
@@ -370,7 +370,7 @@ def _print_mined(
 
 def _export(args: argparse.Namespace, _: tuple[str, ...]) -> int:
     from pipelines.console.summary import describe_export
-    from pipelines.jobs.export_pairs import ExportOptions, export_pairs
+    from pipelines.jobs.export import ExportOptions, export
 
     chosen = ExportOptions(
         workspace=args.workspace,
@@ -381,7 +381,7 @@ def _export(args: argparse.Namespace, _: tuple[str, ...]) -> int:
         force=args.force,
         url=args.push,
     )
-    exported = export_pairs(chosen, say=lambda line: None if args.quiet else _say(line))
+    exported = export(chosen, say=lambda line: None if args.quiet else _say(line))
     if args.json:
         _print_json(exported.summary)
         return OK
@@ -411,7 +411,7 @@ def _import(args: argparse.Namespace, _: tuple[str, ...]) -> int:
 
 def _train(args: argparse.Namespace, _: tuple[str, ...]) -> int:
     from pipelines.console.summary import describe_training
-    from pipelines.jobs.rounds import TrainOptions, train
+    from pipelines.jobs.train import TrainOptions, train
 
     trained = train(
         TrainOptions(workspace=args.workspace, task=args.task, export=args.export),
@@ -426,7 +426,7 @@ def _train(args: argparse.Namespace, _: tuple[str, ...]) -> int:
 
 def _status(args: argparse.Namespace, _: tuple[str, ...]) -> int:
     from pipelines.console.summary import describe_rounds
-    from pipelines.jobs.rounds import standing
+    from pipelines.jobs.status import standing
     from pipelines.store import workspace
 
     place = workspace.Workspace(args.workspace)
@@ -444,6 +444,7 @@ def _status(args: argparse.Namespace, _: tuple[str, ...]) -> int:
 
 
 def _stages(place: Any, number: int) -> dict[str, Any]:
+    from pipelines.store.facts import to_json
     from pipelines.store.workspace import STAGES
 
     found = {stage: place.latest(number, stage) for stage in STAGES}
@@ -452,7 +453,7 @@ def _stages(place: Any, number: int) -> dict[str, Any]:
             "rows": latest.rows,
             "created": latest.created,
             "attempt": latest.attempt,
-            "facts": dict(latest.facts),
+            "facts": to_json(latest.facts),
         }
         for stage, latest in found.items()
         if latest
@@ -474,7 +475,7 @@ def _simulate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
 
 
 def _draw(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from pipelines.report.page import ReportOptions, report
+    from pipelines.report.round import ReportOptions, report
 
     chosen = ReportOptions(args.workspace, args.out, args.round, args.projection)
     with progress.step("drawing the report"):

@@ -17,10 +17,11 @@ from models.backends.trained import Trained
 from models.trained import TrainedModelError
 from pipelines.config import Task
 from pipelines.console import metrics
-from pipelines.contracts import AD_SCHEMA, Block, Rejected, scored_schema
+from pipelines.contracts import AD_SCHEMA, Block, BlockFile, Rejected, scored_schema
 from pipelines.errors import RunFailed
 from pipelines.numerics import calibration
 from pipelines.store import blocks, model_store
+from pipelines.store.facts import ModelFacts
 from pipelines.store.workspace import Manifest, Workspace
 
 STAGE = "ScoreAds"
@@ -182,7 +183,7 @@ class LoadLabeler:
     task: Task
     expected: LabelerIdentity
     root: str = ""
-    model: Manifest | None = None
+    model: Manifest[ModelFacts] | None = None
     pool: LabelerPool | None = None
 
     def __call__(self) -> Labeler:
@@ -200,7 +201,8 @@ class LoadLabeler:
         if self.model is None:
             labeler = self.task.backend().load()
         else:
-            labeler = load_trained(Workspace(self.root), self.task, self.model, self.pool)
+            learner, own = self.model.facts.learnt.learner, model_store.model_files(self.model)
+            labeler = load_trained(Workspace(self.root), self.task, learner, own, self.pool)
         if labeler.identity != self.expected:
             raise RunFailed(
                 f"the worker loaded {labeler.identity}, the launcher planned {self.expected}; give "
@@ -210,15 +212,19 @@ class LoadLabeler:
 
 
 def trained_backend(
-    workspace: Workspace, task: Task, manifest: Manifest, pool: LabelerPool | None = None
+    workspace: Workspace,
+    task: Task,
+    learner: str,
+    own: Sequence[BlockFile],
+    pool: LabelerPool | None = None,
 ) -> Trained:
     """Return a model of this workspace as what labels ads.
 
     Raises:
         RunFailed: it is gone or damaged.
     """
-    folder = model_store.fetch(workspace, manifest)
-    embedding = trained_embedding(task, manifest.facts["learner"])
+    folder = model_store.fetch(workspace, own)
+    embedding = trained_embedding(task, learner)
     try:
         return Trained(folder, embedding=embedding, cache=pool.vectors if pool else None)
     except TrainedModelError as error:
@@ -236,14 +242,25 @@ def trained_embedding(task: Task, learner: str) -> str:
 
 
 def load_trained(
-    workspace: Workspace, task: Task, manifest: Manifest, pool: LabelerPool | None = None
+    workspace: Workspace,
+    task: Task,
+    learner: str,
+    own: Sequence[BlockFile],
+    pool: LabelerPool | None = None,
 ) -> Labeler:
     """Load a model of this workspace as a labeler.
+
+    Args:
+        workspace: the workspace.
+        task: the task.
+        learner: what it is, as ``training.learner``.
+        own: its files.
+        pool: remembers vectors, where a simulation asks for it.
 
     Raises:
         RunFailed: it is gone, damaged, or its base weights have changed.
     """
-    backend = trained_backend(workspace, task, manifest, pool)
+    backend = trained_backend(workspace, task, learner, own, pool)
     try:
         return backend.load()
     except TrainedModelError as error:

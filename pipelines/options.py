@@ -7,61 +7,20 @@ import datetime
 import difflib
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.errors import UsageError
 from pipelines.sources.readers import FORMATS, ReadOptions
-from pipelines.tools.formats import EXPORTERS, READERS
-from pipelines.tools.servers import SERVED
+from pipelines.tools import registry
+
+if TYPE_CHECKING:
+    from pipelines.jobs.mine import MineOptions
 
 CONDITIONS = ("boundary", "random", "uncertainty", "crowd")
 # What a crowd's errors follow: the ad's text, or chance alone.
 CROWD_NOISES = ("text", "uniform")
-DEFAULT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-_LOCAL_RUNNERS = ("", "DirectRunner", "FnApiRunner", DEFAULT_RUNNER)
-
-
-@dataclass(frozen=True, slots=True)
-class MineOptions:
-    """Everything ``scout mine`` was told.
-
-    Attributes:
-        task: path of the task file.
-        corpus: globs of corpus files.
-        workspace: folder, local or ``gs://``.
-        date: logical date of a scheduled run, ``YYYY-MM-DD``, or "".
-        budget: review budget instead of the task's, pairs, or None.
-        read: how records become ads.
-        max_rejected_share: largest share of records that may be rejected, 0 to 1.
-        block_rows: ads a scored block.
-        range_bytes: size in which large JSONL and text files are cut, bytes.
-        beam: Beam's own flags.
-    """
-
-    task: str
-    corpus: tuple[str, ...]
-    workspace: str
-    date: str
-    budget: int | None
-    read: ReadOptions
-    max_rejected_share: float
-    block_rows: int
-    range_bytes: int
-    beam: tuple[str, ...]
-
-    def pipeline_options(self) -> PipelineOptions:
-        """Return Beam's options; the in-memory runner unless another was named."""
-        flags = list(self.beam)
-        if not any(flag == "--runner" or flag.startswith("--runner=") for flag in flags):
-            flags.append(f"--runner={DEFAULT_RUNNER}")
-        return PipelineOptions(flags)
-
-    def is_local(self) -> bool:
-        """Tell whether the pipeline runs in this process."""
-        return str(self.pipeline_options().get_all_options()["runner"] or "") in _LOCAL_RUNNERS
 
 
 class _Parser(argparse.ArgumentParser):
@@ -193,8 +152,8 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_export(commands: Any) -> None:
     out = commands.add_parser(
         "export",
-        help="pairs for a labeling tool, or a review page",
-        description="Write a round's pairs in a labeling tool's own format, or put them into its "
+        help="review items for a labeling tool, or a review page",
+        description="Write a round's review items in a labeling tool's own format, or put them into its "
         "server. Experts see neither label nor score of the model.",
         allow_abbrev=False,
     )
@@ -202,14 +161,14 @@ def _add_export(commands: Any) -> None:
     out.add_argument(
         "--tool",
         required=True,
-        choices=tuple(EXPORTERS),
+        choices=registry.exporting(),
         help="page: one HTML file to review in, without any tool",
     )
     out.add_argument(
         "--out", default="", metavar="DIR", help="folder for the files; default: in the workspace"
     )
     out.add_argument(
-        "--round", type=_at_least(1), metavar="N", help="whose pairs; default: the last one's"
+        "--round", type=_at_least(1), metavar="N", help="whose items; default: the last one's"
     )
     out.add_argument(
         "--show_predictions", action="store_true", help="let experts see what the model says"
@@ -221,8 +180,8 @@ def _add_export(commands: Any) -> None:
         "--push",
         default="",
         metavar="URL",
-        help=f"put the pairs into the server of {' or '.join(SERVED)} instead; pairs that it has "
-        "are left alone; the token comes from LABEL_STUDIO_API_KEY or ARGILLA_API_KEY",
+        help=f"put the items into the server of {' or '.join(registry.served())} instead; items that "
+        f"it has are left alone; the token comes from {registry.token_names()}",
     )
     _add_plain_output(out)
 
@@ -231,7 +190,7 @@ def _add_import(commands: Any) -> None:
     back = commands.add_parser(
         "import",
         help="experts' verdicts into the workspace",
-        description="Read verdicts into the workspace: CSV or JSON lines (columns pair_id or ad_id, "
+        description="Read verdicts into the workspace: CSV or JSON lines (columns item_id or ad_id, "
         "label, expert, and optionally time and comment), what the review page saved, or the export "
         "of a labeling tool. The same file twice changes nothing.",
         allow_abbrev=False,
@@ -242,15 +201,15 @@ def _add_import(commands: Any) -> None:
         "--tool",
         default="",
         metavar="TOOL",
-        help=f"where the files come from: {', '.join(READERS)}; default: CSV, JSON lines or the "
+        help=f"where the files come from: {', '.join(registry.names())}; default: CSV, JSON lines or the "
         "review page's, by each file's name",
     )
     back.add_argument(
         "--pull",
         default="",
         metavar="URL",
-        help=f"fetch the answers from the server of {' or '.join(SERVED)} instead of files; the "
-        "token comes from LABEL_STUDIO_API_KEY or ARGILLA_API_KEY",
+        help=f"fetch the answers from the server of {' or '.join(registry.served())} instead of files; "
+        f"the token comes from {registry.token_names()}",
     )
     back.add_argument(
         "--expert", default="", metavar="NAME", help="who labelled, for files that name nobody"
@@ -562,6 +521,9 @@ def mine_options(args: argparse.Namespace, beam: tuple[str, ...]) -> MineOptions
     Raises:
         UsageError: ``{date}`` without ``--date``.
     """
+    # Here, for the parser alone must answer at once.
+    from pipelines.jobs.mine import MineOptions
+
     corpus = []
     for pattern in args.corpus:
         if "{date}" in pattern and not args.date:

@@ -1,4 +1,4 @@
-"""Imports point one way: cli, jobs, stages, tools, verdicts, handlers, models, store, numerics."""
+"""Imports point one way: cli, simulation, report, jobs, stages, tools, store, models, numerics."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ LEVELS = {
     "pipelines.contracts": 0,
     "pipelines.text": 0,
     "pipelines.console": 1,
-    "pipelines.store": 1,
     "models": 2,
-    "pipelines.store.model_store": 3,
     "pipelines.config": 3,
-    "pipelines.sources": 3,
-    "pipelines.handlers": 4,
-    "pipelines.verdicts": 4,
-    "pipelines.tools": 5,
-    "pipelines.options": 6,
-    "pipelines.strategies.items": 4,
-    "pipelines.strategies": 6,
-    "pipelines.stages": 6,
-    "pipelines.jobs": 7,
-    "pipelines.report": 8,
-    "pipelines.simulation": 9,
-    "pipelines.cli": 10,
+    "pipelines.store": 4,
+    "pipelines.sources": 5,
+    "pipelines.verdicts": 6,
+    "pipelines.tools": 7,
+    "pipelines.strategies.items": 7,
+    "pipelines.handlers": 8,
+    "pipelines.strategies": 8,
+    "pipelines.stages": 8,
+    "pipelines.jobs": 9,
+    "pipelines.report": 10,
+    "pipelines.options": 10,
+    "pipelines.simulation": 11,
+    "pipelines.cli": 12,
 }
 MODULES = sorted(
     path for folder in ("pipelines", "models") for path in (ROOT / folder).rglob("*.py")

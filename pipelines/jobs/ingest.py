@@ -16,10 +16,10 @@ from typing import Any
 from pipelines.console.progress import step
 from pipelines.contracts import Rejected
 from pipelines.errors import RunFailed, UsageError
-from pipelines.store import blocks, storage
+from pipelines.store import files, storage
+from pipelines.store.facts import ImportEntry, VerdictsFacts
 from pipelines.store.workspace import Manifest, Workspace
-from pipelines.tools.formats import READERS, detect_format
-from pipelines.tools.servers import pull
+from pipelines.tools import registry
 from pipelines.verdicts.commit_imports import (
     Import,
     commit,
@@ -48,7 +48,7 @@ class IngestOptions:
     Attributes:
         workspace: folder, local or ``gs://``.
         files: verdict files, local or ``gs://``.
-        tool: where the files come from, one of ``pipelines.tools.formats.READERS``, or "" to go by
+        tool: where the files come from, one of ``pipelines.tools.registry.names``, or "" to go by
             each name.
         url: of the tool's server, to fetch answers from beside the files; or "".
         expert: who speaks where a file names nobody at all, or "".
@@ -177,8 +177,8 @@ def _import(
 
 def _open(path: str, tool: str) -> _Source:
     data = _read(path)
-    found = detect_format(path, data, tool)
-    return _Source(path, found, data, lambda: READERS[found](data, path))
+    reader = registry.reader_of(path, data, tool)
+    return _Source(path, reader.name, data, lambda: reader.read(data, path))
 
 
 def read_experts(path: str) -> dict[str, str]:
@@ -207,10 +207,12 @@ def _pull(
     say: Callable[[str], None],
 ) -> str:
     """Fetch a server's answers into the workspace, as the file that is then imported; -> its path."""
+    tool = registry.get_served(options.tool, "--pull")
     workspace.check_writable()
-    data = pull(options.tool, options.url, definition.task, definition.version, say)
+    with tool.connect(options.url) as server:
+        data = server.pull(definition.task, definition.version, say).data
     # Named by content: the same answers are the same file, and an older one is never overwritten.
-    path = workspace.path(f"pulled/{options.tool}-{blocks.sha256(data)[:16]}.json")
+    path = workspace.path(f"pulled/{options.tool}-{files.sha256(data)[:16]}.json")
     storage.write(path, data)
     return path
 
@@ -239,13 +241,15 @@ def _read(path: str) -> bytes:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def _refuse_renamed(file: Import, path: str, rows: RawRows, before: Mapping[int, Manifest]) -> None:
+def _refuse_renamed(
+    file: Import, path: str, rows: RawRows, before: Mapping[int, Manifest[VerdictsFacts]]
+) -> None:
     """Refuse a file whose people were imported under other names: they would agree with themselves.
 
     A file that names nobody is another matter: two experts may well hand in the same answers.
     """
     entries = (entry for manifest in before.values() for entry in entries_of(manifest))
-    if all(e["content_sha256"] != file.content or e["sha256"] == file.sha256 for e in entries):
+    if all(e.content_sha256 != file.content or e.sha256 == file.sha256 for e in entries):
         return
     if any(isinstance(row, RawVerdict) and normalize_expert(row.expert) for row in rows):
         raise UsageError(
@@ -267,46 +271,46 @@ def _folded(names: Mapping[str, str]) -> dict[str, str]:
 def _summary(
     workspace: Workspace,
     definition: Definition,
-    written: Sequence[Manifest],
-    before: Mapping[int, Manifest],
+    written: Sequence[Manifest[VerdictsFacts]],
+    before: Mapping[int, Manifest[VerdictsFacts]],
     known: Sequence[str],
 ) -> dict[str, Any]:
     """Return what this import added, from the manifests it wrote, and where the halves stand."""
-    entries: list[dict[str, Any]] = []
+    entries: list[ImportEntry] = []
     letters: list[str] = []
     for manifest in written:
         earlier = before.get(manifest.round)
-        held = {entry["sha256"] for entry in entries_of(earlier)}
-        entries += [entry for entry in entries_of(manifest) if entry["sha256"] not in held]
-        old = set(earlier.facts["dead_letters"]) if earlier else set()
-        letters += [path for path in manifest.facts["dead_letters"] if path not in old]
+        held = {entry.sha256 for entry in entries_of(earlier)}
+        entries += [entry for entry in entries_of(manifest) if entry.sha256 not in held]
+        old = set(earlier.facts.dead_letters) if earlier else set()
+        letters += [path for path in manifest.facts.dead_letters if path not in old]
     reasons: Counter[str] = Counter()
     for entry in entries:
-        reasons.update(entry["reasons"])
+        reasons.update(entry.reasons)
     now = dict(before) | {manifest.round: manifest for manifest in written}
     keys = [
-        manifest.facts["keys"]
+        manifest.facts.keys
         for number, manifest in sorted(now.items())
-        if (pairs := workspace.latest(number, "pairs"))
-        and pairs.facts["task_version"] == definition.version
+        if (pairs := workspace.pairs.latest(number))
+        and pairs.facts.origin.task.version == definition.version
     ]
     total = {
-        name: sum(entry[name] for entry in entries)
+        name: sum(getattr(entry, name) for entry in entries)
         for name in ("verdicts", "labels", "rejected", "unanswered", "changed_mind")
     }
     return {
         "task": definition.task,
         "task_version": definition.version,
         "rounds": [manifest.round for manifest in written],
-        "files": sorted({entry["name"] for entry in entries}),
+        "files": sorted({entry.name for entry in entries}),
         "imported_before": list(known),
         **total,
         "skips": total["verdicts"] - total["labels"],
         "rejected_by_reason": dict(sorted(reasons.items())),
-        "experts": sorted({name for entry in entries for name in entry["experts"]}),
-        "fine_tuning_ads": sum(len(found["fine_tuning"]) for found in keys),
-        "evaluation_ads": sum(len(found["evaluation"]) for found in keys),
-        "withheld_ads": sum(found["withheld"] for found in keys),
+        "experts": sorted({name for entry in entries for name in entry.experts}),
+        "fine_tuning_ads": sum(len(found.fine_tuning) for found in keys),
+        "evaluation_ads": sum(len(found.evaluation) for found in keys),
+        "withheld_ads": sum(len(found.withheld) for found in keys),
         "dead_letters": [workspace.path(path) for path in letters],
     }
 

@@ -33,12 +33,12 @@ from models.backends.pool import LabelerPool
 from models.backends.trained import Trained
 from models.training import trainer
 from pipelines.config import Task, load_task
-from pipelines.console.progress import Advance, step
+from pipelines.console.progress import Step, step
 from pipelines.errors import RunFailed, UsageError
 from pipelines.handlers import LoadLabeler, load_trained
 from pipelines.jobs.ingest import ingest_verdicts
-from pipelines.jobs.mine import mine
-from pipelines.jobs.rounds import (
+from pipelines.jobs.mine import MineOptions, mine
+from pipelines.jobs.train import (
     TooFewLabels,
     TrainOptions,
     fine_tuning_labels,
@@ -47,12 +47,13 @@ from pipelines.jobs.rounds import (
 )
 from pipelines.numerics import agreement, calibration, hashing, raters
 from pipelines.numerics.agreement import MISSING
-from pipelines.options import CONDITIONS, CROWD_NOISES, MineOptions
-from pipelines.report.page import simulation_report
+from pipelines.options import CONDITIONS, CROWD_NOISES
+from pipelines.report.simulation import simulation_report
 from pipelines.simulation.labelled_corpus import Corpus, Division, Fields, divide, read_labelled
 from pipelines.sources.readers import ReadOptions
 from pipelines.stages.label_ads import LabelRule, choose_threshold
-from pipelines.store import storage
+from pipelines.store import model_store, storage
+from pipelines.store.facts import Decided, ModelFacts
 from pipelines.store.workspace import Manifest, Workspace, config_hash
 from pipelines.verdicts.commit_imports import verdict_manifests
 from pipelines.verdicts.rows import RawVerdict
@@ -205,7 +206,7 @@ class _Forecast:
     trains a head.
     """
 
-    def __init__(self, advance: Advance, rounds: Mapping[str, int], seeds: int) -> None:
+    def __init__(self, advance: Step, rounds: Mapping[str, int], seeds: int) -> None:
         self._advance = advance
         self._seed_rounds = sum(rounds.values())
         self._left = {name: float(seeds * number) for name, number in rounds.items()}
@@ -513,18 +514,19 @@ class _Seed:
         for number in range(1, options.rounds + 1):
             started = time.monotonic()
             self._player.forecast.show(self._seed, "boundary")
-            if not workspace.latest(number, "model"):
+            if not workspace.model.latest(number):
                 self._mine(number, workspace, task_file, pool)
                 ingest_verdicts(workspace, self._answer(workspace, number), f"round {number}")
                 # Too few labels of a class: the next round mines with the model there is.
                 with contextlib.suppress(TooFewLabels):
                     train(TrainOptions(str(folder)), lambda _: None, self._player.pool)
-            done = workspace.latest(number, "model")
+            done = workspace.model.latest(number)
             model = None
             if done:
-                decisions.append((number, done.facts["evaluation"]["decision"]))
-                labeler = load_trained(workspace, task, done, self._player.pool)
-                model = _Model(labeler.margins, done.facts["threshold_margin"])
+                decisions.append((number, done.facts.evaluation.decision))
+                learnt, own = done.facts.learnt, model_store.model_files(done)
+                labeler = load_trained(workspace, task, learnt.learner, own, self._player.pool)
+                model = _Model(labeler.margins, learnt.threshold_margin)
             ads = fine_tuning_labels(workspace, task, shown_ads(workspace).texts()).ads
             ads = self._until(ads, workspace, number)
             self._budgets.append(len(ads.keys))
@@ -535,17 +537,17 @@ class _Seed:
         keys = [
             key
             for manifest in verdict_manifests(workspace).values()
-            for key in manifest.facts["keys"]["evaluation"]
+            for key in manifest.facts.keys.evaluation
         ]
         self._evaluation = np.sort([self._player._row[key] for key in keys]).astype(np.intp)
         for number, model, ads in models:
             self._record("boundary", task.training.learner, number, ads, model, self._evaluation)
         for number, _, ads in models:
             self._train_others("boundary", number, ads, self._evaluation)
-        return self._stop(decisions, workspace.latest(options.rounds, "model"))
+        return self._stop(decisions, workspace.model.latest(options.rounds))
 
     def _mine(self, number: int, workspace: Workspace, task_file: Path, pool: Path) -> None:
-        if workspace.latest(number, "verdicts"):
+        if workspace.verdicts.latest(number):
             return
         task, options = self._task, self._options
         budget = task.selection.budget
@@ -573,7 +575,7 @@ class _Seed:
 
     def _answer(self, workspace: Workspace, number: int) -> list[RawVerdict]:
         """Let the experts answer a round's pairs."""
-        pairs = workspace.latest(number, "pairs")
+        pairs = workspace.pairs.latest(number)
         assert pairs is not None
         names = self._task.labels
         found: list[RawVerdict] = []
@@ -610,7 +612,7 @@ class _Seed:
         )
 
     def _stop(
-        self, decisions: Sequence[tuple[int, Mapping[str, Any]]], last: Manifest | None
+        self, decisions: Sequence[tuple[int, Decided]], last: Manifest[ModelFacts] | None
     ) -> dict[str, Any]:
         """Compare where the rule stopped with where no later round was better by its interval.
 
@@ -618,30 +620,30 @@ class _Seed:
         """
         rounds = self._options.rounds
         stopped, decision = next(
-            ((number, found) for number, found in decisions if found["stop"]),
-            (rounds, {"rule": "rounds", "reason": f"did not stop in {rounds} rounds"}),
+            ((number, found) for number, found in decisions if found.stop),
+            (rounds, Decided(False, "rounds", f"did not stop in {rounds} rounds", 0)),
         )
-        models = last.facts["evaluation"]["models"] if last else []
+        models = last.facts.evaluation.models if last else ()
         kappas = {
-            model["round"]: model["kappa"]
+            model.round: (model.kappa.value, model.kappa.high)
             for model in models
-            if model["round"] and model["kappa"]["high"] is not None
+            if model.round and model.kappa.value is not None and model.kappa.high is not None
         }
         best = next(
             (
                 number
-                for number, kappa in sorted(kappas.items())
-                if all(k["value"] <= kappa["high"] for r, k in kappas.items() if r > number)
+                for number, (_, high) in sorted(kappas.items())
+                if all(value <= high for later, (value, _) in kappas.items() if later > number)
             ),
             rounds,
         )
         return {
             "seed": self._seed,
             "stopped_after": stopped,
-            "rule": decision["rule"],
-            "reason": decision["reason"],
+            "rule": decision.rule,
+            "reason": decision.reason,
             "no_later_better_after": best,
-            "kappas": {str(number): kappa["value"] for number, kappa in sorted(kappas.items())},
+            "kappas": {str(number): value for number, (value, _) in sorted(kappas.items())},
         }
 
     # --- what it competes with

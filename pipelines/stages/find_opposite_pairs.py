@@ -18,8 +18,7 @@ from pipelines.contracts import Block, ClusterAssignment
 from pipelines.numerics import hashing, kmeans
 from pipelines.numerics.calibration import Band
 from pipelines.numerics.overlap import Overlap
-from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals, below
-from pipelines.stages.score_ads import read_block
+from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
 from pipelines.store import blocks
 
 STAGE = "FindOppositePairs"
@@ -80,7 +79,7 @@ def route(
         partners.setdefault(overlap.positive, []).append(overlap.negative)
     for i, negatives in sorted(partners.items()):
         share = max_rows / max(int(counts[i]), 1)
-        rows = np.flatnonzero(positive & (cluster == i) & below(ranks, share))
+        rows = np.flatnonzero(positive & (cluster == i) & hashing.below(ranks, share))
         if not len(rows):
             continue
         chosen = table.take(pa.array(rows))
@@ -220,20 +219,26 @@ class _Route(beam.DoFn):
         band: Band,
     ) -> Iterator[tuple[_Place, tuple[int, Block]] | pvalue.TaggedOutput]:
         with metrics.timed(STAGE):
-            table = read_block(self._root, assignment.file)
             positive = np.frombuffer(assignment.positive, dtype=bool)
             cluster = np.frombuffer(assignment.cluster, dtype="<i4")
-            if self._shown:
-                keys = table.column("key").to_pylist()
-                shown = np.fromiter((key in self._shown for key in keys), bool, len(keys))
-                if shown.any():
-                    rows = table.filter(pa.array(shown))
-                    yield pvalue.TaggedOutput(SHOWN, blocks.to_block(rows))
-                    table = table.filter(pa.array(~shown))
-                    positive, cluster = positive[~shown], cluster[~shown]
-            near = band.holds(table.column("margin").to_numpy())
+            searched = np.where(
+                positive,
+                np.isin(cluster, [overlap.positive for overlap in overlaps]),
+                np.isin(cluster, [overlap.negative for overlap in overlaps]),
+            )
+            with blocks.OpenBlock(self._root, assignment.file) as block:
+                table = block.columns(["key", "margin"] if self._shown else ["margin"])
+                shown = np.zeros(len(positive), dtype=bool)
+                if self._shown:
+                    keys = table.column("key").to_pylist()
+                    shown = np.fromiter((key in self._shown for key in keys), bool, len(keys))
+                near = band.holds(table.column("margin").to_numpy()) & searched & ~shown
+                found = block.rows(near | shown)
+            if shown.any():
+                rows = found.filter(pa.array(shown[near | shown]))
+                yield pvalue.TaggedOutput(SHOWN, blocks.to_block(rows))
             routed = route(
-                table.filter(pa.array(near)),
+                found.filter(pa.array(near[near | shown])),
                 positive[near],
                 cluster[near],
                 overlaps,

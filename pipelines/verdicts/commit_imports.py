@@ -13,8 +13,7 @@ import json
 import posixpath
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,10 +21,11 @@ from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed
 from pipelines.numerics import split
 from pipelines.numerics.split import EVALUATION, FINE_TUNING, SIDES, WITHHELD, Side
-from pipelines.store import blocks, storage
-from pipelines.store.workspace import Manifest, Workspace, config_hash, utc_now
+from pipelines.store import files
+from pipelines.store.facts import AnsweredKeys, ImportEntry, VerdictsFacts
+from pipelines.store.workspace import Manifest, Workspace, config_hash
 from pipelines.text import normalize_text
-from pipelines.verdicts.halves import files_of, read_whole, to_lines
+from pipelines.verdicts.halves import files_of, to_lines
 from pipelines.verdicts.resolve_rows import Reading, Resolved, common_reasons, resolve
 from pipelines.verdicts.rows import SKIP, RawRows, storable
 from pipelines.verdicts.shown import Definition, Shown
@@ -68,11 +68,11 @@ def file_identity(data: bytes, reading: Reading) -> str:
     Two experts may well hand in the same bytes; and a file that named nobody is another import
     once somebody says whose it is.
     """
-    plain = blocks.sha256(data)
+    plain = files.sha256(data)
     if not reading.expert and not reading.experts:
         return plain
     named = json.dumps([plain, reading.expert, sorted(reading.experts.items())])
-    return blocks.sha256(named.encode())
+    return files.sha256(named.encode())
 
 
 def describe(path: str, tool: str, data: bytes, rows: RawRows, reading: Reading) -> Import:
@@ -81,23 +81,22 @@ def describe(path: str, tool: str, data: bytes, rows: RawRows, reading: Reading)
         name=posixpath.basename(storable(path.replace("\\", "/"))),
         tool=tool,
         sha256=file_identity(data, reading),
-        content=blocks.sha256(data),
+        content=files.sha256(data),
         resolved=resolve(rows, reading),
     )
 
 
-def verdict_manifests(workspace: Workspace) -> dict[int, Manifest]:
+def verdict_manifests(workspace: Workspace) -> dict[int, Manifest[VerdictsFacts]]:
     """Return the newest verdicts manifest of every round that has one."""
-    found = {number: workspace.latest(number, COMMITTED) for number in workspace.rounds()}
-    return {number: manifest for number, manifest in found.items() if manifest}
+    return workspace.verdicts.by_round()
 
 
-def entries_of(manifest: Manifest | None) -> list[dict[str, Any]]:
+def entries_of(manifest: Manifest[VerdictsFacts] | None) -> tuple[ImportEntry, ...]:
     """Return what a round's manifest says of each file that was imported into it."""
-    return list(manifest.facts["imports"]) if manifest else []
+    return manifest.facts.imports if manifest else ()
 
 
-def is_imported(sha256: str, manifests: Mapping[int, Manifest]) -> bool:
+def is_imported(sha256: str, manifests: Mapping[int, Manifest[VerdictsFacts]]) -> bool:
     """Tell whether a file was imported before, into all rounds that it has verdicts on."""
     rounds = _recorded_rounds(sha256, manifests)
     return rounds is not None and all(_holds(manifests.get(n), sha256) for n in rounds)
@@ -137,7 +136,7 @@ def commit(
     shown: Shown,
     definition: Definition,
     imports: Sequence[Import],
-) -> list[Manifest]:
+) -> list[Manifest[VerdictsFacts]]:
     """Write what was imported, round by round.
 
     Args:
@@ -175,7 +174,7 @@ def commit(
         new_sides = {key: sides[key] for key in unsided if shown.round_of[key] == number}
         before = manifests.get(number)
         manifest = _write_round(workspace, shown, definition, number, before, own, sides, new_sides)
-        now = workspace.latest(number, COMMITTED)
+        now = workspace.verdicts.latest(number)
         if (now.attempt if now else "") != (before.attempt if before else ""):
             raise RunFailed(
                 f"round {number} has got other verdicts while these were written; import again"
@@ -186,7 +185,7 @@ def commit(
 
 
 def _pending(
-    imports: Sequence[Import], shown: Shown, manifests: Mapping[int, Manifest]
+    imports: Sequence[Import], shown: Shown, manifests: Mapping[int, Manifest[VerdictsFacts]]
 ) -> list[_Pending]:
     """Return the files that some round still lacks, in their order; each of equal ones once."""
     found: dict[str, _Pending] = {}
@@ -206,30 +205,30 @@ def _write_round(
     shown: Shown,
     definition: Definition,
     number: int,
-    before: Manifest | None,
+    before: Manifest[VerdictsFacts] | None,
     pending: Sequence[_Pending],
     sides: Mapping[str, Side],
     new_sides: Mapping[str, Side],
-) -> Manifest:
+) -> Manifest[VerdictsFacts]:
     """Write one round's files, and return the manifest that will make them count."""
     attempt = workspace.new_attempt(number, COMMITTED)
     written: list[BlockFile] = []
 
     def write(name: str, data: bytes, rows: int) -> str:
-        path = f"{attempt}/{name}"
-        storage.write(workspace.path(path), data)
-        written.append(BlockFile(path, rows, len(data), blocks.sha256(data)))
-        return path
+        written.append(files.write(workspace.root, f"{attempt}/{name}", data, rows))
+        return written[-1].path
 
     if new_sides:
         write("sides.jsonl", _side_lines(new_sides), len(new_sides))
-    facts = _facts_before(workspace, definition, number, before)
-    entries: list[dict[str, Any]] = facts["imports"]
-    labelled = {half: set(facts["keys"][half]) for half in (FINE_TUNING, EVALUATION)}
-    labelled[WITHHELD] = set(facts["withheld_keys"])
+    facts = before.facts if before else _first_facts(workspace, definition, number)
+    entries, dead_letters, experts = [*facts.imports], [*facts.dead_letters], {*facts.experts}
+    labelled = {
+        FINE_TUNING: {*facts.keys.fine_tuning},
+        EVALUATION: {*facts.keys.evaluation},
+        WITHHELD: {*facts.keys.withheld},
+    }
     # Ads that experts saw and could not tell: they have no label, and asking again gives none.
-    skipped = set(facts.get("skipped_keys", ()))
-    experts = set(facts["experts"])
+    skipped = {*facts.keys.skipped}
     for item in pending:
         file, resolved = item.file, item.file.resolved
         own = [verdict for verdict in resolved.verdicts if shown.round_of[verdict.key] == number]
@@ -244,92 +243,77 @@ def _write_round(
         last = number == max(item.rounds, default=number)
         letters = resolved.rejected if last else ()
         if letters:
-            path = write(f"rejected-{tag}.jsonl", to_lines(letters), len(letters))
-            facts["dead_letters"].append(path)
+            dead_letters.append(write(f"rejected-{tag}.jsonl", to_lines(letters), len(letters)))
         experts.update(verdict.expert for verdict in own)
         entries.append(
-            {
-                "name": file.name,
-                "sha256": file.sha256,
-                "content_sha256": file.content,
-                "tool": file.tool,
-                "rounds": list(item.rounds) or [number],
-                "verdicts": len(own),
-                "labels": sum(verdict.label != SKIP for verdict in own),
-                "rejected": len(letters),
-                "reasons": dict(sorted(Counter(letter.reason for letter in letters).items())),
-                "unanswered": resolved.unanswered if last else 0,
-                "changed_mind": resolved.changed_mind if last else 0,
-                "experts": sorted({verdict.expert for verdict in own}),
-                "ads": len({verdict.key for verdict in own}),
-            }
+            ImportEntry(
+                name=file.name,
+                sha256=file.sha256,
+                content_sha256=file.content,
+                tool=file.tool,
+                rounds=item.rounds or (number,),
+                verdicts=len(own),
+                labels=sum(verdict.label != SKIP for verdict in own),
+                rejected=len(letters),
+                reasons=dict(sorted(Counter(letter.reason for letter in letters).items())),
+                unanswered=resolved.unanswered if last else 0,
+                changed_mind=resolved.changed_mind if last else 0,
+                experts=tuple(sorted({verdict.expert for verdict in own})),
+                ads=len({verdict.key for verdict in own}),
+            )
         )
+    facts = replace(
+        facts,
+        imports=tuple(entries),
+        keys=AnsweredKeys(
+            fine_tuning=tuple(sorted(labelled[FINE_TUNING])),
+            evaluation=tuple(sorted(labelled[EVALUATION])),
+            withheld=tuple(sorted(labelled[WITHHELD])),
+            skipped=tuple(sorted(skipped.difference(*labelled.values()))),
+        ),
+        experts=tuple(sorted(experts)),
+        dead_letters=tuple(dead_letters),
+    )
     all_files = (*(before.files if before else ()), *written)
-    facts |= {
-        "keys": {
-            FINE_TUNING: sorted(labelled[FINE_TUNING]),
-            EVALUATION: sorted(labelled[EVALUATION]),
-            WITHHELD: len(labelled[WITHHELD]),
-        },
-        "withheld_keys": sorted(labelled[WITHHELD]),
-        "skipped_keys": sorted(skipped.difference(*labelled.values())),
-        "experts": sorted(experts),
-    }
-    return Manifest(
-        stage=COMMITTED,
-        round=number,
-        attempt=attempt,
-        config_hash=config_hash({"imports": sorted(entry["sha256"] for entry in entries)}),
-        files=all_files,
-        rows=sum(file.rows for file in all_files),
-        facts=facts,
-        created=utc_now(),
+    imported = config_hash({"imports": sorted(entry.sha256 for entry in entries)})
+    return Manifest.of(attempt, imported, all_files, sum(file.rows for file in all_files), facts)
+
+
+def _first_facts(workspace: Workspace, definition: Definition, number: int) -> VerdictsFacts:
+    """Return the facts of a round before its first import."""
+    pairs = workspace.pairs.latest(number)
+    return VerdictsFacts(
+        task_name=definition.task,
+        task_version=pairs.facts.origin.task.version if pairs else None,
+        evaluation_share=definition.evaluation_share,
+        seed=definition.seed,
     )
 
 
-def _facts_before(
-    workspace: Workspace, definition: Definition, number: int, before: Manifest | None
-) -> dict[str, Any]:
-    """Return the facts of the earlier imports, or those of a round's first one."""
-    if before:
-        # A deep copy: the lists are added to.
-        facts: dict[str, Any] = json.loads(json.dumps(dict(before.facts)))
-        return facts
-    pairs = workspace.latest(number, "pairs")
-    return {
-        "task": definition.task,
-        "task_version": pairs.facts["task_version"] if pairs else None,
-        "evaluation_share": definition.evaluation_share,
-        "seed": definition.seed,
-        "imports": [],
-        "keys": {FINE_TUNING: [], EVALUATION: [], WITHHELD: 0},
-        "withheld_keys": [],
-        "skipped_keys": [],
-        "experts": [],
-        "dead_letters": [],
-    }
-
-
-def _recorded_sides(workspace: Workspace, manifests: Mapping[int, Manifest]) -> dict[str, str]:
+def _recorded_sides(
+    workspace: Workspace, manifests: Mapping[int, Manifest[VerdictsFacts]]
+) -> dict[str, str]:
     sides: dict[str, str] = {}
     for manifest in manifests.values():
         for file in files_of(manifest, "sides"):
-            for line in read_whole(workspace, file).splitlines():
+            for line in files.read(workspace.root, file).splitlines():
                 fields = json.loads(line)
                 sides[fields["key"]] = fields["side"]
     return sides
 
 
-def _recorded_rounds(sha256: str, manifests: Mapping[int, Manifest]) -> tuple[int, ...] | None:
+def _recorded_rounds(
+    sha256: str, manifests: Mapping[int, Manifest[VerdictsFacts]]
+) -> tuple[int, ...] | None:
     for manifest in manifests.values():
         for entry in entries_of(manifest):
-            if entry["sha256"] == sha256:
-                return tuple(entry["rounds"])
+            if entry.sha256 == sha256:
+                return entry.rounds
     return None
 
 
-def _holds(manifest: Manifest | None, sha256: str) -> bool:
-    return any(entry["sha256"] == sha256 for entry in entries_of(manifest))
+def _holds(manifest: Manifest[VerdictsFacts] | None, sha256: str) -> bool:
+    return any(entry.sha256 == sha256 for entry in entries_of(manifest))
 
 
 def _side_lines(sides: Mapping[str, Side]) -> bytes:
@@ -340,12 +324,12 @@ def _side_lines(sides: Mapping[str, Side]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _why(files: Sequence[Import]) -> str:
-    letters = [letter for file in files for letter in file.resolved.rejected]
-    empty = sum(file.resolved.unanswered for file in files)
+def _why(imports: Sequence[Import]) -> str:
+    letters = [letter for file in imports for letter in file.resolved.rejected]
+    empty = sum(file.resolved.unanswered for file in imports)
     parts = [common_reasons(letters)] if letters else []
     if empty:
         parts.append(f"unanswered {empty:,}")
     if not parts:
-        parts = ["the files hold no rows: " + ", ".join(file.name for file in files)]
+        parts = ["the files hold no rows: " + ", ".join(file.name for file in imports)]
     return "; ".join(parts)

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from pipelines.contracts import BlockFile, Rejected, Verdict
-from pipelines.errors import RunFailed
 from pipelines.numerics.agreement import MISSING
-from pipelines.store import blocks, storage
+from pipelines.store import files
+from pipelines.store.facts import VerdictsFacts
 from pipelines.store.workspace import Manifest, Workspace
 from pipelines.verdicts.rows import NEGATIVE, POSITIVE
 
@@ -45,26 +45,7 @@ def from_lines(data: bytes) -> list[Verdict]:
     return [Verdict(**json.loads(line)) for line in data.splitlines()]
 
 
-def read_whole(workspace: Workspace, file: BlockFile) -> bytes:
-    """Return a file that a manifest lists.
-
-    Raises:
-        RunFailed: it is gone or has changed.
-    """
-    path = workspace.path(file.path)
-    try:
-        data = storage.read(path)
-    except FileNotFoundError:
-        raise RunFailed(f"{path}: is gone; restore it, the manifest counts on it") from None
-    if blocks.sha256(data) != file.sha256:
-        raise RunFailed(
-            f"{path}: has changed since it was written ({len(data):,} bytes, {file.bytes:,} "
-            "written); restore it"
-        )
-    return data
-
-
-def files_of(manifest: Manifest, kind: str) -> list[BlockFile]:
+def files_of(manifest: Manifest[VerdictsFacts], kind: str) -> list[BlockFile]:
     """Return a verdicts manifest's files of one kind (``fine_tuning``, ``sides``, ...), in order."""
     return [
         file for file in manifest.files if re.split(r"[-.]", file.path.split("/")[-1])[0] == kind
@@ -85,12 +66,9 @@ def read_half(workspace: Workspace, half: str, task_version: int) -> list[Verdic
     if half not in HALVES:
         raise ValueError(f"half must be one of {HALVES}, got {half!r}")
     found: list[Verdict] = []
-    for number in workspace.rounds():
-        verdicts, pairs = workspace.latest(number, "verdicts"), workspace.latest(number, "pairs")
-        if verdicts is None or pairs is None or pairs.facts["task_version"] != task_version:
-            continue
+    for verdicts in workspace.verdicts_of(task_version).values():
         for file in files_of(verdicts, half):
-            found.extend(from_lines(read_whole(workspace, file)))
+            found.extend(from_lines(files.read(workspace.root, file)))
     return found
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from pipelines.errors import RunFailed, UsageError
-from pipelines.store.workspace import Manifest, Workspace
+from pipelines.config import Task
+from pipelines.store.workspace import Workspace
+from pipelines.text import content_key
 from pipelines.verdicts.rows import LabelNames
 
 
@@ -24,6 +25,8 @@ class ShownAd:
         order: which of the workspace's attempts to choose items showed it, ascending with time.
         current: whether that attempt was mined for the policy and labels of the round's newest one.
         labels: what the task called its labels then.
+        lines_key: content key of its fields as lines (``ReviewAd.lines``), which labeling tools show
+            in place of the text; "" where it has none.
     """
 
     key: str
@@ -35,6 +38,7 @@ class ShownAd:
     order: int
     current: bool
     labels: LabelNames
+    lines_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +113,12 @@ def shown_ads(workspace: Workspace) -> Shown:
 def _showings(workspace: Workspace) -> Iterator[ShownAd]:
     order = 0
     for number in workspace.rounds():
-        manifests = workspace.manifests(number, "pairs")
+        manifests = workspace.pairs.all(number)
         for manifest in manifests:
             order += 1
-            current = _guideline(manifest) == _guideline(manifests[-1])
-            labels = _definition(workspace, manifest).labels
+            task = manifest.facts.origin.task
+            current = task.guideline() == manifests[-1].facts.origin.task.guideline()
+            labels = _definition(task).labels
             for item in workspace.read_items(manifest):
                 for side, ad in item.sides():
                     yield ShownAd(
@@ -126,6 +131,7 @@ def _showings(workspace: Workspace) -> Iterator[ShownAd]:
                         order=order,
                         current=current,
                         labels=labels,
+                        lines_key=content_key(ad.lines()) if ad.fields else "",
                     )
 
 
@@ -134,36 +140,15 @@ def task_definition(workspace: Workspace) -> Definition:
 
     Raises:
         UsageError: nothing was mined in this workspace.
-        RunFailed: an earlier version mined it, which did not store the task.
     """
-    for number in reversed(workspace.rounds()):
-        manifest = workspace.latest(number, "pairs")
-        if manifest:
-            break
-    else:
-        raise UsageError(
-            f"--workspace {workspace.root}: holds no pairs, so there is nothing to have verdicts "
-            "on; run `scout mine` first"
-        )
-    return _definition(workspace, manifest)
+    return _definition(workspace.pairs_of().facts.origin.task)
 
 
-def _definition(workspace: Workspace, manifest: Manifest) -> Definition:
-    try:
-        task = manifest.facts["definition"]
-        return Definition(
-            task=manifest.facts["task"],
-            version=int(manifest.facts["task_version"]),
-            labels=LabelNames(task["labels"]["positive"], task["labels"]["negative"]),
-            evaluation_share=float(task["review"]["evaluation_share"]),
-            seed=int(task["seed"]),
-        )
-    except KeyError as error:
-        raise RunFailed(
-            f"{workspace.path(manifest.attempt)}/manifest.json: does not hold the task's {error}; "
-            "an earlier version of ad-scout wrote it: mine again with this one"
-        ) from None
-
-
-def _guideline(manifest: Manifest) -> tuple[int, str]:
-    return manifest.facts["task_version"], manifest.facts.get("guideline", "")
+def _definition(task: Task) -> Definition:
+    return Definition(
+        task=task.name,
+        version=task.version,
+        labels=LabelNames(task.labels.positive, task.labels.negative),
+        evaluation_share=task.review.evaluation_share,
+        seed=task.seed,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import statistics
@@ -20,9 +21,9 @@ from models.backends.pool import LabelerPool
 from models.training import trainer
 from pipelines import cli
 from pipelines.config import load_task
-from pipelines.console.progress import Advance, Step
+from pipelines.console.progress import Step
 from pipelines.errors import RunFailed, UsageError
-from pipelines.jobs import rounds
+from pipelines.jobs import train as train_job
 from pipelines.numerics import agreement
 from pipelines.simulation import play
 from pipelines.simulation.labelled_corpus import Corpus, Division, Fields, divide, read_labelled
@@ -105,7 +106,7 @@ def played(bench: Bench) -> Played:
     inside: list[str] = []
     said: list[str] = []
     train, label = trainer.train, FakeLabeler.label
-    model_agreement, evaluate = agreement.model_agreement, rounds.evaluate
+    model_agreement, evaluate = agreement.model_agreement, train_job.evaluate
     record = play._Seed._record
 
     def training(ads: trainer.LabelledAds, *args: Any, **kwargs: Any) -> Any:
@@ -140,7 +141,7 @@ def played(bench: Bench) -> Played:
         patch.setattr(FakeLabeler, "label", labelling)
         patch.setattr(agreement, "model_agreement", measuring)
         patch.setattr(play._Seed, "_record", recording)
-        patch.setattr(rounds, "evaluate", evaluating)
+        patch.setattr(train_job, "evaluate", evaluating)
         outcome = play.simulate(bench.options(seeds=2), said.append)
         outside = helpers.of_evaluation(reads)
     return Played(bench, outcome, trained, asked, recorded, measured, (inside, outside), said)
@@ -152,7 +153,7 @@ def keys_of(corpus: Corpus, rows: np.ndarray) -> set[str]:
 
 def evaluation_keys(folder: Path) -> set[str]:
     manifests = verdict_manifests(Workspace(str(folder / "boundary"))).values()
-    return {key for manifest in manifests for key in manifest.facts["keys"]["evaluation"]}
+    return {key for manifest in manifests for key in manifest.facts.keys.evaluation}
 
 
 def check_held_out(corpus: Corpus, division: Division, trained: list[trainer.LabelledAds]) -> None:
@@ -455,7 +456,7 @@ def player(bench: Bench, tmp_path: Path) -> Callable[..., Any]:
 
     def make(corpus: Corpus, **changes: Any) -> Any:
         options = bench.options(**changes)
-        forecast = play._Forecast(Advance(0, "playing", 1), {"random": 1}, 1)
+        forecast = play._Forecast(Step("playing", 1), {"random": 1}, 1)
         return play._Player(options, task, corpus, tmp_path, lambda line: None, forecast, pool)
 
     return make
@@ -576,7 +577,7 @@ def test_recorded_people_are_the_experts(
     assert ours["natural_experts"] == pytest.approx(np.mean(pairs)) if pairs else True
     assert ours["natural"] > 0.4
     manifest = verdict_manifests(Workspace(str(bench.folder / "recorded/seed-01/boundary")))[1]
-    assert manifest.facts["experts"] == [f"expert {n}" for n in (1, 2, 3, 4)]
+    assert manifest.facts.experts == tuple(f"expert {n}" for n in (1, 2, 3, 4))
 
 
 def test_rounds_without_labels_enough_have_no_model(bench: Bench) -> None:
@@ -592,7 +593,7 @@ def test_rounds_without_labels_enough_have_no_model(bench: Bench) -> None:
     place = Workspace(str(bench.folder / "few" / "seed-01" / "boundary"))
     assert place.latest(1, "model") is None and place.latest(2, "model") is not None
     pairs = place.latest(2, "pairs")
-    assert pairs is not None and pairs.facts["model_round"] == 0, "LLM-0 again"
+    assert pairs is not None and pairs.facts.origin.model_round == 0, "LLM-0 again"
     assert figures(bench.play("few", **options)) == figures(found)
 
 
@@ -630,11 +631,11 @@ def test_all_rounds_are_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
 
     def counting(self: Any, condition: str, share: float) -> None:
         count(self, condition, share)
-        seen.extend(self._advance.snapshot())
+        seen.append(copy.copy(self._advance))
 
     def skipping(self: Any) -> None:
         skip(self)
-        seen.extend(self._advance.snapshot())
+        seen.append(copy.copy(self._advance))
 
     monkeypatch.setattr(play._Forecast, "done", counting)
     monkeypatch.setattr(play._Forecast, "skip_seed", skipping)
@@ -663,14 +664,14 @@ def test_all_rounds_are_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
 def test_the_end_is_foreseen_by_condition(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(play, "time", SimpleNamespace(monotonic=lambda: now))
-    advance = Advance(0, "simulating", 12)
+    advance = Step("simulating", 12)
     forecast = play._Forecast(advance, {"boundary": 2, "random": 2, "uncertainty": 2}, seeds=2)
 
     def played(condition: str, seconds: float) -> float | None:
         nonlocal now
         now += seconds
         forecast.done(condition, 1.0)
-        ends = advance.snapshot()[0].ends
+        ends = advance.ends
         return None if ends is None else ends - now
 
     assert played("boundary", 300.0) is None, "LLM-0 scored the corpus, which says nothing"

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.contracts import BlockFile, ReviewAd, ReviewItem, Verdict
-from pipelines.store import blocks, review_items, storage
-from pipelines.store.workspace import Manifest, Workspace
+from pipelines.contracts import ReviewAd, ReviewItem, Verdict
+from pipelines.store.workspace import Workspace
 from pipelines.text import content_key
+from tests import helpers
 
 DEFINITION = {
-    "name": "tiny",
-    "version": 1,
     "seed": 3,
     "labels": {"positive": "bait", "negative": "fine"},
     "review": {"evaluation_share": 0.5},
@@ -34,16 +32,9 @@ def mined(
     root: Path, items: Sequence[ReviewItem], number: int = 1, version: int = 1, **definition: Any
 ) -> Workspace:
     """Add a mined round to a workspace, as WriteReview leaves it."""
-    place = Workspace(str(root))
-    attempt = place.new_attempt(number, "pairs")
-    data = review_items.to_lines(items)
-    path = f"{attempt}/items.jsonl"
-    storage.write(place.path(path), data)
-    facts = {"task": "tiny", "task_version": version, "definition": DEFINITION | definition}
-    files = (BlockFile(path, len(items), len(data), blocks.sha256(data)),)
-    now = "2026-11-22T00:00:00Z"
-    place.commit(Manifest("pairs", number, attempt, f"h{version}", files, len(items), facts, now))
-    return place
+    return helpers.commit_items(
+        root, items, number, **{"version": version, **DEFINITION, **definition}
+    )
 
 
 def verdict(key: str, expert: str, label: str, time: str = "") -> Verdict:

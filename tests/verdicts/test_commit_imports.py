@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from pipelines.contracts import ReviewItem
 from pipelines.errors import RunFailed
 from pipelines.numerics.split import EVALUATION, FINE_TUNING, SIDES, WITHHELD
-from pipelines.store import storage
+from pipelines.store import files, storage
+from pipelines.store.facts import AnsweredKeys
 from pipelines.store.workspace import Manifest, Workspace
 from pipelines.text import content_key
 from pipelines.verdicts import commit_imports as stage
@@ -23,7 +25,6 @@ from pipelines.verdicts.halves import (
     latest,
     ratings,
     read_half,
-    read_whole,
 )
 from pipelines.verdicts.resolve_rows import Reading
 from pipelines.verdicts.shown import shown_ads, task_definition
@@ -103,7 +104,7 @@ def recorded(place: Workspace) -> dict[str, str]:
     found: dict[str, str] = {}
     for manifest in stage.verdict_manifests(place).values():
         for file in files_of(manifest, "sides"):
-            for line in read_whole(place, file).splitlines():
+            for line in files.read(place.root, file).splitlines():
                 fields = json.loads(line)
                 assert fields["key"] not in found, "a side is recorded once"
                 found[fields["key"]] = fields["side"]
@@ -114,9 +115,9 @@ def state(place: Workspace) -> dict[str, object]:
     """Return all that counts of a workspace's verdicts, but the random names of attempts."""
     found: dict[str, object] = {"sides": recorded(place)}
     for number, manifest in stage.verdict_manifests(place).items():
-        facts = {k: v for k, v in manifest.facts.items() if k != "dead_letters"}
-        files = [(f.path.split("/")[-1], f.rows, f.sha256) for f in manifest.files]
-        found[f"round {number}"] = (facts, sorted(files), manifest.rows, manifest.config_hash)
+        facts = dataclasses.replace(manifest.facts, dead_letters=())
+        written = [(f.path.split("/")[-1], f.rows, f.sha256) for f in manifest.files]
+        found[f"round {number}"] = (facts, sorted(written), manifest.rows, manifest.config_hash)
     return found
 
 
@@ -141,19 +142,19 @@ def test_verdicts_go_to_the_halves_of_their_round(tmp_path: Path) -> None:
         } <= found["evaluation"]
     sides = recorded(place)
     assert set(sides) == set(shown_ads(place).round_of)
-    keys = first.facts["keys"]
+    keys = first.facts.keys
     by_side = {side: {k for k, s in sides.items() if s == side} for side in SIDES}
-    assert set(keys["fine_tuning"]) == by_side[FINE_TUNING] & {
+    assert set(keys.fine_tuning) == by_side[FINE_TUNING] & {
         content_key(text_of(i)) for i in range(16)
     }
-    assert set(keys["evaluation"]) <= by_side[EVALUATION]
-    assert (first.facts["experts"], second.facts["experts"]) == (["anna", "bo"], ["anna"])
-    [entry] = second.facts["imports"]
-    assert (entry["verdicts"], entry["rejected"], entry["reasons"]) == (8, 1, {"unknown_ad": 1})
-    assert (entry["rounds"], first.facts["imports"][0]["rejected"]) == ([1, 2], 0)
-    [letters] = second.facts["dead_letters"]
+    assert set(keys.evaluation) <= by_side[EVALUATION]
+    assert (first.facts.experts, second.facts.experts) == (("anna", "bo"), ("anna",))
+    [entry] = second.facts.imports
+    assert (entry.verdicts, entry.rejected, entry.reasons) == (8, 1, {"unknown_ad": 1})
+    assert (entry.rounds, first.facts.imports[0].rejected) == ((1, 2), 0)
+    [letters] = second.facts.dead_letters
     assert b"a999" in storage.read(place.path(letters))
-    assert (first.facts["evaluation_share"], first.facts["seed"]) == (0.5, 3)
+    assert (first.facts.evaluation_share, first.facts.seed) == (0.5, 3)
 
 
 def test_the_split_is_by_the_tasks_seed_and_share(tmp_path: Path) -> None:
@@ -212,10 +213,10 @@ def test_an_ad_that_would_join_the_halves_is_withheld(tmp_path: Path) -> None:
     )
     [manifest] = imported(place, sheet(["n1"]))
     assert recorded(place)[content_key(bridge)] == WITHHELD
-    assert manifest.facts["keys"] == {"fine_tuning": [], "evaluation": [], "withheld": 1}
+    assert manifest.facts.keys == AnsweredKeys(withheld=(content_key(bridge),))
     assert halves(place) == found
     [file] = files_of(manifest, WITHHELD)
-    assert [v.ad_id for v in from_lines(read_whole(place, file))] == ["n1"]
+    assert [v.ad_id for v in from_lines(files.read(place.root, file))] == ["n1"]
 
 
 def test_importing_a_file_twice_changes_nothing(tmp_path: Path) -> None:
@@ -280,7 +281,7 @@ def test_the_order_of_rows_decides_within_a_file(tmp_path: Path) -> None:
     said = [v for half in HALVES for v in read_half(place, half, 1)]
     assert {v.label for v in latest(said) if v.ad_id == "a0"} == {"negative"}
     [manifest] = stage.verdict_manifests(place).values()
-    assert manifest.facts["imports"][0]["changed_mind"] == 1
+    assert manifest.facts.imports[0].changed_mind == 1
 
 
 def test_nothing_usable_changes_nothing_and_says_why(tmp_path: Path) -> None:
@@ -302,8 +303,8 @@ def test_a_useless_file_among_others_leaves_its_dead_letters(tmp_path: Path) -> 
     [manifest] = imported(place, sheet(["zzz"]), sheet(ids(range(8))))
     # Round 2 has no verdicts and stays open.
     assert manifest.round == 1 and place.current_round() == 2 and place.latest(2, "pairs")
-    assert [entry["verdicts"] for entry in manifest.facts["imports"]] == [16, 0]
-    assert len(manifest.facts["dead_letters"]) == 1
+    assert [entry.verdicts for entry in manifest.facts.imports] == [16, 0]
+    assert len(manifest.facts.dead_letters) == 1
     assert imported(place, sheet(["zzz"])) == []
 
 
@@ -412,7 +413,7 @@ def test_an_ad_that_was_shown_alone_is_on_a_side_of_its_own(tmp_path: Path) -> N
     ads = [f"a{i}" for i in range(24)]
     [manifest] = imported(place, sheet(ads))
     lines = [
-        line for f in files_of(manifest, "sides") for line in read_whole(place, f).splitlines()
+        line for f in files_of(manifest, "sides") for line in files.read(place.root, f).splitlines()
     ]
     rows = [json.loads(line) for line in lines]
     assert len({row["component"] for row in rows}) == 16 + 4

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed
-from pipelines.store import blocks, storage
+from pipelines.store import files, storage
+from pipelines.store.facts import VerdictsFacts
 from pipelines.store.workspace import Manifest
 from pipelines.verdicts.halves import latest, ratings, read_half, to_lines
 from tests.verdicts import mined, verdict
@@ -55,9 +55,8 @@ def test_reading_a_half_checks_its_files(tmp_path: Path) -> None:
     said = [verdict("k", "anna", "positive"), verdict("k", "bo", "skip")]
     data = to_lines(said)
     path = f"{attempt}/evaluation-00.jsonl"
-    storage.write(place.path(path), data)
-    file = BlockFile(path, 2, len(data), blocks.sha256(data))
-    place.commit(Manifest("verdicts", 1, attempt, "h", (file,), 2, {}, "2026-11-22T00:00:00Z"))
+    file = files.write(place.root, path, data, 2)
+    place.commit(Manifest.of(attempt, "h", [file], 2, VerdictsFacts("tiny", 2, 0.5, 3)))
     assert read_half(place, "evaluation", 2) == said
     assert read_half(place, "fine_tuning", 2) == []
     assert read_half(place, "evaluation", 1) == []

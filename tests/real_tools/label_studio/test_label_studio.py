@@ -17,9 +17,8 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from pipelines.errors import RunFailed
-from pipelines.jobs.evaluation import Candidate, measure
+from pipelines.jobs.evaluate import Candidate, measure
 from pipelines.jobs.ingest import Ingested, ingest_verdicts
-from pipelines.jobs.rounds import current_task
 from pipelines.numerics.agreement import expert_agreement
 from pipelines.store.workspace import Workspace
 from pipelines.tools import label_studio as reader
@@ -175,8 +174,9 @@ def test_a_round_there_and_back(
     assert kappa.value == pytest.approx(expected)
     assert 0 < expected < 1
     always_no = Candidate(0, "none", 0.0, lambda texts: np.full(len(texts), -1.0))
-    report = measure(current_task(workspace), table, table.keys, [always_no], 0).report
-    assert report["expert_kappa"]["value"] == pytest.approx(expected)
+    task = workspace.pairs_of().facts.origin.task
+    report = measure(task, table, table.keys, [always_no], 0)
+    assert report.expert_kappa.value == pytest.approx(expected)
     assert np.count_nonzero(table.values == -1) == 2 + 2
 
     # Nothing changed, so nothing changes.

@@ -1,0 +1,135 @@
+"""The evaluator: every round's model against the experts, on the evaluation half.
+
+Nothing else in this project reads that half's verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.ad_text import is_wordless
+from pipelines.config import Task
+from pipelines.console.progress import step
+from pipelines.numerics import agreement, stopping
+from pipelines.numerics.agreement import MISSING
+from pipelines.store.facts import Decided, Evaluation, ModelFigures, Statistic
+from pipelines.store.workspace import Workspace
+from pipelines.verdicts.halves import Ratings, ratings, read_half
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model to evaluate.
+
+    Attributes:
+        round: the round after which it was trained; 0 for LLM-0, before any expert label.
+        model_id: which weights.
+        threshold: an ad is positive when its margin is at least this, log-odds.
+        margins: texts to margins, float (n,); called once, with all texts.
+    """
+
+    round: int
+    model_id: str
+    threshold: float
+    margins: Callable[[Sequence[str]], np.ndarray]
+
+
+def stopping_rule(task: Task) -> stopping.StoppingRule:
+    """Return the task's stopping rule as the numerics take it."""
+    rule = task.stopping
+    return stopping.StoppingRule(
+        margin=rule.margin,
+        patience=rule.patience,
+        parity_margin=rule.parity_margin,
+        parity_test=rule.parity_test,
+        min_ads=rule.min_evaluation_ads,
+        max_rounds=rule.max_rounds,
+        max_labels=rule.max_labels,
+    )
+
+
+def evaluate(
+    workspace: Workspace,
+    task: Task,
+    texts: Mapping[str, str],
+    candidates: Sequence[Candidate],
+    fine_tuning_ads: int,
+) -> Evaluation:
+    """Measure every model on the same evaluation ads, those of all rounds of this policy version.
+
+    Args:
+        workspace: the workspace.
+        task: the task; its version says which rounds count.
+        texts: content key -> text of every ad shown to experts.
+        candidates: the models, by round.
+        fine_tuning_ads: ads that trained the last of them, for the label budget.
+    """
+    table = ratings(read_half(workspace, "evaluation", task.version))
+    # What no model can read measures none.
+    rows = [i for i, key in enumerate(table.keys) if not is_wordless(texts[key])]
+    table = Ratings(tuple(table.keys[i] for i in rows), table.experts, table.values[rows])
+    return measure(task, table, [texts[key] for key in table.keys], candidates, fine_tuning_ads)
+
+
+def measure(
+    task: Task,
+    table: Ratings,
+    texts: Sequence[str],
+    candidates: Sequence[Candidate],
+    fine_tuning_ads: int,
+) -> Evaluation:
+    """Measure every model against the verdicts in ``table``; ``texts`` in its order of ads."""
+    values = table.values
+    if not values.shape[1]:
+        values = np.full((len(table.keys), 1), MISSING, dtype=np.int8)
+    labels = np.zeros((len(candidates), len(table.keys)), dtype=np.int8)
+    if len(table.keys):
+        with step("evaluating models", len(candidates)) as advance:
+            for row, candidate in enumerate(candidates):
+                labels[row] = candidate.margins(texts) >= candidate.threshold
+                advance()
+    labelled = int((values != MISSING).any(axis=1).sum())
+    given = values[values != MISSING]
+    with step("comparing models and experts"):
+        decision = stopping.decide(
+            [candidate.round for candidate in candidates],
+            labels,
+            values,
+            stopping_rule(task),
+            n_labels=fine_tuning_ads + labelled,
+            min_overlap=task.review.min_overlap,
+            seed=task.seed,
+        )
+    alpha, alpha_reason = agreement.krippendorff_alpha(values)
+    majority = agreement.consensus(values)
+    settled = majority != MISSING
+    models = []
+    for row, candidate in enumerate(candidates):
+        value, reason = agreement.cohen_kappa(labels[row][settled], majority[settled])
+        models.append(
+            ModelFigures(
+                round=candidate.round,
+                model_id=candidate.model_id,
+                threshold=candidate.threshold,
+                kappa=decision.models[row],
+                kappa_with_majority=Statistic(value, reason),
+                positive_share=float(labels[row].mean()) if len(table.keys) else None,
+            )
+        )
+    return Evaluation(
+        ads=labelled,
+        experts=len(table.experts),
+        verdicts=len(given),
+        positive_share=float(given.mean()) if len(given) else None,
+        tied=int((~settled & (values != MISSING).any(axis=1)).sum()),
+        expert_kappa=decision.experts,
+        krippendorff_alpha=Statistic(alpha, alpha_reason),
+        models=tuple(models),
+        gap_to_experts=decision.gap,
+        gain=decision.gain,
+        decision=Decided(decision.stop, decision.rule, decision.reason, decision.best_round),
+        stopping=stopping_rule(task),
+    )
