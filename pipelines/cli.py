@@ -244,14 +244,14 @@ def _versions() -> str:
 
 
 def _validate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from models import policy
+    from models import prompting
     from pipelines.config import load_task
 
     task = load_task(args.task)
     spec = task.prompt_spec()
     try:
-        prompt = policy.describe(spec, args.ad)
-        rendered = policy.render(spec)
+        prompt = prompting.describe(spec, args.ad)
+        rendered = prompting.render(spec)
     except ValueError as error:
         raise UsageError(f"{args.task}: prompt: {error}") from error
     if args.json:
@@ -309,7 +309,7 @@ def _demo(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
 def _hand_out(args: argparse.Namespace) -> dict[str, str]:
     """Write what a person looks at first; -> its name -> its path."""
     from pipelines.jobs.export import ExportOptions, export
-    from pipelines.report.page import ReportOptions, report
+    from pipelines.report.round import ReportOptions, report
 
     def say(line: str) -> None:
         if not args.quiet:
@@ -475,7 +475,7 @@ def _simulate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
 
 
 def _draw(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from pipelines.report.page import ReportOptions, report
+    from pipelines.report.round import ReportOptions, report
 
     chosen = ReportOptions(args.workspace, args.out, args.round, args.projection)
     with progress.step("drawing the report"):

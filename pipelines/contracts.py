@@ -112,12 +112,15 @@ class BlockFile:
         rows: number of rows.
         bytes: size of the file.
         sha256: hash of the file's bytes, 64 hex characters.
+        footer: hash of a Parquet file's footer, which the checksums of its pages do not cover; "" of
+            other files.
     """
 
     path: str
     rows: int
     bytes: int
     sha256: str
+    footer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
