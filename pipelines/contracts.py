@@ -187,6 +187,18 @@ class ReviewAd:
     weight: float
     truncated: bool
 
+    def lines(self) -> str:
+        """Return the ad as one text with a line ``Name: value`` a field; its text where it has none.
+
+        Further lines of a value are indented, so that no value looks like another field.
+        """
+        if not self.fields:
+            return self.text
+        shown = (
+            (" ".join(name.split()), "\n  ".join(value.splitlines())) for name, value in self.fields
+        )
+        return "\n".join(f"{name}: {value}" for name, value in shown)
+
 
 @dataclass(frozen=True, slots=True)
 class OverlapFacts:

@@ -28,11 +28,14 @@ from typing import Any
 import numpy as np
 import yaml
 
-from models import presets, trained, trainer
-from pipelines import handlers
+from models.backends.base import BackendError
+from models.backends.pool import LabelerPool
+from models.backends.trained import Trained
+from models.training import trainer
 from pipelines.config import Task, load_task
-from pipelines.console.progress import Advance, step
+from pipelines.console.progress import Step, step
 from pipelines.errors import RunFailed, UsageError
+from pipelines.handlers import LoadLabeler, load_trained
 from pipelines.jobs.ingest import ingest_verdicts
 from pipelines.jobs.mine import MineOptions, mine
 from pipelines.jobs.train import (
@@ -45,7 +48,7 @@ from pipelines.jobs.train import (
 from pipelines.numerics import agreement, calibration, hashing, raters
 from pipelines.numerics.agreement import MISSING
 from pipelines.options import CONDITIONS, CROWD_NOISES
-from pipelines.report.page import simulation_report
+from pipelines.report.simulation import simulation_report
 from pipelines.simulation.labelled_corpus import Corpus, Division, Fields, divide, read_labelled
 from pipelines.sources.readers import ReadOptions
 from pipelines.stages.label_ads import LabelRule, choose_threshold
@@ -150,9 +153,10 @@ def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
     stops: list[dict[str, Any]] = []
     rounds = rounds_of(options)
     total = options.seeds * sum(rounds.values())
-    with _remembering(task, root, say) as keep, step("simulating", total) as advance:
+    pool = LabelerPool()
+    with _remembering(task, root, pool, say) as keep, step("simulating", total) as advance:
         player = _Player(
-            options, task, corpus, root, say, _Forecast(advance, rounds, options.seeds)
+            options, task, corpus, root, say, _Forecast(advance, rounds, options.seeds), pool
         )
         for seed in range(options.first_seed, options.first_seed + options.seeds):
             found = player.play(seed)
@@ -202,7 +206,7 @@ class _Forecast:
     trains a head.
     """
 
-    def __init__(self, advance: Advance, rounds: Mapping[str, int], seeds: int) -> None:
+    def __init__(self, advance: Step, rounds: Mapping[str, int], seeds: int) -> None:
         self._advance = advance
         self._seed_rounds = sum(rounds.values())
         self._left = {name: float(seeds * number) for name, number in rounds.items()}
@@ -258,34 +262,32 @@ def _task(options: SimulateOptions) -> Task:
 
 
 @contextlib.contextmanager
-def _remembering(task: Task, root: Path, say: Say) -> Iterator[Callable[[], None]]:
+def _remembering(
+    task: Task, root: Path, pool: LabelerPool, say: Say
+) -> Iterator[Callable[[], None]]:
     """Ask LLM-0 about each text once in all seeds and runs; yields what writes its answers down."""
-    handlers.memory = handlers.Memory()
     path = root / "llm0.npz"
     try:
-        try:
-            identity = handlers.identify_task(task, say)
-        except presets.PresetError as error:
-            raise UsageError(f"model: {error}") from error
-        labeler = handlers.memory.labeler(identity, handlers.LoadLabeler(task, identity).load_new)
-        try:
-            labeler.restore(path)
-        except (OSError, ValueError, KeyError) as error:
-            raise RunFailed(f"{path}: is damaged ({error}); delete it") from error
-        held = len(labeler)
+        identity = task.backend().identify(say)
+    except BackendError as error:
+        raise UsageError(f"model: {error}") from error
+    labeler = pool.labeler(identity, LoadLabeler(task, identity).load_new)
+    try:
+        labeler.restore(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise RunFailed(f"{path}: is damaged ({error}); delete it") from error
+    held = len(labeler)
 
-        def keep() -> None:
-            nonlocal held
-            if len(labeler) > held:
-                labeler.save(path)
-                held = len(labeler)
+    def keep() -> None:
+        nonlocal held
+        if len(labeler) > held:
+            labeler.save(path)
+            held = len(labeler)
 
-        try:
-            yield keep
-        finally:
-            keep()
+    try:
+        yield keep
     finally:
-        handlers.memory = None
+        keep()
 
 
 # --- Playing ----------------------------------------------------------------------------------
@@ -313,9 +315,10 @@ class _Player:
         root: Path,
         say: Say,
         forecast: _Forecast,
+        pool: LabelerPool,
     ) -> None:
         self._options, self._task, self._corpus = options, task, corpus
-        self._root, self._say, self.forecast = root, say, forecast
+        self._root, self._say, self.forecast, self.pool = root, say, forecast, pool
         self._encoder_vectors: np.ndarray | None = None
         self._row = {key: i for i, key in enumerate(corpus.keys)}
 
@@ -367,8 +370,7 @@ class _Player:
     def vectors(self) -> np.ndarray:
         """Return the frozen encoder's vectors of the whole corpus, computed once."""
         if self._encoder_vectors is None:
-            assert handlers.memory is not None
-            cache = handlers.memory.vectors
+            cache = self.pool.vectors
             bundle = cache.bundle(self._task.training.encoder)
             window = trainer.window(bundle, training_settings(self._task))
             encoder = cache.encoder(bundle, self._task.model.dtype, window)
@@ -517,14 +519,14 @@ class _Seed:
                 ingest_verdicts(workspace, self._answer(workspace, number), f"round {number}")
                 # Too few labels of a class: the next round mines with the model there is.
                 with contextlib.suppress(TooFewLabels):
-                    train(TrainOptions(str(folder)), lambda _: None)
+                    train(TrainOptions(str(folder)), lambda _: None, self._player.pool)
             done = workspace.model.latest(number)
             model = None
             if done:
                 decisions.append((number, done.facts.evaluation.decision))
-                own = model_store.model_files(done)
-                labeler = handlers.load_trained(workspace, task, done.facts.learnt.learner, own)
-                model = _Model(_margins_of(labeler), done.facts.learnt.threshold_margin)
+                learnt, own = done.facts.learnt, model_store.model_files(done)
+                labeler = load_trained(workspace, task, learnt.learner, own, self._player.pool)
+                model = _Model(labeler.margins, learnt.threshold_margin)
             ads = fine_tuning_labels(workspace, task, shown_ads(workspace).texts()).ads
             ads = self._until(ads, workspace, number)
             self._budgets.append(len(ads.keys))
@@ -568,6 +570,7 @@ class _Seed:
                 beam=(),
             ),
             say=lambda _: None,
+            pool=self._player.pool,
         )
 
     def _answer(self, workspace: Workspace, number: int) -> list[RawVerdict]:
@@ -656,8 +659,8 @@ class _Seed:
         return asked[np.lexsort((ranks, np.abs(margins - threshold)))]
 
     def _llm0(self, texts: Sequence[str]) -> np.ndarray:
-        identity = handlers.identify_task(self._task)
-        labeler = handlers.LoadLabeler(self._task, identity)()
+        identity = self._task.backend().identify()
+        labeler = LoadLabeler(self._task, identity, pool=self._player.pool)()
         return np.concatenate(
             [labeler.label(texts[i : i + 1024]).margin for i in range(0, len(texts), 1024)]
         )
@@ -745,8 +748,7 @@ class _Seed:
         """
         training = self._task.training.model_copy(update={"learner": learner})
         settings = training_settings(self._task.model_copy(update={"training": training}))
-        assert handlers.memory is not None
-        cache = handlers.memory.vectors
+        cache = self._player.pool.vectors
         with tempfile.TemporaryDirectory(prefix="scout-simulate-") as scratch:
             folder = Path(scratch) / "model"
             try:
@@ -756,8 +758,8 @@ class _Seed:
             except trainer.TrainingDataError as error:
                 raise RunFailed(f"seed {self._seed}: {error}") from error
             embedding = "own" if learner == "encoder" else None
-            labeler = trained.load(folder, embedding=embedding, cache=cache)
-        return _Model(_margins_of(labeler), manifest.threshold_margin)
+            labeler = Trained(folder, embedding=embedding, cache=cache).load()
+        return _Model(labeler.margins, manifest.threshold_margin)
 
     def _train_others(
         self, condition: str, number: int, ads: trainer.LabelledAds, evaluation: np.ndarray
@@ -817,10 +819,6 @@ class _Seed:
         """Count parts of a round: its own learning, and each learner's measuring."""
         if parts:
             self._player.forecast.done(condition, parts / (2 + len(self._others)))
-
-
-def _margins_of(labeler: Any) -> Callable[[Sequence[str]], np.ndarray]:
-    return lambda texts: trained.margins(labeler, texts)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from apache_beam import pvalue
 from apache_beam.ml.inference.base import RunInference
 
-from models.labeler import Labeler
+from models.backends.base import Labeler
 from pipelines.console import metrics
 from pipelines.contracts import (
     AD_SCHEMA,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import statistics
@@ -15,11 +16,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from models import trainer
-from models.fakes import FakeLabeler
-from pipelines import cli, handlers
+from models.backends.fake import FakeLabeler
+from models.training import trainer
+from pipelines import cli
 from pipelines.config import load_task
-from pipelines.console.progress import Advance, Step
+from pipelines.console.progress import Step
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs import train as train_job
 from pipelines.numerics import agreement
@@ -245,7 +246,6 @@ def test_uncertainty_asks_about_the_ads_nearest_to_the_threshold(played: Played)
 
 def test_llm0_is_asked_once_about_each_text(played: Played) -> None:
     assert len(played.asked) == len(set(played.asked)) > 0
-    assert handlers.memory is None, "nothing is remembered after the simulation"
 
 
 def test_only_the_evaluator_opens_the_evaluation_half(played: Played) -> None:
@@ -399,7 +399,6 @@ def test_killed_in_the_middle_it_gives_the_same_rows(
         with pytest.raises(Killed):
             played.bench.play("killed")
         assert calls == dies_at
-        assert handlers.memory is None
         assert not (played.bench.folder / "killed" / "simulation.json").exists()
     calls, dies_at = 0, 0
     found = played.bench.play("killed")
@@ -457,7 +456,7 @@ def player(bench: Bench, tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
         def make(corpus: Corpus, **changes: Any) -> Any:
             options = bench.options(**changes)
-            forecast = play._Forecast(Advance(0, "playing", 1), {"random": 1}, 1)
+            forecast = play._Forecast(Step("playing", 1), {"random": 1}, 1)
             return play._Player(options, task, corpus, tmp_path, lambda line: None, forecast)
 
         yield make
@@ -632,11 +631,11 @@ def test_all_rounds_are_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
 
     def counting(self: Any, condition: str, share: float) -> None:
         count(self, condition, share)
-        seen.extend(self._advance.snapshot())
+        seen.append(copy.copy(self._advance))
 
     def skipping(self: Any) -> None:
         skip(self)
-        seen.extend(self._advance.snapshot())
+        seen.append(copy.copy(self._advance))
 
     monkeypatch.setattr(play._Forecast, "done", counting)
     monkeypatch.setattr(play._Forecast, "skip_seed", skipping)
@@ -665,14 +664,14 @@ def test_all_rounds_are_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
 def test_the_end_is_foreseen_by_condition(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(play, "time", SimpleNamespace(monotonic=lambda: now))
-    advance = Advance(0, "simulating", 12)
+    advance = Step("simulating", 12)
     forecast = play._Forecast(advance, {"boundary": 2, "random": 2, "uncertainty": 2}, seeds=2)
 
     def played(condition: str, seconds: float) -> float | None:
         nonlocal now
         now += seconds
         forecast.done(condition, 1.0)
-        ends = advance.snapshot()[0].ends
+        ends = advance.ends
         return None if ends is None else ends - now
 
     assert played("boundary", 300.0) is None, "LLM-0 scored the corpus, which says nothing"
@@ -719,7 +718,6 @@ def test_what_cannot_be_simulated_is_exit_2(
     assert cli.main([*argv, "--workspace", str(tmp_path / "s"), *flags]) == cli.WRONG_USAGE
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and message in lines[0], lines
-    assert handlers.memory is None
 
 
 def test_the_command(played: Played, capsys: pytest.CaptureFixture[str]) -> None:
