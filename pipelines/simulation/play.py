@@ -50,7 +50,7 @@ from pipelines.numerics.agreement import MISSING
 from pipelines.options import CONDITIONS, CROWD_NOISES
 from pipelines.report.simulation import simulation_report
 from pipelines.simulation.labelled_corpus import Corpus, Division, Fields, divide, read_labelled
-from pipelines.sources.readers import ReadOptions
+from pipelines.sources.base import ReadOptions
 from pipelines.stages.label_ads import LabelRule, choose_threshold
 from pipelines.store import model_store, storage
 from pipelines.store.facts import Decided, ModelFacts
@@ -141,7 +141,7 @@ def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
         file=options.label_file,
     )
     with step("reading the corpus"):
-        corpus = read_labelled(options.corpus, fields, task.labels)
+        corpus = read_labelled(options.corpus, fields, task.labels, task.reading(ReadOptions()))
     root = Path(options.workspace)
     root.mkdir(parents=True, exist_ok=True)
     say(
@@ -499,10 +499,7 @@ class _Seed:
             str(task_file), yaml.safe_dump(task.model_dump(mode="json"), sort_keys=False).encode()
         )
         lines = [
-            json.dumps(
-                {"id": self._corpus.ids[i], "text": self._corpus.texts[i]}, ensure_ascii=False
-            )
-            for i in self._division.pool
+            json.dumps(self._corpus.record(i), ensure_ascii=False) for i in self._division.pool
         ]
         data = ("\n".join(lines) + "\n").encode()
         # The corpus's age is part of what was scored: an unchanged file keeps it.
