@@ -6,7 +6,7 @@ import copy
 import json
 import shutil
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +17,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from models.backends.fake import FakeLabeler
+from models.backends.pool import LabelerPool
 from models.training import trainer
 from pipelines import cli
 from pipelines.config import load_task
@@ -449,17 +450,16 @@ def test_more_seeds_go_on_where_fewer_ended(
 
 
 @pytest.fixture
-def player(bench: Bench, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+def player(bench: Bench, tmp_path: Path) -> Callable[..., Any]:
     """Make players on corpora of one's own, as ``simulate`` does."""
-    task = load_task(bench.folder / "task.yaml")
-    with play._remembering(task, tmp_path, lambda line: None):
+    task, pool = load_task(bench.folder / "task.yaml"), LabelerPool()
 
-        def make(corpus: Corpus, **changes: Any) -> Any:
-            options = bench.options(**changes)
-            forecast = play._Forecast(Step("playing", 1), {"random": 1}, 1)
-            return play._Player(options, task, corpus, tmp_path, lambda line: None, forecast)
+    def make(corpus: Corpus, **changes: Any) -> Any:
+        options = bench.options(**changes)
+        forecast = play._Forecast(Step("playing", 1), {"random": 1}, 1)
+        return play._Player(options, task, corpus, tmp_path, lambda line: None, forecast, pool)
 
-        yield make
+    return make
 
 
 def big_corpus(share: float) -> Corpus:
