@@ -13,6 +13,8 @@ LLM = [
     "safetensors>=0.5",
     "gguf>=0.10",
 ]
+# For `review.consensus: dawid-skene`; crowd-kit uses keywords that pandas 4 drops.
+CONSENSUS = ["crowd-kit>=1.4.2", "pandas>=2.2,<4"]
 SCANN = ["scann[tf]>=1.4.2"]
 ARGILLA = ["argilla>=2.8,<3"]
 GCP = ["apache-beam[gcp]>=2.77,<3", "google-cloud-storage>=2.18"]
@@ -39,13 +41,10 @@ setup(
     },
     install_requires=[
         "apache-beam>=2.77,<3",
-        "crowd-kit>=1.4.2",
         "jinja2>=3.1",
-        "krippendorff>=0.9",
         "markupsafe>=2.1",
         "matplotlib>=3.9",
         "numpy>=2.0",
-        "pandas>=2.2,<4",  # crowd-kit uses keywords that pandas 4 drops
         "pillow>=10",
         "pyarrow>=18",
         "pydantic>=2.9",
@@ -54,7 +53,6 @@ setup(
         "rich>=13",
         "scikit-learn>=1.5",
         "scipy>=1.13",
-        "statsmodels>=0.15",
         "threadpoolctl>=3.5",
         "urllib3>=2.6",
     ],
@@ -64,7 +62,8 @@ setup(
         "gcp": GCP,
         "umap": ["umap-learn>=0.5.7"],  # for `report --projection umap`
         "argilla": ARGILLA,  # for --push and --pull; its files need nothing
-        "all": [*LLM, *SCANN, *GCP],
+        "consensus": CONSENSUS,
+        "all": [*LLM, *SCANN, *GCP, *CONSENSUS],
     },
     entry_points={"console_scripts": ["scout=pipelines.cli:main"]},
 )

@@ -23,13 +23,13 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks import _common
-from pipelines.contracts import BlockFile, scored_schema
-from pipelines.jobs.mine import mine, prepare
+from pipelines.contracts import scored_schema
+from pipelines.jobs.mine import MineOptions, mine, prepare, provenance
 from pipelines.numerics import calibration
-from pipelines.options import MineOptions
 from pipelines.sources.readers import ReadOptions
-from pipelines.store import blocks, storage
-from pipelines.store.workspace import Manifest, utc_now
+from pipelines.store import blocks, files
+from pipelines.store.facts import ScoredFacts
+from pipelines.store.workspace import Manifest
 from pipelines.text import content_key
 
 DIMS = 384
@@ -72,7 +72,7 @@ def write_scored(folder: Path, rows: int) -> None:
     centres = rng.normal(size=(CENTRES, DIMS)).astype(np.float32)
     lean = rng.normal(size=CENTRES)
     attempt = plan.workspace.new_attempt(1, "scored")
-    files = []
+    written = []
     for start in range(0, rows, BLOCK_ROWS):
         number = min(BLOCK_ROWS, rows - start)
         centre = rng.integers(CENTRES, size=number)
@@ -92,23 +92,9 @@ def write_scored(folder: Path, rows: int) -> None:
             blocks.vector_array(vectors),
         ]
         data = blocks.to_parquet(pa.Table.from_arrays(columns, schema=scored_schema(DIMS)))
-        digest = blocks.sha256(data)
-        file = BlockFile(f"{attempt}/block-{digest[:20]}.parquet", number, len(data), digest)
-        storage.write(plan.workspace.path(file.path), data)
-        files.append(file)
-    facts: dict[str, Any] = {"records": rows, "rejected": 0, "reasons": {}, "unique": rows}
-    plan.workspace.commit(
-        Manifest(
-            stage="scored",
-            round=1,
-            attempt=attempt,
-            config_hash=plan.scored_hash,
-            files=tuple(files),
-            rows=rows,
-            facts=facts | {"weight": float(rows), "dead_letters": [], "score_key": plan.score_key},
-            created=utc_now(),
-        )
-    )
+        written.append(files.write(plan.workspace.root, f"{attempt}/block-*.parquet", data, number))
+    facts = ScoredFacts(provenance(plan), rows, 0, {}, rows, float(rows), ())
+    plan.workspace.commit(Manifest.of(attempt, plan.scored_hash, written, rows, facts))
 
 
 def measure(folder: Path) -> dict[str, Any]:

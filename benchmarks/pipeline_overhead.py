@@ -22,7 +22,7 @@ from benchmarks import _common
 from models.labeler import Labeler, LLMLabeler
 from pipelines.config import load_task
 from pipelines.contracts import Tally, UniqueAd
-from pipelines.options import DEFAULT_RUNNER
+from pipelines.jobs.mine import DEFAULT_RUNNER
 from pipelines.stages.score_ads import ScoreAds
 from pipelines.text import content_key
 

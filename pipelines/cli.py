@@ -287,11 +287,11 @@ def _mine(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
 
 
 def _demo(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
-    from pipelines import options
+    from pipelines.jobs.mine import MineOptions
     from pipelines.sources.readers import ReadOptions
 
     task = SAMPLES / "policies" / "ads_safety.yaml"
-    chosen = options.MineOptions(
+    chosen = MineOptions(
         task=str(task),
         corpus=(str(SAMPLES / "samples" / "ads.jsonl"),),
         workspace=args.workspace,
@@ -411,7 +411,7 @@ def _import(args: argparse.Namespace, _: tuple[str, ...]) -> int:
 
 def _train(args: argparse.Namespace, _: tuple[str, ...]) -> int:
     from pipelines.console.summary import describe_training
-    from pipelines.jobs.rounds import TrainOptions, train
+    from pipelines.jobs.train import TrainOptions, train
 
     trained = train(
         TrainOptions(workspace=args.workspace, task=args.task, export=args.export),
@@ -426,7 +426,7 @@ def _train(args: argparse.Namespace, _: tuple[str, ...]) -> int:
 
 def _status(args: argparse.Namespace, _: tuple[str, ...]) -> int:
     from pipelines.console.summary import describe_rounds
-    from pipelines.jobs.rounds import standing
+    from pipelines.jobs.status import standing
     from pipelines.store import workspace
 
     place = workspace.Workspace(args.workspace)
@@ -444,6 +444,7 @@ def _status(args: argparse.Namespace, _: tuple[str, ...]) -> int:
 
 
 def _stages(place: Any, number: int) -> dict[str, Any]:
+    from pipelines.store.facts import to_json
     from pipelines.store.workspace import STAGES
 
     found = {stage: place.latest(number, stage) for stage in STAGES}
@@ -452,7 +453,7 @@ def _stages(place: Any, number: int) -> dict[str, Any]:
             "rows": latest.rows,
             "created": latest.created,
             "attempt": latest.attempt,
-            "facts": dict(latest.facts),
+            "facts": to_json(latest.facts),
         }
         for stage, latest in found.items()
         if latest

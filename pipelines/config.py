@@ -117,8 +117,9 @@ class Search(_Section):
 
 
 class Selection(_Section):
-    """Which pairs are worth the experts' time."""
+    """Which ads or pairs are worth the experts' time; ``strategy`` is one of ``pipelines.strategies``."""
 
+    strategy: Name = "boundary"
     budget: Annotated[int, Field(ge=1, le=100_000)] = 100
     band: Annotated[float, Field(gt=0, le=1)] = 0.25
     exploration_share: Annotated[float, Field(ge=0, le=0.5)] = 0.1

@@ -13,8 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-# Version of the files a stage writes; a reader refuses what a newer version wrote.
-FORMAT_VERSION = 1
+# Version of the files a stage writes; a reader refuses what another version wrote.
+FORMAT_VERSION = 2
 # Where an ad of a pair is shown.
 LEFT, RIGHT = "left", "right"
 # What experts say when they cannot tell; no label may be called so.
@@ -266,7 +266,7 @@ class Verdict:
     Attributes:
         key: the ad's content key, 32 hex characters.
         ad_id: the ad's id.
-        pair_id: the pair in which it was shown.
+        item_id: the review item in which it was shown.
         label: ``positive``, ``negative``, or ``skip`` (cannot tell: missing, not a class).
         expert: who said it, normalised to one string a person.
         time: UTC, ISO 8601 with seconds, or "" when the file does not say.
@@ -277,7 +277,7 @@ class Verdict:
 
     key: str
     ad_id: str
-    pair_id: str
+    item_id: str
     label: str
     expert: str
     time: str
@@ -318,4 +318,4 @@ def scored_schema(dim: int) -> pa.Schema:
     return pa.schema(fields)
 
 
-RECORDS = (Ad, UniqueAd, Rejected, Block, BlockFile, ClusterAssignment, Tally, Verdict)
+RECORDS = (Ad, UniqueAd, Rejected, Block, BlockFile, ClusterAssignment, Tally)

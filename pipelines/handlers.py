@@ -18,10 +18,11 @@ from models.labeler import LabelBatch, Labeler, LLMLabeler
 from models.remembering import RememberingLabeler
 from pipelines.config import Task
 from pipelines.console import metrics
-from pipelines.contracts import AD_SCHEMA, Block, Rejected, scored_schema
+from pipelines.contracts import AD_SCHEMA, Block, BlockFile, Rejected, scored_schema
 from pipelines.errors import RunFailed
 from pipelines.numerics import calibration
 from pipelines.store import blocks, model_store
+from pipelines.store.facts import ModelFacts
 from pipelines.store.workspace import Manifest, Workspace
 
 STAGE = "ScoreAds"
@@ -203,7 +204,7 @@ class LoadLabeler:
     task: Task
     expected: LabelerIdentity
     root: str = ""
-    model: Manifest | None = None
+    model: Manifest[ModelFacts] | None = None
 
     def __call__(self) -> Labeler:
         """Load the labeler.
@@ -219,7 +220,8 @@ class LoadLabeler:
         """Load the labeler, whatever is remembered; raises as calling does."""
         task, expected = self.task, self.expected
         if self.model is not None:
-            labeler = load_trained(Workspace(self.root), task, self.model)
+            learner, own = self.model.facts.learnt.learner, model_store.model_files(self.model)
+            labeler = load_trained(Workspace(self.root), task, learner, own)
         elif task.model.preset == FAKE:
             return FakeLabeler()
         else:
@@ -266,14 +268,22 @@ def trained_embedding(task: Task, learner: str) -> str:
     return task.embedding_preset()
 
 
-def load_trained(workspace: Workspace, task: Task, manifest: Manifest) -> Labeler:
+def load_trained(
+    workspace: Workspace, task: Task, learner: str, own: Sequence[BlockFile]
+) -> Labeler:
     """Load a model of this workspace as a labeler.
+
+    Args:
+        workspace: the workspace.
+        task: the task.
+        learner: what it is, as ``training.learner``.
+        own: its files.
 
     Raises:
         RunFailed: it is gone, damaged, or its base weights have changed.
     """
-    folder = model_store.fetch(workspace, manifest)
-    embedding = trained_embedding(task, manifest.facts["learner"])
+    folder = model_store.fetch(workspace, own)
+    embedding = trained_embedding(task, learner)
     try:
         return trained.load(folder, embedding=embedding, cache=memory.vectors if memory else None)
     except trained.TrainedModelError as error:

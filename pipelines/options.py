@@ -7,8 +7,7 @@ import datetime
 import difflib
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -17,51 +16,12 @@ from pipelines.sources.readers import FORMATS, ReadOptions
 from pipelines.tools.formats import EXPORTERS, READERS
 from pipelines.tools.servers import SERVED
 
+if TYPE_CHECKING:
+    from pipelines.jobs.mine import MineOptions
+
 CONDITIONS = ("boundary", "random", "uncertainty", "crowd")
 # What a crowd's errors follow: the ad's text, or chance alone.
 CROWD_NOISES = ("text", "uniform")
-DEFAULT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-_LOCAL_RUNNERS = ("", "DirectRunner", "FnApiRunner", DEFAULT_RUNNER)
-
-
-@dataclass(frozen=True, slots=True)
-class MineOptions:
-    """Everything ``scout mine`` was told.
-
-    Attributes:
-        task: path of the task file.
-        corpus: globs of corpus files.
-        workspace: folder, local or ``gs://``.
-        date: logical date of a scheduled run, ``YYYY-MM-DD``, or "".
-        budget: review budget instead of the task's, pairs, or None.
-        read: how records become ads.
-        max_rejected_share: largest share of records that may be rejected, 0 to 1.
-        block_rows: ads a scored block.
-        range_bytes: size in which large JSONL and text files are cut, bytes.
-        beam: Beam's own flags.
-    """
-
-    task: str
-    corpus: tuple[str, ...]
-    workspace: str
-    date: str
-    budget: int | None
-    read: ReadOptions
-    max_rejected_share: float
-    block_rows: int
-    range_bytes: int
-    beam: tuple[str, ...]
-
-    def pipeline_options(self) -> PipelineOptions:
-        """Return Beam's options; the in-memory runner unless another was named."""
-        flags = list(self.beam)
-        if not any(flag == "--runner" or flag.startswith("--runner=") for flag in flags):
-            flags.append(f"--runner={DEFAULT_RUNNER}")
-        return PipelineOptions(flags)
-
-    def is_local(self) -> bool:
-        """Tell whether the pipeline runs in this process."""
-        return str(self.pipeline_options().get_all_options()["runner"] or "") in _LOCAL_RUNNERS
 
 
 class _Parser(argparse.ArgumentParser):
@@ -562,6 +522,9 @@ def mine_options(args: argparse.Namespace, beam: tuple[str, ...]) -> MineOptions
     Raises:
         UsageError: ``{date}`` without ``--date``.
     """
+    # Here, for the parser alone must answer at once.
+    from pipelines.jobs.mine import MineOptions
+
     corpus = []
     for pattern in args.corpus:
         if "{date}" in pattern and not args.date:

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import random
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.contracts import ReviewAd, ReviewItem, UniqueAd
-from pipelines.jobs.mine import Mined, mine
-from pipelines.options import MineOptions
+import pyarrow as pa
+import yaml
+
+from pipelines.config import Task
+from pipelines.contracts import BlockFile, ReviewAd, ReviewItem, UniqueAd
+from pipelines.jobs.mine import Mined, MineOptions, mine
+from pipelines.numerics import agreement, stopping
+from pipelines.numerics.calibration import Threshold
 from pipelines.sources.readers import ReadOptions
+from pipelines.store import blocks, files, review_items
+from pipelines.store.facts import (
+    BoundaryFacts,
+    Decided,
+    Evaluation,
+    LabelCounts,
+    Learnt,
+    ModelFacts,
+    PairsFacts,
+    Provenance,
+    Statistic,
+)
+from pipelines.store.workspace import Manifest, Workspace
 from pipelines.text import content_key
 
 FAKE_TASK = """\
@@ -78,6 +97,79 @@ def write_task(folder: Path, text: str = FAKE_TASK) -> Path:
     path = folder / "task.yaml"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def provenance(**changes: Any) -> Provenance:
+    """Return the provenance of a round of the tiny task, or of one with changed keys."""
+    task = Task.model_validate({**yaml.safe_load(FAKE_TASK), **changes})
+    return Provenance(task, "", ("ads/*.jsonl",), "m", "p", "e", 0, "score key", {"python": "3.11"})
+
+
+def pairs_facts(**changes: Any) -> PairsFacts:
+    """Return the facts of a pairs attempt without a pair."""
+    threshold = Threshold(0.5, n_positive=40, n_negative=160)
+    return PairsFacts(provenance(**changes), threshold, {}, 0, 0, BoundaryFacts(0, 0.0, 0.0))
+
+
+def commit_items(
+    root: Path, items: Sequence[ReviewItem], number: int = 1, **changes: Any
+) -> Workspace:
+    """Add a mined round to a workspace, as WriteReview leaves it."""
+    place = Workspace(str(root))
+    attempt = place.new_attempt(number, "pairs")
+    data = review_items.to_lines(items)
+    file = files.write(place.root, f"{attempt}/items.jsonl", data, len(items))
+    facts = dataclasses.replace(pairs_facts(**changes), ads=sum(len(item.ads) for item in items))
+    place.commit(Manifest.of(attempt, f"h{number}", [file], len(items), facts))
+    return place
+
+
+def change_items(
+    root: Path, number: int, change: Callable[[Sequence[ReviewItem]], Sequence[ReviewItem]]
+) -> Sequence[ReviewItem]:
+    """Put other items in the place of a round's newest ones; returns them."""
+    place = Workspace(str(root))
+    manifest = place.pairs_of(number)
+    items = change(place.read_items(manifest))
+    path = manifest.file("items.jsonl").path
+    # Escaped, so that half a character is possible, too.
+    lines = [json.dumps(dataclasses.asdict(item)) for item in items]
+    file = files.write(place.root, path, "\n".join(lines).encode(), len(items))
+    place.commit(dataclasses.replace(manifest, files=(file,)))
+    return items
+
+
+def evaluation(**changes: Any) -> Evaluation:
+    """Return an evaluation of nothing, or one with changed fields."""
+    nothing = agreement.Kappa(None, "no ads", None, None, "no ads", None, 0, 0, 0, 0, 0, None)
+    no_difference = stopping.Difference(None, None, None, "no ads", None, None, 0)
+    return dataclasses.replace(
+        Evaluation(
+            ads=0,
+            experts=0,
+            verdicts=0,
+            positive_share=None,
+            tied=0,
+            expert_kappa=nothing,
+            krippendorff_alpha=Statistic(None, "no ads"),
+            models=(),
+            gap_to_experts=no_difference,
+            gain=no_difference,
+            decision=Decided(False, "go on", "go on", 0),
+            stopping=stopping.StoppingRule(),
+        ),
+        **changes,
+    )
+
+
+def model_facts(
+    model_id: str = "m", found: Evaluation | None = None, ads: int = 20, **changes: Any
+) -> ModelFacts:
+    """Return the facts of a model of the tiny task, or of one with changed keys."""
+    learnt = Learnt("head", model_id, "base", 0.5, 0.62, "labels", "prompt", ads, ads, ())
+    labels = LabelCounts(ads, 2 * ads // 5, 2, 0)
+    task = provenance(**changes).task
+    return ModelFacts(task, "training", {}, learnt, labels, found or evaluation())
 
 
 def options(task: Path, corpus: str | Path, workspace: Path, **changes: Any) -> MineOptions:
@@ -263,3 +355,16 @@ def review_ad_of(id: str, **changes: Any) -> ReviewAd:
     known = {"key": content_key(text), "fields": (), "probability": 0.25, "margin": -1.0}
     known |= {"label": "negative", "cluster": 0, "copies": 1, "weight": 1.0, "truncated": False}
     return ReviewAd(**{"id": id, "text": text, **known, **changes})
+
+
+def write_scored_blocks(root: Path, tables: Iterable[pa.Table]) -> list[BlockFile]:
+    """Write scored blocks into a workspace; return their records."""
+    return [
+        files.write(
+            str(root),
+            f"rounds/0001/scored/block-{n}.parquet",
+            blocks.to_parquet(table),
+            table.num_rows,
+        )
+        for n, table in enumerate(tables)
+    ]

@@ -19,7 +19,6 @@ from pipelines.contracts import (
     Rejected,
     Tally,
     UniqueAd,
-    Verdict,
     scored_schema,
 )
 from pipelines.store import blocks
@@ -32,7 +31,6 @@ EXAMPLES = [
     Block(2, b"\x00\xff"),
     FILE,
     ClusterAssignment(FILE, b"\x01\x00", b"\x00\x00\x00\x00"),
-    Verdict("k" * 32, "1", "pair_1", "skip", "a", "", "=1+1", "v.csv", "line 2"),
     Tally(10, 2, '{"no_text": 2}', 8, 8000),
 ]
 

@@ -27,8 +27,6 @@ PHASES = (
     ("ClusterPerLabel", "assigned", "clustering ads"),
     ("FindOppositePairs", "queries", "searching pairs"),
     ("SelectPairs", "", "choosing pairs"),
-    ("ReadVerdicts", "verdicts", "reading verdicts"),
-    ("CommitVerdicts", "", "storing verdicts"),
 )
 _TOTALS = {
     "ScoreAds": "CollapseDuplicates/unique",

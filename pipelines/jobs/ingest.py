@@ -1,53 +1,45 @@
-"""Composition: from verdict files to verdicts in the workspace, split into halves."""
+"""From verdict files, servers' answers or rows in memory to verdicts in the workspace, in halves.
+
+One path for all of them, each file read once: bytes, rows (by the reader of its tool), verdicts on
+shown ads, and the manifests that make them count.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
-
-from pipelines.console import metrics
 from pipelines.console.progress import step
 from pipelines.contracts import Rejected
-from pipelines.errors import RunFailed, UsageError, find_run_failed
-from pipelines.options import DEFAULT_RUNNER
-from pipelines.store import blocks, storage
+from pipelines.errors import RunFailed, UsageError
+from pipelines.store import files, storage
+from pipelines.store.facts import ImportEntry, VerdictsFacts
 from pipelines.store.workspace import Manifest, Workspace
 from pipelines.tools.formats import READERS, detect_format
 from pipelines.tools.servers import pull
-from pipelines.verdicts.commit import (
-    CommitVerdicts,
+from pipelines.verdicts.commit_imports import (
+    Import,
     commit,
+    describe,
+    entries_of,
+    file_identity,
     is_imported,
     verdict_manifests,
 )
-from pipelines.verdicts.resolve import (
-    IMPORTS,
-    REJECTED,
-    VERDICTS,
-    Reading,
-    ReadVerdicts,
-    VerdictFile,
-    describe,
-    file_identity,
-    resolve,
-)
+from pipelines.verdicts.resolve_rows import Reading
 from pipelines.verdicts.rows import (
     MAX_FILE_BYTES,
-    Definition,
+    RawRows,
     RawVerdict,
     decode,
     normalize_expert,
-    shown_ads,
     storable,
-    task_definition,
 )
+from pipelines.verdicts.shown import Definition, shown_ads, task_definition
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +75,23 @@ class Ingested:
     summary: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What is imported as one file.
+
+    Attributes:
+        path: as its verdicts name it.
+        tool: its format.
+        data: bytes that make it the same import another time.
+        rows: gives its rows; not asked where it was imported before.
+    """
+
+    path: str
+    tool: str
+    data: bytes
+    rows: Callable[[], RawRows]
+
+
 def ingest(options: IngestOptions, say: Callable[[str], None]) -> Ingested:
     """Import verdict files.
 
@@ -101,73 +110,19 @@ def ingest(options: IngestOptions, say: Callable[[str], None]) -> Ingested:
     workspace = Workspace(options.workspace)
     with step("reading the pairs"):
         definition, shown = task_definition(workspace), shown_ads(workspace)
+    reading = Reading(shown, options.expert, _folded(options.experts))
+    paths = dict.fromkeys(options.files)
     if options.url:
         with step(f"fetching answers from {options.tool}"):
-            pulled = _pull(workspace, options, definition, say)
-        options = replace(options, files=(*options.files, pulled))
-    before = verdict_manifests(workspace)
-    aliases = _folded(options.experts)
-    new: list[VerdictFile] = []
-    known: list[VerdictFile] = []
-    paths = list(dict.fromkeys(options.files))
-    with step("opening verdict files", len(paths)) as advance:
-        for order, path in enumerate(paths):
-            # The workers read the files again: what they hash is what counts.
-            data = _read(path)
-            file = VerdictFile(order, path, detect_format(path, data, options.tool))
-            identity = file_identity(data, options.expert, aliases)
-            if is_imported(identity, before):
-                known.append(file)
-            else:
-                _refuse_renamed(file, data, before)
-                new.append(file)
-            advance()
-    for file in known:
-        say(
-            f"{file.path}: imported before; nothing to do (its verdicts do not overrule later ones; "
-            "to make one count again, send it in a new file)"
-        )
-    if not new:
-        return Ingested(_summary(workspace, definition, [], before, known))
-    workspace.check_writable()
-    reading = Reading(shown, definition.labels, options.expert, aliases)
-    metrics.reset()
-    pipeline = beam.Pipeline(options=PipelineOptions([f"--runner={DEFAULT_RUNNER}"]))
-    read = (
-        pipeline
-        | "VerdictFiles" >> beam.Create(new, reshuffle=False)
-        | "ReadVerdicts" >> ReadVerdicts(reading)
-    )
-    _ = (read[VERDICTS], read[REJECTED], read[IMPORTS]) | "CommitVerdicts" >> CommitVerdicts(
-        workspace.root, shown, definition
-    )
-    try:
-        with metrics.shown():
-            pipeline.run().wait_until_finish()
-    except Exception as error:
-        if "KeyboardInterrupt" in str(error):
-            # Beam wraps what it finds in a step, Ctrl-C too.
-            raise KeyboardInterrupt from error
-        message = find_run_failed(error)
-        if message is None:
-            raise
-        raise RunFailed(message) from error
-    after = verdict_manifests(workspace)
-    written = [
-        manifest
-        for number, manifest in sorted(after.items())
-        if number not in before or manifest.attempt != before[number].attempt
-    ]
-    ingested = Ingested(_summary(workspace, definition, written, before, known))
-    for line in _lines(ingested.summary):
-        say(line)
-    return ingested
+            paths[_pull(workspace, options, definition, say)] = None
+    sources = (_open(path, options.tool) for path in paths)
+    return _import(workspace, definition, reading, sources, len(paths), say)
 
 
 def ingest_verdicts(
     workspace: Workspace, rows: Sequence[RawVerdict | Rejected], name: str = "verdicts"
 ) -> Ingested:
-    """Import rows that are in memory already: the same functions, without files or Beam.
+    """Import rows that are in memory already.
 
     Args:
         workspace: a workspace with mined pairs.
@@ -177,16 +132,54 @@ def ingest_verdicts(
     Raises:
         UsageError, RunFailed: as :func:`ingest` does.
     """
-    definition, shown = task_definition(workspace), shown_ads(workspace)
-    before = verdict_manifests(workspace)
     rows = [replace(row, source=storable(name)) for row in rows]
     data = json.dumps([name, [asdict(row) for row in rows]], sort_keys=True).encode()
-    reading = Reading(shown, definition.labels)
-    resolved = resolve(rows, reading)
-    record = describe(VerdictFile(0, name, "rows"), data, resolved, reading)
-    written = commit(workspace, shown, definition, [record], resolved.verdicts, resolved.rejected)
-    known = [] if written else [VerdictFile(0, name, "rows")]
-    return Ingested(_summary(workspace, definition, written, before, known))
+    definition, reading = task_definition(workspace), Reading(shown_ads(workspace))
+    source = _Source(name, "rows", data, lambda: rows)
+    return _import(workspace, definition, reading, [source], 1, say=lambda _: None)
+
+
+def _import(
+    workspace: Workspace,
+    definition: Definition,
+    reading: Reading,
+    sources: Iterable[_Source],
+    total: int,
+    say: Callable[[str], None],
+) -> Ingested:
+    """Import sources, in their order; nothing is written before all of them are understood."""
+    before = verdict_manifests(workspace)
+    new: list[Import] = []
+    known: list[str] = []
+    with step("reading verdicts", total) as advance:
+        for source in sources:
+            if is_imported(file_identity(source.data, reading), before):
+                known.append(source.path)
+            else:
+                rows = list(source.rows())
+                new.append(describe(source.path, source.tool, source.data, rows, reading))
+                _refuse_renamed(new[-1], source.path, rows, before)
+            advance()
+    for path in known:
+        say(
+            f"{path}: imported before; nothing to do (its verdicts do not overrule later ones; "
+            "to make one count again, send it in a new file)"
+        )
+    if not new:
+        return Ingested(_summary(workspace, definition, [], before, known))
+    workspace.check_writable()
+    with step("storing verdicts"):
+        written = commit(workspace, reading.shown, definition, new)
+    summary = _summary(workspace, definition, written, before, known)
+    for line in _lines(summary):
+        say(line)
+    return Ingested(summary)
+
+
+def _open(path: str, tool: str) -> _Source:
+    data = _read(path)
+    found = detect_format(path, data, tool)
+    return _Source(path, found, data, lambda: READERS[found](data, path))
 
 
 def read_experts(path: str) -> dict[str, str]:
@@ -218,7 +211,7 @@ def _pull(
     workspace.check_writable()
     data = pull(options.tool, options.url, definition.task, definition.version, say)
     # Named by content: the same answers are the same file, and an older one is never overwritten.
-    path = workspace.path(f"pulled/{options.tool}-{blocks.sha256(data)[:16]}.json")
+    path = workspace.path(f"pulled/{options.tool}-{files.sha256(data)[:16]}.json")
     storage.write(path, data)
     return path
 
@@ -247,19 +240,19 @@ def _read(path: str) -> bytes:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def _refuse_renamed(file: VerdictFile, data: bytes, before: Mapping[int, Manifest]) -> None:
+def _refuse_renamed(
+    file: Import, path: str, rows: RawRows, before: Mapping[int, Manifest[VerdictsFacts]]
+) -> None:
     """Refuse a file whose people were imported under other names: they would agree with themselves.
 
     A file that names nobody is another matter: two experts may well hand in the same answers.
     """
-    content = blocks.sha256(data)
-    entries = (entry for manifest in before.values() for entry in manifest.facts["imports"])
-    if not any(entry.get("content_sha256") == content for entry in entries):
+    entries = (entry for manifest in before.values() for entry in entries_of(manifest))
+    if all(e.content_sha256 != file.content or e.sha256 == file.sha256 for e in entries):
         return
-    rows = READERS[file.tool](data, file.path)
     if any(isinstance(row, RawVerdict) and normalize_expert(row.expert) for row in rows):
         raise UsageError(
-            f"{file.path}: was imported before, with its experts under other names; once more would "
+            f"{path}: was imported before, with its experts under other names; once more would "
             "make two experts of each of them (--experts counts at the first import)"
         )
 
@@ -277,46 +270,46 @@ def _folded(names: Mapping[str, str]) -> dict[str, str]:
 def _summary(
     workspace: Workspace,
     definition: Definition,
-    written: Sequence[Manifest],
-    before: Mapping[int, Manifest],
-    known: Sequence[VerdictFile],
+    written: Sequence[Manifest[VerdictsFacts]],
+    before: Mapping[int, Manifest[VerdictsFacts]],
+    known: Sequence[str],
 ) -> dict[str, Any]:
     """Return what this import added, from the manifests it wrote, and where the halves stand."""
-    entries: list[dict[str, Any]] = []
+    entries: list[ImportEntry] = []
     letters: list[str] = []
     for manifest in written:
         earlier = before.get(manifest.round)
-        held = {entry["sha256"] for entry in earlier.facts["imports"]} if earlier else set()
-        entries += [e for e in manifest.facts["imports"] if e["sha256"] not in held]
-        old = set(earlier.facts["dead_letters"]) if earlier else set()
-        letters += [path for path in manifest.facts["dead_letters"] if path not in old]
+        held = {entry.sha256 for entry in entries_of(earlier)}
+        entries += [entry for entry in entries_of(manifest) if entry.sha256 not in held]
+        old = set(earlier.facts.dead_letters) if earlier else set()
+        letters += [path for path in manifest.facts.dead_letters if path not in old]
     reasons: Counter[str] = Counter()
     for entry in entries:
-        reasons.update(entry["reasons"])
+        reasons.update(entry.reasons)
     now = dict(before) | {manifest.round: manifest for manifest in written}
     keys = [
-        manifest.facts["keys"]
+        manifest.facts.keys
         for number, manifest in sorted(now.items())
-        if (pairs := workspace.latest(number, "pairs"))
-        and pairs.facts["task_version"] == definition.version
+        if (pairs := workspace.pairs.latest(number))
+        and pairs.facts.origin.task.version == definition.version
     ]
     total = {
-        name: sum(entry[name] for entry in entries)
+        name: sum(getattr(entry, name) for entry in entries)
         for name in ("verdicts", "labels", "rejected", "unanswered", "changed_mind")
     }
     return {
         "task": definition.task,
         "task_version": definition.version,
         "rounds": [manifest.round for manifest in written],
-        "files": sorted({entry["name"] for entry in entries}),
-        "imported_before": [file.path for file in known],
+        "files": sorted({entry.name for entry in entries}),
+        "imported_before": list(known),
         **total,
         "skips": total["verdicts"] - total["labels"],
         "rejected_by_reason": dict(sorted(reasons.items())),
-        "experts": sorted({name for entry in entries for name in entry["experts"]}),
-        "fine_tuning_ads": sum(len(found["fine_tuning"]) for found in keys),
-        "evaluation_ads": sum(len(found["evaluation"]) for found in keys),
-        "withheld_ads": sum(found["withheld"] for found in keys),
+        "experts": sorted({name for entry in entries for name in entry.experts}),
+        "fine_tuning_ads": sum(len(found.fine_tuning) for found in keys),
+        "evaluation_ads": sum(len(found.evaluation) for found in keys),
+        "withheld_ads": sum(len(found.withheld) for found in keys),
         "dead_letters": [workspace.path(path) for path in letters],
     }
 

@@ -7,12 +7,13 @@ import importlib.metadata
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from models import policy, trained
 from models.identity import LabelerIdentity
@@ -24,29 +25,74 @@ from pipelines.console.progress import step
 from pipelines.contracts import FORMAT_VERSION, BlockFile, ReviewItem
 from pipelines.errors import RunFailed, UsageError, find_run_failed
 from pipelines.handlers import LoadLabeler, identify_task, trained_embedding
-from pipelines.options import MineOptions
+from pipelines.jobs import selection
+from pipelines.numerics import agreement
 from pipelines.sources import readers
+from pipelines.sources.readers import ReadOptions
 from pipelines.stages import collapse_duplicates, read_ads, score_ads
 from pipelines.stages.check_corpus import CheckCorpus
-from pipelines.stages.cluster_per_label import ClusterPerLabel, ClusterSettings
 from pipelines.stages.collapse_duplicates import CollapseDuplicates
 from pipelines.stages.commit_scored import CommitScored
-from pipelines.stages.find_opposite_pairs import CANDIDATES, SHOWN, FindOppositePairs
-from pipelines.stages.find_overlaps import FindOverlaps
-from pipelines.stages.label_ads import BAND, THRESHOLD, LabelAds, LabelRule
+from pipelines.stages.label_ads import LabelAds, LabelRule
 from pipelines.stages.read_ads import ReadAds
 from pipelines.stages.score_ads import ScoreAds
-from pipelines.stages.select_pairs import SelectionSettings, SelectPairs
 from pipelines.stages.write_rejected import WriteRejected
-from pipelines.stages.write_review import Attempt, WriteReview
+from pipelines.stages.write_review import WriteReview
 from pipelines.store import model_store, storage
+from pipelines.store.facts import ModelFacts, Provenance, ScoredFacts
 from pipelines.store.workspace import Manifest, Workspace, config_hash
+from pipelines.strategies import registry
+from pipelines.strategies.base import Need, Strategy
+from pipelines.strategies.base import Plan as SelectionPlan
 from pipelines.tools.sheet import review_instructions
+from pipelines.verdicts.halves import ratings, read_half
 
+DEFAULT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+_LOCAL_RUNNERS = ("", "DirectRunner", "FnApiRunner", DEFAULT_RUNNER)
 _REMOTE_SHARDS = 64
 # Ads of each label in the band for each pair of the budget, at least.
 _BAND_PAIRS = 3
 _VERSIONED = ("apache-beam", "tensorflow", "keras", "keras-hub", "numpy", "scikit-learn", "scann")
+
+
+@dataclass(frozen=True, slots=True)
+class MineOptions:
+    """Everything ``scout mine`` was told.
+
+    Attributes:
+        task: path of the task file.
+        corpus: globs of corpus files.
+        workspace: folder, local or ``gs://``.
+        date: logical date of a scheduled run, ``YYYY-MM-DD``, or "".
+        budget: review budget instead of the task's, pairs, or None.
+        read: how records become ads.
+        max_rejected_share: largest share of records that may be rejected, 0 to 1.
+        block_rows: ads a scored block.
+        range_bytes: size in which large JSONL and text files are cut, bytes.
+        beam: Beam's own flags.
+    """
+
+    task: str
+    corpus: tuple[str, ...]
+    workspace: str
+    date: str
+    budget: int | None
+    read: ReadOptions
+    max_rejected_share: float
+    block_rows: int
+    range_bytes: int
+    beam: tuple[str, ...]
+
+    def pipeline_options(self) -> PipelineOptions:
+        """Return Beam's options; the in-memory runner unless another was named."""
+        flags = list(self.beam)
+        if not any(flag == "--runner" or flag.startswith("--runner=") for flag in flags):
+            flags.append(f"--runner={DEFAULT_RUNNER}")
+        return PipelineOptions(flags)
+
+    def is_local(self) -> bool:
+        """Tell whether the pipeline runs in this process."""
+        return str(self.pipeline_options().get_all_options()["runner"] or "") in _LOCAL_RUNNERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +119,17 @@ class Plan:
     workspace: Workspace
     round_number: int
     ranges: list[readers.FileRange]
-    model: Manifest | None
+    model: Manifest[ModelFacts] | None
     embedding: str
     identity: LabelerIdentity
     score_key: str
     scored_hash: str
     mine_hash: str
     shown_keys: frozenset[str]
-    scored: Manifest | None
-    finished: Manifest | None
+    strategy: Strategy
+    labels: Mapping[str, int]
+    scored: Manifest[ScoredFacts] | None
+    finished: bool
 
 
 def mine(options: MineOptions, say: Callable[[str], None]) -> Mined:
@@ -126,7 +174,7 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     if model:
         say(f"round {round_number}: labelling with the model of round {model.round}")
     learnt = model.round if model else 0
-    waiting = [n for n in range(learnt + 1, round_number) if workspace.latest(n, "verdicts")]
+    waiting = [n for n in workspace.verdicts.by_round() if learnt < n < round_number]
     if waiting:
         say(
             f"no model has learnt from the verdicts of round {', '.join(map(str, waiting))} yet: "
@@ -136,6 +184,8 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     _check_same_task(workspace, round_number, task, options)
     _check_guideline(workspace, round_number, task, options, say)
     shown = workspace.shown_keys(round_number)
+    strategy = _strategy(options, task)
+    labels = _labels_so_far(workspace, task) if Need.LABELS in strategy.needs else {}
     scoring = {"format": FORMAT_VERSION, "tokens_per_batch": TOKENS_PER_BATCH}
     score_key = config_hash(scoring | dataclasses.asdict(identity))
     scored_hash = config_hash(
@@ -153,8 +203,9 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
             "task": task.model_dump(mode="json"),
             "embedding": embedding,
             "shown": sorted(shown),
+            "labels": labels,
             "round": round_number,
-            "fitted_threshold": model.facts["threshold_margin"] if model else None,
+            "fitted_threshold": model.facts.learnt.threshold_margin if model else None,
         }
     )
     return Plan(
@@ -170,9 +221,31 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         scored_hash=scored_hash,
         mine_hash=mine_hash,
         shown_keys=shown,
-        scored=_whole(workspace, workspace.find(round_number, "scored", scored_hash)),
-        finished=_newest(workspace, round_number, mine_hash),
+        strategy=strategy,
+        labels=labels,
+        scored=_whole(workspace, workspace.scored.find(round_number, scored_hash)),
+        finished=_is_finished(workspace, round_number, mine_hash),
     )
+
+
+def _strategy(options: MineOptions, task: Task) -> Strategy:
+    try:
+        strategy = registry.create(task.selection.strategy)
+    except UsageError as error:
+        raise UsageError(f"{options.task}: {error}") from error
+    if Need.SCORES in strategy.needs:
+        raise UsageError(
+            f"{options.task}: selection.strategy: {strategy.name!r} needs {Need.SCORES.value}, and the "
+            "model gives one; choose another strategy"
+        )
+    return strategy
+
+
+def _labels_so_far(workspace: Workspace, task: Task) -> dict[str, int]:
+    """Return the settled labels of the fine-tuning half, by content key."""
+    table = ratings(read_half(workspace, "fine_tuning", task.version))
+    settled = agreement.consensus(table.values, task.review.consensus)
+    return {key: int(label) for key, label in zip(table.keys, settled, strict=True) if label >= 0}
 
 
 def _check_guideline(
@@ -183,26 +256,23 @@ def _check_guideline(
     say: Callable[[str], None],
 ) -> None:
     """Refuse another policy under the version of an earlier one that experts have labelled by."""
-    for number in workspace.rounds():
-        pairs = workspace.latest(number, "pairs")
-        if pairs is None:
-            continue
-        held = pairs.facts.get("guideline", task.guideline())
+    for number, pairs in workspace.pairs.by_round().items():
+        held = pairs.facts.origin.task
         if number < round_number:
-            if pairs.facts["task_version"] == task.version and held != task.guideline():
+            if held.version == task.version and held.guideline() != task.guideline():
                 raise UsageError(
                     f"{options.task}: policy or label names differ from those of round {number}, but "
                     f"the version is {task.version} as it was then; set version: {task.version + 1} "
                     "(it starts new evaluation), or take the change back"
                 )
-        elif held != task.guideline():
+        elif held.guideline() != task.guideline():
             say(
                 f"round {number} is mined again for another policy: sheets and exports that were "
                 "handed out for it no longer count; export it again"
             )
 
 
-def _model(workspace: Workspace, task: Task, round_number: int) -> Manifest | None:
+def _model(workspace: Workspace, task: Task, round_number: int) -> Manifest[ModelFacts] | None:
     """Return the newest model that earlier rounds of this version of the policy trained."""
     found = model_store.models(workspace, task.version, before_round=round_number)
     return found[-1] if found else None
@@ -212,17 +282,18 @@ def _identify(
     options: MineOptions,
     task: Task,
     workspace: Workspace,
-    model: Manifest | None,
+    model: Manifest[ModelFacts] | None,
     say: Callable[[str], None],
 ) -> tuple[LabelerIdentity, str]:
     """Return what will decide the scores, and where the vectors come from."""
     try:
         if model:
-            embedding = trained_embedding(task, model.facts["learner"])
-            folder = model_store.fetch(workspace, model)
+            learnt = model.facts.learnt
+            embedding = trained_embedding(task, learnt.learner)
+            folder = model_store.fetch(workspace, model_store.model_files(model))
             found = trained.identify(folder, embedding=embedding, progress=say)
             prompt = policy.render(task.prompt_spec()).hash
-            if model.facts["learner"] == "llm" and model.facts["task_prompt_hash"] != prompt:
+            if learnt.learner == "llm" and learnt.task_prompt_hash != prompt:
                 say("the task's prompt has changed since that model was trained; it keeps its own")
             return found, embedding
         return identify_task(task, say), task.embedding_preset()
@@ -234,15 +305,18 @@ def _identify(
         raise UsageError(f"{options.task}: prompt: {error}") from error
 
 
-def _newest(workspace: Workspace, round_number: int, mine_hash: str) -> Manifest | None:
-    """Return the round's review if it is the newest one: what experts get must be what counts."""
-    newest = [workspace.latest(round_number, stage) for stage in ("clusters", "pairs", "review")]
-    if all(manifest and manifest.config_hash == mine_hash for manifest in newest):
-        return newest[-1]
-    return None
+def _is_finished(workspace: Workspace, round_number: int, mine_hash: str) -> bool:
+    """Tell whether the round's newest review is this one: what experts get must be what counts."""
+    pairs = workspace.pairs.latest(round_number)
+    found: list[Manifest[Any] | None] = [pairs, workspace.review.latest(round_number)]
+    if pairs and pairs.facts.boundary:
+        found.append(workspace.clusters.latest(round_number))
+    return all(manifest and manifest.config_hash == mine_hash for manifest in found)
 
 
-def _whole(workspace: Workspace, manifest: Manifest | None) -> Manifest | None:
+def _whole(
+    workspace: Workspace, manifest: Manifest[ScoredFacts] | None
+) -> Manifest[ScoredFacts] | None:
     """Return a scored manifest unless one of its blocks is gone: then what is missing is scored."""
     if manifest and workspace.is_whole(manifest.files, workspace.block_sizes()):
         return manifest
@@ -252,11 +326,11 @@ def _whole(workspace: Workspace, manifest: Manifest | None) -> Manifest | None:
 def _check_same_task(
     workspace: Workspace, round_number: int, task: Task, options: MineOptions
 ) -> None:
-    last = workspace.latest(round_number, "pairs") or workspace.latest(round_number - 1, "pairs")
-    if last and last.facts["task"] != task.name:
+    last = workspace.pairs.latest(round_number) or workspace.pairs.latest(round_number - 1)
+    if last and (held := last.facts.origin.task.name) != task.name:
         raise UsageError(
-            f"--workspace {options.workspace}: holds rounds of the task {last.facts['task']!r}, not "
-            f"of {task.name!r}; give each task a workspace of its own"
+            f"--workspace {options.workspace}: holds rounds of the task {held!r}, not of "
+            f"{task.name!r}; give each task a workspace of its own"
         )
 
 
@@ -283,98 +357,52 @@ def _check_remote(options: MineOptions, task: Task) -> None:
             )
 
 
-def _facts(plan: Plan) -> dict[str, Any]:
+def provenance(plan: Plan) -> Provenance:
+    """Return what the stages record of where their output comes from."""
     versions = {"python": platform.python_version()}
     for name in _VERSIONED:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "not installed"
-    return {
-        "task": plan.task.name,
-        "task_version": plan.task.version,
-        "guideline": plan.task.guideline(),
-        "definition": plan.task.model_dump(mode="json"),
-        "date": plan.options.date,
-        "corpus": list(plan.options.corpus),
-        "model_id": plan.identity.model_id,
-        "prompt_hash": plan.identity.prompt_hash,
-        "embedding_id": plan.identity.embedding_id,
-        "model_round": plan.model.round if plan.model else 0,
-        "score_key": plan.score_key,
-        "versions": versions,
-    }
+    return Provenance(
+        task=plan.task,
+        date=plan.options.date,
+        corpus=plan.options.corpus,
+        model_id=plan.identity.model_id,
+        prompt_hash=plan.identity.prompt_hash,
+        embedding_id=plan.identity.embedding_id,
+        model_round=plan.model.round if plan.model else 0,
+        score_key=plan.score_key,
+        versions=versions,
+    )
 
 
 def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
     """Compose the stages, from the corpus or from blocks that are scored already."""
-    workspace, round_number, task = plan.workspace, plan.round_number, plan.task
-    facts = _facts(plan)
+    workspace, task = plan.workspace, plan.task
+    origin = provenance(plan)
     if plan.scored:
         files = pipeline | "ScoredBefore" >> beam.Create(list(plan.scored.files), reshuffle=False)
     else:
-        files = _score(plan, pipeline, facts)
+        files = _score(plan, pipeline, origin)
     # The files come out of one element (a manifest): without this, one worker would read them all.
     files = files | "SpreadFiles" >> beam.Reshuffle()
     labelled = files | "LabelAds" >> LabelAds(workspace.root, _label_rule(plan), plan.shown_keys)
-    threshold = labelled[THRESHOLD]
-    clusters = (files, threshold) | "ClusterPerLabel" >> ClusterPerLabel(
-        workspace.root,
-        ClusterSettings(
-            positive_clusters=task.clustering.positive_clusters,
-            negative_clusters=task.clustering.negative_clusters,
-            sample_rows=task.clustering.sample_rows,
-            coverage_rows=task.selection.coverage_sample_rows,
-            neighbors=task.search.neighbors,
-            standardize=task.standardize(plan.embedding),
-            seed=task.seed,
-        ),
+    corpus = selection.Corpus(
+        workspace.root, files, labelled, task.standardize(plan.embedding), plan.shown_keys
     )
-    model, totals = clusters["model"], clusters["stats"]
-    overlaps = (model, totals) | "FindOverlaps" >> FindOverlaps(task.overlaps.per_positive_cluster)
-    found = (
-        clusters["assignments"],
-        model,
-        totals,
-        overlaps,
-        labelled[BAND],
-    ) | "FindOppositePairs" >> FindOppositePairs(
-        workspace.root,
-        plan.shown_keys,
-        task.search.index,
-        task.search.neighbors,
-        task.search.max_cluster_rows,
-        max(16 * task.selection.nearest_window, 2 * task.selection.budget),
-        task.seed,
-    )
-    selected = (
-        found[CANDIDATES],
-        clusters["sample"],
-        found[SHOWN],
-        overlaps,
-        model,
-        totals,
-    ) | "SelectPairs" >> SelectPairs(
-        SelectionSettings(
-            budget=task.selection.budget,
-            exploration_share=task.selection.exploration_share,
-            near_identical=task.selection.near_identical,
-            cover_quantile=task.selection.cover_quantile,
-            nearest_window=task.selection.nearest_window,
-            sample_rows=task.selection.coverage_sample_rows,
-            seed=task.seed,
-            guideline=task.guideline(),
-        )
-    )
+    wanted = SelectionPlan(task.selection, task.seed, task.guideline(), plan.labels)
+    chosen, clusters = selection.choose(corpus, plan.strategy, wanted, task)
     attempts = {
-        stage: Attempt(workspace.new_attempt(round_number, stage), plan.mine_hash)
+        stage: workspace.new_attempt(plan.round_number, stage)
         for stage in ("clusters", "pairs", "review")
     }
-    _ = (selected, overlaps, model, totals, threshold) | "WriteReview" >> WriteReview(
+    _ = (chosen, corpus.threshold, *clusters) | "WriteReview" >> WriteReview(
         workspace.root,
-        round_number,
         attempts,
-        facts,
+        plan.mine_hash,
+        origin,
         review_instructions(
             task.name,
             task.version,
@@ -391,16 +419,14 @@ def _label_rule(plan: Plan) -> LabelRule:
     return LabelRule(
         prior=task.prior,
         probability=task.labeling.threshold,
-        fitted_margin=plan.model.facts["threshold_margin"] if plan.model else None,
+        fitted_margin=plan.model.facts.learnt.threshold_margin if plan.model else None,
         band_share=task.selection.band,
         # Enough to choose from.
         band_ads=_BAND_PAIRS * task.selection.budget,
     )
 
 
-def _score(
-    plan: Plan, pipeline: beam.Pipeline, facts: dict[str, Any]
-) -> beam.PCollection[BlockFile]:
+def _score(plan: Plan, pipeline: beam.Pipeline, origin: Provenance) -> beam.PCollection[BlockFile]:
     workspace, options = plan.workspace, plan.options
     attempt = workspace.new_attempt(plan.round_number, "scored")
     shards = 1 if options.is_local() else _REMOTE_SHARDS
@@ -435,10 +461,9 @@ def _score(
     letters = (early_letters, late_letters) | "JoinDeadLetters" >> beam.Flatten()
     return (scored[score_ads.FILES], unscored, letters, tally) | "CommitScored" >> CommitScored(
         workspace.root,
-        plan.round_number,
         attempt,
         plan.scored_hash,
-        facts,
+        origin,
         options.max_rejected_share,
     )
 
@@ -470,49 +495,50 @@ def _run(plan: Plan) -> dict[str, int]:
 
 def _outcome(plan: Plan, counters: dict[str, int], seconds: float) -> Mined:
     workspace, number = plan.workspace, plan.round_number
-    found = {
-        "scored": workspace.find(number, "scored", plan.scored_hash),
-        **{s: workspace.find(number, s, plan.mine_hash) for s in ("clusters", "pairs", "review")},
-    }
-    missing = [stage for stage, manifest in found.items() if manifest is None]
-    if missing:
-        raise RunFailed(f"the pipeline ended without a manifest for {', '.join(missing)}")
-    scored, clusters, pairs, review = (m for m in found.values() if m is not None)
+    scored = workspace.scored.find(number, plan.scored_hash)
+    pairs = workspace.pairs.find(number, plan.mine_hash)
+    review = workspace.review.find(number, plan.mine_hash)
+    if not (scored and pairs and review):
+        raise RunFailed(
+            "the pipeline ended without a manifest for each of scored, pairs and review"
+        )
+    clusters = workspace.clusters.find(number, plan.mine_hash)
     busy = summary.stage_seconds(counters)
     scored_now = counters.get("ScoreAds/scored", 0)
     records = counters.get("ReadAds/records", 0)
+    threshold, boundary = pairs.facts.threshold, pairs.facts.boundary
     facts: dict[str, Any] = {
         "task": plan.task.name,
         "round": number,
-        "records": scored.facts["records"],
-        "rejected": scored.facts["rejected"],
-        "rejected_by_reason": scored.facts["reasons"],
-        "unique": scored.facts["unique"],
+        "records": scored.facts.records,
+        "rejected": scored.facts.rejected,
+        "rejected_by_reason": dict(scored.facts.reasons),
+        "unique": scored.facts.unique,
         "scored_now": scored_now,
         "reused": scored.rows - scored_now,
-        "truncated": clusters.facts["truncated"],
-        "positives": clusters.facts["positives"],
-        "positive_share": clusters.facts["positives"] / scored.rows,
-        "threshold_probability": clusters.facts["threshold_probability"],
-        "threshold_source": clusters.facts["threshold_source"],
-        "positive_clusters": clusters.facts["positive_clusters"],
-        "negative_clusters": clusters.facts["negative_clusters"],
-        "overlaps": clusters.facts["overlaps"],
-        "candidates": pairs.facts["candidates"],
-        "pairs": pairs.facts["pairs"],
-        "exploration_pairs": pairs.facts["exploration_pairs"],
+        "truncated": clusters.facts.truncated if clusters else None,
+        "positives": threshold.n_positive,
+        "positive_share": threshold.share,
+        "threshold_probability": round(threshold.probability, 6),
+        "threshold_source": threshold.source,
+        "positive_clusters": clusters.facts.positive_clusters if clusters else None,
+        "negative_clusters": clusters.facts.negative_clusters if clusters else None,
+        "overlaps": clusters.facts.overlaps if clusters else None,
+        "candidates": pairs.facts.candidates,
+        "pairs": pairs.rows,
+        "exploration_pairs": pairs.facts.sources.get("exploration", 0),
         "budget": plan.task.selection.budget,
-        "covered_share": pairs.facts["covered_share"],
+        "covered_share": boundary.covered_share if boundary else None,
         "seconds_by_stage": busy,
         "seconds": round(seconds, 2),
         "scoring_rate": _rate(scored_now, busy.get("ScoreAds", 0.0)),
         "reading_rate": _rate(records, busy.get("ReadAds", 0.0)),
         "model_id": plan.identity.model_id,
         "prompt_hash": plan.identity.prompt_hash,
-        "pairs_file": workspace.path(f"{pairs.attempt}/items.jsonl"),
-        "review_sheet": workspace.path(f"{review.attempt}/review.csv"),
-        "overlaps_file": workspace.path(f"{clusters.attempt}/overlaps.jsonl"),
-        "dead_letters": [workspace.path(path) for path in scored.facts["dead_letters"]],
+        "pairs_file": workspace.path(pairs.file("items.jsonl").path),
+        "review_sheet": workspace.path(review.file("review.csv").path),
+        "overlaps_file": workspace.path(f"{clusters.attempt}/overlaps.jsonl") if clusters else None,
+        "dead_letters": [workspace.path(path) for path in scored.facts.dead_letters],
     }
     if counters:
         data = json.dumps(facts, indent=1, ensure_ascii=False).encode() + b"\n"

@@ -16,6 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.errors import UsageError
+
+# Of a rating, wherever one is stored.
 MISSING = -1
 MAX_DROPPED_SHARE = 0.1
 # The 2.5% quantile of fewer replicates lies below the smallest of them.
@@ -43,18 +46,18 @@ class Kappa:
             in [0, 1], each rating counted once; None when there is none.
     """
 
-    value: float | None
-    reason: str
-    low: float | None
-    high: float | None
-    interval_reason: str
-    weighted: float | None
-    n_pairs: int
-    n_undefined: int
-    n_small: int
-    smallest_overlap: int
-    n_ads: int
-    positive_share: float | None
+    value: float | None = None
+    reason: str = ""
+    low: float | None = None
+    high: float | None = None
+    interval_reason: str = ""
+    weighted: float | None = None
+    n_pairs: int = 0
+    n_undefined: int = 0
+    n_small: int = 0
+    smallest_overlap: int = 0
+    n_ads: int = 0
+    positive_share: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the attributes as a plain dictionary that `json.dumps` takes."""
@@ -102,42 +105,17 @@ def cohen_kappa(a: np.ndarray, b: np.ndarray) -> tuple[float | None, str]:
 
     Source: Cohen, Educational and Psychological Measurement 1960; scikit-learn's implementation.
     """
-    first, second = _two_vectors(a, b)
+    first, second = _check_labels("a", a), _check_labels("b", b)
+    if len(first) != len(second):
+        raise ValueError(
+            f"two raters must have labelled the same ads, got {len(first)} and {len(second)} labels"
+        )
     reason = _undefined(len(first), int(first.sum()), int(second.sum()), "both raters")
     if reason:
         return None, reason
     from sklearn.metrics import cohen_kappa_score
 
     return float(cohen_kappa_score(first, second, labels=[0, 1])), ""
-
-
-def analytic_interval(a: np.ndarray, b: np.ndarray) -> tuple[float | None, float | None, str]:
-    """Give the large-sample 95% interval of Cohen's kappa between two raters.
-
-    Args:
-        a: (n,) labels 0 or 1, bool or integer.
-        b: (n,) labels of the same ads.
-
-    Returns:
-        (low, high, ""), within [-1, 1], or (None, None, reason) where kappa is undefined or its
-        formula gives a standard error of zero, which says nothing about the precision.
-
-    Raises:
-        ValueError: as `cohen_kappa`.
-
-    Source: Fleiss, Cohen and Everitt, Psychological Bulletin 1969; statsmodels' implementation.
-    """
-    first, second = _two_vectors(a, b)
-    n, left, right = len(first), int(first.sum()), int(second.sum())
-    reason = _undefined(n, left, right, "both raters") or _unmeasured(
-        n, left, right, first == second
-    )
-    if reason:
-        return None, None, reason
-    from statsmodels.stats.inter_rater import cohens_kappa
-
-    found = cohens_kappa(np.bincount(2 * first + second, minlength=4).reshape(2, 2))
-    return max(float(found.kappa_low), -1.0), min(float(found.kappa_upp), 1.0), ""
 
 
 def expert_agreement(
@@ -165,8 +143,7 @@ def expert_agreement(
     pairs = list(combinations(range(matrix.shape[1]), 2))
     if not pairs:
         return _no_kappa(f"agreement needs at least 2 raters, got {matrix.shape[1]}")
-    names = [f"rater {i + 1}" for i in range(matrix.shape[1])]
-    return _mean_kappa(matrix, pairs, names, matrix, 0, min_overlap, n_boot, seed)
+    return _mean_kappa(matrix, pairs, 0, min_overlap, n_boot, seed)
 
 
 def model_agreement(
@@ -201,8 +178,7 @@ def model_agreement(
         return _no_kappa("agreement with experts needs at least 1 rater, got 0")
     columns = np.column_stack([labels, matrix])
     pairs = [(0, 1 + i) for i in range(matrix.shape[1])]
-    names = ["the model", *(f"rater {i + 1}" for i in range(matrix.shape[1]))]
-    return _mean_kappa(columns, pairs, names, matrix, 1, min_overlap, n_boot, seed)
+    return _mean_kappa(columns, pairs, 1, min_overlap, n_boot, seed)
 
 
 def krippendorff_alpha(ratings: np.ndarray) -> tuple[float | None, str]:
@@ -218,10 +194,13 @@ def krippendorff_alpha(ratings: np.ndarray) -> tuple[float | None, str]:
     Raises:
         ValueError: if the ratings are not of that form.
 
-    Source: Krippendorff, Content Analysis, 2004; the package krippendorff.
+    Source: Krippendorff, Content Analysis, 2004, for two classes: 1 - (n - 1) * disagreeing pairs /
+    (positive * negative ratings), where an ad with m ratings has its pairs counted 1 / (m - 1) times.
     """
     matrix = check_ratings(ratings)
-    paired = matrix[(matrix != MISSING).sum(axis=1) >= 2]
+    sizes = (matrix != MISSING).sum(axis=1)
+    paired = matrix[sizes >= 2]
+    sizes = sizes[sizes >= 2]
     given = paired[paired != MISSING]
     if not len(given):
         return None, f"none of {len(matrix)} ads has ratings of two raters"
@@ -230,10 +209,10 @@ def krippendorff_alpha(ratings: np.ndarray) -> tuple[float | None, str]:
             f"all {len(given)} ratings of the {len(paired)} ads that two raters labelled are "
             f"{_class_name(int(given[0]))}, so there is no disagreement to expect"
         )
-    from krippendorff import alpha
-
-    data = np.where(paired == MISSING, np.nan, paired).T
-    return float(alpha(reliability_data=data, level_of_measurement="nominal")), ""
+    ones, positive = (paired == 1).sum(axis=1), int((given == 1).sum())
+    # Exactly rounded, so that no order of the ads changes the value.
+    disagreement = math.fsum(ones * (sizes - ones) / (sizes - 1))
+    return 1 - (len(given) - 1) * disagreement / (positive * (len(given) - positive)), ""
 
 
 def consensus(ratings: np.ndarray, method: str = "majority") -> np.ndarray:
@@ -252,6 +231,7 @@ def consensus(ratings: np.ndarray, method: str = "majority") -> np.ndarray:
 
     Raises:
         ValueError: if the method is unknown or the ratings are not of that form.
+        UsageError: crowd-kit, of the extra `consensus`, is not installed.
 
     Source: Dawid and Skene, Applied Statistics 1979; crowd-kit's implementation.
     """
@@ -277,8 +257,7 @@ def resample(columns: np.ndarray, n_boot: int, seed: int) -> Resamples:
 
     Memory: 16 bytes times (1 + n_boot) times the distinct rows.
     """
-    if n_boot < MIN_BOOT:
-        raise ValueError(f"n_boot must be at least {MIN_BOOT} replicates, got {n_boot}")
+    _check_boot(n_boot)
     if not len(columns):
         raise ValueError("a bootstrap needs at least 1 ad, got none")
     patterns, found = np.unique(columns, axis=0, return_counts=True)
@@ -311,6 +290,38 @@ def pair_kappas(sample: Resamples, pairs: Sequence[tuple[int, int]]) -> np.ndarr
     return np.divide(n * equal - expected, room, out=np.full(room.shape, np.nan), where=room > 0)
 
 
+def pairs_that_count(
+    columns: np.ndarray, pairs: Sequence[tuple[int, int]], min_overlap: int
+) -> tuple[dict[tuple[int, int], int], list[tuple[int, int]]]:
+    """Find the pairs of columns that a mean kappa may rest on.
+
+    Args:
+        columns: int8 (n_ads, c), 1, 0 or -1 for missing.
+        pairs: q pairs of column indices.
+        min_overlap: common ads a pair needs, at least 1.
+
+    Returns:
+        Each pair's common ads, and the pairs that have enough of them and a defined kappa.
+
+    Raises:
+        ValueError: if min_overlap < 1.
+    """
+    if min_overlap < 1:
+        raise ValueError(f"min_overlap must be at least 1 ad, got {min_overlap}")
+    # One product for all pairs: of a thousand raters there are half a million. Whole numbers below
+    # 2**24 are exact in float32.
+    given = (columns != MISSING).astype(np.float32)
+    shared = given.T @ given
+    overlaps = {(i, j): int(shared[i, j]) for i, j in pairs}
+    enough = [pair for pair in pairs if overlaps[pair] >= min_overlap]
+    if not enough:
+        return overlaps, []
+    kappas = pair_kappas(Resamples(columns, np.ones((1, len(columns)))), enough)[0]
+    return overlaps, [
+        pair for pair, value in zip(enough, kappas, strict=True) if not np.isnan(value)
+    ]
+
+
 def percentile_interval(replicates: np.ndarray) -> tuple[float | None, float | None, str]:
     """Cut the middle 95% out of bootstrap replicates.
 
@@ -327,14 +338,11 @@ def percentile_interval(replicates: np.ndarray) -> tuple[float | None, float | N
     defined = replicates[~np.isnan(replicates)]
     dropped = len(replicates) - len(defined)
     if dropped > MAX_DROPPED_SHARE * len(replicates):
-        return (
-            None,
-            None,
-            (
-                f"{dropped} of {len(replicates)} bootstrap replicates are undefined, more than "
-                f"{MAX_DROPPED_SHARE:.0%}: more ads of the rarer class are needed"
-            ),
+        reason = (
+            f"{dropped} of {len(replicates)} bootstrap replicates are undefined, more than "
+            f"{MAX_DROPPED_SHARE:.0%}: more ads of the rarer class are needed"
         )
+        return None, None, reason
     low, high = np.quantile(defined, [0.025, 0.975])
     return float(low), float(high), ""
 
@@ -377,22 +385,14 @@ def check_predictions(predictions: np.ndarray, n_ads: int) -> np.ndarray:
 def _mean_kappa(
     columns: np.ndarray,
     pairs: list[tuple[int, int]],
-    names: list[str],
-    ratings: np.ndarray,
-    first_rater: int,
+    n_models: int,
     min_overlap: int,
     n_boot: int,
     seed: int,
 ) -> Kappa:
-    if min_overlap < 1:
-        raise ValueError(f"min_overlap must be at least 1 ad, got {min_overlap}")
-    if n_boot < MIN_BOOT:
-        raise ValueError(f"n_boot must be at least {MIN_BOOT} replicates, got {n_boot}")
-    given = columns != MISSING
-    # One product for all pairs: of a thousand raters there are half a million. Whole numbers below
-    # 2**24 are exact in float32.
-    shared = given.astype(np.float32).T @ given.astype(np.float32)
-    overlaps = {(i, j): int(shared[i, j]) for i, j in pairs}
+    """Average the kappas of pairs of columns; the first ``n_models`` columns are no raters."""
+    _check_boot(n_boot)
+    overlaps, used = pairs_that_count(columns, pairs, min_overlap)
     enough = [pair for pair in pairs if overlaps[pair] >= min_overlap]
     n_small = len(pairs) - len(enough)
     if not enough:
@@ -402,16 +402,16 @@ def _mean_kappa(
             f"{len(pairs)} is {_ads(most)}",
             n_small=n_small,
         )
-    reasons = {pair: _pair_reason(columns, pair, names) for pair in enough}
-    used = [pair for pair in enough if not reasons[pair]]
     if not used:
-        return _no_kappa(reasons[enough[0]], n_undefined=len(enough), n_small=n_small)
-    entered = np.zeros(ratings.shape, dtype=bool)
-    for i, j in used:
-        both = given[:, i] & given[:, j]
-        for column in (i - first_rater, j - first_rater):
-            if column >= 0:
-                entered[both, column] = True
+        left, right = enough[0]
+        both = columns[(columns[:, [left, right]] != MISSING).all(axis=1)]
+        names = [f"rater {i - n_models + 1}" if i >= n_models else "the model" for i in enough[0]]
+        sums = int(both[:, left].sum()), int(both[:, right].sum())
+        reason = _undefined(len(both), *sums, " and ".join(names))
+        return _no_kappa(reason, n_undefined=len(enough), n_small=n_small)
+    entered = np.zeros(columns.shape, dtype=bool)
+    for pair in used:
+        entered[:, pair] |= (columns[:, pair] != MISSING).all(axis=1, keepdims=True)
     rows = entered.any(axis=1)
     kappas = pair_kappas(resample(columns[rows], n_boot, seed), used)
     # Replicates are means over the same pairs: NaN in one makes the mean NaN, and drops it.
@@ -420,7 +420,6 @@ def _mean_kappa(
     weighted = math.fsum(k * size for k, size in zip(kappas[0], sizes, strict=True)) / sum(sizes)
     return Kappa(
         value=math.fsum(kappas[0]) / len(used),
-        reason="",
         low=low,
         high=high,
         interval_reason=interval_reason,
@@ -430,32 +429,18 @@ def _mean_kappa(
         n_small=n_small,
         smallest_overlap=min(sizes),
         n_ads=int(rows.sum()),
-        positive_share=float(ratings[entered].mean()),
+        positive_share=float(columns[:, n_models:][entered[:, n_models:]].mean()),
     )
 
 
-def _no_kappa(reason: str, *, n_undefined: int = 0, n_small: int = 0) -> Kappa:
-    return Kappa(
-        value=None,
-        reason=reason,
-        low=None,
-        high=None,
-        interval_reason=reason,
-        weighted=None,
-        n_pairs=0,
-        n_undefined=n_undefined,
-        n_small=n_small,
-        smallest_overlap=0,
-        n_ads=0,
-        positive_share=None,
-    )
+def _check_boot(n_boot: int) -> None:
+    if n_boot < MIN_BOOT:
+        raise ValueError(f"n_boot must be at least {MIN_BOOT} replicates, got {n_boot}")
 
 
-def _pair_reason(columns: np.ndarray, pair: tuple[int, int], names: list[str]) -> str:
-    both = columns[:, list(pair)]
-    both = both[(both != MISSING).all(axis=1)]
-    left, right = both.sum(axis=0)
-    return _undefined(len(both), int(left), int(right), " and ".join(names[i] for i in pair))
+def _no_kappa(reason: str, n_undefined: int = 0, n_small: int = 0) -> Kappa:
+    counts = {"n_undefined": n_undefined, "n_small": n_small}
+    return Kappa(reason=reason, interval_reason=reason, **counts)
 
 
 def _undefined(n: int, left: int, right: int, names: str) -> str:
@@ -466,17 +451,6 @@ def _undefined(n: int, left: int, right: int, names: str) -> str:
             f"{names} call all {_ads(n)} {_class_name(int(left > 0))}, so chance alone explains "
             "their agreement"
         )
-    return ""
-
-
-def _unmeasured(n: int, left: int, right: int, equal: np.ndarray) -> str:
-    # The tables whose standard error is zero by the formula: it divides 0 by 0 on the first kind.
-    if left in (0, n) or right in (0, n):
-        which = "first" if left in (0, n) else "second"
-        return f"the {which} rater gives one class to all {_ads(n)}, so the standard error is zero"
-    if equal.all() or (not equal.any() and 2 * left == n):
-        verb = "agree" if equal.all() else "differ"
-        return f"the raters {verb} on all {_ads(n)}, so the standard error is zero"
     return ""
 
 
@@ -503,16 +477,15 @@ def _check_labels(name: str, labels: np.ndarray) -> np.ndarray:
     return array.astype(np.int8)
 
 
-def _two_vectors(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    first, second = _check_labels("a", a), _check_labels("b", b)
-    if len(first) != len(second):
-        raise ValueError(
-            f"two raters must have labelled the same ads, got {len(first)} and {len(second)} labels"
-        )
-    return first, second
-
-
 def _dawid_skene(matrix: np.ndarray) -> np.ndarray:
+    try:
+        import pandas as pd
+        from crowdkit.aggregation import DawidSkene
+    except ImportError as error:
+        raise UsageError(
+            f"review.consensus: dawid-skene needs crowd-kit ({error}); run pip install "
+            "'ad-scout[consensus]', or set review.consensus: majority"
+        ) from error
     out = np.full(len(matrix), MISSING, dtype=np.int8)
     ads, raters = np.nonzero(matrix != MISSING)
     labels = matrix[ads, raters]
@@ -522,9 +495,6 @@ def _dawid_skene(matrix: np.ndarray) -> np.ndarray:
         # One class has nothing to confuse; crowd-kit would return a table without the other column.
         out[ads] = labels[0]
         return out
-    import pandas as pd
-    from crowdkit.aggregation import DawidSkene
-
     data = pd.DataFrame({"task": ads, "worker": raters, "label": labels.astype(np.int64)})
     posterior = DawidSkene().fit_predict_proba(data)[1]
     tie = np.abs(posterior.to_numpy() - 0.5) <= _TIE

@@ -13,6 +13,8 @@ import numpy as np
 KEY_CHARS = 32
 _MASK = (1 << 64) - 1
 _GAMMA = 0x9E3779B97F4A7C15
+# Rows let through beyond the wanted sample, so that the exact cut finds enough.
+_SLACK_SIGMAS = 6.0
 
 
 def ranks(keys: Sequence[str], seed: int) -> np.ndarray:
@@ -61,6 +63,31 @@ def unit_hash(text: str, seed: int) -> float:
     digest = hashlib.blake2b(f"{seed}\0".encode(), digest_size=8)
     digest.update(text.encode("utf-8", "surrogatepass"))
     return (int.from_bytes(digest.digest(), "big") >> 11) * 2.0**-53
+
+
+def sample_limit(wanted: int, population: int) -> float:
+    """Return the rank (as a share of all ranks) below which the sample surely lies.
+
+    Ranks are uniform, so the number of rows below a share is binomial; six standard deviations
+    above the wanted number, too few rows come once in 10^9 samples (and are still a sample).
+    """
+    if population <= wanted:
+        return 1.0
+    enough = wanted + _SLACK_SIGMAS * wanted**0.5 + 10
+    return min(1.0, enough / population)
+
+
+def below(ranks: np.ndarray, limit: float) -> np.ndarray:
+    """Return which uint64 ranks lie below a share of all ranks, bool of the same shape."""
+    if limit >= 1.0:
+        return np.ones(ranks.shape, dtype=bool)
+    return ranks < np.uint64(limit * 2.0**64)
+
+
+def lowest_ranks(keys: Sequence[str] | np.ndarray, wanted: int, seed: int) -> np.ndarray:
+    """Return the indices of the ``wanted`` rows of lowest rank, in key order."""
+    order = np.argsort(ranks(list(keys), seed), kind="stable")[:wanted]
+    return order[np.argsort(np.asarray(keys)[order], kind="stable")]
 
 
 def _is_key(key: str) -> bool:

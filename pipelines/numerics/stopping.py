@@ -24,12 +24,12 @@ import numpy as np
 from pipelines.numerics.agreement import (
     MISSING,
     Kappa,
-    Resamples,
     check_predictions,
     check_ratings,
     expert_agreement,
     model_agreement,
     pair_kappas,
+    pairs_that_count,
     percentile_interval,
     resample,
 )
@@ -52,13 +52,13 @@ class Difference:
         n_ads: ads that the means rest on.
     """
 
-    value: float | None
-    low: float | None
-    high: float | None
-    reason: str
-    first: float | None
-    second: float | None
-    n_ads: int
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
+    first: float | None = None
+    second: float | None = None
+    n_ads: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the attributes as a plain dictionary that `json.dumps` takes."""
@@ -183,15 +183,15 @@ def paired_difference(
         [check_predictions(a, len(matrix)), check_predictions(b, len(matrix)), matrix]
     )
     raters = [2 + i for i in range(matrix.shape[1])]
-    first = _defined(columns, [(0, i) for i in raters], min_overlap)
-    second = _defined(columns, [(1, i) for i in raters], min_overlap)
+    _, first = pairs_that_count(columns, [(0, i) for i in raters], min_overlap)
+    _, second = pairs_that_count(columns, [(1, i) for i in raters], min_overlap)
     shared = {i for _, i in first} & {i for _, i in second}
     if not shared:
         for model, labels in (("first", a), ("second", b)):
             alone = model_agreement(labels, matrix, min_overlap=min_overlap, n_boot=n_boot)
             if alone.value is None:
-                return _no_difference(f"the {model} model's kappa is undefined: {alone.reason}")
-        return _no_difference("no rater has a defined kappa with both models")
+                return Difference(reason=f"the {model} model's kappa is undefined: {alone.reason}")
+        return Difference(reason="no rater has a defined kappa with both models")
     return _difference(
         columns, [(0, i) for i in sorted(shared)], [(1, i) for i in sorted(shared)], n_boot, seed
     )
@@ -221,17 +221,17 @@ def gap_to_experts(
     """
     matrix = check_ratings(ratings)
     labels = check_predictions(predictions, len(matrix))
-    rows = _rated_twice(matrix)
+    rows = (matrix != MISSING).sum(axis=1) >= 2
     columns = np.column_stack([labels, matrix])[rows]
     raters = [1 + i for i in range(matrix.shape[1])]
-    model = _defined(columns, [(0, i) for i in raters], min_overlap)
-    experts = _defined(columns, list(combinations(raters, 2)), min_overlap)
+    _, model = pairs_that_count(columns, [(0, i) for i in raters], min_overlap)
+    _, experts = pairs_that_count(columns, list(combinations(raters, 2)), min_overlap)
     if not experts:
         alone = expert_agreement(matrix[rows], min_overlap=min_overlap, n_boot=n_boot)
-        return _no_difference(f"the experts' kappa is undefined: {alone.reason}")
+        return Difference(reason=f"the experts' kappa is undefined: {alone.reason}")
     if not model:
         alone = model_agreement(labels[rows], matrix[rows], min_overlap=min_overlap, n_boot=n_boot)
-        return _no_difference(f"the model's kappa is undefined: {alone.reason}")
+        return Difference(reason=f"the model's kappa is undefined: {alone.reason}")
     return _difference(columns, model, experts, n_boot, seed)
 
 
@@ -278,13 +278,13 @@ def decide(
     start = max(0, len(rounds) - rule.patience)
     base, lately = _best(models[:start]), _best(models[start:])
     if base is None:
-        gain = _no_difference(
-            f"no round is {_count(rule.patience, 'round')} older than round {rounds[-1]}"
+        gain = Difference(
+            reason=f"no round is {_count(rule.patience, 'round')} older than round {rounds[-1]}"
             if not start
             else f"no round up to {rounds[start - 1]} has a defined kappa"
         )
     elif lately is None or models[-1].value is None:
-        gain = _no_difference(f"the kappa of round {rounds[-1]} is {models[-1]}")
+        gain = Difference(reason=f"the kappa of round {rounds[-1]} is {models[-1]}")
     else:
         gain = paired_difference(labels[start + lately], labels[base], matrix, **options)
     places = None if base is None or lately is None else (rounds[start + lately], rounds[base])
@@ -378,23 +378,6 @@ def _best(models: Sequence[Kappa]) -> int | None:
     return -max(found)[1] if found else None
 
 
-def _rated_twice(ratings: np.ndarray) -> np.ndarray:
-    return (ratings != MISSING).sum(axis=1) >= 2
-
-
-def _defined(
-    columns: np.ndarray, pairs: list[tuple[int, int]], min_overlap: int
-) -> list[tuple[int, int]]:
-    if min_overlap < 1:
-        raise ValueError(f"min_overlap must be at least 1 ad, got {min_overlap}")
-    given = columns != MISSING
-    enough = [(i, j) for i, j in pairs if (given[:, i] & given[:, j]).sum() >= min_overlap]
-    if not enough:
-        return []
-    kappas = pair_kappas(Resamples(columns, np.ones((1, len(columns)))), enough)[0]
-    return [pair for pair, kappa in zip(enough, kappas, strict=True) if not np.isnan(kappa)]
-
-
 def _difference(
     columns: np.ndarray,
     first: list[tuple[int, int]],
@@ -411,10 +394,6 @@ def _difference(
     a, b = math.fsum(ours[0]) / len(first), math.fsum(theirs[0]) / len(second)
     low, high, reason = percentile_interval(ours[1:].mean(axis=1) - theirs[1:].mean(axis=1))
     return Difference(a - b, low, high, reason, a, b, int(rows.sum()))
-
-
-def _no_difference(reason: str) -> Difference:
-    return Difference(None, None, None, reason, None, None, 0)
 
 
 def _check_rounds(rounds: Sequence[int], predictions: np.ndarray, n_ads: int) -> np.ndarray:

@@ -34,13 +34,13 @@ from apache_beam.io.filesystems import FileSystems
 from pipelines.console.summary import printable
 from pipelines.contracts import BlockFile, ReviewItem
 from pipelines.errors import RunFailed, UsageError
-from pipelines.jobs.rounds import current_task, standing
+from pipelines.jobs.status import standing
 from pipelines.numerics import calibration, hashing, kmeans
+from pipelines.numerics.hashing import below, sample_limit
 from pipelines.numerics.projection import Plane, pca_plane
 from pipelines.report import figures
-from pipelines.stages.cluster_per_label import below, sample_limit
-from pipelines.stages.score_ads import read_block
-from pipelines.store import blocks, storage
+from pipelines.store import blocks, files, storage
+from pipelines.store.facts import ClustersFacts, PairsFacts, ScoredFacts
 from pipelines.store.workspace import Manifest, Workspace
 
 FOLDER, FILE = "report", "report.html"
@@ -370,10 +370,10 @@ class _Round:
     names: Mapping[str, str]
     drawn: figures.Names
     definition: Mapping[str, Any]
-    pairs: Manifest
+    pairs: Manifest[PairsFacts]
     chosen: Sequence[Mapping[str, Any]]
-    clusters: Manifest | None
-    scored: Manifest | None
+    clusters: Manifest[ClustersFacts] | None
+    scored: Manifest[ScoredFacts] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -431,7 +431,7 @@ def report(options: ReportOptions, say: Say) -> Report:
             f"round {found.number}: {len(sample.points):,} of {sample.ads:,} ads drawn, by "
             f"{options.projection.upper()}"
         )
-    entries = [e for e in stand["rounds"] if e["task_version"] == found.pairs.facts["task_version"]]
+    entries = [e for e in stand["rounds"] if e["task_version"] == _version(found)]
     sections = [
         *_maps(found, sample, missing),
         _coverage(found),
@@ -456,7 +456,7 @@ def report(options: ReportOptions, say: Say) -> Report:
             "projection": options.projection,
             "explained": sample.explained if sample else None,
             "pairs": len(found.chosen),
-            "covered_share": found.pairs.facts["covered_share"],
+            "covered_share": found.pairs.facts.covered_share,
             "missing": {s.id: s.missing for s in sections if s.missing},
             "next": stand["next"],
         },
@@ -465,24 +465,12 @@ def report(options: ReportOptions, say: Say) -> Report:
 
 
 def _read_round(workspace: Workspace, wanted: int | None) -> _Round:
-    current_task(workspace)
-    known = tuple(n for n in workspace.rounds() if workspace.latest(n, "pairs"))
-    number = wanted if wanted is not None else known[-1]
-    pairs = workspace.latest(number, "pairs") if number in known else None
-    if pairs is None:
-        raise UsageError(
-            f"--round {number}: has no pairs in {workspace.root} (rounds with pairs: "
-            f"{', '.join(map(str, known))})"
-        )
-    definition = pairs.facts.get("definition")
-    if definition is None:
-        raise RunFailed(
-            f"{workspace.path(pairs.attempt)}/manifest.json: the task is not in it; an earlier "
-            "version of ad-scout wrote it: mine again"
-        )
+    pairs = workspace.pairs_of(wanted)
+    number, known = pairs.round, tuple(workspace.pairs.by_round())
+    definition = pairs.facts.origin.task.model_dump(mode="json")
     labels = definition["labels"]
     # Not the newest: a run that was killed may have left clusters whose pairs never came.
-    clusters = workspace.find(number, "clusters", pairs.config_hash)
+    clusters = workspace.clusters.find(number, pairs.config_hash)
     return _Round(
         number=number,
         known=known,
@@ -496,18 +484,20 @@ def _read_round(workspace: Workspace, wanted: int | None) -> _Round:
     )
 
 
-def _scored_of(workspace: Workspace, number: int, clusters: Manifest) -> Manifest | None:
+def _scored_of(
+    workspace: Workspace, number: int, clusters: Manifest[ClustersFacts]
+) -> Manifest[ScoredFacts] | None:
     """Return the newest whole scored attempt that these clusters may come from.
 
     Another corpus in the same round has the same score key, but hardly the same number of ads; and
     what is drawn is checked against the pairs.
     """
-    rows = clusters.facts["positives"] + clusters.facts["negatives"]
+    rows = clusters.facts.threshold.n_positive + clusters.facts.threshold.n_negative
     sizes = workspace.block_sizes()
     fitting = (
         manifest
-        for manifest in reversed(workspace.manifests(number, "scored"))
-        if manifest.facts["score_key"] == clusters.facts["score_key"]
+        for manifest in reversed(workspace.scored.all(number))
+        if manifest.facts.origin.score_key == clusters.facts.origin.score_key
         and manifest.rows == rows
         and workspace.is_whole(manifest.files, sizes)
     )
@@ -577,19 +567,19 @@ def _draw_sample(
     centroids = _read_centroids(workspace, found.clusters)
     vectors = kmeans.project(centroids.space, blocks.vectors(table))
     margins = table.column("margin").to_numpy()
-    positive = margins >= np.float32(found.clusters.facts["threshold_margin"])
+    positive = margins >= np.float32(found.clusters.facts.threshold.margin)
     cluster = np.zeros(len(vectors), dtype=np.int32)
     for side, centers in ((True, centroids.positive), (False, centroids.negative)):
         members = np.flatnonzero(positive == side)
         if len(members):
             cluster[members] = kmeans.assign(vectors[members], centers)[0]
     plane = project(vectors, seed)
-    lines = storage.read(workspace.path(f"{found.clusters.attempt}/overlaps.jsonl")).splitlines()
+    lines = files.read(workspace.root, found.clusters.file("overlaps.jsonl")).splitlines()
     overlaps = [json.loads(line) for line in lines]
     return _Sample(
         histogram=histogram,
         ads=found.scored.rows,
-        positives=found.clusters.facts["positives"],
+        positives=found.clusters.facts.threshold.n_positive,
         points=plane.points,
         positive=positive,
         cluster=cluster,
@@ -600,7 +590,11 @@ def _draw_sample(
 
 
 def _gather(
-    workspace: Workspace, scored: Manifest, always: frozenset[str], wanted: int, seed: int
+    workspace: Workspace,
+    scored: Manifest[ScoredFacts],
+    always: frozenset[str],
+    wanted: int,
+    seed: int,
 ) -> tuple[np.ndarray, pa.Table]:
     """Read all blocks once: the exact histogram, and a hash sample with the rows of ``always``.
 
@@ -629,7 +623,7 @@ def _gather(
 
 def _read(workspace: Workspace, file: BlockFile) -> pa.Table:
     try:
-        return read_block(workspace.root, file, ["key", "margin", "vector"])
+        return blocks.read_columns(workspace.root, file, ["key", "margin", "vector"])
     except RunFailed as error:
         raise RunFailed(f"{error.message} (by `scout mine`; then report again)") from error
 
@@ -641,16 +635,16 @@ class _Centroids:
     negative: np.ndarray
 
 
-def _read_centroids(workspace: Workspace, clusters: Manifest) -> _Centroids:
-    path = workspace.path(f"{clusters.attempt}/centroids.npz")
+def _read_centroids(workspace: Workspace, clusters: Manifest[ClustersFacts]) -> _Centroids:
+    file = clusters.file("centroids.npz")
     try:
-        with np.load(io.BytesIO(storage.read(path)), allow_pickle=False) as found:
+        with np.load(io.BytesIO(files.read(workspace.root, file)), allow_pickle=False) as found:
             mean, scale = found["mean"], found["scale"]
             space = kmeans.VectorSpace(mean, scale) if mean.size else kmeans.VectorSpace(None, None)
             return _Centroids(space, found["positive"], found["negative"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise RunFailed(
-            f"{path}: not the centroids that were written ({error}); mine in a new workspace"
+            f"{workspace.path(file.path)}: not the centroids that were written ({error}); mine in a new workspace"
         ) from error
 
 
@@ -700,8 +694,8 @@ def _cluster_section(found: _Round, sample: _Sample, title: str) -> Section:
     assert found.clusters is not None
     facts, shown = found.clusters.facts, sample.overlaps[:OUTLINED]
     clusters = (
-        f"{facts['positive_clusters']:,} clusters of {found.names['positive']} ads and "
-        f"{facts['negative_clusters']:,} of {found.names['negative']} ones"
+        f"{facts.positive_clusters:,} clusters of {found.names['positive']} ads and "
+        f"{facts.negative_clusters:,} of {found.names['negative']} ones"
     )
     listed = "; ".join(
         f"{place}: {found.names['positive']} {p} and {found.names['negative']} {n}"
@@ -784,13 +778,16 @@ def _naming(found: _Round) -> str:
 
 
 def _coverage(found: _Round) -> Section:
-    facts = found.pairs.facts
+    boundary = found.pairs.facts.boundary
     budget = found.definition["selection"]["budget"]
     shares = [pair["cumulative_share"] for pair in found.chosen]
     n_explored = sum(pair["source"] == "exploration" for pair in found.chosen)
     half = next((i for i, share in enumerate(shares, 1) if share >= shares[-1] / 2), 0)
+    if boundary is None:
+        why = "The strategy that chose this round's ads measures no coverage."
+        return Section("coverage", "Coverage against budget", missing=why)
     found_text = (
-        f"{len(shares):,} pairs of a budget of {budget:,} cover {facts['covered_share']:.1%} of the "
+        f"{len(shares):,} pairs of a budget of {budget:,} cover {boundary.covered_share:.1%} of the "
         "corpus's weight"
     )
     if not shares:
@@ -810,7 +807,7 @@ def _coverage(found: _Round) -> Section:
                 alt=f"Curve of the corpus weight covered by the first pairs: {found_text}; the first "
                 f"{half:,} cover half of that.",
                 caption=f"{found_text}, the first {half:,} of them half of that. An ad covers those of "
-                f"the same two clusters that lie nearer than {facts['cover_radius']:.3f}. The "
+                f"the same two clusters that lie nearer than {boundary.cover_radius:.3f}. The "
                 f"{n_explored:,} pairs of exploration are drawn at random, to measure, not to cover. "
                 "Where the curve flattens, more pairs of this round would teach little new.",
             ),
@@ -960,12 +957,12 @@ def _scores(found: _Round, sample: _Sample | None, missing: str) -> Section:
         return Section(id, title, missing=missing)
     assert found.clusters is not None
     facts = found.clusters.facts
-    margin, probability = facts["threshold_margin"], facts["threshold_probability"]
+    margin, probability = facts.threshold.margin, round(facts.threshold.probability, 6)
     source = {
         "prior": "the quantile that matches the prior",
         "fixed": "a probability that the task names",
         "fitted": "fitted on the experts' labels",
-    }.get(facts["threshold_source"], _word(facts["threshold_source"]))
+    }.get(facts.threshold.source, _word(facts.threshold.source))
     split = (
         f"{sample.positives:,} of {sample.ads:,} ads ({sample.positives / sample.ads:.1%}) score at or "
         f"above the threshold, p = {probability:.4g}"
@@ -1009,7 +1006,7 @@ def _searched(found: _Round, sample: _Sample) -> tuple[str, ...]:
     }
     highest, lowest = ends["positive"][-1][0], ends["negative"][0][0]
     margins = (np.arange(calibration.N_BINS) - calibration.N_BINS // 2) * calibration.MARGIN_STEP
-    threshold = found.clusters.facts["threshold_margin"]
+    threshold = found.clusters.facts.threshold.margin
     near = {
         "positive": int(sample.histogram[(margins >= threshold) & (margins <= highest)].sum()),
         "negative": int(sample.histogram[(margins < threshold) & (margins >= lowest)].sum()),
@@ -1071,18 +1068,18 @@ def _shown_pair(pair: Mapping[str, Any], names: Mapping[str, str]) -> ShownPair:
 
 
 def _provenance(workspace: Workspace, found: _Round) -> Section:
-    facts = found.pairs.facts
+    facts = found.pairs.facts.origin
     lines = [
-        ("task", f"{_word(facts['task'])}, policy version {facts['task_version']}"),
+        ("task", f"{_word(facts.task.name)}, policy version {facts.task.version}"),
         ("policy", _word(found.definition["policy"], 5000)),
         ("question", _word(found.definition["question"])),
-        ("corpus", ", ".join(_word(pattern, 300) for pattern in facts["corpus"])),
-        ("date", _word(facts["date"]) or "none given"),
-        ("model", _word(facts["model_id"], 300)),
-        ("model of round", str(facts["model_round"]) if facts["model_round"] else "none: LLM-0"),
-        ("prompt", _word(facts["prompt_hash"])),
-        ("vectors", _word(facts["embedding_id"], 300)),
-        ("score key", _word(facts["score_key"])),
+        ("corpus", ", ".join(_word(pattern, 300) for pattern in facts.corpus)),
+        ("date", _word(facts.date) or "none given"),
+        ("model", _word(facts.model_id, 300)),
+        ("model of round", str(facts.model_round) if facts.model_round else "none: LLM-0"),
+        ("prompt", _word(facts.prompt_hash)),
+        ("vectors", _word(facts.embedding_id, 300)),
+        ("score key", _word(facts.score_key)),
         ("seed", str(found.definition["seed"])),
     ]
     for name, manifest in (
@@ -1093,7 +1090,7 @@ def _provenance(workspace: Workspace, found: _Round) -> Section:
         if manifest:
             place = workspace.path(manifest.attempt)
             lines.append((name, f"{_word(place, 500)}, {manifest.created}"))
-    versions = ", ".join(f"{_word(k)} {_word(v)}" for k, v in sorted(facts["versions"].items()))
+    versions = ", ".join(f"{_word(k)} {_word(v)}" for k, v in sorted(facts.versions.items()))
     lines.append(("versions", versions))
     return Section(
         "provenance", "Provenance", facts=tuple(Fact(name, value) for name, value in lines)
@@ -1107,18 +1104,19 @@ def _headline(
     stand: Mapping[str, Any],
     projection: str,
 ) -> list[Fact]:
-    facts = found.pairs.facts
+    facts = found.pairs.facts.origin
     rounds = ", ".join(map(str, found.known))
     lines = [
-        ("task", f"{_word(facts['task'])}, policy version {facts['task_version']}"),
+        ("task", f"{_word(facts.task.name)}, policy version {facts.task.version}"),
         (
             "round shown",
             f"{found.number}, of {rounds} (--round shows another)"
             if len(found.known) > 1
             else str(found.number),
         ),
-        ("scored by", _word(facts["model_id"], 300)),
+        ("scored by", _word(facts.model_id, 300)),
     ]
+    covered = found.pairs.facts.covered_share
     if sample:
         share = sample.positives / sample.ads
         lines.append(
@@ -1131,8 +1129,8 @@ def _headline(
     lines.append(
         (
             "pairs",
-            f"{len(found.chosen):,} of a budget of {found.definition['selection']['budget']:,}, "
-            f"which cover {facts['covered_share']:.1%} of the corpus",
+            f"{len(found.chosen):,} of a budget of {found.definition['selection']['budget']:,}"
+            + ("" if covered is None else f", which cover {covered:.1%} of the corpus"),
         )
     )
     newest = _newest_report(entries)
@@ -1152,7 +1150,7 @@ def _newest_report(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | 
 
 
 def _version(found: _Round) -> int:
-    return found.pairs.facts["task_version"]
+    return found.pairs.facts.origin.task.version
 
 
 def _model_name(number: int) -> str:

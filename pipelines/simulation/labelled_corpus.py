@@ -15,10 +15,10 @@ from models.policy import is_wordless
 from pipelines.config import Labels
 from pipelines.errors import UsageError
 from pipelines.numerics import hashing
+from pipelines.numerics.agreement import MISSING
 from pipelines.store import storage
 from pipelines.text import content_key, is_blank
 
-_MISSING = -1
 _BALANCED_ADS = 1000
 _LEAST_TEST_POSITIVES = 10
 
@@ -126,7 +126,7 @@ def read_labelled(corpus: Sequence[str], fields: Fields, names: Labels) -> Corpu
     if fields.ratings:
         people = sorted(seats)
         table = np.array(
-            [[found[key][3].get(name, _MISSING) for name in people] for key in keys], dtype=np.int8
+            [[found[key][3].get(name, MISSING) for name in people] for key in keys], dtype=np.int8
         )
     return Corpus(
         keys=tuple(keys),

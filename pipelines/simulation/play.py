@@ -34,8 +34,8 @@ from pipelines.config import Task, load_task
 from pipelines.console.progress import Advance, step
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.ingest import ingest_verdicts
-from pipelines.jobs.mine import mine
-from pipelines.jobs.rounds import (
+from pipelines.jobs.mine import MineOptions, mine
+from pipelines.jobs.train import (
     TooFewLabels,
     TrainOptions,
     fine_tuning_labels,
@@ -43,18 +43,20 @@ from pipelines.jobs.rounds import (
     training_settings,
 )
 from pipelines.numerics import agreement, calibration, hashing, raters
-from pipelines.options import CONDITIONS, CROWD_NOISES, MineOptions
+from pipelines.numerics.agreement import MISSING
+from pipelines.options import CONDITIONS, CROWD_NOISES
 from pipelines.report.page import simulation_report
 from pipelines.simulation.labelled_corpus import Corpus, Division, Fields, divide, read_labelled
 from pipelines.sources.readers import ReadOptions
 from pipelines.stages.label_ads import LabelRule, choose_threshold
-from pipelines.store import storage
+from pipelines.store import model_store, storage
+from pipelines.store.facts import Decided, ModelFacts
 from pipelines.store.workspace import Manifest, Workspace, config_hash
-from pipelines.verdicts.commit import verdict_manifests
-from pipelines.verdicts.rows import RawVerdict, shown_ads
+from pipelines.verdicts.commit_imports import verdict_manifests
+from pipelines.verdicts.rows import RawVerdict
+from pipelines.verdicts.shown import shown_ads
 
 TASK_FILE, POOL_FILE, RESULTS_FILE = "task.yaml", "pool.jsonl", "results.json"
-_MISSING = -1
 _ROUNDS = 5
 # Directions of the embedding that the crowd's cue is drawn from: topics and style, not noise.
 _CUE_DIMS = 32
@@ -435,9 +437,9 @@ class _Player:
 def _draw_raters(corpus: Corpus, experts: int, seed: int) -> np.ndarray:
     """Choose each ad's experts among the recorded people, by hash; the others stay silent."""
     assert corpus.ratings is not None
-    table = np.full_like(corpus.ratings, _MISSING)
+    table = np.full_like(corpus.ratings, MISSING)
     for row, key in enumerate(corpus.keys):
-        given = np.flatnonzero(corpus.ratings[row] != _MISSING)
+        given = np.flatnonzero(corpus.ratings[row] != MISSING)
         drawn = [hashing.unit_hash(f"{key}:{seat}", seed) for seat in given]
         chosen = given[np.argsort(drawn, kind="stable")[:experts]]
         table[row, chosen] = corpus.ratings[row, chosen]
@@ -510,18 +512,19 @@ class _Seed:
         for number in range(1, options.rounds + 1):
             started = time.monotonic()
             self._player.forecast.show(self._seed, "boundary")
-            if not workspace.latest(number, "model"):
+            if not workspace.model.latest(number):
                 self._mine(number, workspace, task_file, pool)
                 ingest_verdicts(workspace, self._answer(workspace, number), f"round {number}")
                 # Too few labels of a class: the next round mines with the model there is.
                 with contextlib.suppress(TooFewLabels):
                     train(TrainOptions(str(folder)), lambda _: None)
-            done = workspace.latest(number, "model")
+            done = workspace.model.latest(number)
             model = None
             if done:
-                decisions.append((number, done.facts["evaluation"]["decision"]))
-                labeler = handlers.load_trained(workspace, task, done)
-                model = _Model(_margins_of(labeler), done.facts["threshold_margin"])
+                decisions.append((number, done.facts.evaluation.decision))
+                own = model_store.model_files(done)
+                labeler = handlers.load_trained(workspace, task, done.facts.learnt.learner, own)
+                model = _Model(_margins_of(labeler), done.facts.learnt.threshold_margin)
             ads = fine_tuning_labels(workspace, task, shown_ads(workspace).texts()).ads
             ads = self._until(ads, workspace, number)
             self._budgets.append(len(ads.keys))
@@ -532,17 +535,17 @@ class _Seed:
         keys = [
             key
             for manifest in verdict_manifests(workspace).values()
-            for key in manifest.facts["keys"]["evaluation"]
+            for key in manifest.facts.keys.evaluation
         ]
         self._evaluation = np.sort([self._player._row[key] for key in keys]).astype(np.intp)
         for number, model, ads in models:
             self._record("boundary", task.training.learner, number, ads, model, self._evaluation)
         for number, _, ads in models:
             self._train_others("boundary", number, ads, self._evaluation)
-        return self._stop(decisions, workspace.latest(options.rounds, "model"))
+        return self._stop(decisions, workspace.model.latest(options.rounds))
 
     def _mine(self, number: int, workspace: Workspace, task_file: Path, pool: Path) -> None:
-        if workspace.latest(number, "verdicts"):
+        if workspace.verdicts.latest(number):
             return
         task, options = self._task, self._options
         budget = task.selection.budget
@@ -569,18 +572,18 @@ class _Seed:
 
     def _answer(self, workspace: Workspace, number: int) -> list[RawVerdict]:
         """Let the experts answer a round's pairs."""
-        pairs = workspace.latest(number, "pairs")
+        pairs = workspace.pairs.latest(number)
         assert pairs is not None
         names = self._task.labels
         found: list[RawVerdict] = []
         for item in workspace.read_items(pairs):
             for ad in item.ads:
                 row = self._verdicts[self._player._row[ad.key]]
-                for expert in np.flatnonzero(row != _MISSING):
+                for expert in np.flatnonzero(row != MISSING):
                     found.append(
                         RawVerdict(
                             ad_id=ad.id,
-                            pair_id="",
+                            item_id="",
                             side="",
                             text="",
                             label=names.positive if row[expert] else names.negative,
@@ -606,7 +609,7 @@ class _Seed:
         )
 
     def _stop(
-        self, decisions: Sequence[tuple[int, Mapping[str, Any]]], last: Manifest | None
+        self, decisions: Sequence[tuple[int, Decided]], last: Manifest[ModelFacts] | None
     ) -> dict[str, Any]:
         """Compare where the rule stopped with where no later round was better by its interval.
 
@@ -614,30 +617,30 @@ class _Seed:
         """
         rounds = self._options.rounds
         stopped, decision = next(
-            ((number, found) for number, found in decisions if found["stop"]),
-            (rounds, {"rule": "rounds", "reason": f"did not stop in {rounds} rounds"}),
+            ((number, found) for number, found in decisions if found.stop),
+            (rounds, Decided(False, "rounds", f"did not stop in {rounds} rounds", 0)),
         )
-        models = last.facts["evaluation"]["models"] if last else []
+        models = last.facts.evaluation.models if last else ()
         kappas = {
-            model["round"]: model["kappa"]
+            model.round: (model.kappa.value, model.kappa.high)
             for model in models
-            if model["round"] and model["kappa"]["high"] is not None
+            if model.round and model.kappa.value is not None and model.kappa.high is not None
         }
         best = next(
             (
                 number
-                for number, kappa in sorted(kappas.items())
-                if all(k["value"] <= kappa["high"] for r, k in kappas.items() if r > number)
+                for number, (_, high) in sorted(kappas.items())
+                if all(value <= high for later, (value, _) in kappas.items() if later > number)
             ),
             rounds,
         )
         return {
             "seed": self._seed,
             "stopped_after": stopped,
-            "rule": decision["rule"],
-            "reason": decision["reason"],
+            "rule": decision.rule,
+            "reason": decision.reason,
             "no_later_better_after": best,
-            "kappas": {str(number): kappa["value"] for number, kappa in sorted(kappas.items())},
+            "kappas": {str(number): value for number, (value, _) in sorted(kappas.items())},
         }
 
     # --- what it competes with
@@ -683,7 +686,7 @@ class _Seed:
                 if hashing.unit_hash(self._corpus.keys[row], self._seed + 4) < share:
                     # Ties too, as in boundary's: two experts would agree about all that is left.
                     evaluation.append(int(row))
-                elif answers[row] != _MISSING:
+                elif answers[row] != MISSING:
                     # A tie teaches nothing; boundary's are not counted either.
                     taken.append(int(row))
             ads = self._ads(taken, answers[taken].astype(np.int8))

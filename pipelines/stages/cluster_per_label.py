@@ -6,7 +6,7 @@ read, with the centroids as a side input.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ from pipelines.console import metrics
 from pipelines.contracts import Block, BlockFile, ClusterAssignment
 from pipelines.numerics import hashing, kmeans, overlap
 from pipelines.numerics.calibration import Threshold
-from pipelines.stages.score_ads import read_block
 from pipelines.store import blocks
 
 STAGE = "ClusterPerLabel"
@@ -27,8 +26,6 @@ ASSIGNMENTS, STATS, SAMPLE = "assignments", "stats", "sample"
 # Neighbours across labels are counted on so many sampled ads of each label: the count is
 # quadratic, and only ranks cluster pairs.
 _NEIGHBOR_QUERIES, _NEIGHBOR_ROWS = 2_000, 20_000
-# Rows let through beyond the wanted sample, so that the exact cut finds enough.
-_SLACK_SIGMAS = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,31 +90,6 @@ class ClusterTotals:
     truncated: int = 0
 
 
-def sample_limit(wanted: int, population: int) -> float:
-    """Return the rank (as a share of all ranks) below which the sample surely lies.
-
-    Ranks are uniform, so the number of rows below a share is binomial; six standard deviations
-    above the wanted number, too few rows come once in 10^9 samples (and are still a sample).
-    """
-    if population <= wanted:
-        return 1.0
-    enough = wanted + _SLACK_SIGMAS * wanted**0.5 + 10
-    return min(1.0, enough / population)
-
-
-def below(ranks: np.ndarray, limit: float) -> np.ndarray:
-    """Return which uint64 ranks lie below a share of all ranks, bool of the same shape."""
-    if limit >= 1.0:
-        return np.ones(ranks.shape, dtype=bool)
-    return ranks < np.uint64(limit * 2.0**64)
-
-
-def lowest_ranks(keys: Sequence[str] | np.ndarray, wanted: int, seed: int) -> np.ndarray:
-    """Return the indices of the ``wanted`` rows of lowest rank, in key order."""
-    order = np.argsort(hashing.ranks(list(keys), seed), kind="stable")[:wanted]
-    return order[np.argsort(np.asarray(keys)[order], kind="stable")]
-
-
 def fit(
     positive: pa.Table, negative: pa.Table, threshold: Threshold, settings: ClusterSettings
 ) -> ClusterModel:
@@ -128,9 +100,9 @@ def fit(
     chosen, counted = [], []
     for table, limit in ((positive, _NEIGHBOR_QUERIES), (negative, _NEIGHBOR_ROWS)):
         keys = np.asarray(table.column("key").to_pylist())
-        rows = lowest_ranks(keys, settings.sample_rows, settings.seed)
+        rows = hashing.lowest_ranks(keys, settings.sample_rows, settings.seed)
         chosen.append(blocks.vectors(table)[rows].astype(np.float32))
-        counted.append(lowest_ranks(keys[rows], limit, settings.seed))
+        counted.append(hashing.lowest_ranks(keys[rows], limit, settings.seed))
     space = kmeans.fit_space(
         chosen, [threshold.n_positive, threshold.n_negative], settings.standardize
     )
@@ -260,12 +232,12 @@ class _SampleRows(beam.DoFn):
         self, file: BlockFile, threshold: Threshold
     ) -> Iterator[tuple[int, tuple[bool, Block]]]:
         with metrics.timed(STAGE):
-            table = read_block(self._root, file, ["key", "margin", "vector"])
+            table = blocks.read_columns(self._root, file, ["key", "margin", "vector"])
             ranks = hashing.ranks(table.column("key").to_pylist(), self._settings.seed)
             positive = table.column("margin").to_numpy() >= np.float32(threshold.margin)
             for side, population in ((True, threshold.n_positive), (False, threshold.n_negative)):
-                limit = sample_limit(self._settings.sample_rows, population)
-                rows = np.flatnonzero((positive == side) & below(ranks, limit))
+                limit = hashing.sample_limit(self._settings.sample_rows, population)
+                rows = np.flatnonzero((positive == side) & hashing.below(ranks, limit))
                 if len(rows):
                     kept = table.select(["key", "vector"]).take(pa.array(rows))
                     yield 0, (side, blocks.to_block(kept))
@@ -296,14 +268,14 @@ class _Assign(beam.DoFn):
         self, file: BlockFile, threshold: Threshold, model: ClusterModel
     ) -> Iterator[ClusterAssignment | pvalue.TaggedOutput]:
         with metrics.timed(STAGE):
-            table = read_block(self._root, file)
+            table = blocks.read(self._root, file)
             positive, cluster, totals = assign_block(table, model, threshold)
             metrics.count(STAGE, "assigned", len(positive))
             # Another seed than the clusters' sample: coverage is measured on other ads.
             ranks = hashing.ranks(table.column("key").to_pylist(), self._settings.seed + 1)
             population = threshold.n_positive + threshold.n_negative
-            limit = sample_limit(self._settings.coverage_rows, population)
-            rows: Any = np.flatnonzero(below(ranks, limit))
+            limit = hashing.sample_limit(self._settings.coverage_rows, population)
+            rows: Any = np.flatnonzero(hashing.below(ranks, limit))
             if len(rows):
                 sample = table.take(pa.array(rows))
                 sample = sample.append_column("positive", pa.array(positive[rows]))

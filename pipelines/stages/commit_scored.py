@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import apache_beam as beam
 from apache_beam import pvalue
@@ -12,7 +11,8 @@ from apache_beam import pvalue
 from pipelines.contracts import BlockFile, Rejected, Tally
 from pipelines.errors import RunFailed
 from pipelines.stages.check_corpus import check, places
-from pipelines.store.workspace import Manifest, Workspace, utc_now
+from pipelines.store.facts import Provenance, ScoredFacts
+from pipelines.store.workspace import Manifest, Workspace
 
 
 class CommitScored(beam.PTransform):
@@ -24,26 +24,22 @@ class CommitScored(beam.PTransform):
 
     Args:
         root: the workspace.
-        round_number: the round.
         attempt: the attempt folder, relative to the workspace.
         config_hash: hash of what shaped the scores and the corpus.
-        facts: provenance for the manifest.
+        origin: provenance for the manifest.
         max_rejected_share: checked again with the ads that could not be scored.
     """
 
     def __init__(
         self,
         root: str,
-        round_number: int,
         attempt: str,
         config_hash: str,
-        facts: Mapping[str, Any],
+        origin: Provenance,
         max_rejected_share: float,
     ) -> None:
         super().__init__()
-        self._commit = _Commit(
-            root, round_number, attempt, config_hash, dict(facts), max_rejected_share
-        )
+        self._commit = _Commit(root, attempt, config_hash, origin, max_rejected_share)
 
     def expand(
         self,
@@ -85,16 +81,10 @@ def add_reasons(tally: Tally, reasons: list[tuple[str, int]]) -> Tally:
 
 class _Commit(beam.DoFn):
     def __init__(
-        self,
-        root: str,
-        round_number: int,
-        attempt: str,
-        config_hash: str,
-        facts: dict[str, Any],
-        share: float,
+        self, root: str, attempt: str, config_hash: str, origin: Provenance, share: float
     ) -> None:
-        self._root, self._round, self._attempt = root, round_number, attempt
-        self._hash, self._facts, self._share = config_hash, facts, share
+        self._root, self._attempt, self._hash = root, attempt, config_hash
+        self._origin, self._share = origin, share
 
     def process(
         self,
@@ -108,26 +98,16 @@ class _Commit(beam.DoFn):
         check(total, self._share, where)
         if not files:
             raise RunFailed(f"none of the {tally.unique:,} ads could be scored; see {where}")
-        ordered = tuple(sorted(files, key=lambda file: file.path))
-        rows = sum(file.rows for file in ordered)
-        facts = self._facts | {
-            "records": total.records,
-            "rejected": total.rejected,
-            "reasons": json.loads(total.reasons),
-            "unique": total.unique,
-            "weight": total.weight / 1000,
-            "dead_letters": sorted(file.path for file in dead_letters),
-        }
-        Workspace(self._root).commit(
-            Manifest(
-                stage="scored",
-                round=self._round,
-                attempt=self._attempt,
-                config_hash=self._hash,
-                files=ordered,
-                rows=rows,
-                facts=facts,
-                created=utc_now(),
-            )
+        ordered = sorted(files, key=lambda file: file.path)
+        facts = ScoredFacts(
+            origin=self._origin,
+            records=total.records,
+            rejected=total.rejected,
+            reasons=json.loads(total.reasons),
+            unique=total.unique,
+            weight=total.weight / 1000,
+            dead_letters=tuple(sorted(file.path for file in dead_letters)),
         )
+        rows = sum(file.rows for file in ordered)
+        Workspace(self._root).commit(Manifest.of(self._attempt, self._hash, ordered, rows, facts))
         yield from ordered

@@ -18,8 +18,7 @@ from pipelines.contracts import Block, ClusterAssignment
 from pipelines.numerics import hashing, kmeans
 from pipelines.numerics.calibration import Band
 from pipelines.numerics.overlap import Overlap
-from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals, below
-from pipelines.stages.score_ads import read_block
+from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
 from pipelines.store import blocks
 
 STAGE = "FindOppositePairs"
@@ -80,7 +79,7 @@ def route(
         partners.setdefault(overlap.positive, []).append(overlap.negative)
     for i, negatives in sorted(partners.items()):
         share = max_rows / max(int(counts[i]), 1)
-        rows = np.flatnonzero(positive & (cluster == i) & below(ranks, share))
+        rows = np.flatnonzero(positive & (cluster == i) & hashing.below(ranks, share))
         if not len(rows):
             continue
         chosen = table.take(pa.array(rows))
@@ -220,7 +219,7 @@ class _Route(beam.DoFn):
         band: Band,
     ) -> Iterator[tuple[_Place, tuple[int, Block]] | pvalue.TaggedOutput]:
         with metrics.timed(STAGE):
-            table = read_block(self._root, assignment.file)
+            table = blocks.read(self._root, assignment.file)
             positive = np.frombuffer(assignment.positive, dtype=bool)
             cluster = np.frombuffer(assignment.cluster, dtype="<i4")
             if self._shown:

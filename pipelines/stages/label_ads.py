@@ -16,10 +16,10 @@ from pipelines.console import metrics
 from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed
 from pipelines.numerics import calibration
-from pipelines.stages.score_ads import read_block
+from pipelines.store import blocks
 
 STAGE = "LabelAds"
-THRESHOLD, BAND = "threshold", "band"
+THRESHOLD, BAND, OPEN = "threshold", "band", "open"
 _ALL, _OPEN = 0, 1
 
 _log = logging.getLogger(__name__)
@@ -88,9 +88,10 @@ def choose_band(
 
 
 class LabelAds(beam.PTransform):
-    """Find the label rule: ``PCollection[BlockFile]`` to a dict of two singletons.
+    """Find the label rule: ``PCollection[BlockFile]`` to a dict of three singletons.
 
-    ``threshold`` (:class:`calibration.Threshold`) and ``band`` (:class:`calibration.Band`). Exact:
+    ``threshold`` (:class:`calibration.Threshold`), ``band`` (:class:`calibration.Band`) and ``open``
+    (int: ads that experts have not seen). Exact:
     margins lie on a grid, so their histogram (262 kB) holds the whole distribution.
 
     Args:
@@ -120,7 +121,8 @@ class LabelAds(beam.PTransform):
             lambda found, chosen: choose_band(found[_OPEN], chosen, rule),
             pvalue.AsSingleton(threshold),
         )
-        return {THRESHOLD: threshold, BAND: band}
+        open_ads = histograms | "CountOpen" >> beam.Map(lambda found: int(found[_OPEN].sum()))
+        return {THRESHOLD: threshold, BAND: band, OPEN: open_ads}
 
 
 class _Histograms(beam.DoFn):
@@ -132,7 +134,7 @@ class _Histograms(beam.DoFn):
     def process(self, file: BlockFile) -> Iterator[np.ndarray]:
         with metrics.timed(STAGE):
             columns = ["key", "margin"] if self._shown else ["margin"]
-            table = read_block(self._root, file, columns)
+            table = blocks.read_columns(self._root, file, columns)
             margins = table.column("margin").to_numpy()
             metrics.count(STAGE, "ads", len(margins))
             found = np.zeros((2, calibration.N_BINS), dtype=np.int64)

@@ -24,9 +24,8 @@ from pipelines.contracts import (
     Tally,
     UniqueAd,
 )
-from pipelines.errors import RunFailed
 from pipelines.handlers import STAGE, LabelerHandler, ScoredBlock
-from pipelines.store import blocks, storage
+from pipelines.store import blocks, files, storage
 from pipelines.store.workspace import block_record
 from pipelines.text import digest
 
@@ -39,27 +38,6 @@ def to_ad_block(ads: Sequence[UniqueAd]) -> Block:
         pa.array([getattr(ad, field.name) for ad in ads], field.type) for field in UNSCORED_SCHEMA
     ]
     return blocks.to_block(pa.Table.from_arrays(arrays, schema=UNSCORED_SCHEMA))
-
-
-def read_block(root: str, file: BlockFile, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a scored block, or some of its columns.
-
-    Raises:
-        RunFailed: the file is gone or is not what its record says.
-    """
-    path = storage.join(root, *file.path.split("/"))
-    try:
-        data = storage.read(path)
-    except FileNotFoundError:
-        raise RunFailed(
-            f"{path}: gone since this run began; run again: its ads are scored anew"
-        ) from None
-    if len(data) != file.bytes or blocks.sha256(data) != file.sha256:
-        raise RunFailed(
-            f"{path}: not the file that was written (size or hash differ); delete it and run "
-            "again: its ads are scored anew"
-        )
-    return blocks.from_parquet(data, columns)
 
 
 def reuse_rows(scored: pa.Table, wanted: Sequence[tuple[int, UniqueAd]]) -> pa.Table:
@@ -175,7 +153,7 @@ class _ReadKeys(beam.DoFn):
         self._root = root
 
     def process(self, file: BlockFile) -> Iterator[tuple[str, tuple[BlockFile, int, str]]]:
-        table = read_block(self._root, file, ["key", "text"])
+        table = blocks.read_columns(self._root, file, ["key", "text"])
         keys, texts = table.column("key").to_pylist(), table.column("text").to_pylist()
         for row, (key, text) in enumerate(zip(keys, texts, strict=True)):
             yield key, (file, row, digest(text))
@@ -209,7 +187,7 @@ class _ReuseRows(beam.DoFn):
     ) -> Iterator[Block]:
         found = list(item[1])
         wanted = [(row, ad) for _, row, ad in found]
-        table = reuse_rows(read_block(self._root, found[0][0]), wanted)
+        table = reuse_rows(blocks.read(self._root, found[0][0]), wanted)
         metrics.count(STAGE, "done", table.num_rows)
         metrics.count(STAGE, "reused", table.num_rows)
         yield blocks.to_block(table)
@@ -223,11 +201,8 @@ class _Write(beam.DoFn):
         if not block.rows:
             return []
         data = blocks.to_parquet(blocks.from_block(block))
-        digest256 = blocks.sha256(data)
         # Named by content: a bundle that a runner retries writes the same file again.
-        path = f"{self._folder}/block-{digest256[:20]}.parquet"
-        file = BlockFile(path, block.rows, len(data), digest256)
-        full = storage.join(self._root, *path.split("/"))
-        storage.write(full, data)
-        storage.write(full.removesuffix(".parquet") + ".json", block_record(file, self._score_key))
+        file = files.write(self._root, f"{self._folder}/block-*.parquet", data, block.rows)
+        record = files.full_path(self._root, file).removesuffix(".parquet") + ".json"
+        storage.write(record, block_record(file, self._score_key))
         return [file]

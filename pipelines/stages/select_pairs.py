@@ -1,316 +1,38 @@
-"""SelectPairs: the pairs worth the experts' time, coverage of the corpus first."""
+"""SelectPairs: the pairs worth the experts' time, chosen by a strategy from all candidates."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import apache_beam as beam
-import numpy as np
-import pyarrow as pa
 from apache_beam import pvalue
 
 from pipelines.console import metrics
-from pipelines.contracts import Block, OverlapFacts, ReviewItem
+from pipelines.contracts import Block
 from pipelines.errors import RunFailed
-from pipelines.numerics import coverage, distances, kmeans
+from pipelines.numerics.calibration import Threshold
 from pipelines.numerics.overlap import Overlap
-from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals, lowest_ranks
+from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
 from pipelines.store import blocks
-from pipelines.strategies.items import as_shown, item_id, review_ad
+from pipelines.strategies.base import Chosen, PairPool, PairStrategy, Plan
 
 STAGE = "SelectPairs"
-_STRATA = 5
-_PARTS = 1e6
-
-
-@dataclass(frozen=True, slots=True)
-class SelectionSettings:
-    """What the selection depends on; see the task file's ``selection`` section.
-
-    Attributes:
-        budget: pairs to choose at most.
-        exploration_share: share of the budget drawn at random within score strata.
-        near_identical: cosine above which two ads count as the same.
-        cover_quantile: quantile of within-cluster distances that an ad covers.
-        nearest_window: candidates weighed for each seat.
-        sample_rows: rows that coverage is measured on.
-        seed: of draws and sides.
-        guideline: hash of what experts go by (``Task.guideline``); part of a pair's id.
-    """
-
-    budget: int
-    exploration_share: float
-    near_identical: float
-    cover_quantile: float
-    nearest_window: int
-    sample_rows: int
-    seed: int
-    guideline: str
-
-
-@dataclass(frozen=True, slots=True)
-class Selected:
-    """The outcome of a selection.
-
-    Attributes:
-        items: chosen pairs in review order.
-        candidates: candidate pairs chosen from.
-        covered_share: share of the corpus weight that the pairs cover, 0 to 1.
-        radius: distance within which an ad covers others of its cluster pair.
-    """
-
-    items: tuple[ReviewItem, ...]
-    candidates: int
-    covered_share: float
-    radius: float
-
-
-def explore(
-    sample: pa.Table, vectors: np.ndarray, draws: int, seed: int
-) -> list[tuple[int, int, float]]:
-    """Draw ads from score strata and give each its nearest unused ad of the other label.
-
-    Args:
-        sample: the coverage sample, sorted by key.
-        vectors: float32 (rows, dim) unit vectors of the sample.
-        draws: ads to draw.
-        seed: of the draw.
-
-    Returns:
-        (drawn row, partner row, propensity of the drawn row within the sample) for each pair.
-
-    Raises:
-        ValueError: more draws than half of the smaller label: an ad without a partner would
-            have to be left out, and the propensities would be wrong.
-    """
-    positive = sample.column("positive").to_numpy(zero_copy_only=False)
-    smaller = min(int(positive.sum()), int((~positive).sum()))
-    if 2 * draws > smaller:
-        raise ValueError(f"{draws} draws need {2 * draws} ads of each label, got {smaller}")
-    if not draws:
-        return []
-    keys = sample.column("key").to_pylist()
-    margins = sample.column("margin").to_numpy()
-    drawn, propensities = coverage.stratified_exploration(margins, keys, draws, _STRATA, seed)
-    used = np.zeros(sample.num_rows, dtype=bool)
-    used[drawn] = True
-    pairs = []
-    for row, propensity in zip(drawn.tolist(), propensities.tolist(), strict=True):
-        others = np.flatnonzero((positive != positive[row]) & ~used)
-        near, _ = distances.ExactIndex(vectors[others]).search(vectors[row : row + 1], 1)
-        partner = int(others[near[0, 0]])
-        used[partner] = True
-        pairs.append((row, partner, propensity))
-    return pairs
-
-
-def select(
-    candidates: Sequence[tuple[tuple[int, int], pa.Table]],
-    sample: pa.Table,
-    shown: pa.Table | None,
-    overlaps: Sequence[Overlap],
-    space: kmeans.VectorSpace,
-    total_weight: int,
-    population: int,
-    settings: SelectionSettings,
-) -> Selected:
-    """Choose pairs.
-
-    Args:
-        candidates: merged candidates of each cluster pair.
-        sample: coverage sample: scored rows with columns ``positive`` and ``cluster``.
-        shown: ads that experts saw in earlier rounds, or None.
-        overlaps: the searched cluster pairs.
-        space: maps raw vectors to unit vectors.
-        total_weight: of the corpus, in thousandths.
-        population: unique ads in the corpus.
-        settings: see :class:`SelectionSettings`.
-
-    Memory: about ``5 KB`` a candidate of 576 dimensions, and the formulas of ``coverage``.
-    """
-    seed = settings.seed
-    keys = sample.column("key").to_pylist()
-    sample = sample.take(pa.array(lowest_ranks(keys, settings.sample_rows, seed + 1)))
-    sample_vectors = kmeans.project(space, blocks.vectors(sample))
-    shown_keys = set(shown.column("key").to_pylist()) if shown is not None else set()
-    open_rows = np.asarray([key not in shown_keys for key in sample.column("key").to_pylist()])
-    unseen = sample.filter(pa.array(open_rows))
-    sides = np.bincount(unseen.column("positive").to_numpy(zero_copy_only=False), minlength=2)
-    # A share of the pairs there can be, not of the budget alone: each pair takes an ad of each
-    # label, and where positives are few exploration must not use them up.
-    wanted = int(settings.exploration_share * min(settings.budget, int(sides.min())))
-    explored = _exploration_pairs(
-        unseen,
-        sample_vectors[open_rows],
-        wanted,
-        sample.num_rows / population,
-        settings,
-    )
-    taken = {ad.key for item in explored for ad in item.ads}
-
-    place_of = {(overlap.positive, overlap.negative): n for n, overlap in enumerate(overlaps)}
-    ordered = sorted(candidates, key=lambda item: item[0])
-    tables = [_without(table, taken) for _, table in ordered]
-    owner = [
-        np.full(table.num_rows, place_of[place], dtype=np.int32)
-        for (place, _), table in zip(ordered, tables, strict=True)
-    ]
-    chosen: list[coverage.Choice] = []
-    radius = 0.0
-    joined = pa.concat_tables(tables).combine_chunks() if tables else None
-    owners = np.concatenate(owner) if owner else np.zeros(0, dtype=np.int32)
-    weight = sample.column("weight").to_numpy().astype(np.float64)
-    # Coverage counts in fixed point: as parts of a million, no corpus is too heavy for it.
-    scale = _PARTS / weight.sum() if weight.sum() else 0.0
-    measured = coverage.CoverageSample(
-        vectors=sample_vectors,
-        weight=weight * scale,
-        label=sample.column("positive").to_numpy(zero_copy_only=False),
-        cluster=sample.column("cluster").to_numpy(),
-    )
-    if joined is not None and joined.num_rows:
-        radius = coverage.cover_radius(measured, settings.cover_quantile, seed)
-        pool, ad_keys, ad_vectors = _pool(joined, owners, space)
-        chosen = coverage.select_pairs(
-            pool,
-            ad_vectors,
-            ad_keys,
-            np.asarray([overlap.mass for overlap in overlaps], dtype=np.int64),
-            np.asarray([(o.positive, o.negative) for o in overlaps], dtype=np.int64),
-            measured,
-            budget=settings.budget - len(explored),
-            radius=radius,
-            near_identical=settings.near_identical,
-            nearest_window=settings.nearest_window,
-            asked=_asked(sample, sample_vectors, taken, shown, space),
-        )
-    items: list[ReviewItem] = []
-    for choice in chosen:
-        assert joined is not None
-        row = (
-            joined.slice(choice.candidate, 1).drop_columns(["p_vector", "n_vector"]).to_pylist()[0]
-        )
-        overlap = overlaps[int(owners[choice.candidate])]
-        id = item_id((row["p_key"], row["n_key"]), settings.guideline)
-        positive = review_ad(row, "positive", overlap.positive, "p_")
-        negative = review_ad(row, "negative", overlap.negative, "n_")
-        items.append(
-            ReviewItem(
-                item_id=id,
-                rank=len(items) + 1,
-                source="boundary",
-                ads=as_shown((positive, negative), id, seed),
-                distance=round(float(row["distance"]), 6),
-                overlap=OverlapFacts(
-                    mutual=row["mutual"],
-                    overlap_score=round(overlap.score, 6),
-                    overlap_nearer_share=round(overlap.nearer_share, 6),
-                    covered_weight=round(choice.covered_weight / _PARTS * total_weight / 1000, 3),
-                    covered_share=round(choice.covered_weight / _PARTS, 6),
-                    cumulative_share=round(choice.cumulative_share, 6),
-                ),
-            )
-        )
-    share = round(chosen[-1].cumulative_share, 6) if chosen else 0.0
-    items += [
-        dataclasses.replace(item, rank=rank)
-        for rank, item in enumerate(explored, start=len(items) + 1)
-    ]
-    n_candidates = sum(table.num_rows for _, table in ordered)
-    return Selected(tuple(items), n_candidates, share, round(radius, 6))
-
-
-def _asked(
-    sample: pa.Table,
-    sample_vectors: np.ndarray,
-    taken: set[str],
-    shown: pa.Table | None,
-    space: kmeans.VectorSpace,
-) -> np.ndarray:
-    """Return the vectors of ads that are asked about already: explored now, or shown before."""
-    explored = [key in taken for key in sample.column("key").to_pylist()]
-    parts = [sample_vectors[np.asarray(explored, dtype=bool)]]
-    if shown is not None:
-        parts.append(kmeans.project(space, blocks.vectors(shown)))
-    return np.concatenate(parts)
-
-
-def _exploration_pairs(
-    sample: pa.Table,
-    vectors: np.ndarray,
-    draws: int,
-    sampled_share: float,
-    settings: SelectionSettings,
-) -> list[ReviewItem]:
-    rows = sample.drop_columns(["vector"])
-    items = []
-    for drawn, partner, propensity in explore(sample, vectors, draws, settings.seed):
-        ads = []
-        for row in (drawn, partner):
-            values = rows.slice(row, 1).to_pylist()[0]
-            label = "positive" if values["positive"] else "negative"
-            ads.append(review_ad(values, label, values["cluster"]))
-        id = item_id((ads[0].key, ads[1].key), settings.guideline)
-        gap = distances.row_distances(vectors, vectors, np.array([drawn]), np.array([partner]))
-        items.append(
-            ReviewItem(
-                item_id=id,
-                rank=0,
-                source="exploration",
-                ads=as_shown((ads[0], ads[1]), id, settings.seed),
-                distance=round(float(gap[0]), 6),
-                propensity=float(f"{propensity * sampled_share:.6g}"),
-                drawn=ads[0].key,
-            )
-        )
-    return items
-
-
-def _without(table: pa.Table, keys: set[str]) -> pa.Table:
-    if not keys:
-        return table
-    left, right = table.column("p_key").to_pylist(), table.column("n_key").to_pylist()
-    return table.filter(
-        pa.array([a not in keys and b not in keys for a, b in zip(left, right, strict=True)])
-    )
-
-
-def _pool(
-    joined: pa.Table, owners: np.ndarray, space: kmeans.VectorSpace
-) -> tuple[coverage.Candidates, list[str], np.ndarray]:
-    """Number the candidates' distinct ads and project their vectors once."""
-    both = joined.column("p_key").to_pylist() + joined.column("n_key").to_pylist()
-    keys, first, index = np.unique(np.asarray(both), return_index=True, return_inverse=True)
-    raw = np.concatenate([blocks.vectors(joined, "p_vector"), blocks.vectors(joined, "n_vector")])
-    index = index.astype(np.int32)
-    return (
-        coverage.Candidates(
-            positive=index[: joined.num_rows],
-            negative=index[joined.num_rows :],
-            distance=joined.column("distance").to_numpy(),
-            overlap=owners,
-            mutual=joined.column("mutual").to_numpy(zero_copy_only=False),
-        ),
-        [str(key) for key in keys],
-        kmeans.project(space, raw[first]),
-    )
 
 
 class SelectPairs(beam.PTransform):
     """Select review pairs in one worker.
 
-    Input: candidates, coverage sample and shown rows as collections; overlaps, model and totals
-    as singletons. Output: a singleton ``PCollection[Selected]``.
+    Input: candidates, coverage sample and shown rows as collections; overlaps, model, totals, threshold
+    and the number of open ads as singletons. Output: a singleton ``PCollection[Chosen]``.
 
     Args:
-        settings: see :class:`SelectionSettings`.
+        strategy: chooses.
+        plan: what it goes by.
     """
 
-    def __init__(self, settings: SelectionSettings) -> None:
+    def __init__(self, strategy: PairStrategy, plan: Plan) -> None:
         super().__init__()
-        self._settings = settings
+        self._select = _Select(strategy, plan)
 
     def expand(
         self,
@@ -321,23 +43,27 @@ class SelectPairs(beam.PTransform):
             beam.PCollection[list[Overlap]],
             beam.PCollection[ClusterModel],
             beam.PCollection[ClusterTotals],
+            beam.PCollection[Threshold],
+            beam.PCollection[int],
         ],
-    ) -> beam.PCollection[Selected]:
+    ) -> beam.PCollection[Chosen]:
         """Apply the transform."""
-        candidates, sample, shown, overlaps, model, totals = inputs
+        candidates, sample, shown, overlaps, model, totals, threshold, open_ads = inputs
         return overlaps | "Select" >> beam.ParDo(
-            _Select(self._settings),
+            self._select,
             candidates=pvalue.AsList(candidates),
             sample=pvalue.AsList(sample),
             shown=pvalue.AsList(shown),
             model=pvalue.AsSingleton(model),
             totals=pvalue.AsSingleton(totals),
+            threshold=pvalue.AsSingleton(threshold),
+            open_ads=pvalue.AsSingleton(open_ads),
         )
 
 
 class _Select(beam.DoFn):
-    def __init__(self, settings: SelectionSettings) -> None:
-        self._settings = settings
+    def __init__(self, strategy: PairStrategy, plan: Plan) -> None:
+        self._strategy, self._plan = strategy, plan
 
     def process(
         self,
@@ -347,23 +73,25 @@ class _Select(beam.DoFn):
         shown: list[Block],
         model: ClusterModel,
         totals: ClusterTotals,
-    ) -> Iterator[Selected]:
+        threshold: Threshold,
+        open_ads: int,
+    ) -> Iterator[Chosen]:
         with metrics.timed(STAGE):
-            selected = select(
-                [(place, blocks.from_block(block)) for place, block in candidates],
-                blocks.sort_by_key(blocks.concat(sample)),
-                blocks.sort_by_key(blocks.concat(shown)) if shown else None,
-                overlaps,
-                model.space,
-                int(totals.mass.sum()),
-                model.n_positive + model.n_negative,
-                self._settings,
+            pool = PairPool(
+                candidates=[(place, blocks.from_block(block)) for place, block in candidates],
+                sample=blocks.sort_by_key(blocks.concat(sample)),
+                shown=blocks.sort_by_key(blocks.concat(shown)) if shown else None,
+                overlaps=overlaps,
+                space=model.space,
+                total_weight=int(totals.mass.sum()),
+                population=model.n_positive + model.n_negative,
             )
-            if not selected.items:
+            chosen = self._strategy.choose(pool, self._plan.at(threshold, open_ads))
+            if not chosen.items:
                 raise RunFailed(
                     "no pair is left to show: experts saw every candidate in earlier rounds; "
                     "give a newer corpus, or raise overlaps.per_positive_cluster or "
                     "search.neighbors in the task file"
                 )
-            metrics.count(STAGE, "pairs", len(selected.items))
-            yield selected
+            metrics.count(STAGE, "items", len(chosen.items))
+            yield chosen

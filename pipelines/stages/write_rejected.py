@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import apache_beam as beam
 
 from pipelines.contracts import BlockFile, Rejected
-from pipelines.store import blocks, storage
+from pipelines.store import files
 
 
 def to_lines(rejected: Iterable[Rejected]) -> bytes:
@@ -60,7 +60,5 @@ class _Write(beam.DoFn):
     def process(self, item: tuple[int, Iterable[Rejected]]) -> Iterator[BlockFile]:
         shard, rejected = item
         rows = list(rejected)
-        data = to_lines(rows)
         path = f"{self._folder}/rejected-{self._name}-{shard:05d}.jsonl"
-        storage.write(storage.join(self._root, *path.split("/")), data)
-        yield BlockFile(path, len(rows), len(data), blocks.sha256(data))
+        yield files.write(self._root, path, to_lines(rows), len(rows))

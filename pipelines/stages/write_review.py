@@ -5,34 +5,32 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import apache_beam as beam
 import numpy as np
 from apache_beam import pvalue
 
 from pipelines.console import metrics
-from pipelines.contracts import BlockFile, ReviewItem
+from pipelines.contracts import ReviewItem
 from pipelines.numerics.calibration import Threshold
 from pipelines.numerics.overlap import Overlap
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
-from pipelines.stages.select_pairs import Selected
-from pipelines.store import blocks, storage
+from pipelines.store import files
+from pipelines.store.facts import (
+    BoundaryFacts,
+    ClustersFacts,
+    PairsFacts,
+    Provenance,
+    ReviewFacts,
+)
 from pipelines.store.review_items import to_lines
-from pipelines.store.workspace import Manifest, Workspace, utc_now
+from pipelines.store.workspace import Manifest, Workspace
+from pipelines.strategies.base import Chosen
 from pipelines.tools.sheet import ad_sheet
 
 STAGE = "WriteReview"
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """Where one stage's output goes, and the hash of what shaped it."""
-
-    folder: str
-    config_hash: str
 
 
 def review_sheet(items: Sequence[ReviewItem]) -> bytes:
@@ -69,52 +67,45 @@ def centroid_file(model: ClusterModel, totals: ClusterTotals) -> bytes:
     return sink.getvalue()
 
 
-class WriteReview(beam.PTransform):
-    """Write a round's clusters, pairs and review sheet.
+# Singletons: overlaps, model and totals of a strategy that makes clusters, or nothing.
+Clusters = tuple[()] | tuple[beam.PCollection, beam.PCollection, beam.PCollection]
 
-    Input: singletons selected pairs, overlaps, model, totals, threshold. Output: a singleton
+
+class WriteReview(beam.PTransform):
+    """Write a round's items and review sheet, and the clusters of a strategy that makes some.
+
+    Input: singletons chosen items and threshold, then those of ``Clusters``. Output: a singleton
     ``PCollection[str]``: the path of the review attempt, relative to the workspace.
 
     Args:
         root: the workspace.
-        round_number: the round.
-        attempts: an :class:`Attempt` for each of ``clusters``, ``pairs`` and ``review``.
-        facts: provenance for the manifests.
+        attempts: of ``clusters``, ``pairs`` and ``review``, their folders.
+        config_hash: of what shaped all three.
+        origin: provenance for the manifests.
         instructions: what experts need to know, from ``pipelines.tools.sheet.review_instructions``.
     """
 
     def __init__(
         self,
         root: str,
-        round_number: int,
-        attempts: Mapping[str, Attempt],
-        facts: Mapping[str, Any],
+        attempts: Mapping[str, str],
+        config_hash: str,
+        origin: Provenance,
         instructions: str,
     ) -> None:
         super().__init__()
         missing = {"clusters", "pairs", "review"} - set(attempts)
         if missing:
             raise ValueError(f"WriteReview: no attempt for {sorted(missing)}")
-        self._write = _Write(root, round_number, dict(attempts), dict(facts), instructions)
+        self._write = _Write(root, dict(attempts), config_hash, origin, instructions)
 
-    def expand(
-        self,
-        inputs: tuple[
-            beam.PCollection[Selected],
-            beam.PCollection[list[Overlap]],
-            beam.PCollection[ClusterModel],
-            beam.PCollection[ClusterTotals],
-            beam.PCollection[Threshold],
-        ],
-    ) -> beam.PCollection[str]:
+    def expand(self, inputs: tuple[beam.PCollection, ...]) -> beam.PCollection[str]:
         """Apply the transform."""
-        selected, overlaps, model, totals, threshold = inputs
-        return selected | "Write" >> beam.ParDo(
-            self._write,
-            overlaps=pvalue.AsSingleton(overlaps),
-            model=pvalue.AsSingleton(model),
-            totals=pvalue.AsSingleton(totals),
-            threshold=pvalue.AsSingleton(threshold),
+        chosen, threshold, *clusters = inputs
+        names = ("overlaps", "model", "totals") if clusters else ()
+        beside = {n: pvalue.AsSingleton(p) for n, p in zip(names, clusters, strict=True)}
+        return chosen | "Write" >> beam.ParDo(
+            self._write, threshold=pvalue.AsSingleton(threshold), **beside
         )
 
 
@@ -122,84 +113,80 @@ class _Write(beam.DoFn):
     def __init__(
         self,
         root: str,
-        round_number: int,
-        attempts: dict[str, Attempt],
-        facts: dict[str, Any],
+        attempts: dict[str, str],
+        config_hash: str,
+        origin: Provenance,
         instructions: str,
     ) -> None:
-        self._root, self._round = root, round_number
-        self._attempts, self._facts = attempts, facts
-        self._instructions = instructions
+        self._root, self._attempts, self._hash = root, attempts, config_hash
+        self._origin, self._instructions = origin, instructions
 
     def process(
         self,
-        selected: Selected,
-        overlaps: list[Overlap],
-        model: ClusterModel,
-        totals: ClusterTotals,
+        chosen: Chosen,
         threshold: Threshold,
+        overlaps: list[Overlap] | None = None,
+        model: ClusterModel | None = None,
+        totals: ClusterTotals | None = None,
     ) -> Iterator[str]:
         with metrics.timed(STAGE):
-            clusters = {
-                "threshold_margin": threshold.margin,
-                "threshold_probability": round(threshold.probability, 6),
-                "threshold_source": threshold.source,
-                "positives": threshold.n_positive,
-                "negatives": threshold.n_negative,
-                "positive_clusters": len(model.positive),
-                "negative_clusters": len(model.negative),
-                "overlaps": len(overlaps),
-                "truncated": totals.truncated,
-            }
+            if overlaps is not None and model is not None and totals is not None:
+                self._commit(
+                    "clusters",
+                    {
+                        "overlaps.jsonl": (overlap_lines(overlaps), len(overlaps)),
+                        "centroids.npz": (centroid_file(model, totals), len(totals.count)),
+                    },
+                    ClustersFacts(
+                        origin=self._origin,
+                        threshold=threshold,
+                        positive_clusters=len(model.positive),
+                        negative_clusters=len(model.negative),
+                        overlaps=len(overlaps),
+                        truncated=totals.truncated,
+                    ),
+                )
+            items = chosen.items
+            ads = sum(len(item.ads) for item in items)
+            boundary = None
+            if chosen.coverage:
+                boundary = BoundaryFacts(
+                    mutual_pairs=sum(item.overlap.mutual for item in items if item.overlap),
+                    covered_share=chosen.coverage.share,
+                    cover_radius=chosen.coverage.radius,
+                )
             self._commit(
-                "clusters",
-                {
-                    "overlaps.jsonl": (overlap_lines(overlaps), len(overlaps)),
-                    "centroids.npz": (centroid_file(model, totals), len(totals.count)),
-                },
-                clusters,
+                "pairs",
+                {"items.jsonl": (to_lines(items), len(items))},
+                PairsFacts(
+                    origin=self._origin,
+                    threshold=threshold,
+                    sources=Counter(item.source for item in items),
+                    ads=ads,
+                    candidates=chosen.candidates,
+                    boundary=boundary,
+                ),
             )
-            items = selected.items
-            explored = sum(item.source == "exploration" for item in items)
-            mutual = sum(item.overlap.mutual for item in items if item.overlap)
-            facts = {
-                "candidates": selected.candidates,
-                "pairs": len(items),
-                "exploration_pairs": explored,
-                "mutual_pairs": mutual,
-                "covered_share": selected.covered_share,
-                "cover_radius": selected.radius,
-            }
-            self._commit("pairs", {"items.jsonl": (to_lines(items), len(items))}, facts)
             self._commit(
                 "review",
                 {
-                    "review.csv": (review_sheet(items), sum(len(item.ads) for item in items)),
+                    "review.csv": (review_sheet(items), ads),
                     "instructions.txt": (self._instructions.encode(), 1),
                 },
-                {"pairs": self._attempts["pairs"].folder},
+                ReviewFacts(self._origin, self._attempts["pairs"]),
             )
-            yield self._attempts["review"].folder
+            yield self._attempts["review"]
 
     def _commit(
-        self, stage: str, files: dict[str, tuple[bytes, int]], facts: dict[str, Any]
+        self,
+        stage: str,
+        contents: dict[str, tuple[bytes, int]],
+        facts: ClustersFacts | PairsFacts | ReviewFacts,
     ) -> None:
-        workspace = Workspace(self._root)
         attempt = self._attempts[stage]
-        written = []
-        for name, (data, rows) in files.items():
-            path = f"{attempt.folder}/{name}"
-            storage.write(workspace.path(path), data)
-            written.append(BlockFile(path, rows, len(data), blocks.sha256(data)))
-        workspace.commit(
-            Manifest(
-                stage=stage,
-                round=self._round,
-                attempt=attempt.folder,
-                config_hash=attempt.config_hash,
-                files=tuple(written),
-                rows=written[0].rows,
-                facts=self._facts | facts,
-                created=utc_now(),
-            )
-        )
+        written = [
+            files.write(self._root, f"{attempt}/{name}", data, rows)
+            for name, (data, rows) in contents.items()
+        ]
+        manifest = Manifest.of(attempt, self._hash, written, written[0].rows, facts)
+        Workspace(self._root).commit(manifest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Sequence
 
@@ -10,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.contracts import Block
+from pipelines.contracts import Block, BlockFile
+from pipelines.store import files
+from pipelines.store.files import sha256 as sha256
 
 
 def to_block(table: pa.Table) -> Block:
@@ -82,6 +83,19 @@ def from_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     return pq.read_table(pa.BufferReader(data), columns=list(columns) if columns else None)
 
 
-def sha256(data: bytes) -> str:
-    """Return the hex SHA-256 of some bytes."""
-    return hashlib.sha256(data).hexdigest()
+def read(root: str, file: BlockFile) -> pa.Table:
+    """Read a whole block, verified.
+
+    Raises:
+        RunFailed: the file is gone or has changed.
+    """
+    return from_parquet(files.read(root, file))
+
+
+def read_columns(root: str, file: BlockFile, columns: Sequence[str]) -> pa.Table:
+    """Read some columns of a block.
+
+    Raises:
+        RunFailed: the file is gone or has changed.
+    """
+    return from_parquet(files.read(root, file), columns)

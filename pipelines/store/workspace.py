@@ -16,18 +16,32 @@ import re
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pipelines.contracts import FORMAT_VERSION, BlockFile, ReviewItem
 from pipelines.errors import RunFailed, UsageError
-from pipelines.store import review_items, storage
+from pipelines.store import files, review_items, storage
+from pipelines.store.facts import (
+    FACTS,
+    ClustersFacts,
+    ModelFacts,
+    PairsFacts,
+    ReviewFacts,
+    ScoredFacts,
+    VerdictsFacts,
+    adapter,
+)
 
-STAGES = ("scored", "clusters", "pairs", "review", "verdicts", "model")
-_ATTEMPT = re.compile(r"/rounds/(\d{4})/([a-z]+)/attempt-(\d{4})-[0-9a-f]{8}/")
+STAGES = tuple(FACTS)
+_ATTEMPT = re.compile(r"rounds/(\d{4})/([a-z]+)/attempt-(\d{4})-[0-9a-f]{8}(?:/|$)")
+
+F = TypeVar("F")
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Generic[F]):
     """What a finished attempt of a stage holds.
 
     Attributes:
@@ -37,10 +51,13 @@ class Manifest:
         config_hash: hash of everything that shaped the output; equal hash, equal output.
         files: data files (paths relative to the workspace), in a stable order.
         rows: rows in all files.
-        facts: provenance and counts (model id, prompt hash, versions, …), JSON values.
+        facts: provenance and counts, the stage's own dataclass of ``pipelines.store.facts``.
         created: UTC, ISO 8601.
         format_version: of the files.
     """
+
+    # Of all that it holds, too.
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
     stage: str
     round: int
@@ -48,35 +65,70 @@ class Manifest:
     config_hash: str
     files: tuple[BlockFile, ...]
     rows: int
-    facts: Mapping[str, Any]
+    facts: F
     created: str
     format_version: int = FORMAT_VERSION
 
+    @classmethod
+    def of(
+        cls, attempt: str, config_hash: str, files: Iterable[BlockFile], rows: int, facts: F
+    ) -> Manifest[F]:
+        """Return the manifest of an attempt that is complete as of now."""
+        place = _ATTEMPT.search(attempt)
+        if place is None or FACTS.get(place[2]) is not type(facts):
+            raise ValueError(f"{attempt}: no attempt to hold {type(facts).__name__}")
+        return cls(
+            place[2], int(place[1]), attempt, config_hash, tuple(files), rows, facts, utc_now()
+        )
+
+    def file(self, name: str) -> BlockFile:
+        """Return the file of this name.
+
+        Raises:
+            RunFailed: the manifest lists none.
+        """
+        for file in self.files:
+            if file.path.rpartition("/")[2] == name:
+                return file
+        raise RunFailed(f"{self.attempt}/manifest.json: lists no {name}; mine into a new workspace")
+
     def to_json(self) -> bytes:
         """Return the manifest file's content."""
-        return (json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n").encode()
+        fields = _manifests_of(self.stage).dump_python(self, mode="json")
+        return (json.dumps(fields, indent=1, sort_keys=True) + "\n").encode()
 
-    @classmethod
-    def from_json(cls, data: bytes, path: str) -> Manifest:
+    @staticmethod
+    def from_json(data: bytes, path: str) -> Manifest[Any]:
         """Read a manifest file's content.
 
         Raises:
-            RunFailed: the content is no manifest, or one of a newer version.
+            RunFailed: the content is no manifest, or one of another version.
         """
         try:
             fields = json.loads(data)
-            fields["files"] = tuple(BlockFile(**item) for item in fields["files"])
-            manifest = cls(**fields)
+            version = fields["format_version"]
+            if version == FORMAT_VERSION:
+                manifest: Manifest[Any] = _manifests_of(fields["stage"]).validate_json(data)
+                return manifest
+            newer = version > FORMAT_VERSION
         except (ValueError, TypeError, KeyError) as error:
+            what = str(error)
+            if isinstance(error, ValidationError):
+                [first, *_] = error.errors()
+                what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
             raise RunFailed(
-                f"{path}: not a manifest of ad-scout ({error}); move this attempt folder away"
+                f"{path}: not a manifest of ad-scout ({what}); move this attempt folder away"
             ) from error
-        if manifest.format_version > FORMAT_VERSION:
-            raise RunFailed(
-                f"{path}: written by a newer version (format {manifest.format_version}, this one "
-                f"reads up to {FORMAT_VERSION}); upgrade ad-scout"
-            )
-        return manifest
+        raise RunFailed(
+            f"{path}: written by {'a newer' if newer else 'an earlier'} version of ad-scout (format "
+            f"{version}, this one reads {FORMAT_VERSION}); "
+            f"{'upgrade ad-scout' if newer else 'mine into a new workspace'}"
+        )
+
+
+def _manifests_of(stage: str) -> TypeAdapter[Any]:
+    kind: Any = Manifest
+    return adapter(kind[FACTS[stage]])
 
 
 def config_hash(facts: Mapping[str, Any]) -> str:
@@ -95,8 +147,54 @@ def block_record(file: BlockFile, score_key: str) -> bytes:
     return (json.dumps(fields, sort_keys=True) + "\n").encode()
 
 
+class Attempts(Generic[F]):
+    """The committed attempts of one stage, in all rounds.
+
+    Args:
+        workspace: the workspace.
+        stage: one of ``STAGES``.
+    """
+
+    def __init__(self, workspace: Workspace, stage: str) -> None:
+        self._workspace, self._stage = workspace, stage
+
+    def all(self, round_number: int) -> list[Manifest[F]]:
+        """Return a round's attempts, oldest first."""
+        return [self._read(path) for path in self._paths(f"{round_number:04d}")]
+
+    def latest(self, round_number: int) -> Manifest[F] | None:
+        """Return a round's newest attempt, or None."""
+        paths = self._paths(f"{round_number:04d}")
+        return self._read(paths[-1]) if paths else None
+
+    def find(self, round_number: int, wanted_hash: str) -> Manifest[F] | None:
+        """Return a round's newest attempt with this configuration, or None."""
+        newest_first = reversed(self.all(round_number))
+        return next((found for found in newest_first if found.config_hash == wanted_hash), None)
+
+    def by_round(self) -> dict[int, Manifest[F]]:
+        """Return the newest attempt of every round that has one, by round."""
+        newest = {}
+        for path in self._paths("*"):
+            found = _ATTEMPT.search(path)
+            if found:
+                newest[int(found[1])] = path
+        return {number: self._read(path) for number, path in newest.items()}
+
+    def _paths(self, round_name: str) -> list[str]:
+        pattern = f"rounds/{round_name}/{self._stage}/attempt-*/manifest.json"
+        return [found.path for found in storage.match(self._workspace.path(pattern))]
+
+    def _read(self, path: str) -> Manifest[F]:
+        return Manifest.from_json(storage.read(path), path)
+
+
 class Workspace:
-    """One workspace folder, local or ``gs://``."""
+    """One workspace folder, local or ``gs://``.
+
+    Attributes:
+        scored, clusters, pairs, review, verdicts, model: the stages' attempts.
+    """
 
     def __init__(self, root: str) -> None:
         if not root:
@@ -108,6 +206,12 @@ class Workspace:
                     "folder name"
                 )
         self.root = root.rstrip("/") if root != "/" else root
+        self.scored: Attempts[ScoredFacts] = Attempts(self, "scored")
+        self.clusters: Attempts[ClustersFacts] = Attempts(self, "clusters")
+        self.pairs: Attempts[PairsFacts] = Attempts(self, "pairs")
+        self.review: Attempts[ReviewFacts] = Attempts(self, "review")
+        self.verdicts: Attempts[VerdictsFacts] = Attempts(self, "verdicts")
+        self.model: Attempts[ModelFacts] = Attempts(self, "model")
 
     def check_writable(self) -> None:
         """Try whether a local workspace can be written, before anything costs time.
@@ -147,30 +251,43 @@ class Workspace:
         number = 1 + max((self._numbers(round_number, stage)), default=0)
         return f"rounds/{round_number:04d}/{stage}/attempt-{number:04d}-{uuid.uuid4().hex[:8]}"
 
-    def commit(self, manifest: Manifest) -> None:
+    def commit(self, manifest: Manifest[Any]) -> None:
         """Make an attempt count, by writing its manifest."""
         storage.write(self.path(f"{manifest.attempt}/manifest.json"), manifest.to_json())
 
-    def latest(self, round_number: int, stage: str) -> Manifest | None:
-        """Return the newest committed attempt of a stage, or None."""
-        found = storage.match(self._manifest_pattern(round_number, stage))
-        return self._manifest(found[-1].path) if found else None
+    def latest(self, round_number: int, stage: str) -> Manifest[Any] | None:
+        """Return the newest attempt of a stage that is known by its name alone, or None."""
+        return Attempts[Any](self, stage).latest(round_number)
 
-    def find(self, round_number: int, stage: str, wanted_hash: str) -> Manifest | None:
-        """Return the newest committed attempt with this configuration, or None."""
-        return next(
-            (
-                manifest
-                for manifest in reversed(self.manifests(round_number, stage))
-                if manifest.config_hash == wanted_hash
-            ),
-            None,
-        )
+    def manifests(self, round_number: int, stage: str) -> list[Manifest[Any]]:
+        """Return all attempts of a stage that is known by its name alone, oldest first."""
+        return Attempts[Any](self, stage).all(round_number)
 
-    def manifests(self, round_number: int, stage: str) -> list[Manifest]:
-        """Return the committed attempts of a stage, oldest first."""
-        pattern = self._manifest_pattern(round_number, stage)
-        return [self._manifest(found.path) for found in storage.match(pattern)]
+    def pairs_of(self, round_number: int | None = None) -> Manifest[PairsFacts]:
+        """Return the newest pairs of a round, or those of the last round that has some.
+
+        Raises:
+            UsageError: there are none.
+        """
+        found = self.pairs.by_round()
+        if not found:
+            raise UsageError(f"--workspace {self.root}: holds no pairs; start with `scout mine`")
+        number = max(found) if round_number is None else round_number
+        if number not in found:
+            known = ", ".join(map(str, sorted(found)))
+            raise UsageError(
+                f"--round {number}: has no pairs in {self.root} (rounds with pairs: {known})"
+            )
+        return found[number]
+
+    def verdicts_of(self, task_version: int) -> dict[int, Manifest[VerdictsFacts]]:
+        """Return the newest verdicts of every round that was mined for a version of the policy."""
+        pairs = self.pairs.by_round()
+        return {
+            number: verdicts
+            for number, verdicts in self.verdicts.by_round().items()
+            if number in pairs and pairs[number].facts.origin.task.version == task_version
+        }
 
     def rounds(self) -> list[int]:
         """Return the numbers of the rounds that have at least one committed stage."""
@@ -186,7 +303,7 @@ class Workspace:
         if not known:
             return 1
         last = known[-1]
-        closed = any(self.latest(last, stage) for stage in ("verdicts", "model"))
+        closed = self.verdicts.latest(last) or self.model.latest(last)
         return last + 1 if closed else last
 
     def shown_keys(self, before_round: int) -> frozenset[str]:
@@ -196,15 +313,19 @@ class Workspace:
             if number >= before_round:
                 continue
             # Every attempt: a sheet with a smaller budget may have been handed out too.
-            for manifest in self.manifests(number, "pairs"):
+            for manifest in self.pairs.all(number):
                 for item in self.read_items(manifest):
                     keys.update(ad.key for ad in item.ads)
         return frozenset(keys)
 
-    def read_items(self, manifest: Manifest) -> list[ReviewItem]:
-        """Return the review items of a committed ``pairs`` attempt, in review order."""
-        path = self.path(f"{manifest.attempt}/items.jsonl")
-        return review_items.from_lines(storage.read(path), path)
+    def read_items(self, manifest: Manifest[PairsFacts]) -> list[ReviewItem]:
+        """Return the review items of a committed ``pairs`` attempt, in review order.
+
+        Raises:
+            RunFailed: they are gone or have changed.
+        """
+        file = manifest.file("items.jsonl")
+        return review_items.from_lines(files.read(self.root, file), self.path(file.path))
 
     def scored_blocks(self, score_key: str) -> list[BlockFile]:
         """Return every finished block of this model and prompt, of all rounds and attempts.
@@ -212,7 +333,7 @@ class Workspace:
         Blocks of attempts that were never committed count too: their own record says that they
         are whole. Sorted by path, so that of two blocks with the same ad the same one is used.
         """
-        files = []
+        whole = []
         sizes = self.block_sizes()
         for found in storage.match(self.path("rounds/*/scored/attempt-*/block-*.json")):
             try:
@@ -221,18 +342,12 @@ class Workspace:
                     file = BlockFile(**fields)
                     # A block that was deleted is scored anew.
                     if self.is_whole([file], sizes):
-                        files.append(file)
+                        whole.append(file)
             except (ValueError, TypeError, KeyError) as error:
                 raise RunFailed(
                     f"{found.path}: not the record of a scored block ({error}); delete this file"
                 ) from error
-        return sorted(files, key=lambda file: file.path)
-
-    def _manifest_pattern(self, round_number: int, stage: str) -> str:
-        return self.path(f"rounds/{round_number:04d}/{stage}/attempt-*/manifest.json")
-
-    def _manifest(self, path: str) -> Manifest:
-        return Manifest.from_json(storage.read(path), path)
+        return sorted(whole, key=lambda file: file.path)
 
     def _numbers(self, round_number: int, stage: str) -> Iterable[int]:
         pattern = self.path(f"rounds/{round_number:04d}/{stage}/attempt-*/*")

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipelines.contracts import LEFT, RIGHT
-from pipelines.errors import RunFailed, UsageError
 from pipelines.store.workspace import Workspace
-from pipelines.verdicts.rows import task_definition
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,24 +78,11 @@ def read_batch(
 
     Raises:
         UsageError: no such round, or no pairs in it.
-        RunFailed: an earlier version wrote the workspace.
+        RunFailed: what was mined is gone or has changed.
     """
-    name = task_definition(workspace).task
-    numbers = [n for n in workspace.rounds() if workspace.latest(n, "pairs")]
-    number = round_number if round_number is not None else numbers[-1]
-    manifest = workspace.latest(number, "pairs") if number in numbers else None
-    if manifest is None:
-        known = ", ".join(map(str, numbers))
-        raise UsageError(
-            f"--workspace {workspace.root}: round {number} has no pairs (rounds with pairs: {known})"
-        )
-    definition = manifest.facts.get("definition")
-    if definition is None:
-        raise RunFailed(f"{workspace.root}: mined by an earlier version; mine again")
-    names = {
-        "positive": definition["labels"]["positive"],
-        "negative": definition["labels"]["negative"],
-    }
+    manifest = workspace.pairs_of(round_number)
+    task = manifest.facts.origin.task
+    names = {"positive": task.labels.positive, "negative": task.labels.negative}
     pairs = []
     for item in workspace.read_items(manifest):
         left, right = (
@@ -111,13 +96,13 @@ def read_batch(
         )
         pairs.append(PairToReview(item.item_id, left, right))
     return Batch(
-        task=name,
-        task_version=manifest.facts["task_version"],
-        round=number,
-        policy=definition["policy"],
+        task=task.name,
+        task_version=task.version,
+        round=manifest.round,
+        policy=task.policy,
         positive=names["positive"],
         negative=names["negative"],
-        experts_per_ad=definition["review"]["experts_per_ad"],
-        model_id=manifest.facts["model_id"],
+        experts_per_ad=task.review.experts_per_ad,
+        model_id=manifest.facts.origin.model_id,
         pairs=tuple(pairs),
     )

@@ -11,7 +11,8 @@ from pipelines.contracts import Rejected
 from pipelines.errors import UsageError
 from pipelines.tools import argilla, doccano, label_studio, page, prodigy, sheet
 from pipelines.tools.batch import Batch
-from pipelines.verdicts.rows import RawVerdict, read_jsonl
+from pipelines.verdicts.rows import RawVerdict
+from pipelines.verdicts.tables import read_jsonl
 
 Exporter = Callable[[Batch], dict[str, bytes]]
 Reader = Callable[[bytes, str], Iterator[RawVerdict | Rejected]]

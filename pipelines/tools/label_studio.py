@@ -14,12 +14,13 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from pipelines.contracts import Rejected
+from pipelines.contracts import LEFT, RIGHT, Rejected
 from pipelines.errors import RunFailed
 from pipelines.tools import rows
 from pipelines.tools.batch import Batch, PairToReview
 from pipelines.tools.rows import LABEL_A, LABEL_B, Said
-from pipelines.verdicts.rows import LEFT, RIGHT, SKIP, RawVerdict, decode, read_csv
+from pipelines.verdicts.rows import SKIP, RawVerdict, decode
+from pipelines.verdicts.tables import read_csv
 
 TOOL = "label-studio"
 COMMENT = "rationale"

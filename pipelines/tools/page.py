@@ -232,7 +232,7 @@ def _read_row(
     }
     raw = RawVerdict(
         ad_id=texts["ad_id"],
-        pair_id=texts["pair_id"],
+        item_id=texts["pair_id"],
         side=texts["side"],
         text=texts["text"],
         label=meanings.get(texts["answer"], ""),

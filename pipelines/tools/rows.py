@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.contracts import Rejected
+from pipelines.contracts import LEFT, RIGHT, Rejected
 from pipelines.errors import RunFailed
 from pipelines.text import normalize_text
 from pipelines.tools.batch import Batch, PairToReview, Side
-from pipelines.verdicts.rows import LEFT, RIGHT, SKIP, RawVerdict, decode, storable
+from pipelines.verdicts.rows import SKIP, RawVerdict, decode, storable
 
 TEMPLATES = Path(__file__).resolve().parent.parent.parent / "templates" / "labeling"
 LABEL_A, LABEL_B = "label_a", "label_b"
@@ -277,7 +277,7 @@ def _completed(labels: tuple[str, str], said: Said) -> Sequence[str]:
 def _raw(fields: Mapping[str, Any], side: str, label: str, said: Said) -> RawVerdict:
     return RawVerdict(
         ad_id=comparable(as_text(fields, "ad_id")),
-        pair_id=as_text(fields, "pair_id").strip(),
+        item_id=as_text(fields, "pair_id").strip(),
         side=side,
         text=comparable(as_text(fields, "text")),
         label=label.strip(),

@@ -13,8 +13,9 @@ from pipelines.contracts import Rejected
 from pipelines.errors import UsageError
 from pipelines.tools.batch import Batch
 from pipelines.tools.rows import MARK, comparable
-from pipelines.verdicts.rows import RawVerdict, read_csv
+from pipelines.verdicts.rows import RawVerdict
 from pipelines.verdicts.spreadsheet import safe_cell
+from pipelines.verdicts.tables import read_csv
 
 TOOL, SHEET = "csv", "review.csv"
 _LINE_CHARS = 98

@@ -17,8 +17,10 @@ from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.ingest import Ingested, IngestOptions, ingest, ingest_verdicts
 from pipelines.store import storage
 from pipelines.store.workspace import Workspace
-from pipelines.verdicts.commit import verdict_manifests
-from pipelines.verdicts.rows import HALVES, RawVerdict, latest, ratings, read_half, shown_ads
+from pipelines.verdicts.commit_imports import entries_of, verdict_manifests
+from pipelines.verdicts.halves import HALVES, latest, ratings, read_half
+from pipelines.verdicts.rows import RawVerdict
+from pipelines.verdicts.shown import shown_ads
 from tests import helpers
 
 BUDGET = 12
@@ -259,11 +261,55 @@ def test_a_kill_in_the_pipeline_and_another_run(
     assert load(root, path).summary["verdicts"] == 24
 
 
+def test_each_file_is_read_once_and_no_pipeline_is_built(
+    root: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [fill(root, name, alternate) for name in ("anna", "bo")]
+    monkeypatch.setattr("apache_beam.Pipeline.__init__", None)
+    del opened[:]
+    assert load(root, *files).summary["verdicts"] == 48
+    assert [opened.count(str(path)) for path in files] == [1, 1]
+    del opened[:]
+    load(root, *files)
+    assert [opened.count(str(path)) for path in files] == [1, 1]
+
+
+@pytest.mark.parametrize("stop", [1, 2])
+def test_an_import_killed_at_a_manifest_goes_on_with_the_rounds_that_lack_it(
+    root: Path, stop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One verdict closes the first round; the second shows other ads.
+    load(root, fill(root, "cy", lambda number: "positive" if number < 2 else ""))
+    helpers.run(root.parent / "task.yaml", root.parent / "ads.jsonl", root)
+    shown = shown_ads(Workspace(str(root)))
+    assert set(shown.round_of.values()) == {1, 2}
+    lines = [{"ad_id": id, "label": "positive", "expert": "anna"} for id in sorted(shown.by_ad)]
+    path = helpers.write_jsonl(root.parent / "anna.jsonl", lines)
+    real, manifests = storage.write, 0
+
+    def write(target: str, data: bytes) -> None:
+        nonlocal manifests
+        manifests += target.endswith("manifest.json")
+        if manifests == stop:
+            raise KeyboardInterrupt
+        real(target, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "write", write)
+        with pytest.raises(KeyboardInterrupt):
+            load(root, path)
+    summary = load(root, path).summary
+    assert summary["rounds"] == [1, 2][stop - 1 :]
+    entries = [e for m in verdict_manifests(Workspace(str(root))).values() for e in entries_of(m)]
+    [one, other] = [entry for entry in entries if entry["name"] == "anna.jsonl"]
+    assert one["verdicts"] + other["verdicts"] == len(shown.by_ad)
+
+
 def rows_of(root: Path, expert: str) -> list[RawVerdict]:
     shown = sorted(shown_ads(Workspace(str(root))).ads(), key=lambda ad: ad.ad_id)
     return [
         RawVerdict(
-            ad.ad_id, ad.pair_id, "", "", alternate(i), expert, "", "", "memory", f"row {i + 1}"
+            ad.ad_id, ad.item_id, "", "", alternate(i), expert, "", "", "memory", f"row {i + 1}"
         )
         for i, ad in enumerate(shown)
     ]
@@ -274,7 +320,7 @@ def test_rows_in_memory_give_what_files_give(root: Path, tmp_path: Path) -> None
     place = Workspace(str(root))
     summary = ingest_verdicts(place, rows_of(root, "anna"), "round 1").summary
     lines = [
-        {"ad_id": row.ad_id, "pair_id": row.pair_id, "label": row.label, "expert": row.expert}
+        {"ad_id": row.ad_id, "item_id": row.item_id, "label": row.label, "expert": row.expert}
         for row in rows_of(other, "anna")
     ]
     from_file = load(other, helpers.write_jsonl(tmp_path / "v.jsonl", lines)).summary

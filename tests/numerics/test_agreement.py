@@ -1,7 +1,9 @@
 import json
+import sys
 import time
 import warnings
 
+import krippendorff
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import cohen_kappa_score
 
+from pipelines.errors import UsageError
 from pipelines.numerics.agreement import (
     Resamples,
-    analytic_interval,
     cohen_kappa,
     consensus,
     expert_agreement,
@@ -230,53 +232,6 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
     assert 180 <= hits <= 198
 
 
-def test_bootstrap_and_analytic_interval_agree_for_two_raters():
-    _, ratings = raters(n=400, n_raters=2, missing=0.0)
-    low, high, reason = analytic_interval(ratings[:, 0], ratings[:, 1])
-    ours = expert_agreement(ratings, n_boot=4000)
-    assert reason == ""
-    assert (ours.low, ours.high) == (pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.02))
-    assert low < ours.value < high
-
-
-def test_analytic_interval_of_the_known_size():
-    # True kappa about 0.79 at 40% positive: [0.69, 0.89] on 150 ads.
-    a = np.repeat([1, 1, 0, 0], [52, 8, 7, 83])
-    b = np.repeat([1, 0, 1, 0], [52, 8, 7, 83])
-    assert cohen_kappa(a, b)[0] == pytest.approx(0.79, abs=0.005)
-    assert analytic_interval(a, b)[:2] == (
-        pytest.approx(0.69, abs=0.01),
-        pytest.approx(0.89, abs=0.01),
-    )
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "match"),
-    [
-        ([], [], "no ads in common"),
-        ([1, 1], [1, 1], "both raters call all 2 ads positive"),
-        ([0, 1, 1], [0, 1, 1], "the raters agree on all 3 ads, so the standard error is zero"),
-        ([0, 1, 0, 1], [1, 0, 1, 0], "the raters differ on all 4 ads"),
-        ([0, 0, 0], [0, 1, 1], "the first rater gives one class to all 3 ads"),
-        ([0, 1, 1], [1, 1, 1], "the second rater gives one class to all 3 ads"),
-        ([0, 0], [1, 1], "the first rater gives one class"),
-    ],
-)
-def test_analytic_interval_says_why_there_is_none(a, b, match):
-    low, high, reason = analytic_interval(a, b)
-    assert low is None and high is None and match in reason
-
-
-@given(hnp.arrays(np.int64, 4, elements=st.integers(0, 400)))
-def test_analytic_interval_of_any_table(counts):
-    # Warnings are errors: no table may make the formula divide by zero.
-    a, b = np.repeat([0, 0, 1, 1], counts), np.repeat([0, 1, 0, 1], counts)
-    low, high, reason = analytic_interval(a, b)
-    assert (low is None) == (high is None) == bool(reason)
-    if low is not None:
-        assert -1 <= low < cohen_kappa(a, b)[0] < high <= 1
-
-
 def test_undefined_agreement_comes_with_its_numbers():
     def reason(ratings, **options):
         found = expert_agreement(np.array(ratings, dtype=np.int8), **options)
@@ -417,6 +372,10 @@ def test_alpha_against_the_coincidence_matrix(ratings):
     else:
         expected = 1 - (n - 1) * coincidence[0, 1] / (marginal[0] * marginal[1])
         assert value == pytest.approx(expected) and reason == ""
+        missing = np.where(ratings == -1, np.nan, ratings).T
+        library = krippendorff.alpha(reliability_data=missing, level_of_measurement="nominal")
+        assert value == pytest.approx(library)
+        assert krippendorff_alpha(ratings[::-1])[0] == krippendorff_alpha(swap(ratings))[0] == value
 
 
 def test_alpha_is_near_kappa_for_alike_raters():
@@ -459,6 +418,18 @@ def test_dawid_skene_at_the_edges():
     assert consensus(even, "dawid-skene").tolist() == [1] * 4 + [0] * 4 + [-1] * 3
     with pytest.raises(ValueError, match="'majority' and 'dawid-skene', got 'vote'"):
         consensus(even, "vote")
+
+
+@pytest.mark.parametrize("missing", ["crowdkit.aggregation", "pandas"])
+def test_dawid_skene_says_which_extra_it_needs(missing, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    # Also where no rating would need it yet: the experts' work is not to end in this.
+    for ratings in (np.zeros((2, 2), dtype=np.int8), np.full((1, 2), -1, dtype=np.int8)):
+        with pytest.raises(
+            UsageError, match=r"dawid-skene needs crowd-kit \(.*'ad-scout\[consensus\]'"
+        ):
+            consensus(ratings, "dawid-skene")
+    assert consensus(np.ones((1, 2), dtype=np.int8)).tolist() == [1]
 
 
 @settings(max_examples=15)

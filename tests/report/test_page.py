@@ -14,7 +14,7 @@ import shutil
 import sys
 import types
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,15 @@ from PIL import Image
 
 from pipelines import cli
 from pipelines.config import load_task
+from pipelines.contracts import OverlapFacts, ReviewItem
 from pipelines.errors import RunFailed, UsageError
-from pipelines.jobs.evaluation import Candidate, measure
+from pipelines.jobs.evaluate import Candidate, measure
 from pipelines.report import figures, page
 from pipelines.report.page import Piece, Report, ReportOptions, visible
 from pipelines.simulation.play import summarize
+from pipelines.store.facts import Evaluation, ModelFigures, to_json
 from pipelines.store.workspace import Manifest, Workspace
-from pipelines.verdicts.rows import Ratings
+from pipelines.verdicts.halves import Ratings
 from tests import helpers
 from tests.real_tools.browser.test_review_page import HOSTILE
 
@@ -116,16 +118,16 @@ def labelled(root: Path, number: int, path: Path) -> None:
     with open(path, "w", encoding="utf-8", newline="") as sink:
         writer = csv.writer(sink)
         writer.writerow(["ad_id", "label", "expert"])
-        for place, pair in enumerate(workspace.read_pairs(manifest)):
-            for side in ("positive", "negative"):
-                loud = "!" in pair[side]["text"] or "You won" in pair[side]["text"]
+        for place, item in enumerate(workspace.read_items(manifest)):
+            for ad in item.ads:
+                loud = "!" in ad.text or "You won" in ad.text
                 for expert, wrong in (("anna", False), ("bo", place % 5 == 0)):
                     label = "positive" if loud != wrong else "negative"
-                    writer.writerow([pair[side]["id"], label, expert])
+                    writer.writerow([ad.id, label, expert])
     assert cli.main(["import", str(path), "--workspace", str(root), "--quiet"]) == 0
 
 
-def evaluation(task: Path, rounds: int, experts_say: np.ndarray) -> dict[str, Any]:
+def evaluation(task: Path, rounds: int, experts_say: np.ndarray) -> Evaluation:
     """Return a real evaluation of made-up models that err less from round to round."""
     keys = tuple(f"{i:032x}" for i in range(len(experts_say)))
     first = experts_say[:, 0]
@@ -137,7 +139,7 @@ def evaluation(task: Path, rounds: int, experts_say: np.ndarray) -> dict[str, An
 
     table = Ratings(keys, ("anna", "bo"), experts_say)
     candidates = [model(number) for number in range(rounds + 1)]
-    return measure(load_task(str(task)), table, ["text"] * len(keys), candidates, 30).report
+    return measure(load_task(str(task)), table, ["text"] * len(keys), candidates, 30)
 
 
 def say_so(n: int = 60) -> np.ndarray:
@@ -146,19 +148,12 @@ def say_so(n: int = 60) -> np.ndarray:
     return np.stack([anna, bo], axis=1).astype(np.int8)
 
 
-def learn(root: Path, number: int, found: Mapping[str, Any], version: int = 1) -> None:
+def learn(root: Path, number: int, found: Evaluation, version: int = 1) -> None:
     """Commit a model without files, as training leaves it behind."""
     workspace = Workspace(str(root))
     attempt = workspace.new_attempt(number, "model")
-    facts = {
-        "task_version": version,
-        "model_id": f"m{number}",
-        "learner": "head",
-        "labels": {"fine_tuning": 20 * number, "fine_tuning_positive": 8 * number, "tied": 0},
-        "evaluation": found,
-    }
-    created = "2026-01-01T00:00:00Z"
-    workspace.commit(Manifest("model", number, attempt, f"h{number}", (), 1, facts, created))
+    facts = helpers.model_facts(f"m{number}", found, ads=20 * number, version=version)
+    workspace.commit(Manifest.of(attempt, f"h{number}", [], 1, facts))
 
 
 @pytest.fixture(scope="module")
@@ -248,18 +243,18 @@ def test_the_numbers_are_those_of_the_manifests(whole: Report, stages: dict[str,
     pairs, clusters = (workspace.latest(2, stage) for stage in ("pairs", "clusters"))
     assert pairs is not None and clusters is not None
     parts = read(whole)
-    positives = clusters.facts["positives"]
+    positives = clusters.facts.threshold.n_positive
     assert (
         f"{positives} ({positives / 200:.1%}) of the 200 ads are called positive"
         in parts.texts["map"]
     )
     assert "drawn on all 200 ads" in parts.texts["map"]
-    covered = f"cover {pairs.facts['covered_share']:.1%} of the corpus"
+    covered = f"cover {pairs.facts.covered_share:.1%} of the corpus"
     assert covered in parts.texts["coverage"] and covered in parts.texts[""]
-    assert f"p = {clusters.facts['threshold_probability']:.4g}" in parts.texts["scores"]
-    assert pairs.facts["model_id"] in parts.texts["provenance"]
+    assert f"p = {clusters.facts.threshold.probability:.4g}" in parts.texts["scores"]
+    assert pairs.facts.origin.model_id in parts.texts["provenance"]
     assert "Ads that promise what nobody can promise." in parts.texts["provenance"]
-    chosen = workspace.read_pairs(pairs)
+    chosen = pairs_of(stages["learnt"], 2)
     shown = [chosen[i][label]["text"] for i in range(10) for label in ("positive", "negative")]
     assert parts.ads == shown
     assert "not for experts who still have to label them" in parts.texts["top"]
@@ -270,18 +265,18 @@ def test_every_model_stands_under_the_experts_with_its_interval(
 ) -> None:
     parts = read(whole)
     found = evaluation(stages["task"], 2, say_so(80))
-    experts = page.kappa_text(found["expert_kappa"])
+    experts = page.kappa_text(to_json(found.expert_kappa))
     assert experts.startswith("0.7") and "[" in experts
     for text in (parts.texts["agreement"], parts.texts["scale"], parts.texts[""]):
         assert experts in text
     [image] = [i for i in parts.images() if "each model with the experts" in str(i["alt"])]
-    for model in found["models"]:
-        kappa = page.kappa_text(model["kappa"])
+    for model in found.models:
+        kappa = page.kappa_text(to_json(model.kappa))
         assert kappa in parts.texts["scale"] and kappa in str(image["alt"])
-    assert found["decision"]["reason"] in parts.texts["agreement"]
+    assert found.decision.reason in parts.texts["agreement"]
     # The first round's row has its own, older evaluation.
     older = evaluation(stages["task"], 1, say_so(40))
-    assert page.kappa_text(older["models"][1]["kappa"]) in parts.texts["scale"]
+    assert page.kappa_text(to_json(older.models[1].kappa)) in parts.texts["scale"]
 
 
 def test_how_near_the_pairs_came_to_the_threshold_is_said_in_figures(
@@ -294,8 +289,8 @@ def test_how_near_the_pairs_came_to_the_threshold_is_said_in_figures(
     assert scored is not None and clusters is not None
     blocks = [pq.read_table(workspace.path(file.path)) for file in scored.files]
     margins = np.concatenate([block.column("margin").to_numpy() for block in blocks])
-    positive = margins >= clusters.facts["threshold_margin"]
-    chosen = [p for p in pairs_of(stages["learnt"], 2) if p["source"] == "overlap"]
+    positive = margins >= clusters.facts.threshold.margin
+    chosen = [p for p in pairs_of(stages["learnt"], 2) if p["source"] == "boundary"]
     assert f"In the {len(chosen)} pairs chosen there" in text
     highest = max(pair["positive"]["margin"] for pair in chosen)
     lowest = min(pair["negative"]["margin"] for pair in chosen)
@@ -312,23 +307,24 @@ def test_how_near_the_pairs_came_to_the_threshold_is_said_in_figures(
 
 @pytest.mark.usefixtures("undrawn")
 def test_without_a_band_or_without_pairs_none_is_claimed(learnt: Path, tmp_path: Path) -> None:
-    path = next((learnt / "rounds/0002/pairs").rglob("pairs.jsonl"))
-    pairs = [json.loads(line) for line in path.read_text().splitlines()]
+    pairs = Workspace(str(learnt)).read_items(Workspace(str(learnt)).pairs_of(2))
 
-    def scores(found: list[dict[str, Any]], out: str) -> str:
-        path.write_text("".join(json.dumps(pair) + "\n" for pair in found))
+    def scores(found: Sequence[ReviewItem], out: str) -> str:
+        helpers.change_items(learnt, 2, lambda _: found)
         return " ".join(read(draw(learnt, tmp_path / out)).texts["scores"].split())
 
-    numbers = {"covered_share": 0.1, "cumulative_share": 0.1, "propensity": 0.1}
-    everything = [{**pair, **numbers, "source": "overlap"} for pair in pairs]
-    nothing = [{**pair, "source": "exploration"} for pair in everything]
+    overlap = OverlapFacts(False, 0.5, 0.5, 1.0, 0.1, 0.1)
+    everything = [
+        dataclasses.replace(pair, overlap=overlap, propensity=0.1, source="boundary")
+        for pair in pairs
+    ]
+    nothing = [dataclasses.replace(pair, source="exploration") for pair in everything]
     assert "keep to no such limit" in scores([*everything[1:], *nothing[:1]], "a")
     assert "keep to no such limit" not in scores(everything, "b")
     random = scores(nothing, "c")
     assert "as many of the others (selection.band)" in random and "chosen there" not in random
-    manifest = json.loads((path.parent / "manifest.json").read_text())
-    selection = manifest["facts"]["definition"]["selection"]
-    rename(learnt, selection={**selection, "band": 1.0})
+    selection = Workspace(str(learnt)).pairs_of(2).facts.origin.task.selection
+    rename(learnt, selection={**selection.model_dump(), "band": 1.0})
     text = scores(everything, "d")
     assert "among all ads (selection.band is 1)" in text and "too few" not in text
 
@@ -383,7 +379,7 @@ def test_no_verdict_is_opened(stages: dict[str, Path], tmp_path: Path) -> None:
     with helpers.watched_reads() as paths:
         draw(stages["learnt"], tmp_path)
     opened = [Path(path).name for path in paths if str(stages["learnt"]) in path]
-    assert "pairs.jsonl" in opened
+    assert "items.jsonl" in opened
     assert not [name for name in opened if "verdict" in name or name.startswith(("eval", "fine"))]
 
 
@@ -429,7 +425,7 @@ def pairs_of(root: Path, number: int) -> list[dict[str, Any]]:
     workspace = Workspace(str(root))
     manifest = workspace.latest(number, "pairs")
     assert manifest is not None
-    return workspace.read_pairs(manifest)
+    return [page._as_pair(item) for item in workspace.read_items(manifest)]
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -456,7 +452,8 @@ def test_clusters_of_a_run_that_was_killed_are_not_taken(
     assert clusters is not None
     attempt = workspace.new_attempt(2, "clusters")
     # Newer, of another configuration, and without a file: pairs never came of it.
-    facts = {**clusters.facts, "threshold_margin": 9.0}
+    threshold = dataclasses.replace(clusters.facts.threshold, margin=9.0)
+    facts = dataclasses.replace(clusters.facts, threshold=threshold)
     changed = dataclasses.replace(clusters, attempt=attempt, config_hash="other", facts=facts)
     workspace.commit(changed)
     assert workspace.latest(2, "clusters") == changed
@@ -491,18 +488,20 @@ def test_an_undefined_kappa_shows_its_reason(learnt: Path, stages: dict[str, Pat
     # Everyone calls everything negative: agreement beyond chance cannot be said.
     nobody = np.zeros((40, 2), dtype=np.int8)
     found = evaluation(stages["task"], 2, nobody)
-    undefined = {**found["models"][1], "kappa": {**found["expert_kappa"]}}
-    one, all_of_them = [found["models"][0], undefined], [undefined, undefined]
-    learn(learnt, 2, {**found, "models": [*one, {**undefined, "round": 2}]})
-    reason = found["expert_kappa"]["reason"]
+    undefined = dataclasses.replace(found.models[1], kappa=found.expert_kappa)
+
+    def of_round(number: int) -> ModelFigures:
+        return dataclasses.replace(undefined, round=number)
+
+    models = (found.models[0], undefined, of_round(2))
+    learn(learnt, 2, dataclasses.replace(found, models=models))
+    reason = found.expert_kappa.reason
     assert reason
     out = learnt / "out"
     parts = read(draw(learnt, out))
     assert f"undefined ({reason})" in parts.texts["agreement"]
     assert f"undefined ({reason})" in parts.texts["scale"]
-    learn(
-        learnt, 2, {**found, "models": [{**m, "round": i * 2} for i, m in enumerate(all_of_them)]}
-    )
+    learn(learnt, 2, dataclasses.replace(found, models=(of_round(0), of_round(2))))
     report_of_none = draw(learnt, out)
     assert (
         "Every kappa of the models is undefined" in report_of_none.summary["missing"]["agreement"]
@@ -533,24 +532,25 @@ def test_a_damaged_block_is_named(learnt: Path, tmp_path: Path) -> None:
     data = bytearray(block.read_bytes())
     data[len(data) // 2] ^= 1
     block.write_bytes(data)
-    with pytest.raises(RunFailed, match=f"{block.name}: not the file that was written"):
+    with pytest.raises(RunFailed, match=f"{block.name}: has changed since it was written"):
         draw(learnt, tmp_path / "out")
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_damaged_centroids_are_named(learnt: Path, tmp_path: Path) -> None:
     next((learnt / "rounds/0002/clusters").rglob("centroids.npz")).write_bytes(b"PK\x03\x04")
-    with pytest.raises(RunFailed, match=r"centroids\.npz: not the centroids that were written"):
+    with pytest.raises(RunFailed, match=r"centroids\.npz: has changed since it was written"):
         draw(learnt, tmp_path / "out")
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_scores_of_another_corpus_are_noticed(learnt: Path, tmp_path: Path) -> None:
-    path = next((learnt / "rounds/0002/pairs").rglob("pairs.jsonl"))
-    lines = path.read_text().splitlines()
-    first = json.loads(lines[0])
-    first["positive"]["key"] = "0" * 32
-    path.write_text("\n".join([json.dumps(first), *lines[1:]]) + "\n")
+    def strange(items: Sequence[ReviewItem]) -> list[ReviewItem]:
+        one, *others = items
+        ads = (dataclasses.replace(one.ads[0], key="0" * 32), *one.ads[1:])
+        return [dataclasses.replace(one, ads=ads), *others]
+
+    helpers.change_items(learnt, 2, strange)
     with pytest.raises(RunFailed, match=r"\(key 0{32}\) is not among its scored ads"):
         draw(learnt, tmp_path / "out")
 
@@ -648,15 +648,21 @@ def test_what_it_does_is_said(stages: dict[str, Path], tmp_path: Path) -> None:
 
 def hostile(root: Path, number: int, skip: int = 0) -> list[str]:
     """Put hostile texts and ids into a round's pairs; return the texts in the report's order."""
-    path = next((root / f"rounds/{number:04d}/pairs").rglob("pairs.jsonl"))
-    pairs = [json.loads(line) for line in path.read_text().splitlines()]
     texts = iter([*HOSTILE[skip:], *HOSTILE])
-    for pair in pairs:
-        for label in ("positive", "negative"):
-            pair[label]["text"] = next(texts)
-            pair[label]["id"] = "\u202e</h4><script>alert(1)</script>\x00"
-    path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-    return [pair[label]["text"] for pair in pairs for label in ("positive", "negative")]
+    id = "\u202e</h4><script>alert(1)</script>\x00"
+
+    def strange(items: Sequence[ReviewItem]) -> list[ReviewItem]:
+        return [
+            dataclasses.replace(
+                item,
+                ads=tuple(dataclasses.replace(ad, text=next(texts), id=id) for ad in item.ads),
+            )
+            for item in items
+        ]
+
+    found = helpers.change_items(root, number, strange)
+    # The positive ad first.
+    return [ad.text for item in found for ad in sorted(item.ads, key=lambda ad: ad.label)[::-1]]
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -673,7 +679,7 @@ def test_nothing_an_ad_contains_breaks_the_report(
     for text, shown in zip(texts[:20], parts.ads, strict=True):
         pieces = visible(text)
         assert shown == "".join(piece.text for piece in pieces)
-    assert parts.ads[0] == HOSTILE[skip]
+    assert HOSTILE[skip] in parts.ads[:2]
     assert not [c for c in data.decode() if unicodedata.category(c) in ("Cf", "Cs", "Co", "Cn")]
     assert b"\x00" not in data and b"\x1b" not in data
 
@@ -682,8 +688,8 @@ def rename(root: Path, **changes: Any) -> None:
     """Give the task of the newest pairs other words, and its corpus another path."""
     path = next((root / "rounds/0002/pairs").rglob("manifest.json"))
     manifest = json.loads(path.read_text())
-    manifest["facts"]["definition"] |= changes
-    manifest["facts"]["corpus"] = ["<i>ads&.jsonl"]
+    manifest["facts"]["origin"]["task"] |= changes
+    manifest["facts"]["origin"]["corpus"] = ["<i>ads&.jsonl"]
     path.write_text(json.dumps(manifest))
 
 

@@ -21,14 +21,14 @@ from pipelines import cli, handlers
 from pipelines.config import load_task
 from pipelines.console.progress import Advance, Step
 from pipelines.errors import RunFailed, UsageError
-from pipelines.jobs import rounds
+from pipelines.jobs import train as train_job
 from pipelines.numerics import agreement
 from pipelines.simulation import play
 from pipelines.simulation.labelled_corpus import Corpus, Division, Fields, divide, read_labelled
 from pipelines.simulation.play import SimulateOptions
 from pipelines.store.workspace import Workspace
 from pipelines.text import content_key
-from pipelines.verdicts.commit import verdict_manifests
+from pipelines.verdicts.commit_imports import verdict_manifests
 from tests import helpers
 
 GOLD = helpers.gold_ads(400)
@@ -104,7 +104,7 @@ def played(bench: Bench) -> Played:
     inside: list[str] = []
     said: list[str] = []
     train, label = trainer.train, FakeLabeler.label
-    model_agreement, evaluate = agreement.model_agreement, rounds.evaluate
+    model_agreement, evaluate = agreement.model_agreement, train_job.evaluate
     record = play._Seed._record
 
     def training(ads: trainer.LabelledAds, *args: Any, **kwargs: Any) -> Any:
@@ -139,7 +139,7 @@ def played(bench: Bench) -> Played:
         patch.setattr(FakeLabeler, "label", labelling)
         patch.setattr(agreement, "model_agreement", measuring)
         patch.setattr(play._Seed, "_record", recording)
-        patch.setattr(rounds, "evaluate", evaluating)
+        patch.setattr(train_job, "evaluate", evaluating)
         outcome = play.simulate(bench.options(seeds=2), said.append)
         outside = helpers.of_evaluation(reads)
     return Played(bench, outcome, trained, asked, recorded, measured, (inside, outside), said)
@@ -151,7 +151,7 @@ def keys_of(corpus: Corpus, rows: np.ndarray) -> set[str]:
 
 def evaluation_keys(folder: Path) -> set[str]:
     manifests = verdict_manifests(Workspace(str(folder / "boundary"))).values()
-    return {key for manifest in manifests for key in manifest.facts["keys"]["evaluation"]}
+    return {key for manifest in manifests for key in manifest.facts.keys.evaluation}
 
 
 def check_held_out(corpus: Corpus, division: Division, trained: list[trainer.LabelledAds]) -> None:
@@ -578,7 +578,7 @@ def test_recorded_people_are_the_experts(
     assert ours["natural_experts"] == pytest.approx(np.mean(pairs)) if pairs else True
     assert ours["natural"] > 0.4
     manifest = verdict_manifests(Workspace(str(bench.folder / "recorded/seed-01/boundary")))[1]
-    assert manifest.facts["experts"] == [f"expert {n}" for n in (1, 2, 3, 4)]
+    assert manifest.facts.experts == tuple(f"expert {n}" for n in (1, 2, 3, 4))
 
 
 def test_rounds_without_labels_enough_have_no_model(bench: Bench) -> None:
@@ -594,7 +594,7 @@ def test_rounds_without_labels_enough_have_no_model(bench: Bench) -> None:
     place = Workspace(str(bench.folder / "few" / "seed-01" / "boundary"))
     assert place.latest(1, "model") is None and place.latest(2, "model") is not None
     pairs = place.latest(2, "pairs")
-    assert pairs is not None and pairs.facts["model_round"] == 0, "LLM-0 again"
+    assert pairs is not None and pairs.facts.origin.model_round == 0, "LLM-0 again"
     assert figures(bench.play("few", **options)) == figures(found)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.numerics import kmeans
+from pipelines.numerics import hashing, kmeans
 from pipelines.numerics.calibration import Threshold
 from pipelines.stages import cluster_per_label as stage
 from pipelines.stages.find_overlaps import to_stats
@@ -93,18 +93,18 @@ def test_sums_are_what_brute_force_counts(fitted) -> None:
 
 def test_the_sample_is_the_lowest_ranks_whatever_the_order() -> None:
     keys = [content_key(str(n)) for n in range(300)]
-    chosen = {keys[row] for row in stage.lowest_ranks(keys, 40, 9)}
+    chosen = {keys[row] for row in hashing.lowest_ranks(keys, 40, 9)}
     shuffled = list(np.random.default_rng(0).permutation(keys))
-    assert {shuffled[row] for row in stage.lowest_ranks(shuffled, 40, 9)} == chosen
-    rows = stage.lowest_ranks(shuffled, 40, 9)
+    assert {shuffled[row] for row in hashing.lowest_ranks(shuffled, 40, 9)} == chosen
+    rows = hashing.lowest_ranks(shuffled, 40, 9)
     assert [shuffled[row] for row in rows] == sorted(chosen)
-    assert {keys[row] for row in stage.lowest_ranks(keys, 40, 10)} != chosen
+    assert {keys[row] for row in hashing.lowest_ranks(keys, 40, 10)} != chosen
 
 
 @pytest.mark.parametrize(("wanted", "population"), [(100, 1000), (100, 100), (1000, 5000), (5, 7)])
 def test_the_limit_lets_enough_rows_through(wanted: int, population: int) -> None:
     ranks = np.random.default_rng(wanted).integers(0, 2**64, population, dtype=np.uint64)
-    passed = int(stage.below(ranks, stage.sample_limit(wanted, population)).sum())
+    passed = int(hashing.below(ranks, hashing.sample_limit(wanted, population)).sum())
     assert passed >= min(wanted, population)
     if population >= 10 * wanted:
         assert passed <= 2 * wanted

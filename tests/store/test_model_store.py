@@ -16,12 +16,13 @@ from pipelines import handlers
 from pipelines.config import parse_task
 from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed
-from pipelines.jobs import ingest, rounds
-from pipelines.jobs.rounds import TrainOptions
-from pipelines.store import blocks, model_store, storage
+from pipelines.jobs import ingest, train
+from pipelines.jobs.train import TrainOptions
+from pipelines.store import files, model_store, storage
 from pipelines.store.workspace import Manifest, Workspace
 from pipelines.text import content_key
-from pipelines.verdicts.rows import RawVerdict, shown_ads
+from pipelines.verdicts.rows import RawVerdict
+from pipelines.verdicts.shown import shown_ads
 from tests import helpers
 from tests.engines import test_gcs
 
@@ -55,19 +56,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def commit(place: Workspace, folder: Path, number: int = 1, version: int = 1) -> Manifest:
     """Commit a model as training does, with a report beside it."""
     attempt = place.new_attempt(number, "model")
-    files = model_store.store(place, attempt, folder)
-    report = f"{attempt}/evaluation.json"
-    storage.write(place.path(report), b"{}")
-    manifest = Manifest(
-        stage="model",
-        round=number,
-        attempt=attempt,
-        config_hash=f"hash of round {number}",
-        files=(*files, BlockFile(report, 1, 2, blocks.sha256(b"{}"))),
-        rows=200,
-        facts={"task_version": version, "learner": "head"},
-        created="2026-11-22T00:00:00Z",
-    )
+    own = model_store.store(place, attempt, folder)
+    report = files.write(place.root, f"{attempt}/evaluation.json", b"{}")
+    facts = helpers.model_facts(version=version)
+    manifest = Manifest.of(attempt, f"hash of round {number}", [*own, report], 200, facts)
     place.commit(manifest)
     return manifest
 
@@ -79,12 +71,12 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_what_is_stored_is_what_is_fetched(model: Path, tmp_path: Path) -> None:
     place = Workspace(str(tmp_path / "w"))
     manifest = commit(place, model)
-    files = model_store.model_files(manifest)
-    assert [Path(file.path).name for file in files] == ["head.safetensors", "model.json"]
-    for file in files:
+    own = model_store.model_files(manifest)
+    assert [Path(file.path).name for file in own] == ["head.safetensors", "model.json"]
+    for file in own:
         data = (model / Path(file.path).name).read_bytes()
-        assert (file.bytes, file.sha256) == (len(data), blocks.sha256(data))
-    folder = model_store.fetch(place, manifest)
+        assert (file.bytes, file.sha256) == (len(data), files.sha256(data))
+    folder = model_store.fetch(place, model_store.model_files(manifest))
     assert content(folder) == content(model)
     assert folder.is_relative_to(tmp_path / "w"), "nothing is copied from local disk"
     texts = TEXTS[:7]
@@ -99,7 +91,7 @@ def test_an_evaluation_without_training_keeps_the_older_files(model: Path, tmp_p
         attempt=place.new_attempt(1, "model"),
         files=(*model_store.model_files(first), BlockFile("x/y/z/a/evaluation.json", 1, 2, "")),
     )
-    assert model_store.fetch(place, again) == model_store.fetch(place, first)
+    assert model_store.model_files(again) == model_store.model_files(first)
 
 
 def test_a_manifest_without_a_model_is_refused(model: Path, tmp_path: Path) -> None:
@@ -107,7 +99,8 @@ def test_a_manifest_without_a_model_is_refused(model: Path, tmp_path: Path) -> N
     manifest = commit(place, model)
     bare = replace(manifest, files=manifest.files[-1:])
     with pytest.raises(RunFailed, match=r"manifest\.json: lists no model; train again"):
-        model_store.fetch(place, bare)
+        model_store.model_files(bare)
+    assert not model_store.is_whole(place, bare)
 
 
 @pytest.mark.parametrize("name", ["head.safetensors", "model.json"])
@@ -115,14 +108,15 @@ def test_a_damaged_local_model_is_refused(name: str, model: Path, tmp_path: Path
     place = Workspace(str(tmp_path / "w"))
     manifest = commit(place, model)
     task = parse_task(helpers.FAKE_TASK, "task.yaml")
-    path = model_store.fetch(place, manifest) / name
+    own = model_store.model_files(manifest)
+    path = model_store.fetch(place, own) / name
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(RunFailed, match=rf"{name} (is damaged|cannot be read).*train again"):
-        handlers.load_trained(place, task, manifest)
+        handlers.load_trained(place, task, "head", own)
     path.unlink()
     with pytest.raises(RunFailed, match=r"restore it or train again|cut short; train again"):
-        handlers.load_trained(place, task, manifest)
+        handlers.load_trained(place, task, "head", own)
 
 
 def test_each_rounds_newest_model_of_one_policy_version(model: Path, tmp_path: Path) -> None:
@@ -143,7 +137,7 @@ def test_from_object_storage_it_is_copied_once(
 ) -> None:
     place = Workspace(f"{bucket}/w")
     manifest = commit(place, model)
-    folder = model_store.fetch(place, manifest)
+    folder = model_store.fetch(place, model_store.model_files(manifest))
     assert content(folder) == content(model), "and no report among its files"
     assert folder.parent == cache / "trained"
 
@@ -152,16 +146,17 @@ def test_from_object_storage_it_is_copied_once(
 
     with monkeypatch.context() as patch:
         patch.setattr(storage, "read", no_read)
-        assert model_store.fetch(place, manifest) == folder
-        # The same model of another round is the same folder.
-        assert model_store.fetch(place, replace(manifest, round=2)) == folder
+        assert model_store.fetch(place, model_store.model_files(manifest)) == folder
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: storage.write(path, b"other"), "has changed since it was written; restore "),
+        (
+            lambda path: storage.write(path, b"other"),
+            r"has changed since it was written \(5 bytes, .*; restore ",
+        ),
         (None, "is gone; restore it or train again"),
     ],
 )
@@ -178,7 +173,7 @@ def test_a_damaged_remote_model_is_refused(
             manifest, files=(replace(manifest.files[0], path=path + "x"), *manifest.files[1:])
         )
     with pytest.raises(RunFailed, match=rf"gs://.*head\.safetensors\w?: {message}"):
-        model_store.fetch(place, manifest)
+        model_store.fetch(place, model_store.model_files(manifest))
     assert list((cache / "trained").iterdir()) == [], "nothing half-copied is left"
 
 
@@ -198,10 +193,10 @@ def test_two_workers_fetch_at_once(
     if not another:
         # Not a race but a broken disk.
         with pytest.raises(OSError, match="Directory not empty"):
-            model_store.fetch(place, manifest)
+            model_store.fetch(place, model_store.model_files(manifest))
         assert list((cache / "trained").iterdir()) == []
         return
-    folder = model_store.fetch(place, manifest)
+    folder = model_store.fetch(place, model_store.model_files(manifest))
     assert content(folder) == content(model)
     assert list((cache / "trained").iterdir()) == [folder]
 
@@ -219,7 +214,7 @@ def test_a_round_on_object_storage(bucket: str, encoder: str, cache: Path, tmp_p
         for expert in ("anna", "bo")
     ]
     ingest.ingest_verdicts(place, rows)
-    summary = rounds.train(TrainOptions(root), lambda line: None).summary
+    summary = train.train(TrainOptions(root), lambda line: None).summary
     assert summary["model"].startswith("gs://")
     assert summary["evaluation"]["models"][1]["kappa"]["value"] > 0.6
     mined = helpers.run(task, corpus, root)  # type: ignore[arg-type]

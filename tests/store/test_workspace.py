@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipelines.config import Task
 from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed, UsageError
+from pipelines.numerics.calibration import Threshold
 from pipelines.store import storage
-from pipelines.store.workspace import Manifest, Workspace, block_record, config_hash
+from pipelines.store.facts import (
+    AnsweredKeys,
+    ClustersFacts,
+    ReviewFacts,
+    ScoredFacts,
+    VerdictsFacts,
+)
+from pipelines.store.workspace import STAGES, Manifest, Workspace, block_record, config_hash
+from tests import helpers
 
 FILE = BlockFile("rounds/0001/scored/attempt-0001-00000000/block-a.parquet", 3, 4, "ab")
 
 
-def manifest(place: Workspace, stage: str = "scored", number: int = 1, hash: str = "h") -> Manifest:
+ORIGIN = helpers.provenance()
+FACTS_OF: dict[str, Any] = {
+    "scored": ScoredFacts(ORIGIN, 5, 2, {"not_json": 2}, 3, 3.0, ("letters.jsonl",)),
+    "clusters": ClustersFacts(ORIGIN, Threshold(0.5, 1, 2), 1, 2, 2, 0),
+    "pairs": dataclasses.replace(helpers.pairs_facts(), boundary=None, sources={"random": 3}),
+    "review": ReviewFacts(ORIGIN, "rounds/0001/pairs/attempt-0001-00000000"),
+    "verdicts": VerdictsFacts("tiny", 1, 0.5, 0, keys=AnsweredKeys(("a",), ("b", "c"))),
+    "model": helpers.model_facts(),
+}
+
+
+def manifest(
+    place: Workspace, stage: str = "scored", number: int = 1, hash: str = "h"
+) -> Manifest[Any]:
     return Manifest(
         stage=stage,
         round=number,
@@ -24,7 +49,7 @@ def manifest(place: Workspace, stage: str = "scored", number: int = 1, hash: str
         config_hash=hash,
         files=(FILE,),
         rows=3,
-        facts={"model_id": "m"},
+        facts=FACTS_OF[stage],
         created="2026-11-22T00:00:00Z",
     )
 
@@ -51,10 +76,10 @@ def test_attempts_are_numbered_and_found_by_their_configuration(tmp_path: Path) 
         "attempt-0002",
         "attempt-0003",
     ]
-    assert place.find(1, "scored", "a") == written[2]
-    assert place.find(1, "scored", "b") == written[1]
-    assert place.find(1, "scored", "c") is None
-    assert place.find(2, "scored", "a") is None
+    assert place.scored.find(1, "a") == written[2]
+    assert place.scored.find(1, "b") == written[1]
+    assert place.scored.find(1, "c") is None
+    assert place.scored.find(2, "a") is None
 
 
 def test_a_round_closes_with_its_labels(tmp_path: Path) -> None:
@@ -66,16 +91,93 @@ def test_a_round_closes_with_its_labels(tmp_path: Path) -> None:
     assert place.current_round() == 2
 
 
-def test_a_broken_or_newer_manifest_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_a_stage_says_is_read_back_as_it_was_written(tmp_path: Path, stage: str) -> None:
+    place = Workspace(str(tmp_path))
+    place.commit(manifest(place, stage))
+    found = place.latest(1, stage)
+    assert found is not None and found.facts == FACTS_OF[stage]
+    assert type(found.facts) is type(FACTS_OF[stage])
+
+
+def test_the_task_of_a_manifest_is_a_task(tmp_path: Path) -> None:
+    place = helpers.commit_items(tmp_path, [], seed=9, labels={"positive": "bait"})
+    task = place.pairs_of().facts.origin.task
+    assert isinstance(task, Task) and (task.seed, task.labels.positive) == (9, "bait")
+
+
+def test_a_manifest_of_another_version_says_what_helps(tmp_path: Path) -> None:
     place = Workspace(str(tmp_path))
     good = manifest(place)
     path = place.path(f"{good.attempt}/manifest.json")
-    storage.write(path, b"{}")
-    with pytest.raises(RunFailed, match=r"manifest\.json: not a manifest"):
-        place.latest(1, "scored")
     storage.write(path, dataclasses.replace(good, format_version=99).to_json())
-    with pytest.raises(RunFailed, match=r"newer version \(format 99"):
+    with pytest.raises(
+        RunFailed, match=r"json: written by a newer .*\(format 99.*upgrade ad-scout"
+    ):
         place.latest(1, "scored")
+    # As version 1 wrote it: facts were another matter then, and are not looked at.
+    old = {"format_version": 1, "stage": "scored", "facts": {"task": "tiny"}}
+    storage.write(path, json.dumps(old).encode())
+    with pytest.raises(
+        RunFailed, match=r"earlier .*\(format 1, this one reads 2\); mine into a new"
+    ):
+        place.scored.by_round()
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"facts": None}, "facts: Input should be"),
+        ({"rows": "3"}, "rows: Input should be a valid integer"),
+        ({"more": 1}, "more: Unexpected keyword argument"),
+        ({"stage": "salted"}, "'salted'"),
+        ({"format_version": None}, "not supported between"),
+    ],
+)
+def test_a_damaged_manifest_is_named(tmp_path: Path, change: dict[str, Any], what: str) -> None:
+    place = Workspace(str(tmp_path))
+    good = manifest(place)
+    fields = json.loads(good.to_json())
+    path = place.path(f"{good.attempt}/manifest.json")
+    storage.write(path, json.dumps({**fields, **change}).encode())
+    with pytest.raises(RunFailed, match=rf"manifest\.json: not a manifest of ad-scout \(.*{what}"):
+        place.latest(1, "scored")
+    storage.write(path, good.to_json()[:-9])
+    with pytest.raises(
+        RunFailed, match=r"manifest\.json: not a manifest.* move this attempt folder"
+    ):
+        place.latest(1, "scored")
+    del fields["facts"]["origin"]["task"]["prior"]
+    storage.write(path, json.dumps(fields).encode())
+    with pytest.raises(RunFailed, match=r"facts\.origin\.task\.prior: Field required"):
+        place.latest(1, "scored")
+
+
+def test_facts_belong_to_their_stage(tmp_path: Path) -> None:
+    attempt = Workspace(str(tmp_path)).new_attempt(1, "pairs")
+    with pytest.raises(ValueError, match="no attempt to hold ReviewFacts"):
+        Manifest.of(attempt, "h", [], 0, FACTS_OF["review"])
+    made = Manifest.of(attempt, "h", [FILE], 3, FACTS_OF["pairs"])
+    assert (made.stage, made.round, made.format_version) == ("pairs", 1, 2)
+    assert made.file("block-a.parquet") == FILE
+    with pytest.raises(RunFailed, match=r"manifest\.json: lists no items\.jsonl"):
+        made.file("items.jsonl")
+
+
+def test_the_newest_pairs_and_the_verdicts_of_a_version(tmp_path: Path) -> None:
+    place = Workspace(str(tmp_path))
+    with pytest.raises(UsageError, match="holds no pairs; start with `scout mine`"):
+        place.pairs_of()
+    for number, version in ((1, 1), (2, 1), (3, 2)):
+        helpers.commit_items(tmp_path, [], number, version=version)
+    for number in (1, 3, 4):
+        place.commit(manifest(place, "verdicts", number))
+    assert [place.pairs_of(n).round for n in (None, 1)] == [3, 1]
+    with pytest.raises(UsageError, match=r"--round 9: .*rounds with pairs: 1, 2, 3\)"):
+        place.pairs_of(9)
+    # Of round 4 nobody knows what it was mined for.
+    assert [*place.verdicts_of(1)] == [1] and [*place.verdicts_of(2)] == [3]
+    assert [*place.verdicts.by_round()] == [1, 3, 4]
 
 
 def test_scored_blocks_are_those_with_a_record(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import jsonschema
 from pipelines.contracts import Rejected
 from pipelines.text import content_key
 from pipelines.tools.batch import Batch, PairToReview, Side
-from pipelines.verdicts.resolve import Reading, Resolved, resolve
-from pipelines.verdicts.rows import LabelNames, RawVerdict, ShownAd
-from pipelines.verdicts.rows import Shown as ShownAds
+from pipelines.verdicts.resolve_rows import Reading, Resolved, resolve
+from pipelines.verdicts.rows import LabelNames, RawVerdict
+from pipelines.verdicts.shown import Shown, ShownAd
 
 SAMPLES = Path(__file__).resolve().parent / "samples"
 POLICY = 'Bait is:\n  <b>promises</b> & "secrets" for $100, {{ad}}.\n\nAnything else is fine.'
@@ -73,20 +73,23 @@ def batch_of(
     return Batch(**{**settings, **changes})
 
 
-def shown_of(batch: Batch) -> ShownAds:
+def shown_of(batch: Batch) -> Shown:
     """Return the batch's ads as the workspace remembers them."""
-    by_ad: dict[str, list[ShownAd]] = {}
-    by_pair: dict[str, list[ShownAd]] = {}
-    for pair in batch.pairs:
-        for name, side in pair.sides():
-            key = content_key(side.text)
-            ad = ShownAd(key, side.id, side.text, pair.pair_id, name, batch.round, 1, True)
-            by_ad.setdefault(side.id, []).append(ad)
-            by_pair.setdefault(pair.pair_id, []).append(ad)
-    return ShownAds(
-        by_ad={id: tuple(found) for id, found in by_ad.items()},
-        by_pair={id: tuple(found) for id, found in by_pair.items()},
-        round_of={},
+    labels = LabelNames(batch.positive, batch.negative)
+    return Shown.of(
+        ShownAd(
+            content_key(side.text),
+            side.id,
+            side.text,
+            pair.pair_id,
+            name,
+            batch.round,
+            order=1,
+            current=True,
+            labels=labels,
+        )
+        for pair in batch.pairs
+        for name, side in pair.sides()
     )
 
 
@@ -95,8 +98,7 @@ def understood(
 ) -> Resolved:
     """Resolve a reader's rows against the batch."""
     batch = batch or batch_of()
-    names = LabelNames(batch.positive, batch.negative)
-    return resolve(rows, Reading(shown_of(batch), names, expert, ALIASES))
+    return resolve(rows, Reading(shown_of(batch), expert, ALIASES))
 
 
 def said(resolved: Resolved) -> list[tuple[str, str, str]]:

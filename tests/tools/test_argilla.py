@@ -97,7 +97,7 @@ def test_recorded_answers(form: str) -> None:
 
 def test_rows_name_pair_side_id_and_text() -> None:
     left, right, *_ = read(sample("argilla/answers.json"))
-    assert (left.pair_id, left.side, left.ad_id) == ("pair_0000000000000000", "left", "a1")
+    assert (left.item_id, left.side, left.ad_id) == ("pair_0000000000000000", "left", "a1")
     assert (right.side, right.text) == ("right", "=1+1 kettles\nsold here")
     assert left.expert == "0c5e6a3e-7b0f-4bd4-8b5a-4a5f6a1d2c01"
 

@@ -141,7 +141,7 @@ def test_recorded_short_formats_lack_skips(name: str) -> None:
 def test_rows_name_pair_side_id_and_text() -> None:
     for name in ("export.json", "export_min.json", "export.csv"):
         left, right, *_ = read(sample(f"label-studio/{name}"))
-        assert (left.pair_id, left.side, left.ad_id) == ("pair_0000000000000000", "left", "a1")
+        assert (left.item_id, left.side, left.ad_id) == ("pair_0000000000000000", "left", "a1")
         assert (right.side, right.ad_id, right.text) == ("right", "a2", "=1+1 kettles\nsold here")
         assert left.expert == "3", name
 
@@ -208,7 +208,7 @@ def test_annotations_of_another_kind_are_dead_letters(spoil: Any, detail: str) -
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda t: t["data"].update(pair_id="pair_9"), "unknown_pair"),
+        (lambda t: t["data"].update(pair_id="pair_9"), "unknown_item"),
         (lambda t: t["data"].pop("pair_id"), "not_readable_row"),
         (lambda t: t["data"].update(text_a="Another text", text_b="And another"), "text_mismatch"),
         (lambda t: t["data"].update(id_a="a2", id_b="a1"), "ambiguous_ad"),

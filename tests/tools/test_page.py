@@ -219,7 +219,7 @@ def test_answers_come_back() -> None:
         "skip",
     ]
     first = resolved.verdicts[0]
-    assert (first.ad_id, first.pair_id, first.expert) == ("ad-0", "pair_0", "ann")
+    assert (first.ad_id, first.item_id, first.expert) == ("ad-0", "pair_0", "ann")
     assert (first.time, first.comment) == ("2026-11-22T14:05:00Z", "why")
     assert (first.source, first.position) == ("verdicts.json", "row 1")
 

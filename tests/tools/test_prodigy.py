@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.errors import RunFailed
 from pipelines.tools import prodigy
-from pipelines.verdicts.rows import latest
+from pipelines.verdicts.halves import latest
 from tests.tools import batch_of, check_blind, check_schema, lines, said, sample, understood, why
 
 SAID = [

@@ -25,7 +25,8 @@ from pipelines.contracts import Rejected
 from pipelines.errors import RunFailed
 from pipelines.tools import argilla, doccano, label_studio, prodigy, sheet
 from pipelines.tools.batch import Batch
-from pipelines.verdicts.rows import RawVerdict, latest
+from pipelines.verdicts.halves import latest
+from pipelines.verdicts.rows import RawVerdict
 from tests.tools import ALIASES, batch_of, lines, understood
 
 POSITIVE, NEGATIVE, SKIP = 0, 1, 2
@@ -405,7 +406,7 @@ def test_answers_to_other_pairs_are_dead_letters(route: str) -> None:
     for batch, reasons in (
         (edited, {"text_mismatch"}),
         (shuffled, {"unknown_ad", "ambiguous_ad"}),
-        (strange, {"unknown_pair", "unknown_ad"}),
+        (strange, {"unknown_item", "unknown_ad"}),
     ):
         resolved = understood(tool.read(answers, "f"), batch)
         assert not resolved.verdicts

@@ -18,7 +18,7 @@ from tests.real_tools.browser.pages import imported
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
-    from pipelines.verdicts.resolve import Resolved
+    from pipelines.verdicts.resolve_rows import Resolved
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CURE = "install Debian's package chromium, or name a Chromium in SCOUT_CHROMIUM"

@@ -8,8 +8,9 @@ from typing import Any
 from pipelines.text import content_key
 from pipelines.tools import page
 from pipelines.tools.batch import Batch, PairToReview, Side
-from pipelines.verdicts.resolve import Reading, Resolved, resolve
-from pipelines.verdicts.rows import LabelNames, Shown, ShownAd
+from pipelines.verdicts.resolve_rows import Reading, Resolved, resolve
+from pipelines.verdicts.rows import LabelNames
+from pipelines.verdicts.shown import Shown, ShownAd
 
 
 def batch_of(texts: Sequence[str], predicted: bool = False, **changes: Any) -> Batch:
@@ -38,18 +39,13 @@ def batch_of(texts: Sequence[str], predicted: bool = False, **changes: Any) -> B
 
 def reading_of(batch: Batch) -> Reading:
     """Return what the importer knows of a batch that was shown."""
-    by_ad: dict[str, tuple[ShownAd, ...]] = {}
-    by_pair: dict[str, tuple[ShownAd, ...]] = {}
-    for pair in batch.pairs:
-        ads = tuple(
-            ShownAd(content_key(ad.text), ad.id, ad.text, pair.pair_id, side, 1, 1, True)
-            for side, ad in pair.sides()
-        )
-        by_pair[pair.pair_id] = ads
-        for ad in ads:
-            by_ad[ad.ad_id] = (*by_ad.get(ad.ad_id, ()), ad)
-    shown = Shown(by_ad, by_pair, {ad.key: 1 for ads in by_pair.values() for ad in ads})
-    return Reading(shown, LabelNames(batch.positive, batch.negative))
+    labels = LabelNames(batch.positive, batch.negative)
+    showings = (
+        ShownAd(content_key(ad.text), ad.id, ad.text, pair.pair_id, side, 1, 1, True, labels)
+        for pair in batch.pairs
+        for side, ad in pair.sides()
+    )
+    return Reading(Shown.of(showings))
 
 
 def imported(data: bytes, batch: Batch) -> Resolved:

@@ -20,8 +20,9 @@ from pipelines.store.workspace import Workspace
 from pipelines.text import content_key
 from pipelines.tools import page as review_page
 from pipelines.tools.batch import read_batch
-from pipelines.verdicts.resolve import Reading, resolve
-from pipelines.verdicts.rows import LabelNames, normalize_expert, shown_ads
+from pipelines.verdicts.resolve_rows import Reading, resolve
+from pipelines.verdicts.rows import normalize_expert
+from pipelines.verdicts.shown import shown_ads
 from tests import helpers
 from tests.real_tools.browser.conftest import Desk, save, sign, verdicts
 from tests.real_tools.browser.pages import batch_of, imported
@@ -136,10 +137,9 @@ def test_five_pairs_by_keyboard_alone_with_a_reload_then_imported(
     assert tab.inner_text("#finish-title") == "All pairs are done"
     assert tab.inner_text("#progress-text") == "5 of 5 pairs done"
     data = save(tab)
-    reading = Reading(shown_ads(workspace), LabelNames(batch.positive, batch.negative))
-    resolved = resolve(review_page.read(data, "v.json"), reading)
+    resolved = resolve(review_page.read(data, "v.json"), Reading(shown_ads(workspace)))
     assert resolved.rejected == ()
-    said = {(v.pair_id, v.ad_id): v.label for v in resolved.verdicts}
+    said = {(v.item_id, v.ad_id): v.label for v in resolved.verdicts}
     expected = ["positive", "negative", "negative", "positive", "positive", "positive"]
     expected += ["skip"] * 4
     ads = [(pair.pair_id, ad.id) for pair in batch.pairs for _, ad in pair.sides()]

@@ -17,15 +17,14 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from pipelines.errors import RunFailed
-from pipelines.jobs.evaluation import Candidate, measure
+from pipelines.jobs.evaluate import Candidate, measure
 from pipelines.jobs.ingest import Ingested, ingest_verdicts
-from pipelines.jobs.rounds import current_task
 from pipelines.numerics.agreement import expert_agreement
 from pipelines.store.workspace import Workspace
 from pipelines.tools import label_studio as reader
 from pipelines.tools import label_studio_server as studio
 from pipelines.tools.batch import Batch, Side, read_batch
-from pipelines.verdicts.rows import HALVES, latest, ratings, read_half
+from pipelines.verdicts.halves import HALVES, latest, ratings, read_half
 from tests import helpers
 from tests.real_tools.label_studio.conftest import Studio, User
 from tests.tools import POLICY, batch_of
@@ -158,7 +157,7 @@ def test_a_round_there_and_back(
     ingested = imported(workspace, pulled.data)
     summary = ingested.summary
     assert summary["experts"] == ["anna@example.org", "bo@example.org"]
-    assert summary["rejected_by_reason"] == {"half_pair": 1, "unknown_pair": 2}
+    assert summary["rejected_by_reason"] == {"half_pair": 1, "unknown_item": 2}
     assert summary["skips"] == 2
     found = verdicts_of(workspace)
     assert {(v.ad_id, v.expert): v.label for v in found} == wanted
@@ -175,8 +174,9 @@ def test_a_round_there_and_back(
     assert kappa.value == pytest.approx(expected)
     assert 0 < expected < 1
     always_no = Candidate(0, "none", 0.0, lambda texts: np.full(len(texts), -1.0))
-    report = measure(current_task(workspace), table, table.keys, [always_no], 0).report
-    assert report["expert_kappa"]["value"] == pytest.approx(expected)
+    task = workspace.pairs_of().facts.origin.task
+    report = measure(task, table, table.keys, [always_no], 0)
+    assert report.expert_kappa.value == pytest.approx(expected)
     assert np.count_nonzero(table.values == -1) == 2 + 2
 
     # Nothing changed, so nothing changes.

@@ -6,24 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 import pytest
-from apache_beam.testing.test_pipeline import TestPipeline
-from apache_beam.testing.util import assert_that, equal_to
 
-from pipelines.contracts import Rejected, Verdict
-from pipelines.errors import find_run_failed
-from pipelines.options import DEFAULT_RUNNER
+from pipelines.contracts import Verdict
 from pipelines.text import content_key
-from pipelines.verdicts import resolve as stage
-from pipelines.verdicts.resolve import Reading, Resolved, VerdictFile, resolve
-from pipelines.verdicts.rows import LabelNames, Shown, read_csv, read_jsonl, shown_ads
-from tests.verdicts.test_rows import mined, pair_of
+from pipelines.verdicts.resolve_rows import Reading, Resolved, resolve
+from pipelines.verdicts.rows import LabelNames
+from pipelines.verdicts.shown import Shown, shown_ads
+from pipelines.verdicts.tables import read_csv, read_jsonl
+from tests.verdicts import item_of, mined
 
-LABELS = LabelNames("bait", "fine")
 PAIRS = [
-    pair_of("p1", ("a1", "One weird trick"), ("a2", "=1+1 kettles"), positive="right"),
-    pair_of("p2", ("12345678901234567", "Third ad"), ("a4", "Fourth\nad")),
+    item_of("p1", ("a1", "One weird trick"), ("a2", "=1+1 kettles"), positive="right"),
+    item_of("p2", ("12345678901234567", "Third ad"), ("a4", "Fourth\nad")),
 ]
 
 
@@ -33,7 +28,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
 
 
 def read(text: str, shown: Shown, reader: Any = read_csv, **reading: Any) -> Resolved:
-    return resolve(reader(text.encode(), "f.csv"), Reading(shown, LABELS, **reading))
+    return resolve(reader(text.encode(), "f.csv"), Reading(shown, **reading))
 
 
 def said(resolved: Resolved) -> list[tuple[str, str, str]]:
@@ -46,7 +41,7 @@ def why(resolved: Resolved) -> list[tuple[str, str]]:
 
 def test_a_filled_sheet_becomes_verdicts(shown: Shown) -> None:
     sheet = (
-        "\ufeffpair_id,side,ad_id,text,label,expert,comment\r\n"
+        "\ufeffitem_id,side,ad_id,text,label,expert,comment\r\n"
         "p1,left,a1,One weird trick,Bait,Anna,see\r\n"
         "p1,right,a2,'=1+1 kettles,fine,ANNA ,\r\n"
         'p2,left,12345678901234567,Third ad,,Anna,\r\np2,right,a4,"Fourth\r\nad",fine,anna,\r\n'
@@ -55,7 +50,7 @@ def test_a_filled_sheet_becomes_verdicts(shown: Shown) -> None:
     assert resolved.verdicts[0] == Verdict(
         key=content_key("One weird trick"),
         ad_id="a1",
-        pair_id="p1",
+        item_id="p1",
         label="positive",
         expert="anna",
         time="",
@@ -72,34 +67,32 @@ def test_a_filled_sheet_becomes_verdicts(shown: Shown) -> None:
 
 
 def test_an_untouched_sheet_is_unanswered_not_wrong(shown: Shown) -> None:
-    sheet = "pair_id,side,ad_id,text,label,expert\np1,left,a1,,,\np1,right,a2,,,\n"
+    sheet = "item_id,side,ad_id,text,label,expert\np1,left,a1,,,\np1,right,a2,,,\n"
     resolved = read(sheet, shown, expert="anna")
     assert (said(resolved), why(resolved), resolved.unanswered) == ([], [], 2)
 
 
 def test_labels_named_the_other_way_round_come_out_the_other_way_round(shown: Shown) -> None:
     rows = list(read_csv(b"ad_id,label,expert\na1,bait,x\n", "f"))
-    both = (LabelNames("bait", "fine"), LabelNames("fine", "bait"))
 
-    def label(own: LabelNames | None, newest: LabelNames) -> str:
+    def label(names: LabelNames) -> str:
         named = {
-            id: tuple(replace(ad, labels=own) for ad in ads) for id, ads in shown.by_ad.items()
+            id: tuple(replace(ad, labels=names) for ad in ads) for id, ads in shown.by_ad.items()
         }
-        reading = Reading(replace(shown, by_ad=named), newest)
-        return resolve(rows, reading).verdicts[0].label
+        return resolve(rows, Reading(replace(shown, by_ad=named))).verdicts[0].label
 
-    assert [label(None, names) for names in both] == ["positive", "negative"]
-    # What the labels were called when the ad was shown counts before what they are called now.
-    assert [label(names, both[0]) for names in both] == ["positive", "negative"]
+    # What the labels were called when the ad was shown is what counts.
+    assert label(LabelNames("bait", "fine")) == "positive"
+    assert label(LabelNames("fine", "bait")) == "negative"
 
 
 def test_sides_follow_how_the_pair_was_shown(shown: Shown) -> None:
     # p1 shows its positive ad on the right: a reader that takes left for positive fails here.
-    resolved = read("pair_id,label_a,label_b,expert\np1,bait,fine,x\n", shown)
+    resolved = read("item_id,label_a,label_b,expert\np1,bait,fine,x\n", shown)
     assert said(resolved) == [("a1", "positive", "x"), ("a2", "negative", "x")]
-    long = read("pair_id,side,label,expert\np1,right,bait,x\np1,a,fine,x\n", shown)
+    long = read("item_id,side,label,expert\np1,right,bait,x\np1,a,fine,x\n", shown)
     assert said(long) == [("a2", "positive", "x"), ("a1", "negative", "x")]
-    lines = '{"pair_id": "p1", "label_left": "fine", "label_right": "?", "expert": "x"}\n'
+    lines = '{"item_id": "p1", "label_left": "fine", "label_right": "?", "expert": "x"}\n'
     assert said(read(lines, shown, read_jsonl)) == [("a1", "negative", "x"), ("a2", "skip", "x")]
 
 
@@ -107,13 +100,13 @@ def test_sides_follow_how_the_pair_was_shown(shown: Shown) -> None:
     ("row", "reason", "detail"),
     [
         ("p1,left,a9,,bait,x,", "unknown_ad", "no ad 'a9' was shown; shown ids look like"),
-        (",,1.23457E+16,,bait,x,", "unknown_ad", "import the column as text, or give pair_id"),
+        (",,1.23457E+16,,bait,x,", "unknown_ad", "import the column as text, or give item_id"),
         (",,12345678901234567.0,,bait,x,", "unknown_ad", "turned the id into a number"),
-        ("p1,,a4,,bait,x,", "unknown_ad", "the pair p1 shows 'a1' and 'a2', not 'a4'"),
-        ("p9,left,a1,,bait,x,", "unknown_pair", "no pair 'p9' was shown"),
+        ("p1,,a4,,bait,x,", "unknown_ad", "the item p1 shows 'a1' and 'a2', not 'a4'"),
+        ("p9,left,a1,,bait,x,", "unknown_item", "no review item 'p9' was shown"),
         ("p1,,,,bait,x,", "ambiguous_ad", "a pair holds two ads; name the side"),
         ("p1,right,a1,,bait,x,", "ambiguous_ad", "says right, but this ad was shown on the left"),
-        (",,,,bait,x,", "not_readable_row", "neither an ad_id nor a pair_id"),
+        (",,,,bait,x,", "not_readable_row", "neither an ad_id nor an item_id"),
         (",,a1,Third ad,bait,x,", "text_mismatch", "'Third ad' is not that of the ad 'a1', which"),
         ("p1,,,Third ad,bait,x,", "text_mismatch", "rows may have been shifted"),
         (",,a1,,perhaps,x,", "unknown_label", "'perhaps' is none of bait, fine, positive, neg"),
@@ -126,7 +119,7 @@ def test_sides_follow_how_the_pair_was_shown(shown: Shown) -> None:
     ],
 )
 def test_rows_that_cannot_be_used_say_why(row: str, reason: str, detail: str, shown: Shown) -> None:
-    text = f"pair_id,side,ad_id,text,label,expert,time\n,,a2,,fine,y,\n{row}\n"
+    text = f"item_id,side,ad_id,text,label,expert,time\n,,a2,,fine,y,\n{row}\n"
     resolved = read(text, shown)
     assert said(resolved) == [("a2", "negative", "y")]
     [letter] = resolved.rejected
@@ -139,7 +132,7 @@ def test_swapped_columns_label_nothing(shown: Shown) -> None:
     swapped = read("ad_id,expert,label\na1,bait,anna\na2,fine,anna\n", shown)
     assert [reason for _, reason in why(swapped)] == ["unknown_label"] * 2
     shifted = read(
-        "pair_id,side,ad_id,text,label,expert\n"
+        "item_id,side,ad_id,text,label,expert\n"
         "p1,left,a1,=1+1 kettles,bait,x\np1,right,a2,Third ad,fine,x\n",
         shown,
     )
@@ -148,12 +141,12 @@ def test_swapped_columns_label_nothing(shown: Shown) -> None:
 
 
 def test_half_pairs_are_refused_and_skips_are_answers(shown: Shown) -> None:
-    head = "pair_id,side,label,expert\n"
+    head = "item_id,side,label,expert\n"
     half = read(f"{head}p1,left,bait,x\np1,right,,\np2,left,bait,x\np2,right,,x\n", shown)
     assert said(half) == [("12345678901234567", "positive", "x"), ("a4", "skip", "x")]
     assert (why(half), half.unanswered) == ([("line 2", "half_pair")], 1)
     assert "'x' says nothing of the pair's other ad" in half.rejected[0].detail
-    wide = read("pair_id,label_a,label_b,expert\np1,bait,,x\np2,fine,skip,x\n", shown)
+    wide = read("item_id,label_a,label_b,expert\np1,bait,,x\np2,fine,skip,x\n", shown)
     assert why(wide) == [("line 2", "half_pair")] and len(wide.verdicts) == 2
     # What somebody else says of the other ad does not complete the pair.
     others = read(f"{head}p1,left,bait,x\np1,right,fine,y\n", shown)
@@ -164,7 +157,7 @@ def test_half_pairs_are_refused_and_skips_are_answers(shown: Shown) -> None:
 
 
 def test_an_answer_that_was_refused_is_not_half_a_pair(shown: Shown) -> None:
-    head = "pair_id,side,label,expert\np1,left,bait,x\n"
+    head = "item_id,side,label,expert\np1,left,bait,x\n"
     for other, reason in (("p1,right,perhaps,x", "unknown_label"), ("p1,b,fine,", "blank_expert")):
         resolved = read(f"{head}{other}\n", shown)
         assert said(resolved) == [("a1", "positive", "x")]
@@ -176,7 +169,7 @@ def test_an_ad_alone_stands_for_itself(shown: Shown) -> None:
 
 
 def test_two_people_in_one_sheet(shown: Shown) -> None:
-    head = "pair_id,side,label,expert\n"
+    head = "item_id,side,label,expert\n"
     body = "".join(f"p1,{side},bait,{name}\n" for name in "xy" for side in ("left", "right"))
     resolved = read(head + body, shown)
     assert len(resolved.verdicts) == 4 and resolved.changed_mind == 0
@@ -202,22 +195,22 @@ def test_numbers_of_a_tool_s_users_become_names(shown: Shown) -> None:
 
 
 def test_an_id_that_stands_for_two_ads_needs_more(tmp_path: Path) -> None:
-    place = mined(tmp_path, [pair_of("p1", ("a1", "old text"), ("a2", "two"))])
-    mined(tmp_path, [pair_of("p2", ("a1", "new text"), ("a3", "three"))], number=2)
+    place = mined(tmp_path, [item_of("p1", ("a1", "old text"), ("a2", "two"))])
+    mined(tmp_path, [item_of("p2", ("a1", "new text"), ("a3", "three"))], number=2)
     shown = shown_ads(place)
-    text = "ad_id,pair_id,text,label,expert\na1,,,bait,x\na1,,new text,bait,x\na3,p2,,fine,x\n"
+    text = "ad_id,item_id,text,label,expert\na1,,,bait,x\na1,,new text,bait,x\na3,p2,,fine,x\n"
     resolved = read(text + "a1,p2,,bait,x\n", shown)
     assert why(resolved) == [("line 2", "ambiguous_ad")]
     assert {v.key for v in resolved.verdicts if v.ad_id == "a1"} == {content_key("new text")}
 
 
 def test_verdicts_on_another_version_of_the_policy_do_not_count(tmp_path: Path) -> None:
-    place = mined(tmp_path, [pair_of("p1", ("a1", "one"), ("a2", "two"))], version=1)
-    mined(tmp_path, [pair_of("p2", ("a1", "one"), ("a3", "three"))], version=2)
+    place = mined(tmp_path, [item_of("p1", ("a1", "one"), ("a2", "two"))], version=1)
+    mined(tmp_path, [item_of("p2", ("a1", "one"), ("a3", "three"))], version=2)
     shown = shown_ads(place)
-    resolved = read("pair_id,label_a,label_b,expert\np1,bait,fine,x\np2,bait,fine,x\n", shown)
+    resolved = read("item_id,label_a,label_b,expert\np1,bait,fine,x\np2,bait,fine,x\n", shown)
     assert [reason for _, reason in why(resolved)] == ["other_version"] * 2
-    assert [(v.ad_id, v.pair_id) for v in resolved.verdicts] == [("a1", "p2"), ("a3", "p2")]
+    assert [(v.ad_id, v.item_id) for v in resolved.verdicts] == [("a1", "p2"), ("a3", "p2")]
 
 
 def test_hostile_cells_can_be_stored(shown: Shown) -> None:
@@ -230,42 +223,22 @@ def test_hostile_cells_can_be_stored(shown: Shown) -> None:
         item.encode()
 
 
-def test_the_stage_gives_verdicts_dead_letters_and_a_record_a_file(
-    tmp_path: Path, shown: Shown
-) -> None:
-    path = tmp_path / "anna.csv"
-    path.write_text("ad_id,label,expert\na1,bait,anna\na1,fine,anna\na9,bait,anna\na2,,\n")
-    with TestPipeline(runner=DEFAULT_RUNNER) as pipeline:
-        result = (
-            pipeline
-            | beam.Create([VerdictFile(0, str(path), "csv")])
-            | stage.ReadVerdicts(Reading(shown, LABELS))
-        )
-        verdicts = result[stage.VERDICTS] | "V" >> beam.Map(lambda v: (type(v), v.label))
-        letters = result[stage.REJECTED] | "R" >> beam.Map(lambda r: (type(r), r.reason))
-        records = result[stage.IMPORTS] | "I" >> beam.Map(
-            lambda i: (i.order, i.name, i.unanswered, i.changed_mind, len(i.sha256))
-        )
-        assert_that(
-            verdicts, equal_to([(Verdict, "positive"), (Verdict, "negative")]), label="verdicts"
-        )
-        assert_that(letters, equal_to([(Rejected, "unknown_ad")]), label="rejected")
-        assert_that(records, equal_to([(0, "anna.csv", 1, 1, 64)]), label="imports")
+def test_an_item_of_one_ad_has_no_side_and_no_half(tmp_path: Path) -> None:
+    one, two = item_of("i1", ("a1", "one")), item_of("p1", ("a2", "two"), ("a3", "three"))
+    shown = shown_ads(mined(tmp_path, [one, two]))
+    head = "item_id,side,ad_id,text,label,expert\n"
+    resolved = read(f"{head}i1,,,,bait,x\ni1,,a1,one,fine,y\ni1,,,,,\np1,left,,,bait,x\n", shown)
+    assert said(resolved) == [("a1", "positive", "x"), ("a1", "negative", "y")]
+    assert [v.item_id for v in resolved.verdicts] == ["i1", "i1"]
+    assert (why(resolved), resolved.unanswered) == ([("line 5", "half_pair")], 1)
+    # Who knows pairs alone calls it the left one; there is no other.
+    assert said(read(f"{head}i1,a,,,bait,x\n", shown)) == [("a1", "positive", "x")]
+    wide = read("item_id,label_a,label_b,expert\ni1,bait,,x\ni1,,,\n", shown)
+    assert (said(wide), why(wide), wide.unanswered) == ([("a1", "positive", "x")], [], 1)
+    [other] = read(f"{head}i1,b,,,bait,x\n", shown).rejected
+    assert other.detail == "the row says right, but this ad was shown alone"
 
 
-def test_a_file_that_is_none_ends_the_run_with_its_name(tmp_path: Path, shown: Shown) -> None:
-    path = tmp_path / "anna.csv"
-    path.write_bytes(b"\x1f\x8b\x08")
-    pipeline = TestPipeline(runner=DEFAULT_RUNNER)
-    files = pipeline | beam.Create([VerdictFile(0, str(path), "csv")])
-    _ = files | stage.ReadVerdicts(Reading(shown, LABELS))
-    with pytest.raises(Exception, match=r"anna\.csv: is gzip") as failure:
-        pipeline.run()
-    assert (
-        find_run_failed(failure.value) == f"{path}: is gzip-compressed, not text; unpack it first"
-    )
-
-
-def test_a_stage_without_shown_ads_is_refused() -> None:
-    with pytest.raises(ValueError, match="no ad was shown"):
-        stage.ReadVerdicts(Reading(Shown({}, {}, {}), LABELS))
+def test_where_nothing_was_shown_no_ad_is_known(tmp_path: Path) -> None:
+    [letter] = read("ad_id,label,expert\na1,bait,x\n", shown_ads(mined(tmp_path, []))).rejected
+    assert letter.reason == "unknown_ad"

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipelines.config import Selection
 from pipelines.numerics import kmeans
 from pipelines.numerics.overlap import Overlap
-from pipelines.stages import select_pairs as stage
 from pipelines.store import blocks
+from pipelines.strategies.base import Chosen, Context, PairPool
+from pipelines.strategies.boundary import Boundary, explore
 from tests.helpers import by_label
 from tests.stages.test_cluster_per_label import labelled
 from tests.stages.test_find_opposite_pairs import SPACE, search
 
-SETTINGS = stage.SelectionSettings(
+SELECTION = Selection(
     budget=20,
     exploration_share=0.2,
     near_identical=0.999,
     cover_quantile=0.25,
     nearest_window=8,
-    sample_rows=1000,
-    seed=3,
-    guideline="policy 1",
+    coverage_sample_rows=1000,
 )
 
 
-def inputs() -> tuple[list, pa.Table, list[Overlap], int]:
+def pool(shown: pa.Table | None = None) -> PairPool:
     rows, threshold = labelled(300)
     positive = rows.column("margin").to_numpy() >= threshold.margin
     sample = rows.append_column("positive", pa.array(positive))
@@ -38,13 +39,17 @@ def inputs() -> tuple[list, pa.Table, list[Overlap], int]:
     found = found.append_column("mutual", pa.array(np.zeros(found.num_rows, dtype=bool)))
     overlaps = [Overlap(0, 0, 0.5, 1.0, 0.1, 1, 0.1, 1000, 1)]
     weight = int(rows.column("weight").to_numpy().sum())
-    return [((0, 0), found)], sample.sort_by("key"), overlaps, weight
+    return PairPool([((0, 0), found)], sample.sort_by("key"), shown, overlaps, SPACE, weight, 300)
 
 
-def choose(shown: pa.Table | None = None, **changes: object) -> stage.Selected:
-    candidates, sample, overlaps, weight = inputs()
-    settings = dataclasses.replace(SETTINGS, **changes)
-    return stage.select(candidates, sample, shown, overlaps, SPACE, weight, 300, settings)
+def context(guideline: str = "policy 1", **changes: Any) -> Context:
+    _, threshold = labelled(300)
+    selection = SELECTION.model_copy(update=changes)
+    return Context(selection, 3, guideline, threshold, 300)
+
+
+def choose(shown: pa.Table | None = None, guideline: str = "policy 1", **changes: Any) -> Chosen:
+    return Boundary().choose(pool(shown), context(guideline, **changes))
 
 
 def test_budget_exploration_and_one_use_an_ad() -> None:
@@ -71,8 +76,7 @@ def test_propensities_are_the_share_of_the_stratum_drawn() -> None:
 
 def test_no_exploration_and_nothing_but_exploration_candidates() -> None:
     assert {item.source for item in choose(exploration_share=0.0).items} == {"boundary"}
-    _, sample, overlaps, weight = inputs()
-    only = stage.select([], sample, None, overlaps, SPACE, weight, 300, SETTINGS)
+    only = Boundary().choose(dataclasses.replace(pool(), candidates=[]), context())
     assert {item.source for item in only.items} == {"exploration"}
     assert only.candidates == 0
 
@@ -80,7 +84,7 @@ def test_no_exploration_and_nothing_but_exploration_candidates() -> None:
 def test_what_was_shown_is_not_drawn_and_nothing_like_it_is_chosen() -> None:
     first = choose(exploration_share=0.5)
     keys = {ad.key for item in first.items for ad in item.ads}
-    _, sample, _, _ = inputs()
+    sample = pool().sample
     shown = sample.filter(pa.array([key in keys for key in sample.column("key").to_pylist()]))
     second = choose(shown=shown, exploration_share=0.5)
     again = {ad.key for item in second.items for ad in item.ads}
@@ -100,11 +104,15 @@ def test_what_was_shown_is_not_drawn_and_nothing_like_it_is_chosen() -> None:
 
 
 def test_the_order_of_inputs_does_not_matter() -> None:
-    candidates, sample, overlaps, weight = inputs()
-    [(place, found)] = candidates
-    order = pa.array(np.random.default_rng(1).permutation(sample.num_rows))
-    cut = [(place, found)]
-    shuffled = stage.select(cut, sample.take(order), None, overlaps, SPACE, weight, 300, SETTINGS)
+    given = pool()
+    [(place, found)] = given.candidates
+    rng = np.random.default_rng(1)
+    mixed = dataclasses.replace(
+        given,
+        candidates=[(place, found.take(pa.array(rng.permutation(found.num_rows))))],
+        sample=given.sample.take(pa.array(rng.permutation(given.sample.num_rows))),
+    )
+    shuffled = Boundary().choose(mixed, context())
     assert json.dumps([dataclasses.asdict(p) for p in shuffled.items]) == json.dumps(
         [dataclasses.asdict(p) for p in choose().items]
     )
@@ -112,10 +120,10 @@ def test_the_order_of_inputs_does_not_matter() -> None:
 
 @pytest.mark.parametrize("draws", [0, 1, 7, 20])
 def test_every_drawn_ad_gets_a_partner_of_its_own(draws: int) -> None:
-    _, sample, _, _ = inputs()
+    sample = pool().sample
     vectors = kmeans.project(SPACE, blocks.vectors(sample))
     positive = sample.column("positive").to_numpy(zero_copy_only=False)
-    pairs = stage.explore(sample, vectors, draws, 0)
+    pairs = explore(sample, vectors, draws, 0)
     assert len(pairs) == draws
     used = [row for pair in pairs for row in pair[:2]]
     assert len(set(used)) == len(used)
@@ -123,10 +131,10 @@ def test_every_drawn_ad_gets_a_partner_of_its_own(draws: int) -> None:
 
 
 def test_more_draws_than_partners_are_refused() -> None:
-    _, sample, _, _ = inputs()
+    sample = pool().sample
     vectors = kmeans.project(SPACE, blocks.vectors(sample))
     with pytest.raises(ValueError, match="draws need"):
-        stage.explore(sample, vectors, 100, 0)
+        explore(sample, vectors, 100, 0)
 
 
 def test_another_version_of_the_policy_asks_under_other_ids() -> None:

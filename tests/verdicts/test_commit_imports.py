@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
+from pipelines.contracts import ReviewItem
 from pipelines.errors import RunFailed
 from pipelines.numerics.split import EVALUATION, FINE_TUNING, SIDES, WITHHELD
-from pipelines.store import storage
+from pipelines.store import files, storage
+from pipelines.store.facts import AnsweredKeys
 from pipelines.store.workspace import Manifest, Workspace
 from pipelines.text import content_key
-from pipelines.verdicts import commit as stage
-from pipelines.verdicts.resolve import Import, Reading, VerdictFile, describe, resolve
-from pipelines.verdicts.rows import (
+from pipelines.verdicts import commit_imports as stage
+from pipelines.verdicts.commit_imports import describe
+from pipelines.verdicts.halves import (
     HALVES,
-    Shown,
     files_of,
     from_lines,
     latest,
     ratings,
-    read_csv,
     read_half,
-    read_whole,
-    shown_ads,
-    task_definition,
 )
-from tests.verdicts.test_rows import mined, pair_of
+from pipelines.verdicts.resolve_rows import Reading
+from pipelines.verdicts.shown import shown_ads, task_definition
+from pipelines.verdicts.tables import read_csv
+from tests.verdicts import item_of, mined
 
 # Words that share no four characters in a row, so that no two of these ads are near-duplicates.
 WORDS = [
@@ -69,9 +70,9 @@ def ids(pairs: Iterable[int]) -> list[str]:
     return [f"a{2 * i + side}" for i in pairs for side in (0, 1)]
 
 
-def pairs_of(numbers: Iterable[int]) -> list[dict]:
+def pairs_of(numbers: Iterable[int]) -> list[ReviewItem]:
     return [
-        pair_of(f"p{i}", (f"a{2 * i}", text_of(2 * i)), (f"a{2 * i + 1}", text_of(2 * i + 1)))
+        item_of(f"p{i}", (f"a{2 * i}", text_of(2 * i)), (f"a{2 * i + 1}", text_of(2 * i + 1)))
         for i in numbers
     ]
 
@@ -81,20 +82,13 @@ def sheet(ads: Iterable[str], expert: str = "anna", label: str = "bait") -> str:
 
 
 def imported(place: Workspace, *files: str) -> list[Manifest]:
-    """Import files' texts as the stages do, without Beam."""
-    shown, definition = shown_ads(place), task_definition(place)
-    records: list[Import] = []
-    verdicts, rejected = [], []
+    """Import files' texts."""
+    reading = Reading(shown_ads(place))
+    imports = []
     for order, text in enumerate(files):
-        name = f"in/{order}.csv"
-        reading = Reading(shown, definition.labels)
-        resolved = resolve(read_csv(text.encode(), name), reading)
-        file = VerdictFile(order, name, "csv")
-        records.append(describe(file, text.encode(), resolved, reading))
-        verdicts += resolved.verdicts
-        rejected += resolved.rejected
-    # Runners give elements in any order.
-    return stage.commit(place, shown, definition, records[::-1], verdicts[::-1], rejected[::-1])
+        name, data = f"in/{order}.csv", text.encode()
+        imports.append(describe(name, "csv", data, read_csv(data, name), reading))
+    return stage.commit(place, reading.shown, task_definition(place), imports)
 
 
 def two_rounds(root: Path) -> Workspace:
@@ -110,7 +104,7 @@ def recorded(place: Workspace) -> dict[str, str]:
     found: dict[str, str] = {}
     for manifest in stage.verdict_manifests(place).values():
         for file in files_of(manifest, "sides"):
-            for line in read_whole(place, file).splitlines():
+            for line in files.read(place.root, file).splitlines():
                 fields = json.loads(line)
                 assert fields["key"] not in found, "a side is recorded once"
                 found[fields["key"]] = fields["side"]
@@ -121,9 +115,9 @@ def state(place: Workspace) -> dict[str, object]:
     """Return all that counts of a workspace's verdicts, but the random names of attempts."""
     found: dict[str, object] = {"sides": recorded(place)}
     for number, manifest in stage.verdict_manifests(place).items():
-        facts = {k: v for k, v in manifest.facts.items() if k != "dead_letters"}
-        files = [(f.path.split("/")[-1], f.rows, f.sha256) for f in manifest.files]
-        found[f"round {number}"] = (facts, sorted(files), manifest.rows, manifest.config_hash)
+        facts = dataclasses.replace(manifest.facts, dead_letters=())
+        written = [(f.path.split("/")[-1], f.rows, f.sha256) for f in manifest.files]
+        found[f"round {number}"] = (facts, sorted(written), manifest.rows, manifest.config_hash)
     return found
 
 
@@ -148,19 +142,19 @@ def test_verdicts_go_to_the_halves_of_their_round(tmp_path: Path) -> None:
         } <= found["evaluation"]
     sides = recorded(place)
     assert set(sides) == set(shown_ads(place).round_of)
-    keys = first.facts["keys"]
+    keys = first.facts.keys
     by_side = {side: {k for k, s in sides.items() if s == side} for side in SIDES}
-    assert set(keys["fine_tuning"]) == by_side[FINE_TUNING] & {
+    assert set(keys.fine_tuning) == by_side[FINE_TUNING] & {
         content_key(text_of(i)) for i in range(16)
     }
-    assert set(keys["evaluation"]) <= by_side[EVALUATION]
-    assert (first.facts["experts"], second.facts["experts"]) == (["anna", "bo"], ["anna"])
-    [entry] = second.facts["imports"]
-    assert (entry["verdicts"], entry["rejected"], entry["reasons"]) == (8, 1, {"unknown_ad": 1})
-    assert (entry["rounds"], first.facts["imports"][0]["rejected"]) == ([1, 2], 0)
-    [letters] = second.facts["dead_letters"]
+    assert set(keys.evaluation) <= by_side[EVALUATION]
+    assert (first.facts.experts, second.facts.experts) == (("anna", "bo"), ("anna",))
+    [entry] = second.facts.imports
+    assert (entry.verdicts, entry.rejected, entry.reasons) == (8, 1, {"unknown_ad": 1})
+    assert (entry.rounds, first.facts.imports[0].rejected) == ((1, 2), 0)
+    [letters] = second.facts.dead_letters
     assert b"a999" in storage.read(place.path(letters))
-    assert (first.facts["evaluation_share"], first.facts["seed"]) == (0.5, 3)
+    assert (first.facts.evaluation_share, first.facts.seed) == (0.5, 3)
 
 
 def test_the_split_is_by_the_tasks_seed_and_share(tmp_path: Path) -> None:
@@ -183,11 +177,11 @@ def test_near_duplicates_share_a_side_over_rounds(tmp_path: Path) -> None:
         f"{WORDS[i]} {WORDS[i + 12]} for sale at the market near {WORDS[23 - i]}" for i in range(6)
     ]
     one = [
-        pair_of(f"p{i}", (f"a{i}", text), (f"b{i}", WORDS[11 - i])) for i, text in enumerate(long)
+        item_of(f"p{i}", (f"a{i}", text), (f"b{i}", WORDS[11 - i])) for i, text in enumerate(long)
     ]
     # The next round shows the same ads with another ending, next to ads of their own.
     two = [
-        pair_of(f"q{i}", (f"c{i}", f"{text}!!"), (f"d{i}", f"{WORDS[17 - i]}s 9{i}7"))
+        item_of(f"q{i}", (f"c{i}", f"{text}!!"), (f"d{i}", f"{WORDS[17 - i]}s 9{i}7"))
         for i, text in enumerate(long)
     ]
     place = mined(tmp_path, one)
@@ -212,17 +206,17 @@ def test_an_ad_that_would_join_the_halves_is_withheld(tmp_path: Path) -> None:
     mined(
         tmp_path,
         [
-            pair_of("q1", (train, texts[train]), ("n1", bridge)),
-            pair_of("q2", (judge, texts[judge]), ("n1", bridge)),
+            item_of("q1", (train, texts[train]), ("n1", bridge)),
+            item_of("q2", (judge, texts[judge]), ("n1", bridge)),
         ],
         number=2,
     )
     [manifest] = imported(place, sheet(["n1"]))
     assert recorded(place)[content_key(bridge)] == WITHHELD
-    assert manifest.facts["keys"] == {"fine_tuning": [], "evaluation": [], "withheld": 1}
+    assert manifest.facts.keys == AnsweredKeys(withheld=(content_key(bridge),))
     assert halves(place) == found
     [file] = files_of(manifest, WITHHELD)
-    assert [v.ad_id for v in from_lines(read_whole(place, file))] == ["n1"]
+    assert [v.ad_id for v in from_lines(files.read(place.root, file))] == ["n1"]
 
 
 def test_importing_a_file_twice_changes_nothing(tmp_path: Path) -> None:
@@ -287,7 +281,7 @@ def test_the_order_of_rows_decides_within_a_file(tmp_path: Path) -> None:
     said = [v for half in HALVES for v in read_half(place, half, 1)]
     assert {v.label for v in latest(said) if v.ad_id == "a0"} == {"negative"}
     [manifest] = stage.verdict_manifests(place).values()
-    assert manifest.facts["imports"][0]["changed_mind"] == 1
+    assert manifest.facts.imports[0].changed_mind == 1
 
 
 def test_nothing_usable_changes_nothing_and_says_why(tmp_path: Path) -> None:
@@ -309,8 +303,8 @@ def test_a_useless_file_among_others_leaves_its_dead_letters(tmp_path: Path) -> 
     [manifest] = imported(place, sheet(["zzz"]), sheet(ids(range(8))))
     # Round 2 has no verdicts and stays open.
     assert manifest.round == 1 and place.current_round() == 2 and place.latest(2, "pairs")
-    assert [entry["verdicts"] for entry in manifest.facts["imports"]] == [16, 0]
-    assert len(manifest.facts["dead_letters"]) == 1
+    assert [entry.verdicts for entry in manifest.facts.imports] == [16, 0]
+    assert len(manifest.facts.dead_letters) == 1
     assert imported(place, sheet(["zzz"])) == []
 
 
@@ -413,6 +407,16 @@ def test_a_deleted_pairs_attempt_takes_no_side_back(tmp_path: Path) -> None:
     assert recorded(place).items() >= before.items()
 
 
-def test_a_stage_without_shown_ads_is_refused() -> None:
-    with pytest.raises(ValueError, match="no ad was shown"):
-        stage.CommitVerdicts("w", Shown({}, {}, {}), None)  # type: ignore[arg-type]
+def test_an_ad_that_was_shown_alone_is_on_a_side_of_its_own(tmp_path: Path) -> None:
+    alone = [item_of(f"i{i}", (f"a{i}", text_of(i))) for i in range(16)]
+    place = mined(tmp_path, [*alone, *pairs_of(range(8, 12))])
+    ads = [f"a{i}" for i in range(24)]
+    [manifest] = imported(place, sheet(ads))
+    lines = [
+        line for f in files_of(manifest, "sides") for line in files.read(place.root, f).splitlines()
+    ]
+    rows = [json.loads(line) for line in lines]
+    assert len({row["component"] for row in rows}) == 16 + 4
+    found = halves(place)
+    assert found["fine_tuning"] | found["evaluation"] == set(ads)
+    assert all(found[half] & set(ads[:16]) for half in HALVES)

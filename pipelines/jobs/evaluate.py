@@ -6,8 +6,7 @@ Nothing else in this project reads that half's verdicts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,10 +14,10 @@ from models.policy import is_wordless
 from pipelines.config import Task
 from pipelines.console.progress import step
 from pipelines.numerics import agreement, stopping
+from pipelines.numerics.agreement import MISSING
+from pipelines.store.facts import Decided, Evaluation, ModelFigures, Statistic
 from pipelines.store.workspace import Workspace
-from pipelines.verdicts.rows import Ratings, ratings, read_half
-
-_MISSING = -1
+from pipelines.verdicts.halves import Ratings, ratings, read_half
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +35,6 @@ class Candidate:
     model_id: str
     threshold: float
     margins: Callable[[Sequence[str]], np.ndarray]
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluated:
-    """What an evaluation found.
-
-    Attributes:
-        report: all figures, JSON values, no label or text of any ad.
-        decision: whether to go on.
-    """
-
-    report: dict[str, Any]
-    decision: stopping.Decision
 
 
 def stopping_rule(task: Task) -> stopping.StoppingRule:
@@ -71,7 +57,7 @@ def evaluate(
     texts: Mapping[str, str],
     candidates: Sequence[Candidate],
     fine_tuning_ads: int,
-) -> Evaluated:
+) -> Evaluation:
     """Measure every model on the same evaluation ads, those of all rounds of this policy version.
 
     Args:
@@ -94,19 +80,19 @@ def measure(
     texts: Sequence[str],
     candidates: Sequence[Candidate],
     fine_tuning_ads: int,
-) -> Evaluated:
+) -> Evaluation:
     """Measure every model against the verdicts in ``table``; ``texts`` in its order of ads."""
     values = table.values
     if not values.shape[1]:
-        values = np.full((len(table.keys), 1), _MISSING, dtype=np.int8)
+        values = np.full((len(table.keys), 1), MISSING, dtype=np.int8)
     labels = np.zeros((len(candidates), len(table.keys)), dtype=np.int8)
     if len(table.keys):
         with step("evaluating models", len(candidates)) as advance:
             for row, candidate in enumerate(candidates):
                 labels[row] = candidate.margins(texts) >= candidate.threshold
                 advance()
-    labelled = int((values != _MISSING).any(axis=1).sum())
-    given = values[values != _MISSING]
+    labelled = int((values != MISSING).any(axis=1).sum())
+    given = values[values != MISSING]
     with step("comparing models and experts"):
         decision = stopping.decide(
             [candidate.round for candidate in candidates],
@@ -119,38 +105,31 @@ def measure(
         )
     alpha, alpha_reason = agreement.krippendorff_alpha(values)
     majority = agreement.consensus(values)
-    settled = majority != _MISSING
+    settled = majority != MISSING
     models = []
     for row, candidate in enumerate(candidates):
         value, reason = agreement.cohen_kappa(labels[row][settled], majority[settled])
         models.append(
-            {
-                "round": candidate.round,
-                "model_id": candidate.model_id,
-                "threshold": candidate.threshold,
-                "kappa": decision.models[row].to_json(),
-                # Usually higher than the mean over experts, and not to be compared with theirs.
-                "kappa_with_majority": {"value": value, "reason": reason},
-                "positive_share": float(labels[row].mean()) if len(table.keys) else None,
-            }
+            ModelFigures(
+                round=candidate.round,
+                model_id=candidate.model_id,
+                threshold=candidate.threshold,
+                kappa=decision.models[row],
+                kappa_with_majority=Statistic(value, reason),
+                positive_share=float(labels[row].mean()) if len(table.keys) else None,
+            )
         )
-    report = {
-        "ads": labelled,
-        "experts": len(table.experts),
-        "verdicts": len(given),
-        "positive_share": float(given.mean()) if len(given) else None,
-        "tied": int((~settled & (values != _MISSING).any(axis=1)).sum()),
-        "expert_kappa": decision.experts.to_json(),
-        "krippendorff_alpha": {"value": alpha, "reason": alpha_reason},
-        "models": models,
-        "gap_to_experts": decision.gap.to_json(),
-        "gain": decision.gain.to_json(),
-        "decision": {
-            "stop": decision.stop,
-            "rule": decision.rule,
-            "reason": decision.reason,
-            "best_round": decision.best_round,
-        },
-        "stopping": asdict(stopping_rule(task)),
-    }
-    return Evaluated(report, decision)
+    return Evaluation(
+        ads=labelled,
+        experts=len(table.experts),
+        verdicts=len(given),
+        positive_share=float(given.mean()) if len(given) else None,
+        tied=int((~settled & (values != MISSING).any(axis=1)).sum()),
+        expert_kappa=decision.experts,
+        krippendorff_alpha=Statistic(alpha, alpha_reason),
+        models=tuple(models),
+        gap_to_experts=decision.gap,
+        gain=decision.gain,
+        decision=Decided(decision.stop, decision.rule, decision.reason, decision.best_round),
+        stopping=stopping_rule(task),
+    )

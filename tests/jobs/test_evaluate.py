@@ -12,9 +12,10 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from pipelines.config import Task, parse_task
-from pipelines.jobs import evaluation
-from pipelines.jobs.evaluation import Candidate, measure, stopping_rule
-from pipelines.verdicts.rows import Ratings
+from pipelines.jobs import evaluate
+from pipelines.jobs.evaluate import Candidate, measure, stopping_rule
+from pipelines.store.facts import Evaluation, adapter, to_json
+from pipelines.verdicts.halves import Ratings
 from tests import helpers
 
 N = 160
@@ -61,48 +62,45 @@ def labels_of(candidate: Candidate, n: int = N) -> np.ndarray:
 def test_every_figure_is_that_of_the_labels() -> None:
     models = [model(0, 0.4), model(1, 0.2, threshold=-3.0), model(2, 0.1)]
     found = measure(task(), table(), texts(), models, fine_tuning_ads=120)
-    report, values = found.report, table().values
-    assert json.loads(json.dumps(report)) == report
-    assert report["expert_kappa"]["value"] == pytest.approx(cohen_kappa_score(*values.T))
-    for entry, candidate in zip(report["models"], models, strict=True):
+    report, values = found, table().values
+    assert report.expert_kappa.value == pytest.approx(cohen_kappa_score(*values.T))
+    for entry, candidate in zip(report.models, models, strict=True):
         called = labels_of(candidate)
         wanted = np.mean([cohen_kappa_score(called, column) for column in values.T])
-        assert entry["kappa"]["value"] == pytest.approx(wanted)
-        assert entry["kappa"]["low"] < wanted < entry["kappa"]["high"]
-        assert entry["positive_share"] == pytest.approx(called.mean())
+        assert entry.kappa.value == pytest.approx(wanted)
+        assert entry.kappa.low < wanted < entry.kappa.high
+        assert entry.positive_share == pytest.approx(called.mean())
         agreed = values[:, 0] == values[:, 1]
-        assert entry["kappa_with_majority"]["value"] == pytest.approx(
+        assert entry.kappa_with_majority.value == pytest.approx(
             cohen_kappa_score(called[agreed], values[agreed, 0])
         )
-        assert (entry["round"], entry["threshold"]) == (candidate.round, candidate.threshold)
-    assert report["ads"] == N and report["verdicts"] == 2 * N and report["experts"] == 2
-    assert report["positive_share"] == pytest.approx(values.mean())
-    assert report["tied"] == int((values[:, 0] != values[:, 1]).sum()) > 0
-    gap = report["gap_to_experts"]
-    assert gap["value"] == pytest.approx(
-        report["models"][2]["kappa"]["value"] - report["expert_kappa"]["value"]
-    )
-    gain = report["gain"]
-    assert gain["value"] == pytest.approx(
-        report["models"][2]["kappa"]["value"] - report["models"][0]["kappa"]["value"]
+        assert (entry.round, entry.threshold) == (candidate.round, candidate.threshold)
+    assert report.ads == N and report.verdicts == 2 * N and report.experts == 2
+    assert report.positive_share == pytest.approx(values.mean())
+    assert report.tied == int((values[:, 0] != values[:, 1]).sum()) > 0
+    gap = report.gap_to_experts
+    assert gap.value == pytest.approx(report.models[2].kappa.value - report.expert_kappa.value)
+    gain = report.gain
+    assert gain.value == pytest.approx(
+        report.models[2].kappa.value - report.models[0].kappa.value
     ), "two rounds of patience: the newest against LLM-0"
-    assert "k0001" not in json.dumps(report) and "ad 1" not in json.dumps(report)
+    assert "k0001" not in json.dumps(to_json(report)) and "ad 1" not in json.dumps(to_json(report))
 
 
 def test_the_threshold_itself_is_positive() -> None:
     at = Candidate(0, "m", 0.25, lambda asked: np.full(len(asked), 0.25))
     below = Candidate(1, "m", 0.25, lambda asked: np.full(len(asked), 0.25 - 2**-8))
-    report = measure(task(), table(), texts(), [at, below], 0).report
-    assert [entry["positive_share"] for entry in report["models"]] == [1.0, 0.0]
+    report = measure(task(), table(), texts(), [at, below], 0)
+    assert [entry.positive_share for entry in report.models] == [1.0, 0.0]
 
 
 def test_swapped_labels_turn_every_kappa_over() -> None:
-    honest = measure(task(), table(), texts(), [model(0, 0.4), model(1, 0.1)], 0).report
+    honest = measure(task(), table(), texts(), [model(0, 0.4), model(1, 0.1)], 0)
     upside_down = Candidate(1, "m", -0.4375, lambda asked: -model(1, 0.1).margins(asked))
-    report = measure(task(), table(), texts(), [model(0, 0.4), upside_down], 0).report
-    assert honest["models"][1]["kappa"]["value"] > 0.5
-    assert report["models"][1]["kappa"]["value"] < -0.5
-    assert report["models"][0] == honest["models"][0]
+    report = measure(task(), table(), texts(), [model(0, 0.4), upside_down], 0)
+    assert honest.models[1].kappa.value > 0.5
+    assert report.models[1].kappa.value < -0.5
+    assert report.models[0] == honest.models[0]
 
 
 def test_every_model_is_asked_once_about_all_the_ads() -> None:
@@ -161,11 +159,9 @@ def test_the_tasks_rule_decides_and_says_why(
     else:
         verdicts = table()
     found = measure(task(**stopping), verdicts, texts(), models, fine_tuning_ads=100)
-    decision = found.report["decision"]
-    assert (decision["rule"], decision["stop"]) == (rule, rule != "go on")
-    assert sentence in decision["reason"]
-    assert decision["reason"] == found.decision.reason
-    assert decision["best_round"] == found.decision.best_round
+    decision = found.decision
+    assert (decision.rule, decision.stop) == (rule, rule != "go on")
+    assert sentence in decision.reason
 
 
 def test_the_rule_is_the_tasks_own() -> None:
@@ -203,16 +199,15 @@ def test_what_cannot_be_measured_is_null_with_a_reason(
     verdicts: Callable[[], Ratings], ads: int, reason: str
 ) -> None:
     found = verdicts()
-    report = measure(
-        task(), found, texts(len(found.keys)), [model(0, 0.3), model(1, 0.1)], 9
-    ).report
-    assert json.loads(json.dumps(report)) == report, "no NaN"
-    assert report["ads"] == ads
-    assert report["expert_kappa"]["value"] is None
-    assert reason in report["expert_kappa"]["reason"]
-    assert report["krippendorff_alpha"]["value"] is None and report["krippendorff_alpha"]["reason"]
-    assert report["decision"]["stop"] is False
-    assert report["gap_to_experts"]["value"] is None
+    report = measure(task(), found, texts(len(found.keys)), [model(0, 0.3), model(1, 0.1)], 9)
+    text = json.dumps(to_json(report), allow_nan=False)
+    assert adapter(Evaluation).validate_json(text) == report
+    assert report.ads == ads
+    assert report.expert_kappa.value is None
+    assert reason in report.expert_kappa.reason
+    assert report.krippendorff_alpha.value is None and report.krippendorff_alpha.reason
+    assert report.decision.stop is False
+    assert report.gap_to_experts.value is None
 
 
 def test_ads_of_one_expert_and_of_none_count_where_they_can() -> None:
@@ -221,12 +216,12 @@ def test_ads_of_one_expert_and_of_none_count_where_they_can() -> None:
     values[40:60] = -1
     report = measure(
         task(), Ratings(table().keys, ("a", "b", "c"), values), texts(), [model(0, 0.1)], 0
-    ).report
-    assert report["ads"] == N - 20
-    assert report["verdicts"] == int((values != -1).sum())
+    )
+    assert report.ads == N - 20
+    assert report.verdicts == int((values != -1).sum())
     called = labels_of(model(0, 0.1))
     wanted = [cohen_kappa_score(called[column != -1], column[column != -1]) for column in values.T]
-    assert report["models"][0]["kappa"]["value"] == pytest.approx(np.mean(wanted))
+    assert report.models[0].kappa.value == pytest.approx(np.mean(wanted))
 
 
 def test_the_evaluation_half_alone_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +231,7 @@ def test_the_evaluation_half_alone_is_read(monkeypatch: pytest.MonkeyPatch) -> N
         asked.append((half, version))
         return []
 
-    monkeypatch.setattr(evaluation, "read_half", read_half)
+    monkeypatch.setattr(evaluate, "read_half", read_half)
     found = parse_task(helpers.FAKE_TASK.replace("version: 1", "version: 3"), "task.yaml")
-    evaluation.evaluate(None, found, {}, [model(0, 0.1)], 0)  # type: ignore[arg-type]
+    evaluate.evaluate(None, found, {}, [model(0, 0.1)], 0)  # type: ignore[arg-type]
     assert asked == [("evaluation", 3)]

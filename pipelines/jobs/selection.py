@@ -1,0 +1,119 @@
+"""Composition: from scored blocks to what experts are asked about, by any strategy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import apache_beam as beam
+
+from pipelines.config import Task
+from pipelines.contracts import BlockFile
+from pipelines.numerics.calibration import Threshold
+from pipelines.stages.choose_items import ChooseItems
+from pipelines.stages.cluster_per_label import ClusterPerLabel, ClusterSettings
+from pipelines.stages.find_opposite_pairs import CANDIDATES, SHOWN, FindOppositePairs
+from pipelines.stages.find_overlaps import FindOverlaps
+from pipelines.stages.gather_rows import GatherRows
+from pipelines.stages.keep_pool import KeepPool, columns_of
+from pipelines.stages.label_ads import BAND, OPEN, THRESHOLD
+from pipelines.stages.select_pairs import SelectPairs
+from pipelines.stages.write_review import Clusters
+from pipelines.strategies.base import Chosen, PairStrategy, Plan, RowStrategy, Strategy
+from pipelines.strategies.exploration import Exploration
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """A scored corpus as strategies choose from it.
+
+    Attributes:
+        root: the workspace.
+        files: its scored blocks.
+        labelled: what ``LabelAds`` found.
+        standardize: whether vectors are standardised per dimension before clustering.
+        shown_keys: content keys of ads that experts have seen.
+    """
+
+    root: str
+    files: beam.PCollection[BlockFile]
+    labelled: dict[str, beam.PCollection]
+    standardize: bool
+    shown_keys: frozenset[str]
+
+    @property
+    def threshold(self) -> beam.PCollection[Threshold]:
+        """The label rule, a singleton."""
+        return self.labelled[THRESHOLD]
+
+
+def choose(
+    corpus: Corpus, strategy: Strategy, plan: Plan, task: Task
+) -> tuple[beam.PCollection[Chosen], Clusters]:
+    """Return the singleton choice of a strategy, and its clusters where it makes any."""
+    if isinstance(strategy, PairStrategy):
+        return _choose_pairs(corpus, strategy, plan, task)
+    assert isinstance(strategy, RowStrategy)
+    return _choose_rows(corpus, strategy, plan), ()
+
+
+def _choose_rows(corpus: Corpus, strategy: RowStrategy, plan: Plan) -> beam.PCollection[Chosen]:
+    found = (corpus.threshold, corpus.labelled[OPEN])
+    labelled = corpus.files | "GatherLabelled" >> GatherRows(
+        corpus.root, plan.labels, columns_of(strategy)
+    )
+    pool = (corpus.files, *found, labelled) | "KeepPool" >> KeepPool(
+        corpus.root, strategy, plan, corpus.shown_keys
+    )
+    explored: tuple[()] | tuple[beam.PCollection] = ()
+    if plan.selection.exploration_share and not strategy.draws:
+        pool_beside = (corpus.files, *found, labelled) | "KeepExploration" >> KeepPool(
+            corpus.root, Exploration(), plan, corpus.shown_keys
+        )
+        explored = (pool_beside,)
+    return (pool, *found, labelled, *explored) | "ChooseItems" >> ChooseItems(strategy, plan)
+
+
+def _choose_pairs(
+    corpus: Corpus, strategy: PairStrategy, plan: Plan, task: Task
+) -> tuple[beam.PCollection[Chosen], Clusters]:
+    selection, threshold = task.selection, corpus.threshold
+    clusters = (corpus.files, threshold) | "ClusterPerLabel" >> ClusterPerLabel(
+        corpus.root,
+        ClusterSettings(
+            positive_clusters=task.clustering.positive_clusters,
+            negative_clusters=task.clustering.negative_clusters,
+            sample_rows=task.clustering.sample_rows,
+            coverage_rows=selection.coverage_sample_rows,
+            neighbors=task.search.neighbors,
+            standardize=corpus.standardize,
+            seed=task.seed,
+        ),
+    )
+    model, totals = clusters["model"], clusters["stats"]
+    overlaps = (model, totals) | "FindOverlaps" >> FindOverlaps(task.overlaps.per_positive_cluster)
+    found = (
+        clusters["assignments"],
+        model,
+        totals,
+        overlaps,
+        corpus.labelled[BAND],
+    ) | "FindOppositePairs" >> FindOppositePairs(
+        corpus.root,
+        corpus.shown_keys,
+        task.search.index,
+        task.search.neighbors,
+        task.search.max_cluster_rows,
+        max(16 * selection.nearest_window, 2 * selection.budget),
+        task.seed,
+    )
+    chosen = (
+        found[CANDIDATES],
+        clusters["sample"],
+        found[SHOWN],
+        overlaps,
+        model,
+        totals,
+        threshold,
+        corpus.labelled[OPEN],
+    ) | "SelectPairs" >> SelectPairs(strategy, plan)
+    return chosen, (overlaps, model, totals)

@@ -1,0 +1,116 @@
+"""Where the rounds stand, and what to do next; from manifests alone, no verdict is read."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pipelines.store import storage
+from pipelines.store.facts import to_json
+from pipelines.store.workspace import Workspace
+
+
+def standing(workspace: Workspace) -> dict[str, Any]:
+    """Return where the rounds stand; JSON values.
+
+    Rounds of an earlier version of the policy are marked: their kappas do not compare.
+    """
+    all_pairs, all_verdicts = workspace.pairs.by_round(), workspace.verdicts.by_round()
+    models = workspace.model.by_round()
+    rounds: list[dict[str, Any]] = []
+    newest = 0
+    for number in workspace.rounds():
+        pairs, verdicts = all_pairs.get(number), all_verdicts.get(number)
+        model = models.get(number)
+        version = 0
+        if model:
+            version = model.facts.task.version
+        elif pairs:
+            version = pairs.facts.origin.task.version
+        newest = version or newest
+        entry: dict[str, Any] = {
+            "round": number,
+            "task_version": version,
+            "pairs": pairs.rows if pairs else 0,
+            "covered_share": pairs.facts.covered_share if pairs else None,
+            "labelled": None,
+            "model": None,
+        }
+        if verdicts:
+            keys = verdicts.facts.keys
+            entry["labelled"] = {
+                "fine_tuning": len(keys.fine_tuning),
+                "evaluation": len(keys.evaluation),
+                "withheld": len(keys.withheld),
+                "experts": list(verdicts.facts.experts),
+            }
+        if model:
+            entry["model"] = {
+                "model_id": model.facts.learnt.model_id,
+                "learner": model.facts.learnt.learner,
+                "labels": to_json(model.facts.labels),
+                "evaluation": to_json(model.facts.evaluation),
+            }
+        rounds.append(entry)
+    for entry in rounds:
+        entry["comparable"] = entry["task_version"] == newest
+    return {"rounds": rounds, "task_version": newest, "next": _next_step(workspace, rounds)}
+
+
+def imported_into(workspace: Workspace, task_version: int) -> dict[str, str]:
+    """Return round -> hash of what was imported, of one version of the policy."""
+    found = workspace.verdicts_of(task_version)
+    return {str(number): verdicts.config_hash for number, verdicts in found.items()}
+
+
+def where_labels_come_from(workspace: Workspace) -> str:
+    """Say where more labels come from."""
+    number = max(workspace.pairs.by_round(), default=0)
+    left = _open_ads(workspace, number)
+    if left:
+        return (
+            f"{left:,} of the ads that round {number} shows are not answered yet: label those "
+            "first; `scout mine` opens the next round for more pairs"
+        )
+    return "`scout mine` opens the next round for more pairs"
+
+
+def _open_ads(workspace: Workspace, number: int) -> int:
+    """Return how many ads of a round no expert answered yet, by its manifests."""
+    pairs, verdicts = workspace.pairs.latest(number), workspace.verdicts.latest(number)
+    if pairs is None:
+        return 0
+    answered = verdicts.facts.keys.number if verdicts else 0
+    # An earlier attempt of the round may have shown other ads, whose verdicts count too.
+    return max(0, pairs.facts.ads - answered)
+
+
+def _next_step(workspace: Workspace, rounds: list[dict[str, Any]]) -> str:
+    if not rounds:
+        return "run `scout mine`"
+    last = rounds[-1]
+    number = last["round"]
+    review = workspace.review.latest(number)
+    if review is None and not last["labelled"]:
+        return "run `scout mine` again: it goes on where it stopped"
+    if not last["labelled"] and review:
+        # A page from before the round was mined again is not what experts should label.
+        since = datetime.fromisoformat(review.created).timestamp()
+        found = storage.match(workspace.path(f"exports/round-{number:04d}/page/review*.html"))
+        pages = [page for page in found if page.last_updated_in_seconds >= since]
+        sheet = pages[0].path if pages else workspace.path(review.file("review.csv").path)
+        return f"let experts label {sheet}, then run `scout import`"
+    if not last["model"]:
+        left = _open_ads(workspace, number)
+        first = f"label the {left:,} ads of round {number} that are open, then " if left else ""
+        return f"run `scout train`; if it finds too few labels, {first}`scout mine` for more pairs"
+    model = workspace.model.latest(number)
+    assert model is not None
+    # Not by time: an import may come within the same second, and on an earlier round.
+    if model.facts.verdicts != imported_into(workspace, last["task_version"]):
+        return "run `scout train` again: verdicts came in since"
+    decision = model.facts.evaluation.decision
+    if decision.stop:
+        best = decision.best_round
+        return f"nothing; the best model is {f'that of round {best}' if best else 'LLM-0'}"
+    return "run `scout mine` for the next round"

@@ -1,0 +1,496 @@
+"""After the verdicts: train on the fine-tuning half, evaluate on the other, decide whether to go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models import policy, trained, trainer
+from models.identity import FAKE
+from models.labeler import Labeler
+from models.policy import is_wordless
+from models.presets import PresetError
+from pipelines.config import Task, load_task
+from pipelines.console.progress import step
+from pipelines.contracts import BlockFile
+from pipelines.errors import RunFailed, UsageError
+from pipelines.handlers import LoadLabeler, identify_task, load_trained
+from pipelines.jobs.evaluate import Candidate, evaluate
+from pipelines.jobs.status import imported_into, where_labels_come_from
+from pipelines.numerics import agreement
+from pipelines.numerics.agreement import MISSING
+from pipelines.store import files, model_store, storage
+from pipelines.store.facts import (
+    EpochFigures,
+    Evaluation,
+    LabelCounts,
+    Learnt,
+    ModelFacts,
+    PairsFacts,
+    to_json,
+)
+from pipelines.store.workspace import Manifest, Workspace, config_hash
+from pipelines.tools.sheet import ad_sheet
+from pipelines.verdicts.halves import ratings, read_half
+from pipelines.verdicts.shown import Shown, shown_ads
+
+_BASE_ROUND = 0
+
+
+class TooFewLabels(RunFailed):
+    """The labels so far teach nothing; more of them would."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """Everything ``scout train`` was told.
+
+    Attributes:
+        workspace: folder, local or ``gs://``.
+        task: path of a task file to use instead of the one that was mined with, or "".
+        export: local folder for a SavedModel that takes raw strings, or "".
+    """
+
+    workspace: str
+    task: str = ""
+    export: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The fine-tuning half as the trainer takes it.
+
+    Attributes:
+        ads: keys, texts and consensus labels.
+        tied: keys of the ads whose experts disagree without a majority; they go back to review.
+        experts: how many experts labelled.
+        imported: round -> hash of the imports that this comes from.
+    """
+
+    ads: trainer.LabelledAds
+    tied: tuple[str, ...]
+    experts: int
+    imported: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What ``train`` leaves behind; JSON values."""
+
+    summary: dict[str, Any]
+
+
+def training_settings(task: Task) -> trainer.TrainingSettings:
+    """Return the task's training section as the trainer takes it."""
+    section = task.training
+    llm = section.learner == "llm"
+    return trainer.TrainingSettings(
+        learner=section.learner,
+        preset=task.model.preset if llm else section.encoder,
+        dtype=task.model.dtype,
+        prompt=task.prompt_spec() if llm else None,
+        max_ad_tokens=task.model.max_ad_tokens,
+        lora_rank=section.lora_rank,
+        learning_rate=section.learning_rate,
+        batch_size=section.batch_size,
+        max_epochs=section.max_epochs,
+        patience=section.patience,
+        validation_share=section.validation_share,
+        min_per_class=section.min_per_class,
+        seed=task.seed,
+    )
+
+
+def fine_tuning_labels(workspace: Workspace, task: Task, texts: Mapping[str, str]) -> Labels:
+    """Return the consensus labels of the fine-tuning half, of all rounds of this policy version."""
+    # First: what comes in while this reads and trains is then seen to be new.
+    imported = imported_into(workspace, task.version)
+    table = ratings(read_half(workspace, "fine_tuning", task.version))
+    consensus = agreement.consensus(table.values, task.review.consensus)
+    # An ad of which nothing is left once markup is cut cannot be scored, and so teaches nothing.
+    wordless = [key for key in table.keys if is_wordless(texts[key])]
+    consensus[[key in set(wordless) for key in table.keys]] = MISSING
+    given = (table.values != MISSING).any(axis=1) if table.values.size else np.zeros(0, dtype=bool)
+    settled = np.flatnonzero(consensus != MISSING)
+    ads = trainer.LabelledAds(
+        keys=tuple(table.keys[i] for i in settled),
+        texts=tuple(texts[table.keys[i]] for i in settled),
+        labels=consensus[settled].astype(np.int8),
+    )
+    tied = tuple(
+        table.keys[i]
+        for i in np.flatnonzero(given & (consensus == MISSING))
+        if table.keys[i] not in set(wordless)
+    )
+    return Labels(ads, tied, len(table.experts), imported)
+
+
+def train(options: TrainOptions, say: Callable[[str], None]) -> Trained:
+    """Train on all fine-tuning labels so far, evaluate all models, and decide.
+
+    A rerun with the same labels does nothing; with new evaluation verdicts alone it evaluates
+    again without training.
+
+    Args:
+        options: see :class:`TrainOptions`.
+        say: told, in one line each, what a person should know.
+
+    Raises:
+        UsageError: no pairs or no verdicts yet, a wrong task file, a folder for the export that
+            cannot be written.
+        TooFewLabels: labels that teach nothing yet.
+        RunFailed: something in the workspace is damaged.
+    """
+    workspace = Workspace(options.workspace)
+    stored = workspace.pairs_of().facts.origin.task
+    task = load_task(options.task) if options.task else stored
+    _check_task(options, task, stored)
+    round_number = _round_of(workspace, task)
+    workspace.check_writable()
+    if options.export:
+        _check_export(options.export)
+    with step("reading the labels"):
+        shown = shown_ads(workspace)
+        texts = shown.texts()
+        labels = fine_tuning_labels(workspace, task, texts)
+    settings = training_settings(task)
+    training_hash = config_hash(
+        {
+            "labels": trainer.label_set_hash(labels.ads),
+            "settings": dataclasses.asdict(settings),
+        }
+    )
+    base = _base_pairs(workspace, task)
+    wanted = config_hash(
+        {
+            "training": training_hash,
+            "verdicts": labels.imported,
+            "stopping": task.stopping.model_dump(mode="json"),
+            "min_overlap": task.review.min_overlap,
+            "tied": labels.tied,
+            "llm0": [base.facts.origin.score_key, base.facts.threshold.margin],
+        }
+    )
+    # The newest alone: mining and `status` go by it, also after other settings were tried.
+    done = workspace.model.latest(round_number)
+    if done and done.config_hash == wanted and model_store.is_whole(workspace, done):
+        say(f"round {round_number} is trained already with these labels; nothing to do")
+    else:
+        done = _train(
+            workspace, task, round_number, shown, labels, settings, training_hash, wanted, say
+        )
+    if options.export:
+        _export(workspace, task, done, options.export, say)
+    return Trained(_summary(workspace, done))
+
+
+def _train(
+    workspace: Workspace,
+    task: Task,
+    round_number: int,
+    shown: Shown,
+    labels: Labels,
+    settings: trainer.TrainingSettings,
+    training_hash: str,
+    wanted: str,
+    say: Callable[[str], None],
+) -> Manifest[ModelFacts]:
+    attempt = workspace.new_attempt(round_number, "model")
+    before = next(
+        (
+            manifest
+            for manifest in reversed(workspace.model.all(round_number))
+            if manifest.facts.training_hash == training_hash
+            and model_store.is_whole(workspace, manifest)
+        ),
+        None,
+    )
+    number, positive = len(labels.ads.keys), int(labels.ads.labels.sum())
+    # Before the training: where ties leave too few labels, they are what can be done about it.
+    ties = _write_ties(workspace, attempt, shown, labels.tied, say)
+    if before:
+        say(f"round {round_number}: trained on these labels before; evaluating again")
+        own, learnt = model_store.model_files(before), before.facts.learnt
+    else:
+        if not number:
+            raise TooFewLabels(
+                f"no labelled ads: {where_labels_come_from(workspace)}, or settle the ties"
+            )
+        say(
+            f"round {round_number}: training {_learner_name(task)} on {number:,} labelled ads "
+            f"({positive:,} {task.labels.positive})"
+        )
+        own, learnt = _fit(workspace, task, attempt, labels.ads, settings, say)
+    current = Candidate(
+        round=round_number,
+        model_id=learnt.model_id,
+        threshold=learnt.threshold_margin,
+        margins=_scorer(functools.partial(load_trained, workspace, task, learnt.learner, own)),
+    )
+    report = _evaluate(workspace, task, shown, current, number, say)
+    data = json.dumps(to_json(report), indent=1, sort_keys=True).encode()
+    manifest = Manifest.of(
+        attempt,
+        wanted,
+        [*own, *ties, files.write(workspace.root, f"{attempt}/evaluation.json", data)],
+        number,
+        ModelFacts(
+            task=task,
+            training_hash=training_hash,
+            verdicts=labels.imported,
+            learnt=learnt,
+            labels=LabelCounts(number, positive, labels.experts, len(labels.tied)),
+            evaluation=report,
+        ),
+    )
+    workspace.commit(manifest)
+    return manifest
+
+
+def _fit(
+    workspace: Workspace,
+    task: Task,
+    attempt: str,
+    ads: trainer.LabelledAds,
+    settings: trainer.TrainingSettings,
+    say: Callable[[str], None],
+) -> tuple[list[BlockFile], Learnt]:
+    with tempfile.TemporaryDirectory(prefix="scout-train-") as scratch:
+        folder, logs = Path(scratch) / "model", Path(scratch) / "logs"
+        try:
+            model = trainer.train(ads, settings, folder, progress=say, logs=logs)
+        except trainer.TooFewLabelsError as error:
+            raise TooFewLabels(
+                f"{error}; {where_labels_come_from(workspace)} ({len(ads.keys):,} ads have a settled "
+                f"label so far, {int(ads.labels.sum()):,} of them positive)"
+            ) from error
+        except trainer.TrainingDataError as error:
+            raise RunFailed(f"training: {error}") from error
+        except PresetError as error:
+            raise UsageError(f"training: {error}") from error
+        except FloatingPointError as error:
+            raise RunFailed(f"training: {error}; lower training.learning_rate") from error
+        with step("storing the model"):
+            own = model_store.store(workspace, attempt, folder)
+        # For TensorBoard; no reader of ours needs them, so the manifest leaves them out.
+        for path in sorted(logs.rglob("*")):
+            if path.is_file():
+                place = f"{attempt}/logs/{path.relative_to(logs).as_posix()}"
+                storage.write(workspace.path(place), path.read_bytes())
+    return own, Learnt(
+        learner=model.learner,
+        model_id=model.model_id,
+        base_model_id=model.base_model_id,
+        threshold_margin=model.threshold_margin,
+        threshold_probability=model.threshold_probability,
+        label_set_hash=model.label_set_hash,
+        task_prompt_hash=policy.render(task.prompt_spec()).hash,
+        fitting_ads=model.fitting.ads,
+        validation_ads=model.validation.ads,
+        epochs=tuple(
+            EpochFigures(
+                epoch=epoch.number,
+                loss=epoch.loss,
+                validation_loss=epoch.validation_loss,
+                validation_kappa=epoch.validation_kappa,
+                seconds=round(epoch.seconds, 2),
+            )
+            for epoch in model.epochs
+        ),
+    )
+
+
+def _evaluate(
+    workspace: Workspace,
+    task: Task,
+    shown: Shown,
+    current: Candidate,
+    fine_tuning_ads: int,
+    say: Callable[[str], None],
+) -> Evaluation:
+    """Measure LLM-0 and every round's model on the evaluation ads of all rounds."""
+    candidates = [_base_candidate(workspace, _base_pairs(workspace, task), say)]
+    for manifest in model_store.models(workspace, task.version, before_round=current.round):
+        if not model_store.is_whole(workspace, manifest):
+            say(f"the model of round {manifest.round} is gone or damaged: not evaluated again")
+            continue
+        learnt, own = manifest.facts.learnt, model_store.model_files(manifest)
+        candidates.append(
+            Candidate(
+                round=manifest.round,
+                model_id=learnt.model_id,
+                threshold=learnt.threshold_margin,
+                margins=_scorer(
+                    functools.partial(load_trained, workspace, task, learnt.learner, own)
+                ),
+            )
+        )
+    found = evaluate(workspace, task, shown.texts(), [*candidates, current], fine_tuning_ads)
+    say(found.decision.reason)
+    return found
+
+
+def _scorer(load: Callable[[], Labeler]) -> Callable[[Sequence[str]], np.ndarray]:
+    return lambda texts: trained.margins(load(), texts)
+
+
+def _base_candidate(
+    workspace: Workspace, base: Manifest[PairsFacts], say: Callable[[str], None]
+) -> Candidate:
+    """Return LLM-0 as the first round of this policy version used it, with its threshold then."""
+    task = base.facts.origin.task
+    try:
+        identity = identify_task(task, say)
+    except PresetError as error:
+        raise UsageError(f"model: {error}") from error
+    return Candidate(
+        round=_BASE_ROUND,
+        model_id=identity.model_id,
+        threshold=base.facts.threshold.margin,
+        margins=_scorer(LoadLabeler(task, identity, workspace.root)),
+    )
+
+
+def _base_pairs(workspace: Workspace, task: Task) -> Manifest[PairsFacts]:
+    """Return the manifest of the first pairs of this policy version: LLM-0 labelled them."""
+    for pairs in workspace.pairs.by_round().values():
+        if pairs.facts.origin.task.version == task.version:
+            return pairs
+    raise RunFailed(f"--workspace {workspace.root}: no pairs of policy version {task.version}")
+
+
+def _check_task(options: TrainOptions, task: Task, stored: Task) -> None:
+    if task.name != stored.name:
+        raise UsageError(
+            f"--task {options.task}: is the task {task.name!r}, but the workspace holds "
+            f"{stored.name!r}"
+        )
+    shaping: Any = {"training": True, "stopping": True, "review": {"consensus", "min_overlap"}}
+    own, other = (t.model_dump(mode="json", exclude=shaping) for t in (task, stored))
+    changed = sorted(key for key in own if own[key] != other[key] and key != "version")
+    if task.version == stored.version and changed:
+        raise UsageError(
+            f"--task {options.task}: differs from the task that the pairs were mined with in "
+            f"{', '.join(changed)}; only training, stopping, review.consensus and review.min_overlap "
+            "may be changed here: mine with the new task instead"
+        )
+    if task.version != stored.version:
+        raise UsageError(
+            f"--task {options.task}: has version {task.version}, the pairs were mined with version "
+            f"{stored.version}; mine a round with the new version first"
+        )
+    if task.training.learner == "llm" and task.model.preset == FAKE:
+        raise UsageError(
+            "training.learner: the fake model cannot learn; set model.preset to a real one, or "
+            "training.learner to head or encoder"
+        )
+
+
+def _round_of(workspace: Workspace, task: Task) -> int:
+    """Return the last round of this policy version with verdicts."""
+    found = workspace.verdicts_of(task.version)
+    if not found:
+        raise UsageError(
+            f"--workspace {workspace.root}: no verdicts on pairs of policy version {task.version} "
+            "yet; label review.csv and run `scout import`"
+        )
+    return max(found)
+
+
+def _write_ties(
+    workspace: Workspace,
+    attempt: str,
+    shown: Shown,
+    tied: Sequence[str],
+    say: Callable[[str], None],
+) -> tuple[BlockFile, ...]:
+    """Write a review sheet of the ads on which no majority was found."""
+    if not tied:
+        return ()
+    ads = {ad.key: ad for ad in shown.ads()}
+    # Without a pair id each row stands alone: its partner needs no second answer.
+    rows = [("", "", ads[key].ad_id, ads[key].text) for key in sorted(tied)]
+    file = files.write(workspace.root, f"{attempt}/ties.csv", ad_sheet(rows), len(tied))
+    say(
+        f"{len(tied)} ads have no majority and do not train: let one more expert label "
+        f"{workspace.path(file.path)} and import it"
+    )
+    return (file,)
+
+
+def _check_export(target: str) -> None:
+    """Refuse a folder that cannot be exported to, before a training takes its hour.
+
+    Raises:
+        UsageError: it is on object storage, holds something, or cannot be made.
+    """
+    if not storage.is_local(target):
+        raise UsageError(
+            f"--export {target}: must be a folder on the local disk; copy it from there"
+        )
+    out = Path(target)
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(
+                f"--export {target}: is there and not empty; nothing is overwritten: name a new folder"
+            )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"--export {target}: cannot be written ({error.strerror or error}); name another folder"
+        ) from error
+
+
+def _export(
+    workspace: Workspace,
+    task: Task,
+    manifest: Manifest[ModelFacts],
+    target: str,
+    say: Callable[[str], None],
+) -> None:
+    from models import export
+    from models.graph_tokenizer import GraphTokenizerError
+
+    names = (task.labels.positive, task.labels.negative)
+    try:
+        with step("exporting the model"):
+            folder = model_store.fetch(workspace, model_store.model_files(manifest))
+            export.export(folder, Path(target), labels=names, progress=say)
+    except (export.ExportError, GraphTokenizerError, trained.TrainedModelError, OSError) as error:
+        raise RunFailed(
+            f"--export {target}: {error} (the trained model is kept: train again exports it)"
+        ) from error
+
+
+def _learner_name(task: Task) -> str:
+    names = {
+        "llm": f"{task.model.preset} by LoRA",
+        "encoder": f"{task.training.encoder} and a head",
+        "head": f"a head on {task.training.encoder}",
+    }
+    return names[task.training.learner]
+
+
+def _summary(workspace: Workspace, manifest: Manifest[ModelFacts]) -> dict[str, Any]:
+    facts = manifest.facts
+    learnt = to_json(facts.learnt)
+    shown = ("learner", "model_id", "threshold_probability", "threshold_margin", "epochs")
+    return {
+        "task": facts.task.name,
+        "round": manifest.round,
+        "model": workspace.path(model_store.model_files(manifest)[0].path.rpartition("/")[0]),
+        **{name: learnt[name] for name in shown},
+        "labels": to_json(facts.labels),
+        "evaluation": to_json(facts.evaluation),
+        "ties": [workspace.path(f.path) for f in manifest.files if f.path.endswith("/ties.csv")],
+    }

@@ -1,0 +1,148 @@
+"""ChooseItems: review items from a strategy's pool of ads, and from the exploration beside it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam import pvalue
+
+from pipelines.console import metrics
+from pipelines.contracts import Block, ReviewItem
+from pipelines.errors import RunFailed
+from pipelines.numerics.calibration import Threshold
+from pipelines.stages.keep_pool import labelled_of, rows_of
+from pipelines.store import blocks
+from pipelines.strategies.base import Chosen, Context, Pick, Plan, RowStrategy
+from pipelines.strategies.exploration import Exploration
+from pipelines.strategies.items import as_shown, item_id, review_ad
+
+STAGE = "ChooseItems"
+
+
+def choose_items(
+    pool: pa.Table, explored: pa.Table | None, strategy: RowStrategy, context: Context
+) -> Chosen:
+    """Choose review items.
+
+    Exploration is drawn first, for its propensities must not depend on what the strategy takes; it comes
+    last in the review order.
+
+    Args:
+        pool: the strategy's pool, best first.
+        explored: the pool of exploration, or None where none is added.
+        strategy: chooses.
+        context: what it goes by.
+
+    Raises:
+        ValueError: the strategy chose an ad twice, one that is not there, or too many.
+    """
+    budget = context.selection.budget
+    drawn: list[ReviewItem] = []
+    if explored is not None:
+        wanted = int(context.selection.exploration_share * budget)
+        picks = Exploration().choose(rows_of(explored), wanted, context)
+        drawn = _items(explored, picks, Exploration.name, context)
+        taken = {ad.key for item in drawn for ad in item.ads}
+        keys = pool.column("key").to_pylist()
+        pool = pool.filter(pa.array([key not in taken for key in keys]))
+    picks = strategy.choose(rows_of(pool), budget - len(drawn), context)
+    used = list(itertools.chain.from_iterable(pick.rows for pick in picks))
+    if len(picks) > budget - len(drawn) or len(set(used)) < len(used):
+        raise ValueError(
+            f"strategy {strategy.name!r}: chose {len(picks)} items of {budget - len(drawn)} with "
+            f"{len(used) - len(set(used))} ads more than once"
+        )
+    items = _items(pool, picks, strategy.name, context) + drawn
+    ranked = tuple(
+        ReviewItem(
+            item.item_id, rank, item.source, item.ads, item.score, None, item.propensity, item.drawn
+        )
+        for rank, item in enumerate(items, start=1)
+    )
+    return Chosen(ranked, pool.num_rows + len(drawn))
+
+
+def _items(
+    table: pa.Table, picks: Sequence[Pick], source: str, context: Context
+) -> list[ReviewItem]:
+    positive = table.column("margin").to_numpy() >= context.threshold.margin
+    plain = table.drop_columns(["vector"]) if "vector" in table.column_names else table
+    items = []
+    for pick in picks:
+        found = plain.take(pa.array(pick.rows)).to_pylist()
+        ads = tuple(
+            review_ad(row, "positive" if positive[place] else "negative", None)
+            for place, row in zip(pick.rows, found, strict=True)
+        )
+        id = item_id(tuple(ad.key for ad in ads), context.guideline)
+        items.append(
+            ReviewItem(
+                item_id=id,
+                rank=0,
+                source=source,
+                ads=as_shown((ads[0], ads[1]), id, context.seed) if len(ads) == 2 else ads,
+                score=found[0]["score"] if pick.propensity is None else None,
+                propensity=pick.propensity,
+                drawn=None if pick.propensity is None else ads[0].key,
+            )
+        )
+    return items
+
+
+class ChooseItems(beam.PTransform):
+    """Choose review items in one worker.
+
+    Input: singletons the strategy's pool, threshold and number of open ads, the rows of labelled ads,
+    and the exploration's pool where one is added. Output: a singleton ``PCollection[Chosen]``.
+
+    Args:
+        strategy: chooses.
+        plan: what it goes by.
+    """
+
+    def __init__(self, strategy: RowStrategy, plan: Plan) -> None:
+        super().__init__()
+        self._choose = _Choose(strategy, plan)
+
+    def expand(self, inputs: tuple[beam.PCollection, ...]) -> beam.PCollection[Chosen]:
+        """Apply the transform."""
+        pool, threshold, open_ads, labelled, *explored = inputs
+        return pool | "Choose" >> beam.ParDo(
+            self._choose,
+            threshold=pvalue.AsSingleton(threshold),
+            open_ads=pvalue.AsSingleton(open_ads),
+            labelled=pvalue.AsList(labelled),
+            **({"explored": pvalue.AsSingleton(explored[0])} if explored else {}),
+        )
+
+
+class _Choose(beam.DoFn):
+    def __init__(self, strategy: RowStrategy, plan: Plan) -> None:
+        self._strategy, self._plan = strategy, plan
+
+    def process(
+        self,
+        pool: Block,
+        threshold: Threshold,
+        open_ads: int,
+        labelled: list[Block],
+        explored: Block | None = None,
+    ) -> Iterator[Chosen]:
+        with metrics.timed(STAGE):
+            if not pool.rows:
+                raise RunFailed(
+                    "no ad is left to show: experts saw every one in earlier rounds; give a newer corpus"
+                )
+            context = self._plan.at(threshold, open_ads, labelled_of(labelled, self._plan))
+            beside = None if explored is None else blocks.from_block(explored)
+            chosen = choose_items(blocks.from_block(pool), beside, self._strategy, context)
+            if not chosen.items:
+                raise RunFailed(
+                    f"selection.strategy {self._strategy.name!r} chose none of {pool.rows:,} ads; "
+                    "choose another strategy"
+                )
+            metrics.count(STAGE, "items", len(chosen.items))
+            yield chosen

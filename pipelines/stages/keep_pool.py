@@ -1,0 +1,169 @@
+"""KeepPool: the ads that a strategy scores highest, scored where they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam import pvalue
+
+from pipelines.console import metrics
+from pipelines.contracts import AD_SCHEMA, Block, BlockFile
+from pipelines.numerics.calibration import Threshold
+from pipelines.store import blocks
+from pipelines.strategies.base import Context, Labelled, Need, Plan, Rows, RowStrategy
+
+STAGE = "KeepPool"
+
+
+def columns_of(strategy: RowStrategy) -> list[str]:
+    """Return the columns of a scored block that a strategy and its review items need."""
+    vector = ["vector"] if Need.VECTORS in strategy.needs else []
+    return [*AD_SCHEMA.names, "margin", "truncated", *vector]
+
+
+def rows_of(table: pa.Table) -> Rows:
+    """Return scored rows as the arrays that strategies take."""
+    names = table.column_names
+    return Rows(
+        keys=table.column("key").to_pylist(),
+        margins=table.column("margin").to_numpy().astype(np.float64),
+        vectors=blocks.vectors(table) if "vector" in names else None,
+        scores=table.column("score").to_numpy() if "score" in names else None,
+    )
+
+
+def labelled_of(found: Sequence[Block], plan: Plan) -> Labelled | None:
+    """Return the labelled ads that are in the corpus, sorted by key; None where there are none."""
+    if not found:
+        return None
+    rows = rows_of(blocks.sort_by_key(blocks.concat(found)))
+    return Labelled(rows, np.array([plan.labels[key] for key in rows.keys], dtype=np.int8))
+
+
+def score_rows(table: pa.Table, strategy: RowStrategy, context: Context) -> pa.Table:
+    """Return scored rows with the strategy's ``score`` column.
+
+    Raises:
+        ValueError: the strategy gave no finite score for each row.
+    """
+    scores = np.asarray(strategy.score(rows_of(table), context), dtype=np.float64)
+    if scores.shape != (table.num_rows,) or not np.isfinite(scores).all():
+        raise ValueError(
+            f"strategy {strategy.name!r}: score must give {table.num_rows} finite numbers, got shape "
+            f"{scores.shape} with {np.count_nonzero(~np.isfinite(scores))} that are not finite"
+        )
+    return table.append_column("score", pa.array(scores))
+
+
+def best(tables: Iterable[pa.Table], wanted: int) -> pa.Table:
+    """Return the ``wanted`` rows of the highest scores, best first, ties by key."""
+    joined = pa.concat_tables(list(tables))
+    order = [("score", "descending"), ("key", "ascending")]
+    return joined.sort_by(order).slice(0, wanted).combine_chunks()
+
+
+class KeepPool(beam.PTransform):
+    """Score all open ads and keep the best.
+
+    Input: ``PCollection[BlockFile]``, singletons threshold and number of open ads, and the rows of
+    labelled ads (``PCollection[Block]``, from ``GatherRows``). Output: a singleton
+    ``PCollection[Block]``, best first, with a ``score`` column; no rows where no ad is open.
+
+    Memory of the merging worker: two pools, ``strategy.pool_rows`` rows of about 1 KB and their vectors
+    each. Nothing is shuffled but pools.
+
+    Args:
+        root: the workspace.
+        strategy: scores.
+        plan: what it goes by.
+        shown_keys: content keys of ads that experts have seen; they are left out.
+    """
+
+    def __init__(
+        self, root: str, strategy: RowStrategy, plan: Plan, shown_keys: Collection[str]
+    ) -> None:
+        super().__init__()
+        self._wanted = strategy.pool_rows(plan.selection)
+        if self._wanted < 1:
+            raise ValueError(f"strategy {strategy.name!r}: a pool of {self._wanted} rows")
+        self._score = _Score(root, strategy, plan, frozenset(shown_keys), self._wanted)
+
+    def expand(
+        self,
+        inputs: tuple[
+            beam.PCollection[BlockFile],
+            beam.PCollection[Threshold],
+            beam.PCollection[int],
+            beam.PCollection[Block],
+        ],
+    ) -> beam.PCollection[Block]:
+        """Apply the transform."""
+        files, threshold, open_ads, labelled = inputs
+        return (
+            files
+            | "ScoreRows"
+            >> beam.ParDo(
+                self._score,
+                threshold=pvalue.AsSingleton(threshold),
+                open_ads=pvalue.AsSingleton(open_ads),
+                labelled=pvalue.AsList(labelled),
+            )
+            | "KeepBest" >> beam.CombineGlobally(_Best(self._wanted))
+        )
+
+
+class _Score(beam.DoFn):
+    def __init__(
+        self, root: str, strategy: RowStrategy, plan: Plan, shown: frozenset[str], wanted: int
+    ) -> None:
+        self._root, self._strategy, self._plan = root, strategy, plan
+        self._shown, self._wanted = shown, wanted
+
+    def process(
+        self, file: BlockFile, threshold: Threshold, open_ads: int, labelled: list[Block]
+    ) -> Iterator[Block]:
+        with metrics.timed(STAGE):
+            table = blocks.read_columns(self._root, file, columns_of(self._strategy))
+            if self._shown:
+                table = table.filter(
+                    pa.array([key not in self._shown for key in table.column("key").to_pylist()])
+                )
+            if table.num_rows:
+                context = self._plan.at(threshold, open_ads, labelled_of(labelled, self._plan))
+                scored = score_rows(table, self._strategy, context)
+                metrics.count(STAGE, "ads", scored.num_rows)
+                yield blocks.to_block(best([scored], self._wanted))
+
+
+class _Best(beam.CombineFn):
+    """Keep the best rows of many blocks; the order of the blocks does not matter."""
+
+    def __init__(self, wanted: int) -> None:
+        self._wanted = wanted
+
+    def create_accumulator(self, *args: Any, **kwargs: Any) -> list[Block]:
+        return []
+
+    def add_input(self, held: list[Block], block: Block, *args: Any, **kwargs: Any) -> list[Block]:
+        return self._cut([*held, block])
+
+    def merge_accumulators(
+        self, parts: Iterable[list[Block]], *args: Any, **kwargs: Any
+    ) -> list[Block]:
+        return self._cut([block for part in parts for block in part])
+
+    def extract_output(self, held: list[Block], *args: Any, **kwargs: Any) -> Block:
+        return self._merged(held) if held else Block(0, b"")
+
+    def _cut(self, held: list[Block]) -> list[Block]:
+        # Not at every block: a merge costs as much as the pool is large.
+        if sum(block.rows for block in held) <= 2 * self._wanted:
+            return held
+        return [self._merged(held)]
+
+    def _merged(self, held: list[Block]) -> Block:
+        return blocks.to_block(best([blocks.from_block(block) for block in held], self._wanted))

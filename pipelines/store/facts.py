@@ -1,0 +1,384 @@
+"""What a manifest says of its stage: one frozen dataclass a stage, written and read as JSON.
+
+Pydantic builds and checks them by their types alone: nothing is missing, misspelt or of another type
+in what :mod:`pipelines.store.workspace` hands out, so that no reader needs a default of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from pipelines.config import Task
+from pipelines.numerics.agreement import Kappa
+from pipelines.numerics.calibration import Threshold
+from pipelines.numerics.stopping import Difference, StoppingRule
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What every stage of ``mine`` records of where it comes from.
+
+    Attributes:
+        task: the task as it ran.
+        date: logical date of a scheduled run, or "".
+        corpus: globs of corpus files.
+        model_id: which weights scored the ads.
+        prompt_hash: of the prompt as rendered.
+        embedding_id: where the vectors come from.
+        model_round: the round that trained the model; 0 for LLM-0.
+        score_key: hash of all that shapes a score.
+        versions: of Python and of the libraries that shape numbers.
+    """
+
+    task: Task
+    date: str
+    corpus: tuple[str, ...]
+    model_id: str
+    prompt_hash: str
+    embedding_id: str
+    model_round: int
+    score_key: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredFacts:
+    """What a ``scored`` attempt holds.
+
+    Attributes:
+        origin: where it comes from.
+        records: records read, rejected ones included.
+        rejected: records rejected.
+        reasons: reason -> records rejected for it.
+        unique: distinct normalised texts.
+        weight: of the corpus.
+        dead_letters: files of rejected records, relative to the workspace.
+    """
+
+    origin: Provenance
+    records: int
+    rejected: int
+    reasons: Mapping[str, int]
+    unique: int
+    weight: float
+    dead_letters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClustersFacts:
+    """What a ``clusters`` attempt holds.
+
+    Attributes:
+        origin: where it comes from.
+        threshold: the label rule, and how many ads lie on either side.
+        positive_clusters, negative_clusters: clusters of each predicted label.
+        overlaps: cluster pairs of opposite labels that were searched.
+        truncated: ads of which the model saw only the beginning.
+    """
+
+    origin: Provenance
+    threshold: Threshold
+    positive_clusters: int
+    negative_clusters: int
+    overlaps: int
+    truncated: int
+
+
+@dataclass(frozen=True, slots=True)
+class BoundaryFacts:
+    """What only the selection of overlapping pairs knows of its choice.
+
+    Attributes:
+        mutual_pairs: chosen pairs of which each ad is the other's nearest.
+        covered_share: share of the corpus weight that the pairs cover, 0 to 1.
+        cover_radius: distance within which an ad covers others of its cluster pair.
+    """
+
+    mutual_pairs: int
+    covered_share: float
+    cover_radius: float
+
+
+@dataclass(frozen=True, slots=True)
+class PairsFacts:
+    """What a ``pairs`` attempt holds.
+
+    Attributes:
+        origin: where it comes from.
+        threshold: the label rule, as in the clusters.
+        sources: strategy -> items that it chose.
+        ads: ads in all items.
+        candidates: ads or pairs chosen from.
+        boundary: None when another strategy chose, which clusters nothing and covers nothing.
+    """
+
+    origin: Provenance
+    threshold: Threshold
+    sources: Mapping[str, int]
+    ads: int
+    candidates: int
+    boundary: BoundaryFacts | None
+
+    @property
+    def covered_share(self) -> float | None:
+        """Share of the corpus weight that the pairs cover; None where none was measured."""
+        return self.boundary.covered_share if self.boundary else None
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewFacts:
+    """What a ``review`` attempt holds: the sheet of this ``pairs`` attempt."""
+
+    origin: Provenance
+    pairs: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportEntry:
+    """One imported file's share in a round.
+
+    Attributes:
+        name: of the file.
+        sha256: of its content and the names that its experts go by.
+        content_sha256: of its content alone.
+        tool: which reader read it.
+        rounds: all rounds that it has verdicts on.
+        verdicts, labels: on this round's ads; a verdict that is a skip is no label.
+        rejected: rows in the dead-letter file, which lies in the last of its rounds.
+        reasons: reason -> rows rejected for it.
+        unanswered: ads that nobody answered yet.
+        changed_mind: rows that contradict an earlier row of the same expert.
+        experts: who speaks in it, sorted.
+        ads: ads with a verdict.
+    """
+
+    name: str
+    sha256: str
+    content_sha256: str
+    tool: str
+    rounds: tuple[int, ...]
+    verdicts: int
+    labels: int
+    rejected: int
+    reasons: Mapping[str, int]
+    unanswered: int
+    changed_mind: int
+    experts: tuple[str, ...]
+    ads: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredKeys:
+    """Sorted content keys of a round's answered ads: each in one place.
+
+    Attributes:
+        fine_tuning, evaluation: ads with a label, by half.
+        withheld: ads with a label that belong to neither half.
+        skipped: ads that experts saw and could not tell.
+    """
+
+    fine_tuning: tuple[str, ...] = ()
+    evaluation: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def number(self) -> int:
+        """How many ads are answered."""
+        return sum(map(len, (self.fine_tuning, self.evaluation, self.withheld, self.skipped)))
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictsFacts:
+    """What a ``verdicts`` attempt holds, all earlier imports of its round included.
+
+    Attributes:
+        task_name: of the task.
+        task_version: version of the policy that the round was mined for; None if its pairs are gone.
+        evaluation_share: expected share of the evaluation half.
+        seed: of the split.
+        imports: the files, in the order of their import.
+        keys: the ads with an answer.
+        experts: who spoke, sorted.
+        dead_letters: files of rejected rows, relative to the workspace.
+    """
+
+    task_name: str
+    task_version: int | None
+    evaluation_share: float
+    seed: int
+    imports: tuple[ImportEntry, ...] = ()
+    keys: AnsweredKeys = AnsweredKeys()
+    experts: tuple[str, ...] = ()
+    dead_letters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EpochFigures:
+    """What one pass over the fitting part gave; see :class:`models.trained.Epoch`."""
+
+    epoch: int
+    loss: float
+    validation_loss: float
+    validation_kappa: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What a training gave; an evaluation alone leaves it as it is.
+
+    Attributes:
+        learner, model_id, base_model_id, threshold_margin, threshold_probability, label_set_hash: as
+            in :class:`models.trained.TrainedModel`.
+        task_prompt_hash: of the task's prompt, which an LLM keeps.
+        fitting_ads, validation_ads: ads that weights were fitted on, and held out.
+        epochs: empty for a head.
+    """
+
+    learner: str
+    model_id: str
+    base_model_id: str
+    threshold_margin: float
+    threshold_probability: float
+    label_set_hash: str
+    task_prompt_hash: str
+    fitting_ads: int
+    validation_ads: int
+    epochs: tuple[EpochFigures, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCounts:
+    """The labels that a model learnt from.
+
+    Attributes:
+        fine_tuning: ads with a consensus.
+        fine_tuning_positive: how many of them are positive.
+        fine_tuning_experts: who labelled them.
+        tied: ads without a consensus.
+    """
+
+    fine_tuning: int
+    fine_tuning_positive: int
+    fine_tuning_experts: int
+    tied: int
+
+
+@dataclass(frozen=True, slots=True)
+class Statistic:
+    """A value, or why there is none."""
+
+    value: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFigures:
+    """One round's model against the experts.
+
+    Attributes:
+        round: that trained it; 0 for LLM-0.
+        model_id: which weights.
+        threshold: an ad is positive when its margin is at least this, log-odds.
+        kappa: mean agreement with the experts.
+        kappa_with_majority: usually higher than that, and not to be compared with the experts'.
+        positive_share: share of the ads that it calls positive; None without ads.
+    """
+
+    round: int
+    model_id: str
+    threshold: float
+    kappa: Kappa
+    kappa_with_majority: Statistic
+    positive_share: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Whether to go on; see :class:`pipelines.numerics.stopping.Decision`."""
+
+    stop: bool
+    rule: str
+    reason: str
+    best_round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """All models on the same evaluation ads; no label or text of any ad.
+
+    Attributes:
+        ads: ads with a label.
+        experts: who labelled them.
+        verdicts: labels given.
+        positive_share: share of positives among them; None without any.
+        tied: ads without a majority.
+        expert_kappa: the experts' agreement with each other.
+        krippendorff_alpha: of the experts.
+        models: in the order of their rounds, LLM-0 first.
+        gap_to_experts, gain: see :class:`pipelines.numerics.stopping.Decision`.
+        decision: whether to go on.
+        stopping: the rule that decided.
+    """
+
+    ads: int
+    experts: int
+    verdicts: int
+    positive_share: float | None
+    tied: int
+    expert_kappa: Kappa
+    krippendorff_alpha: Statistic
+    models: tuple[ModelFigures, ...]
+    gap_to_experts: Difference
+    gain: Difference
+    decision: Decided
+    stopping: StoppingRule
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a ``model`` attempt holds.
+
+    Attributes:
+        task: the task as it trained.
+        training_hash: of labels and settings: equal hash, equal model.
+        verdicts: round -> hash of the imports that were learnt and measured from.
+        learnt: the model.
+        labels: what it learnt from.
+        evaluation: the comparison with the experts.
+    """
+
+    task: Task
+    training_hash: str
+    verdicts: Mapping[str, str]
+    learnt: Learnt
+    labels: LabelCounts
+    evaluation: Evaluation
+
+
+FACTS: Mapping[str, type] = {
+    "scored": ScoredFacts,
+    "clusters": ClustersFacts,
+    "pairs": PairsFacts,
+    "review": ReviewFacts,
+    "verdicts": VerdictsFacts,
+    "model": ModelFacts,
+}
+
+
+@functools.cache
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """Return what reads and writes records of a dataclass; made once, for it takes milliseconds."""
+    return TypeAdapter(kind)
+
+
+def to_json(record: Any) -> Any:
+    """Return a record of facts as plain JSON values."""
+    kind: Any = type(record)
+    return adapter(kind).dump_python(record, mode="json")

@@ -1,0 +1,247 @@
+"""Boundary: the pairs that the model confuses most, coverage of the corpus first."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.contracts import OverlapFacts, ReviewItem
+from pipelines.numerics import coverage, distances, kmeans
+from pipelines.numerics.hashing import lowest_ranks
+from pipelines.store import blocks
+from pipelines.strategies.base import Chosen, Context, Coverage, Need, PairPool, PairStrategy
+from pipelines.strategies.exploration import STRATA, Exploration
+from pipelines.strategies.items import as_shown, item_id, review_ad
+
+_PARTS = 1e6
+
+
+class Boundary(PairStrategy):
+    """Nearest pairs of opposite labels near the threshold, in the clusters that mix most.
+
+    The published process with a band around the threshold (``docs/decisions.md``): a share of the budget
+    is exploration, the rest goes to cluster pairs by their mass, and a seat takes, among its nearest
+    candidates, the pair that covers most of the corpus.
+    """
+
+    name = "boundary"
+    needs = frozenset({Need.VECTORS})
+
+    def choose(self, pool: PairPool, context: Context) -> Chosen:
+        """Choose pairs; see :func:`select`."""
+        return select(pool, context)
+
+
+def explore(
+    sample: pa.Table, vectors: np.ndarray, draws: int, seed: int
+) -> list[tuple[int, int, float]]:
+    """Draw ads from score strata and give each its nearest unused ad of the other label.
+
+    Args:
+        sample: the coverage sample, sorted by key.
+        vectors: float32 (rows, dim) unit vectors of the sample.
+        draws: ads to draw.
+        seed: of the draw.
+
+    Returns:
+        (drawn row, partner row, propensity of the drawn row within the sample) for each pair.
+
+    Raises:
+        ValueError: more draws than half of the smaller label: an ad without a partner would
+            have to be left out, and the propensities would be wrong.
+    """
+    positive = sample.column("positive").to_numpy(zero_copy_only=False)
+    smaller = min(int(positive.sum()), int((~positive).sum()))
+    if 2 * draws > smaller:
+        raise ValueError(f"{draws} draws need {2 * draws} ads of each label, got {smaller}")
+    if not draws:
+        return []
+    keys = sample.column("key").to_pylist()
+    margins = sample.column("margin").to_numpy()
+    drawn, propensities = coverage.stratified_exploration(margins, keys, draws, STRATA, seed)
+    used = np.zeros(sample.num_rows, dtype=bool)
+    used[drawn] = True
+    pairs = []
+    for row, propensity in zip(drawn.tolist(), propensities.tolist(), strict=True):
+        others = np.flatnonzero((positive != positive[row]) & ~used)
+        near, _ = distances.ExactIndex(vectors[others]).search(vectors[row : row + 1], 1)
+        partner = int(others[near[0, 0]])
+        used[partner] = True
+        pairs.append((row, partner, propensity))
+    return pairs
+
+
+def select(pool: PairPool, context: Context) -> Chosen:
+    """Choose pairs: exploration first, then seats for cluster pairs by mass, coverage within them.
+
+    Memory: about ``5 KB`` a candidate of 576 dimensions, and the formulas of ``coverage``.
+    """
+    settings, seed, overlaps, space = context.selection, context.seed, pool.overlaps, pool.space
+    sample, shown, total_weight = pool.sample, pool.shown, pool.total_weight
+    keys = sample.column("key").to_pylist()
+    sample = sample.take(pa.array(lowest_ranks(keys, settings.coverage_sample_rows, seed + 1)))
+    sample_vectors = kmeans.project(space, blocks.vectors(sample))
+    shown_keys = set(shown.column("key").to_pylist()) if shown is not None else set()
+    open_rows = np.asarray([key not in shown_keys for key in sample.column("key").to_pylist()])
+    unseen = sample.filter(pa.array(open_rows))
+    sides = np.bincount(unseen.column("positive").to_numpy(zero_copy_only=False), minlength=2)
+    # A share of the pairs there can be, not of the budget alone: each pair takes an ad of each
+    # label, and where positives are few exploration must not use them up.
+    wanted = int(settings.exploration_share * min(settings.budget, int(sides.min())))
+    explored = _exploration_pairs(
+        unseen,
+        sample_vectors[open_rows],
+        wanted,
+        sample.num_rows / pool.population,
+        context,
+    )
+    taken = {ad.key for item in explored for ad in item.ads}
+
+    place_of = {(overlap.positive, overlap.negative): n for n, overlap in enumerate(overlaps)}
+    ordered = sorted(pool.candidates, key=lambda item: item[0])
+    tables = [_without(table, taken) for _, table in ordered]
+    owner = [
+        np.full(table.num_rows, place_of[place], dtype=np.int32)
+        for (place, _), table in zip(ordered, tables, strict=True)
+    ]
+    chosen: list[coverage.Choice] = []
+    radius = 0.0
+    joined = pa.concat_tables(tables).combine_chunks() if tables else None
+    owners = np.concatenate(owner) if owner else np.zeros(0, dtype=np.int32)
+    weight = sample.column("weight").to_numpy().astype(np.float64)
+    # Coverage counts in fixed point: as parts of a million, no corpus is too heavy for it.
+    scale = _PARTS / weight.sum() if weight.sum() else 0.0
+    measured = coverage.CoverageSample(
+        vectors=sample_vectors,
+        weight=weight * scale,
+        label=sample.column("positive").to_numpy(zero_copy_only=False),
+        cluster=sample.column("cluster").to_numpy(),
+    )
+    if joined is not None and joined.num_rows:
+        radius = coverage.cover_radius(measured, settings.cover_quantile, seed)
+        numbered, ad_keys, ad_vectors = _numbered(joined, owners, space)
+        chosen = coverage.select_pairs(
+            numbered,
+            ad_vectors,
+            ad_keys,
+            np.asarray([overlap.mass for overlap in overlaps], dtype=np.int64),
+            np.asarray([(o.positive, o.negative) for o in overlaps], dtype=np.int64),
+            measured,
+            budget=settings.budget - len(explored),
+            radius=radius,
+            near_identical=settings.near_identical,
+            nearest_window=settings.nearest_window,
+            asked=_asked(sample, sample_vectors, taken, shown, space),
+        )
+    items: list[ReviewItem] = []
+    for choice in chosen:
+        assert joined is not None
+        row = (
+            joined.slice(choice.candidate, 1).drop_columns(["p_vector", "n_vector"]).to_pylist()[0]
+        )
+        overlap = overlaps[int(owners[choice.candidate])]
+        id = item_id((row["p_key"], row["n_key"]), context.guideline)
+        positive = review_ad(row, "positive", overlap.positive, "p_")
+        negative = review_ad(row, "negative", overlap.negative, "n_")
+        items.append(
+            ReviewItem(
+                item_id=id,
+                rank=len(items) + 1,
+                source=Boundary.name,
+                ads=as_shown((positive, negative), id, seed),
+                distance=round(float(row["distance"]), 6),
+                overlap=OverlapFacts(
+                    mutual=row["mutual"],
+                    overlap_score=round(overlap.score, 6),
+                    overlap_nearer_share=round(overlap.nearer_share, 6),
+                    covered_weight=round(choice.covered_weight / _PARTS * total_weight / 1000, 3),
+                    covered_share=round(choice.covered_weight / _PARTS, 6),
+                    cumulative_share=round(choice.cumulative_share, 6),
+                ),
+            )
+        )
+    share = round(chosen[-1].cumulative_share, 6) if chosen else 0.0
+    items += [
+        dataclasses.replace(item, rank=rank)
+        for rank, item in enumerate(explored, start=len(items) + 1)
+    ]
+    n_candidates = sum(table.num_rows for _, table in ordered)
+    return Chosen(tuple(items), n_candidates, Coverage(share, round(radius, 6)))
+
+
+def _asked(
+    sample: pa.Table,
+    sample_vectors: np.ndarray,
+    taken: set[str],
+    shown: pa.Table | None,
+    space: kmeans.VectorSpace,
+) -> np.ndarray:
+    """Return the vectors of ads that are asked about already: explored now, or shown before."""
+    explored = [key in taken for key in sample.column("key").to_pylist()]
+    parts = [sample_vectors[np.asarray(explored, dtype=bool)]]
+    if shown is not None:
+        parts.append(kmeans.project(space, blocks.vectors(shown)))
+    return np.concatenate(parts)
+
+
+def _exploration_pairs(
+    sample: pa.Table,
+    vectors: np.ndarray,
+    draws: int,
+    sampled_share: float,
+    context: Context,
+) -> list[ReviewItem]:
+    rows = sample.drop_columns(["vector"])
+    items = []
+    for drawn, partner, propensity in explore(sample, vectors, draws, context.seed):
+        ads = []
+        for row in (drawn, partner):
+            values = rows.slice(row, 1).to_pylist()[0]
+            label = "positive" if values["positive"] else "negative"
+            ads.append(review_ad(values, label, values["cluster"]))
+        id = item_id((ads[0].key, ads[1].key), context.guideline)
+        gap = distances.row_distances(vectors, vectors, np.array([drawn]), np.array([partner]))
+        items.append(
+            ReviewItem(
+                item_id=id,
+                rank=0,
+                source=Exploration.name,
+                ads=as_shown((ads[0], ads[1]), id, context.seed),
+                distance=round(float(gap[0]), 6),
+                propensity=float(f"{propensity * sampled_share:.6g}"),
+                drawn=ads[0].key,
+            )
+        )
+    return items
+
+
+def _without(table: pa.Table, keys: set[str]) -> pa.Table:
+    if not keys:
+        return table
+    left, right = table.column("p_key").to_pylist(), table.column("n_key").to_pylist()
+    return table.filter(
+        pa.array([a not in keys and b not in keys for a, b in zip(left, right, strict=True)])
+    )
+
+
+def _numbered(
+    joined: pa.Table, owners: np.ndarray, space: kmeans.VectorSpace
+) -> tuple[coverage.Candidates, list[str], np.ndarray]:
+    """Number the candidates' distinct ads and project their vectors once."""
+    both = joined.column("p_key").to_pylist() + joined.column("n_key").to_pylist()
+    keys, first, index = np.unique(np.asarray(both), return_index=True, return_inverse=True)
+    raw = np.concatenate([blocks.vectors(joined, "p_vector"), blocks.vectors(joined, "n_vector")])
+    index = index.astype(np.int32)
+    return (
+        coverage.Candidates(
+            positive=index[: joined.num_rows],
+            negative=index[joined.num_rows :],
+            distance=joined.column("distance").to_numpy(),
+            overlap=owners,
+            mutual=joined.column("mutual").to_numpy(zero_copy_only=False),
+        ),
+        [str(key) for key in keys],
+        kmeans.project(space, raw[first]),
+    )

@@ -1,0 +1,43 @@
+"""Exploration: ads drawn from every part of the score range, with known propensities."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipelines.config import Selection
+from pipelines.numerics import coverage
+from pipelines.strategies.base import Context, Pick, Rows, RowStrategy
+from pipelines.strategies.random import uniform_scores
+
+STRATA = 5
+
+
+class Exploration(RowStrategy):
+    """Equal draws from five equal-sized strata of the score (stratified sampling, Neyman 1934).
+
+    What no ranking would show is shown with a known probability: it finds what the model is sure of and
+    wrong about, and lets the corpus be estimated. The strata are cut on a uniform sample of
+    ``selection.coverage_sample_rows`` ads.
+    """
+
+    name = "exploration"
+    draws = True
+
+    def score(self, rows: Rows, context: Context) -> np.ndarray:
+        """Return minus each ad's place in an order drawn by hash."""
+        return uniform_scores(rows, context.seed + 1)
+
+    def pool_rows(self, selection: Selection) -> int:
+        """Return the size of the sample that strata are cut on."""
+        return max(selection.coverage_sample_rows, selection.budget)
+
+    def choose(self, pool: Rows, budget: int, context: Context) -> list[Pick]:
+        """Draw from the strata; an ad's propensity is its chance to be sampled and then drawn."""
+        drawn, propensities = coverage.stratified_exploration(
+            pool.margins, pool.keys, budget, STRATA, context.seed
+        )
+        sampled = len(pool) / context.open_ads if len(pool) else 0.0
+        return [
+            Pick((row,), float(f"{propensity * sampled:.6g}"))
+            for row, propensity in zip(drawn.tolist(), propensities.tolist(), strict=True)
+        ]

@@ -1,0 +1,335 @@
+"""Imported verdicts, split into halves, and the manifests that make them count.
+
+An import writes one attempt in every round whose ads it has verdicts on. Its manifest lists the
+files of all earlier imports and the new ones; what was written before is neither copied nor, for
+the evaluation half, opened. A round's manifest names the files (by hash) that it holds and the
+rounds each of them belongs to, so that an import that was killed between two rounds goes on with
+the second, and one that was finished changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pipelines.contracts import BlockFile
+from pipelines.errors import RunFailed
+from pipelines.numerics import split
+from pipelines.numerics.split import EVALUATION, FINE_TUNING, SIDES, WITHHELD, Side
+from pipelines.store import files
+from pipelines.store.facts import AnsweredKeys, ImportEntry, VerdictsFacts
+from pipelines.store.workspace import Manifest, Workspace, config_hash
+from pipelines.text import normalize_text
+from pipelines.verdicts.halves import files_of, to_lines
+from pipelines.verdicts.resolve_rows import Reading, Resolved, common_reasons, resolve
+from pipelines.verdicts.rows import SKIP, RawRows, storable
+from pipelines.verdicts.shown import Definition, Shown
+
+COMMITTED = "verdicts"
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """A file that was read, ready to be stored.
+
+    Attributes:
+        name: file name without its folder.
+        tool: its format.
+        sha256: of its bytes and of who was said to speak in it (:func:`file_identity`), 64 hex
+            characters: what makes it the same import.
+        content: SHA-256 of its bytes alone.
+        resolved: its rows, understood or refused.
+    """
+
+    name: str
+    tool: str
+    sha256: str
+    content: str
+    resolved: Resolved
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """An import, the rounds that it has verdicts on, and those of them that still lack it."""
+
+    file: Import
+    rounds: tuple[int, ...]
+    lacking: tuple[int, ...]
+
+
+def file_identity(data: bytes, reading: Reading) -> str:
+    """Return what makes two imports of a file the same: its bytes, and the names given for it.
+
+    Two experts may well hand in the same bytes; and a file that named nobody is another import
+    once somebody says whose it is.
+    """
+    plain = files.sha256(data)
+    if not reading.expert and not reading.experts:
+        return plain
+    named = json.dumps([plain, reading.expert, sorted(reading.experts.items())])
+    return files.sha256(named.encode())
+
+
+def describe(path: str, tool: str, data: bytes, rows: RawRows, reading: Reading) -> Import:
+    """Understand the rows of a file, and return it ready to be stored."""
+    return Import(
+        name=posixpath.basename(storable(path.replace("\\", "/"))),
+        tool=tool,
+        sha256=file_identity(data, reading),
+        content=files.sha256(data),
+        resolved=resolve(rows, reading),
+    )
+
+
+def verdict_manifests(workspace: Workspace) -> dict[int, Manifest[VerdictsFacts]]:
+    """Return the newest verdicts manifest of every round that has one."""
+    return workspace.verdicts.by_round()
+
+
+def entries_of(manifest: Manifest[VerdictsFacts] | None) -> tuple[ImportEntry, ...]:
+    """Return what a round's manifest says of each file that was imported into it."""
+    return manifest.facts.imports if manifest else ()
+
+
+def is_imported(sha256: str, manifests: Mapping[int, Manifest[VerdictsFacts]]) -> bool:
+    """Tell whether a file was imported before, into all rounds that it has verdicts on."""
+    rounds = _recorded_rounds(sha256, manifests)
+    return rounds is not None and all(_holds(manifests.get(n), sha256) for n in rounds)
+
+
+def split_ads(
+    shown: Shown, recorded: Mapping[str, str], share: float, seed: int
+) -> dict[str, Side]:
+    """Put every shown ad on a side.
+
+    Ads hang together when any pairs attempt of any round showed them as a pair, or when their
+    texts are nearly the same.
+
+    Args:
+        shown: all ads that were put before experts.
+        recorded: sides of earlier imports, content key -> side; they stay.
+        share: expected share of the evaluation half.
+        seed: the task's.
+    """
+    texts = shown.texts()
+    keys = sorted(texts)
+    place = {key: i for i, key in enumerate(keys)}
+    showings: dict[tuple[str, int], set[int]] = {}
+    for ad in shown.ads():
+        showings.setdefault((ad.item_id, ad.order), set()).add(place[ad.key])
+    # An ad that was shown alone hangs together with none by that.
+    pairs = sorted({tuple(sorted(rows)) for rows in showings.values() if len(rows) == 2})
+    near = split.near_duplicates([normalize_text(texts[key]) for key in keys])
+    edges = np.concatenate([np.array(pairs, dtype=np.intp).reshape(-1, 2), near])
+    # A pairs attempt that somebody deleted takes nothing from what was recorded.
+    keys += sorted(set(recorded) - set(texts))
+    return split.assign_sides(keys, edges, recorded, share, seed)
+
+
+def commit(
+    workspace: Workspace,
+    shown: Shown,
+    definition: Definition,
+    imports: Sequence[Import],
+) -> list[Manifest[VerdictsFacts]]:
+    """Write what was imported, round by round.
+
+    Args:
+        workspace: where to.
+        shown: all ads that were put before experts.
+        definition: the task.
+        imports: the files that were read, in order: of two verdicts without times the later file's
+            counts.
+
+    Returns:
+        the manifests written, in the order of their rounds; none when every file was imported
+        before.
+
+    Raises:
+        RunFailed: no verdict in any new file, a damaged workspace, or another import meanwhile.
+    """
+    manifests = verdict_manifests(workspace)
+    pending = _pending(imports, shown, manifests)
+    if not pending:
+        return []
+    touched = sorted({number for item in pending for number in item.lacking})
+    if not touched:
+        raise RunFailed(f"no usable verdict: {_why([item.file for item in pending])}")
+    recorded = _recorded_sides(workspace, manifests)
+    sides = {key: Side(side, "") for key, side in recorded.items()}
+    unsided = {key for key in shown.round_of if key not in recorded}
+    if any(shown.round_of[key] in touched for key in unsided):
+        sides = split_ads(shown, recorded, definition.evaluation_share, definition.seed)
+    written = []
+    for number in touched:
+        own = [item for item in pending if number in item.lacking]
+        # A file without any verdict has its dead letters beside those of the other files.
+        if number == touched[-1]:
+            own += [item for item in pending if not item.rounds]
+        new_sides = {key: sides[key] for key in unsided if shown.round_of[key] == number}
+        before = manifests.get(number)
+        manifest = _write_round(workspace, shown, definition, number, before, own, sides, new_sides)
+        now = workspace.verdicts.latest(number)
+        if (now.attempt if now else "") != (before.attempt if before else ""):
+            raise RunFailed(
+                f"round {number} has got other verdicts while these were written; import again"
+            )
+        workspace.commit(manifest)
+        written.append(manifest)
+    return written
+
+
+def _pending(
+    imports: Sequence[Import], shown: Shown, manifests: Mapping[int, Manifest[VerdictsFacts]]
+) -> list[_Pending]:
+    """Return the files that some round still lacks, in their order; each of equal ones once."""
+    found: dict[str, _Pending] = {}
+    for file in imports:
+        if file.sha256 in found or is_imported(file.sha256, manifests):
+            continue
+        rounds = _recorded_rounds(file.sha256, manifests)
+        if rounds is None:
+            rounds = tuple(sorted({shown.round_of[v.key] for v in file.resolved.verdicts}))
+        lacking = tuple(n for n in rounds if not _holds(manifests.get(n), file.sha256))
+        found[file.sha256] = _Pending(file, rounds, lacking)
+    return list(found.values())
+
+
+def _write_round(
+    workspace: Workspace,
+    shown: Shown,
+    definition: Definition,
+    number: int,
+    before: Manifest[VerdictsFacts] | None,
+    pending: Sequence[_Pending],
+    sides: Mapping[str, Side],
+    new_sides: Mapping[str, Side],
+) -> Manifest[VerdictsFacts]:
+    """Write one round's files, and return the manifest that will make them count."""
+    attempt = workspace.new_attempt(number, COMMITTED)
+    written: list[BlockFile] = []
+
+    def write(name: str, data: bytes, rows: int) -> str:
+        written.append(files.write(workspace.root, f"{attempt}/{name}", data, rows))
+        return written[-1].path
+
+    if new_sides:
+        write("sides.jsonl", _side_lines(new_sides), len(new_sides))
+    facts = before.facts if before else _first_facts(workspace, definition, number)
+    entries, dead_letters, experts = [*facts.imports], [*facts.dead_letters], {*facts.experts}
+    labelled = {
+        FINE_TUNING: {*facts.keys.fine_tuning},
+        EVALUATION: {*facts.keys.evaluation},
+        WITHHELD: {*facts.keys.withheld},
+    }
+    # Ads that experts saw and could not tell: they have no label, and asking again gives none.
+    skipped = {*facts.keys.skipped}
+    for item in pending:
+        file, resolved = item.file, item.file.resolved
+        own = [verdict for verdict in resolved.verdicts if shown.round_of[verdict.key] == number]
+        tag = file.sha256[:12]
+        for side in SIDES:
+            part = [verdict for verdict in own if sides[verdict.key].side == side]
+            if part:
+                write(f"{side}-{tag}.jsonl", to_lines(part), len(part))
+            labelled[side].update(verdict.key for verdict in part if verdict.label != SKIP)
+        skipped.update(verdict.key for verdict in own if verdict.label == SKIP)
+        # What belongs to the file as a whole is kept once, with its last round.
+        last = number == max(item.rounds, default=number)
+        letters = resolved.rejected if last else ()
+        if letters:
+            dead_letters.append(write(f"rejected-{tag}.jsonl", to_lines(letters), len(letters)))
+        experts.update(verdict.expert for verdict in own)
+        entries.append(
+            ImportEntry(
+                name=file.name,
+                sha256=file.sha256,
+                content_sha256=file.content,
+                tool=file.tool,
+                rounds=item.rounds or (number,),
+                verdicts=len(own),
+                labels=sum(verdict.label != SKIP for verdict in own),
+                rejected=len(letters),
+                reasons=dict(sorted(Counter(letter.reason for letter in letters).items())),
+                unanswered=resolved.unanswered if last else 0,
+                changed_mind=resolved.changed_mind if last else 0,
+                experts=tuple(sorted({verdict.expert for verdict in own})),
+                ads=len({verdict.key for verdict in own}),
+            )
+        )
+    facts = replace(
+        facts,
+        imports=tuple(entries),
+        keys=AnsweredKeys(
+            fine_tuning=tuple(sorted(labelled[FINE_TUNING])),
+            evaluation=tuple(sorted(labelled[EVALUATION])),
+            withheld=tuple(sorted(labelled[WITHHELD])),
+            skipped=tuple(sorted(skipped.difference(*labelled.values()))),
+        ),
+        experts=tuple(sorted(experts)),
+        dead_letters=tuple(dead_letters),
+    )
+    all_files = (*(before.files if before else ()), *written)
+    imported = config_hash({"imports": sorted(entry.sha256 for entry in entries)})
+    return Manifest.of(attempt, imported, all_files, sum(file.rows for file in all_files), facts)
+
+
+def _first_facts(workspace: Workspace, definition: Definition, number: int) -> VerdictsFacts:
+    """Return the facts of a round before its first import."""
+    pairs = workspace.pairs.latest(number)
+    return VerdictsFacts(
+        task_name=definition.task,
+        task_version=pairs.facts.origin.task.version if pairs else None,
+        evaluation_share=definition.evaluation_share,
+        seed=definition.seed,
+    )
+
+
+def _recorded_sides(
+    workspace: Workspace, manifests: Mapping[int, Manifest[VerdictsFacts]]
+) -> dict[str, str]:
+    sides: dict[str, str] = {}
+    for manifest in manifests.values():
+        for file in files_of(manifest, "sides"):
+            for line in files.read(workspace.root, file).splitlines():
+                fields = json.loads(line)
+                sides[fields["key"]] = fields["side"]
+    return sides
+
+
+def _recorded_rounds(
+    sha256: str, manifests: Mapping[int, Manifest[VerdictsFacts]]
+) -> tuple[int, ...] | None:
+    for manifest in manifests.values():
+        for entry in entries_of(manifest):
+            if entry.sha256 == sha256:
+                return entry.rounds
+    return None
+
+
+def _holds(manifest: Manifest[VerdictsFacts] | None, sha256: str) -> bool:
+    return any(entry.sha256 == sha256 for entry in entries_of(manifest))
+
+
+def _side_lines(sides: Mapping[str, Side]) -> bytes:
+    lines = (
+        json.dumps({"key": key, "side": side.side, "component": side.component})
+        for key, side in sorted(sides.items())
+    )
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _why(imports: Sequence[Import]) -> str:
+    letters = [letter for file in imports for letter in file.resolved.rejected]
+    empty = sum(file.resolved.unanswered for file in imports)
+    parts = [common_reasons(letters)] if letters else []
+    if empty:
+        parts.append(f"unanswered {empty:,}")
+    if not parts:
+        parts = ["the files hold no rows: " + ", ".join(file.name for file in imports)]
+    return "; ".join(parts)

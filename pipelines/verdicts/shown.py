@@ -1,0 +1,149 @@
+"""What was put before experts, and for which task: what the workspace knows before an import."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from pipelines.config import Task
+from pipelines.store.workspace import Workspace
+from pipelines.verdicts.rows import LabelNames
+
+
+@dataclass(frozen=True, slots=True)
+class ShownAd:
+    """An ad as it was put before experts.
+
+    Attributes:
+        key: content key.
+        ad_id: the ad's id.
+        text: as shown.
+        item_id: the review item that showed it.
+        side: ``left`` or ``right``, "" where it was shown alone.
+        round: the round.
+        order: which of the workspace's attempts to choose items showed it, ascending with time.
+        current: whether that attempt was mined for the policy and labels of the round's newest one.
+        labels: what the task called its labels then.
+    """
+
+    key: str
+    ad_id: str
+    text: str
+    item_id: str
+    side: str
+    round: int
+    order: int
+    current: bool
+    labels: LabelNames
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """All ads put before experts, found by their id or their review item.
+
+    Every pairs attempt counts: each of them may have been handed out.
+
+    Attributes:
+        by_ad: ad id -> where it was shown.
+        by_item: item id -> its ads, once an attempt.
+        round_of: content key -> first round that showed it.
+    """
+
+    by_ad: Mapping[str, tuple[ShownAd, ...]]
+    by_item: Mapping[str, tuple[ShownAd, ...]]
+    round_of: Mapping[str, int]
+
+    @classmethod
+    def of(cls, ads: Iterable[ShownAd]) -> Shown:
+        """Return showings with their indices; those of earlier rounds come first."""
+        by_ad: dict[str, list[ShownAd]] = {}
+        by_item: dict[str, list[ShownAd]] = {}
+        round_of: dict[str, int] = {}
+        for ad in ads:
+            by_ad.setdefault(ad.ad_id, []).append(ad)
+            by_item.setdefault(ad.item_id, []).append(ad)
+            round_of.setdefault(ad.key, ad.round)
+        return cls(
+            by_ad={id: tuple(found) for id, found in by_ad.items()},
+            by_item={id: tuple(found) for id, found in by_item.items()},
+            round_of=round_of,
+        )
+
+    def ads(self) -> Iterator[ShownAd]:
+        """Yield every showing of every ad."""
+        for showings in self.by_item.values():
+            yield from showings
+
+    def texts(self) -> dict[str, str]:
+        """Return content key -> text of all shown ads."""
+        return {ad.key: ad.text for ad in self.ads()}
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What importing needs to know of the task, as it ran.
+
+    Attributes:
+        task: its name.
+        version: of its policy.
+        labels: what it calls its labels.
+        evaluation_share: expected share of the evaluation half, above 0, below 1.
+        seed: the task's.
+    """
+
+    task: str
+    version: int
+    labels: LabelNames
+    evaluation_share: float
+    seed: int
+
+
+def shown_ads(workspace: Workspace) -> Shown:
+    """Return all ads that any pairs attempt of any round put before experts.
+
+    Memory: about 1 KB an ad and its text.
+    """
+    return Shown.of(_showings(workspace))
+
+
+def _showings(workspace: Workspace) -> Iterator[ShownAd]:
+    order = 0
+    for number in workspace.rounds():
+        manifests = workspace.pairs.all(number)
+        for manifest in manifests:
+            order += 1
+            task = manifest.facts.origin.task
+            current = task.guideline() == manifests[-1].facts.origin.task.guideline()
+            labels = _definition(task).labels
+            for item in workspace.read_items(manifest):
+                for side, ad in item.sides():
+                    yield ShownAd(
+                        key=ad.key,
+                        ad_id=ad.id,
+                        text=ad.text,
+                        item_id=item.item_id,
+                        side=side,
+                        round=number,
+                        order=order,
+                        current=current,
+                        labels=labels,
+                    )
+
+
+def task_definition(workspace: Workspace) -> Definition:
+    """Return what the newest pairs attempt says of its task.
+
+    Raises:
+        UsageError: nothing was mined in this workspace.
+    """
+    return _definition(workspace.pairs_of().facts.origin.task)
+
+
+def _definition(task: Task) -> Definition:
+    return Definition(
+        task=task.name,
+        version=task.version,
+        labels=LabelNames(task.labels.positive, task.labels.negative),
+        evaluation_share=task.review.evaluation_share,
+        seed=task.seed,
+    )

@@ -1,0 +1,287 @@
+"""Verdicts in tables of one's own, CSV or JSON lines: bytes to rows.
+
+Columns of a CSV file, fields of a JSON line (any case; blanks and hyphens count as underscores)::
+
+    field     also called                                        holds
+    --------  -------------------------------------------------  ----------------------------------
+    ad_id     id (when there is no ad_id and no item_id)         the ad
+    item_id   pair_id, pair                                      the review item that showed it
+    side      --                                                 left or right, a or b; of a pair
+    text      ad_text                                            checked against the ad, if given
+    label     verdict                                            a label's name, or skip
+    expert    annotator, rater, reviewer, labeler, labeller      who says it
+    time      labeled_at, labelled_at, timestamp, date;          ISO 8601 (UTC unless it says
+              updated_at, created_at (when none of the others)   otherwise), Unix seconds or
+                                                                 milliseconds
+    comment   comments, note, notes, rationale                   anything
+    skipped   skip                                               yes or no; yes is a skip
+
+A row may hold a whole pair instead: ``label_a`` and ``label_b`` (or ``label_left``,
+``label_right``), and in the same way ``ad_id_a``, ``id_a``, ``text_a``, ``comment_a``. Side a is
+the left one. Other columns are left alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipelines.contracts import LEFT, RIGHT, Rejected
+from pipelines.errors import RunFailed
+from pipelines.sources.readers import CsvLines
+from pipelines.text import normalize_text
+from pipelines.verdicts.rows import SKIP, RawVerdict, dead_letter, decode, storable
+
+_MAX_RECORD_CHARS = 16 << 20
+_SIDES = {"left": LEFT, "a": LEFT, "l": LEFT, "right": RIGHT, "b": RIGHT, "r": RIGHT}
+_YES, _NO = frozenset({"1", "true", "yes", "y", "x"}), frozenset({"", "0", "false", "no", "n"})
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "ad_id": ("ad_id",),
+    "item_id": ("item_id", "pair_id", "pair"),
+    "side": ("side",),
+    "text": ("text", "ad_text"),
+    "label": ("label", "verdict"),
+    "expert": ("expert", "annotator", "rater", "reviewer", "labeler", "labeller"),
+    "time": ("time", "labeled_at", "labelled_at", "timestamp", "date"),
+    "comment": ("comment", "comments", "note", "notes", "rationale"),
+    "skipped": ("skipped", "skip"),
+}
+# Names that mean a field only where none of its own names is there.
+_FALLBACKS = (("time", "updated_at"), ("time", "created_at"))
+_BY_SIDE = ("ad_id", "id", "text", "label", "comment")
+_WIDE = {
+    f"{field}_{word}": (field, side)
+    for field in _BY_SIDE
+    for word, side in (("a", LEFT), ("left", LEFT), ("b", RIGHT), ("right", RIGHT))
+}
+
+
+def read_csv(data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
+    """Yield the rows of a CSV file, the review sheet that came back or one's own columns.
+
+    Comma, semicolon or tab, whichever gives the header the most known columns; a first line
+    ``sep=;`` is obeyed. Rows without any content are no rows.
+
+    Raises:
+        RunFailed: the file is no text, or its header does not do.
+    """
+    text = decode(data, source)
+    # Process-wide, and other readers set it lower.
+    csv.field_size_limit(max(csv.field_size_limit(), _MAX_RECORD_CHARS))
+    wrapped = io.StringIO(text, newline="")
+    lines = CsvLines(wrapped, _MAX_RECORD_CHARS)
+    # Old files end their lines with a carriage return alone.
+    first, *rest = re.split(r"\r\n|\r|\n", text.lstrip("\r\n"), maxsplit=2)
+    hint = re.fullmatch(r"sep=(.)", first.strip().strip('"'), flags=re.IGNORECASE)
+    if hint and text.startswith(first):
+        next(lines.feed())
+        first = rest[0] if rest else ""
+    delimiter = hint[1] if hint else max(",;\t", key=lambda char: _known_columns(first, char))
+    header: list[str] | None = None
+    fields: list[str] = []
+    while True:
+        try:
+            cells = next(csv.reader(lines.feed(), strict=True, delimiter=delimiter), None)
+        except csv.Error as error:
+            position = lines.position()
+            if header is None:
+                raise RunFailed(f"{source}: the header is no CSV: {error}") from error
+            excerpt = lines.give_back()
+            yield _unreadable(f"not a CSV row: {error}", source, position, excerpt)
+            continue
+        if cells is None:
+            break
+        if not any(cell.strip() for cell in cells):
+            continue
+        position = lines.position()
+        if header is None:
+            header = cells
+            fields = _fields_of(header, source)
+            continue
+        if any(cell.strip() for cell in cells[len(header) :]):
+            detail = f"{len(cells)} cells in the row, {len(header)} in the header"
+            yield _unreadable(detail, source, position, delimiter.join(cells))
+            continue
+        # Spreadsheets leave out empty cells at a row's end.
+        row = dict(zip(fields, cells + [""] * (len(header) - len(cells)), strict=False))
+        row.pop("", None)
+        yield from _to_rows(row, source, position)
+    if header is None:
+        raise RunFailed(f"{source}: the file is empty")
+
+
+def read_jsonl(data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
+    """Yield the rows of a file of JSON objects, one a line.
+
+    Raises:
+        RunFailed: the file is no text, or one JSON list.
+    """
+    text = decode(data, source)
+    if text.lstrip().startswith("["):
+        raise RunFailed(
+            f"{source}: a JSON list; write one JSON object a line, or give --tool for the "
+            "export of a labeling tool"
+        )
+    for number, line in enumerate(text.split("\n"), start=1):
+        position = f"line {number}"
+        if not line.strip():
+            continue
+        if len(line) > _MAX_RECORD_CHARS:
+            detail = f"longer than {_MAX_RECORD_CHARS:,} characters"
+            yield _unreadable(detail, source, position, line)
+            continue
+        try:
+            record = json.loads(line, object_pairs_hook=_object)
+            if not isinstance(record, dict):
+                raise ValueError(f"expected a JSON object, found {type(record).__name__}")
+            row = _json_fields(record)
+        except (ValueError, RecursionError) as error:
+            yield _unreadable(str(error) or type(error).__name__, source, position, line)
+            continue
+        yield from _to_rows(row, source, position)
+
+
+def _column(name: str) -> str:
+    folded = normalize_text(name.replace("\ufeff", ""))
+    return re.sub(r"[\s-]+", "_", folded)
+
+
+def _field(column: str) -> str:
+    """Return the field that a normalised column name means, "" for none."""
+    for field, names in _COLUMNS.items():
+        if column in names:
+            return field
+    return column if column in _WIDE else ""
+
+
+def _known_columns(header: str, delimiter: str) -> int:
+    try:
+        cells = next(csv.reader([header], delimiter=delimiter), [])
+    except csv.Error:
+        return 0
+    return sum(bool(_field(_column(cell))) for cell in cells)
+
+
+def _meanings(columns: Sequence[str]) -> list[str]:
+    """Return the field of each column, "" for those left alone.
+
+    Raises:
+        ValueError: two columns mean the same field.
+    """
+    names = [_column(column) for column in columns]
+    fields = [_field(name) for name in names]
+    for field in set(fields) - {""}:
+        same = [columns[i] for i, other in enumerate(fields) if other == field]
+        if len(same) > 1:
+            raise ValueError(f"{' and '.join(map(repr, same))} both mean {field}; remove one")
+    fallbacks = [*_FALLBACKS]
+    if "item_id" not in fields:
+        fallbacks.append(("ad_id", "id"))
+    for field, fallback in fallbacks:
+        if field not in fields and names.count(fallback) == 1:
+            fields[names.index(fallback)] = field
+    return fields
+
+
+def _fields_of(header: Sequence[str], source: str) -> list[str]:
+    try:
+        fields = _meanings(header)
+    except ValueError as error:
+        raise RunFailed(f"{source}: columns {error}") from None
+    wide = any(_WIDE.get(field, ("", ""))[0] == "label" for field in fields)
+    named = {"ad_id", "item_id"} & set(fields) or any(
+        f.startswith(("ad_id_", "id_")) for f in fields
+    )
+    if not named or not ("label" in fields or "skipped" in fields or wide):
+        shown = ", ".join(repr(name[:40]) for name in header[:12])
+        raise RunFailed(
+            f"{source}: the first line must name the columns: ad_id or item_id, label and expert; "
+            f"found {storable(shown)}"
+        )
+    return fields
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a field is given twice")
+    return found
+
+
+def _json_fields(record: Mapping[str, Any]) -> dict[str, str]:
+    row: dict[str, str] = {}
+    for field, (name, value) in zip(_meanings(list(record)), record.items(), strict=True):
+        if not field:
+            continue
+        if value is None:
+            row[field] = ""
+        elif isinstance(value, bool) and field == "skipped":
+            row[field] = "yes" if value else "no"
+        elif isinstance(value, str):
+            row[field] = value
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            row[field] = repr(value)
+        else:
+            raise ValueError(f"{name!r} must be text, found {type(value).__name__}")
+    return row
+
+
+def _to_rows(row: Mapping[str, str], source: str, position: str) -> Iterator[RawVerdict | Rejected]:
+    """Yield what a record says of each of its ads."""
+
+    def refuse(detail: str) -> Rejected:
+        excerpt = " | ".join(value for value in row.values() if value.strip())
+        return _unreadable(detail, source, position, excerpt)
+
+    def verdict(part: Mapping[str, str], side: str, label: str) -> RawVerdict:
+        return RawVerdict(
+            ad_id=part.get("ad_id", "") or part.get("id", ""),
+            item_id=row.get("item_id", "").strip(),
+            side=side,
+            text=part.get("text", ""),
+            label=label,
+            expert=row.get("expert", ""),
+            time=row.get("time", "").strip(),
+            comment=part.get("comment", "") or row.get("comment", ""),
+            source=source,
+            position=position,
+        )
+
+    skipped = normalize_text(row.get("skipped", ""))
+    if skipped not in _YES | _NO:
+        yield refuse(f"skipped must be yes or no, found {skipped[:40]!r}")
+        return
+    someone = bool(row.get("expert", "").strip())
+    wide = {name: value for name, value in row.items() if name in _WIDE}
+    if not any(_WIDE[name][0] == "label" for name in wide):
+        side = normalize_text(row.get("side", ""))
+        if side and side not in _SIDES:
+            yield refuse(f"side must be left or right, found {side[:40]!r}")
+            return
+        label = row.get("label", "").strip()
+        # Whoever signs an empty label says that the ad cannot be told.
+        if skipped in _YES or (someone and not label):
+            label = SKIP
+        yield verdict(row, _SIDES.get(side, ""), label)
+        return
+    halves: dict[str, dict[str, str]] = {LEFT: {}, RIGHT: {}}
+    for name, value in wide.items():
+        field, side = _WIDE[name]
+        if value.strip() and halves[side].setdefault(field, value) != value:
+            yield refuse(f"two columns give different values for the {side} {field}")
+            return
+    if skipped in _YES or (someone and not any(part.get("label") for part in halves.values())):
+        for part in halves.values():
+            part["label"] = SKIP
+    for side, part in halves.items():
+        # Where a column names the ad, a and b need not be the sides of our sheet.
+        own_id = part.get("ad_id") or part.get("id")
+        yield verdict(part, "" if own_id else side, part.get("label", "").strip())
+
+
+def _unreadable(detail: str, source: str, position: str, excerpt: str) -> Rejected:
+    return dead_letter("not_readable_row", detail, source, position, excerpt)

@@ -1,0 +1,70 @@
+"""Verdicts of a workspace's halves, the last word of each expert, and ratings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.errors import RunFailed
+from pipelines.store import files, storage
+from pipelines.store.facts import VerdictsFacts
+from pipelines.store.workspace import Manifest
+from pipelines.verdicts.halves import latest, ratings, read_half, to_lines
+from tests.verdicts import mined, verdict
+
+
+def test_the_last_verdict_wins_by_time_where_both_have_one() -> None:
+    early, late = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
+    both = [verdict("k", "a", "positive", late), verdict("k", "a", "negative", early)]
+    assert [v.label for v in latest(both)] == ["positive"]
+    # One time alone says nothing: the later import wins.
+    half = [verdict("k", "a", "positive", late), verdict("k", "a", "negative")]
+    assert [v.label for v in latest(half)] == ["negative"]
+    # What comes in after that is still measured by the latest time so far.
+    third = [*half, verdict("k", "a", "positive", early)]
+    assert [v.label for v in latest(third)] == ["negative"]
+    tie = [verdict("k", "a", "positive", late), verdict("k", "a", "negative", late)]
+    assert [v.label for v in latest(tie)] == ["negative"]
+
+
+def test_ratings_hold_every_expert_s_last_word() -> None:
+    said = [
+        verdict("k2", "bo", "negative"),
+        verdict("k1", "anna", "positive"),
+        verdict("k1", "bo", "negative"),
+        verdict("k1", "bo", "skip"),
+        verdict("k3", "bo", "skip"),
+    ]
+    table = ratings(said)
+    assert table.keys == ("k1", "k2", "k3") and table.experts == ("anna", "bo")
+    assert table.values.dtype == np.int8
+    assert table.values.tolist() == [[1, -1], [-1, 0], [-1, -1]]
+    # The same verdicts once more change nothing.
+    assert ratings(said + said).values.tolist() == table.values.tolist()
+
+
+def test_no_verdicts_are_an_empty_table() -> None:
+    assert ratings([]).values.shape == (0, 0)
+
+
+def test_reading_a_half_checks_its_files(tmp_path: Path) -> None:
+    place = mined(tmp_path, [], version=2)
+    attempt = place.new_attempt(1, "verdicts")
+    said = [verdict("k", "anna", "positive"), verdict("k", "bo", "skip")]
+    data = to_lines(said)
+    path = f"{attempt}/evaluation-00.jsonl"
+    file = files.write(place.root, path, data, 2)
+    place.commit(Manifest.of(attempt, "h", [file], 2, VerdictsFacts("tiny", 2, 0.5, 3)))
+    assert read_half(place, "evaluation", 2) == said
+    assert read_half(place, "fine_tuning", 2) == []
+    assert read_half(place, "evaluation", 1) == []
+    with pytest.raises(ValueError, match="half must be one of"):
+        read_half(place, "withheld", 2)
+    storage.write(place.path(path), data[:-5])
+    with pytest.raises(RunFailed, match=r"evaluation-00\.jsonl: has changed since"):
+        read_half(place, "evaluation", 2)
+    Path(place.path(path)).unlink()
+    with pytest.raises(RunFailed, match=r"evaluation-00\.jsonl: is gone; restore it"):
+        read_half(place, "evaluation", 2)
