@@ -10,11 +10,15 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipelines import options
 from pipelines.config import load_task
 from pipelines.errors import UsageError
+from pipelines.numerics.calibration import Threshold
+from pipelines.strategies import registry
+from pipelines.strategies.base import Context, Rows, RowStrategy
 from tests.test_layering import LEVELS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -323,3 +327,16 @@ def test_the_readmes_extras_are_those_of_the_package() -> None:
         r"^\| `pip install.*?\n\n", README.read_text("utf-8"), re.MULTILINE | re.DOTALL
     )
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == extras - {"all"}
+
+
+def test_the_example_of_a_strategy_is_one() -> None:
+    [code] = fences(ARCHITECTURE, "py")
+    names: dict[str, type[RowStrategy]] = {}
+    exec(code.partition("\nwith registered(Surest):")[0], names)
+    selection = load_task(str(ROOT / "templates" / "policies" / "reference.yaml")).selection
+    context = Context(selection, 0, "policy", Threshold(0.0, 1, 2, "prior"), 3)
+    with registry.registered(names["Surest"]):
+        strategy = registry.create("surest")
+        assert isinstance(strategy, RowStrategy)
+        scores = strategy.score(Rows(["a", "b", "c"], np.array([-1.0, 2.0, 0.5])), context)
+    assert scores.tolist() == [-1.0, 2.0, 0.5]
