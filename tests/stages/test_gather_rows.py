@@ -8,7 +8,7 @@ import apache_beam as beam
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
-from pipelines.stages.gather_rows import GatherRows, rows_with
+from pipelines.stages.gather_rows import GatherRows, is_among
 from pipelines.store import blocks
 from tests.helpers import write_scored_blocks
 from tests.stages.test_find_opposite_pairs import table
@@ -30,4 +30,6 @@ def test_only_the_wanted_rows_and_columns_come(tmp_path: Path) -> None:
 
 
 def test_no_keys_are_no_rows() -> None:
-    assert rows_with(table(5, seed=1), frozenset()).num_rows == 0
+    found = table(3, seed=1)
+    assert is_among(found, frozenset()).tolist() == [False] * 3
+    assert is_among(found, {found.column("key")[1].as_py()}).tolist() == [False, True, False]
