@@ -37,14 +37,9 @@ from pipelines.console.progress import Step, step
 from pipelines.errors import RunFailed, UsageError
 from pipelines.handlers import LoadLabeler, load_trained
 from pipelines.jobs.ingest import ingest_verdicts
+from pipelines.jobs.labels import fine_tuning_labels
 from pipelines.jobs.mine import MineOptions, mine
-from pipelines.jobs.train import (
-    TooFewLabels,
-    TrainOptions,
-    fine_tuning_labels,
-    train,
-    training_settings,
-)
+from pipelines.jobs.train import TooFewLabels, TrainOptions, train, training_settings
 from pipelines.numerics import agreement, calibration, hashing, raters
 from pipelines.numerics.agreement import MISSING
 from pipelines.options import CONDITIONS, CROWD_NOISES

@@ -23,7 +23,7 @@ from pipelines import cli
 from pipelines.config import load_task
 from pipelines.console.progress import Step
 from pipelines.errors import RunFailed, UsageError
-from pipelines.jobs import train as train_job
+from pipelines.jobs import evaluate as evaluator
 from pipelines.numerics import agreement
 from pipelines.simulation import play
 from pipelines.simulation.labelled_corpus import Corpus, Division, Fields, divide, read_labelled
@@ -106,7 +106,7 @@ def played(bench: Bench) -> Played:
     inside: list[str] = []
     said: list[str] = []
     train, label = trainer.train, FakeLabeler.label
-    model_agreement, evaluate = agreement.model_agreement, train_job.evaluate
+    model_agreement, evaluate = agreement.model_agreement, evaluator.evaluate
     record = play._Seed._record
 
     def training(ads: trainer.LabelledAds, *args: Any, **kwargs: Any) -> Any:
@@ -141,7 +141,7 @@ def played(bench: Bench) -> Played:
         patch.setattr(FakeLabeler, "label", labelling)
         patch.setattr(agreement, "model_agreement", measuring)
         patch.setattr(play._Seed, "_record", recording)
-        patch.setattr(train_job, "evaluate", evaluating)
+        patch.setattr(evaluator, "evaluate", evaluating)
         outcome = play.simulate(bench.options(seeds=2), said.append)
         outside = helpers.of_evaluation(reads)
     return Played(bench, outcome, trained, asked, recorded, measured, (inside, outside), said)
