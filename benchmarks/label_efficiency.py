@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _common
-from pipelines.simulation.play import SimulateOptions, simulate
+from pipelines.simulation.options import SimulateOptions
+from pipelines.simulation.play import simulate
 
 POLICIES = Path(__file__).resolve().parent.parent / "templates" / "policies"
 LABELS = (25, 50, 100, 200, 250, 400)
