@@ -49,6 +49,7 @@ setup(
         "pyarrow>=18",
         "pydantic>=2.9",
         "pyyaml>=6.0",
+        "regex>=2024.4",
         "requests>=2.32",
         "rich>=13",
         "scikit-learn>=1.5",

@@ -83,7 +83,7 @@ def headline_vectors(path: Path) -> np.ndarray:
     """Encode the headlines with MiniLM, float32 (n, 384) unit rows; kept in the cache."""
     from models.presets import EMBEDDED_ENCODER, identify_encoder
 
-    name = f"{identify_encoder(EMBEDDED_ENCODER)}\0".encode() + path.read_bytes()
+    name = f"{identify_encoder(EMBEDDED_ENCODER)[0]}\0".encode() + path.read_bytes()
     cached = CACHE / f"headlines-{hashlib.sha256(name).hexdigest()[:16]}.npy"
     if not cached.exists():
         from models.encoder import SentenceEncoder

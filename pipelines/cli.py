@@ -244,14 +244,14 @@ def _versions() -> str:
 
 
 def _validate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from models import policy
+    from models import prompting
     from pipelines.config import load_task
 
     task = load_task(args.task)
     spec = task.prompt_spec()
     try:
-        prompt = policy.describe(spec, args.ad)
-        rendered = policy.render(spec)
+        prompt = prompting.describe(spec, args.ad)
+        rendered = prompting.render(spec)
     except ValueError as error:
         raise UsageError(f"{args.task}: prompt: {error}") from error
     if args.json:
@@ -308,14 +308,14 @@ def _demo(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
 
 def _hand_out(args: argparse.Namespace) -> dict[str, str]:
     """Write what a person looks at first; -> its name -> its path."""
-    from pipelines.jobs.export_pairs import ExportOptions, export_pairs
-    from pipelines.report.page import ReportOptions, report
+    from pipelines.jobs.export import ExportOptions, export
+    from pipelines.report.round import ReportOptions, report
 
     def say(line: str) -> None:
         if not args.quiet:
             _say(line)
 
-    exported = export_pairs(ExportOptions(args.workspace, "page"), say)
+    exported = export(ExportOptions(args.workspace, "page"), say)
     with progress.step("drawing the report"):
         drawn = report(ReportOptions(args.workspace), say)
     return {"review_page": exported.summary["files"][0], "report": drawn.path}
@@ -370,7 +370,7 @@ def _print_mined(
 
 def _export(args: argparse.Namespace, _: tuple[str, ...]) -> int:
     from pipelines.console.summary import describe_export
-    from pipelines.jobs.export_pairs import ExportOptions, export_pairs
+    from pipelines.jobs.export import ExportOptions, export
 
     chosen = ExportOptions(
         workspace=args.workspace,
@@ -381,7 +381,7 @@ def _export(args: argparse.Namespace, _: tuple[str, ...]) -> int:
         force=args.force,
         url=args.push,
     )
-    exported = export_pairs(chosen, say=lambda line: None if args.quiet else _say(line))
+    exported = export(chosen, say=lambda line: None if args.quiet else _say(line))
     if args.json:
         _print_json(exported.summary)
         return OK
@@ -477,7 +477,7 @@ def _simulate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
 
 
 def _draw(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from pipelines.report.page import ReportOptions, report
+    from pipelines.report.round import ReportOptions, report
 
     chosen = ReportOptions(args.workspace, args.out, args.round, args.projection)
     with progress.step("drawing the report"):

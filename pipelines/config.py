@@ -17,7 +17,9 @@ import pydantic
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
-from models.policy import FewShotExample, PromptSpec
+from models.backends import registry
+from models.backends.base import Backend, LabelerSpec
+from models.prompting import FewShotExample, PromptSpec
 from pipelines.contracts import SKIP_WORDS
 from pipelines.errors import UsageError
 from pipelines.text import digest
@@ -73,11 +75,19 @@ class Prompt(_Section):
 
 
 class Model(_Section):
-    """LLM-0: the small language model that labels every ad."""
+    """LLM-0: the small language model that labels every ad; ``auto`` goes by the preset."""
 
+    backend: str = registry.AUTO
     preset: Annotated[str, StringConstraints(min_length=1)] = "smollm2-135m-instruct"
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     max_ad_tokens: Annotated[int, Field(ge=8, le=8192)] = 256
+
+    @field_validator("backend")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in registry.names():
+            raise ValueError(f"no such backend; use one of {', '.join(registry.names())}")
+        return name
 
 
 class Embedding(_Section):
@@ -196,8 +206,25 @@ class Task(_Section):
             json.dumps([self.version, policy, self.labels.positive, self.labels.negative])
         )
 
+    def backend(self) -> Backend:
+        """Return what labels ads until experts' labels have trained a model.
+
+        Raises:
+            BackendError: a package that it needs is not installed.
+        """
+        kind = registry.find(self.model.backend, self.model.preset)
+        return kind(
+            LabelerSpec(
+                self.model.preset,
+                self.prompt_spec(),
+                self.embedding_preset(),
+                self.model.dtype,
+                self.model.max_ad_tokens,
+            )
+        )
+
     def prompt_spec(self) -> PromptSpec:
-        """Return what ``models.policy`` needs to render the prompt."""
+        """Return what ``models.prompting`` needs to render the prompt."""
         return PromptSpec(
             policy=self.policy,
             question=self.question,

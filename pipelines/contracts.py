@@ -112,12 +112,15 @@ class BlockFile:
         rows: number of rows.
         bytes: size of the file.
         sha256: hash of the file's bytes, 64 hex characters.
+        footer: hash of a Parquet file's footer, which the checksums of its pages do not cover; "" of
+            other files.
     """
 
     path: str
     rows: int
     bytes: int
     sha256: str
+    footer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +186,18 @@ class ReviewAd:
     copies: int
     weight: float
     truncated: bool
+
+    def lines(self) -> str:
+        """Return the ad as one text with a line ``Name: value`` a field; its text where it has none.
+
+        Further lines of a value are indented, so that no value looks like another field.
+        """
+        if not self.fields:
+            return self.text
+        shown = (
+            (" ".join(name.split()), "\n  ".join(value.splitlines())) for name, value in self.fields
+        )
+        return "\n".join(f"{name}: {value}" for name, value in shown)
 
 
 @dataclass(frozen=True, slots=True)

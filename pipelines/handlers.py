@@ -11,11 +11,10 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.ml.inference.base import ModelHandler
 
-from models import trained
-from models.fakes import FakeLabeler
-from models.identity import FAKE, LabelerIdentity, identify
-from models.labeler import LabelBatch, Labeler, LLMLabeler
-from models.remembering import RememberingLabeler
+from models.backends.base import LabelBatch, Labeler, LabelerIdentity
+from models.backends.pool import LabelerPool
+from models.backends.trained import Trained
+from models.trained import TrainedModelError
 from pipelines.config import Task
 from pipelines.console import metrics
 from pipelines.contracts import AD_SCHEMA, Block, BlockFile, Rejected, scored_schema
@@ -168,98 +167,72 @@ class LazyLabeler:
             return self._labeler
 
 
-class Memory:
-    """What the labelers of this process said, for simulations that score one corpus many times.
-
-    Attributes:
-        vectors: of sentence encoders.
-        labelers: LLM-0 by identity, each with its answers.
-    """
-
-    def __init__(self) -> None:
-        self.vectors = trained.VectorCache()
-        self.labelers: dict[LabelerIdentity, RememberingLabeler] = {}
-
-    def labeler(self, identity: LabelerIdentity, load: Callable[[], Labeler]) -> RememberingLabeler:
-        """Return the labeler of this identity, which asks the real one only about new texts."""
-        return self.labelers.setdefault(identity, RememberingLabeler(identity, load))
-
-
-# Set by a simulation; nothing is remembered otherwise, for a corpus may not fit into memory.
-memory: Memory | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class LoadLabeler:
     """Makes a task's labeler, on the worker; small to send there.
 
     Attributes:
         task: the task.
-        expected: the identity that scores are stored under; other weights on a worker would
-            otherwise pass for these.
+        expected: the identity that scores are stored under; other weights, another prompt or
+            another embedder on a worker would otherwise pass for these.
         root: the workspace.
         model: manifest of the model that experts' labels trained, or None for LLM-0.
+        pool: remembers what LLM-0 said, where a simulation asks for it.
     """
 
     task: Task
     expected: LabelerIdentity
     root: str = ""
     model: Manifest[ModelFacts] | None = None
+    pool: LabelerPool | None = None
 
     def __call__(self) -> Labeler:
         """Load the labeler.
 
         Raises:
-            RunFailed: it is not the expected one.
+            RunFailed: it is not the expected one, or a trained model cannot be used.
         """
-        if memory is not None and self.model is None:
-            return memory.labeler(self.expected, self.load_new)
+        if self.pool and self.model is None and self.task.backend().independent:
+            return self.pool.labeler(self.expected, self.load_new)
         return self.load_new()
 
     def load_new(self) -> Labeler:
         """Load the labeler, whatever is remembered; raises as calling does."""
-        task, expected = self.task, self.expected
-        if self.model is not None:
-            learner, own = self.model.facts.learnt.learner, model_store.model_files(self.model)
-            labeler = load_trained(Workspace(self.root), task, learner, own)
-        elif task.model.preset == FAKE:
-            return FakeLabeler()
+        if self.model is None:
+            labeler = self.task.backend().load()
         else:
-            labeler = LLMLabeler.load(
-                task.model.preset,
-                task.prompt_spec(),
-                embedding=task.embedding_preset(),
-                dtype=task.model.dtype,
-                max_ad_tokens=task.model.max_ad_tokens,
-            )
-        # The last part of a model id is the window, which the loaded model may have to narrow.
-        weights = labeler.model_id.rpartition("/")[0]
-        if (weights, labeler.prompt_hash) != (
-            expected.model_id.rpartition("/")[0],
-            expected.prompt_hash,
-        ):
+            learner, own = self.model.facts.learnt.learner, model_store.model_files(self.model)
+            labeler = load_trained(Workspace(self.root), self.task, learner, own, self.pool)
+        if labeler.identity != self.expected:
             raise RunFailed(
-                f"the worker loaded {labeler.model_id} with prompt {labeler.prompt_hash}, the "
-                f"launcher planned {expected.model_id} with prompt {expected.prompt_hash}; give "
+                f"the worker loaded {labeler.identity}, the launcher planned {self.expected}; give "
                 "both the same weights and version"
             )
         return labeler
 
 
-def identify_task(task: Task, progress: Callable[[str], None] | None = None) -> LabelerIdentity:
-    """Return the identity of the task's LLM-0, without loading it; raises as ``identify`` does."""
-    return identify(
-        task.model.preset,
-        task.prompt_spec(),
-        task.embedding_preset(),
-        task.model.dtype,
-        task.model.max_ad_tokens,
-        progress,
-    )
+def trained_backend(
+    workspace: Workspace,
+    task: Task,
+    learner: str,
+    own: Sequence[BlockFile],
+    pool: LabelerPool | None = None,
+) -> Trained:
+    """Return a model of this workspace as what labels ads.
+
+    Raises:
+        RunFailed: it is gone or damaged.
+    """
+    folder = model_store.fetch(workspace, own)
+    embedding = trained_embedding(task, learner)
+    try:
+        return Trained(folder, embedding=embedding, cache=pool.vectors if pool else None)
+    except TrainedModelError as error:
+        raise RunFailed(str(error)) from error
 
 
 def trained_embedding(task: Task, learner: str) -> str:
-    """Return where the vectors of a trained model come from, as ``models.trained`` takes it.
+    """Return where the vectors of a trained model come from, as ``Trained`` takes it.
 
     An encoder's are those of its base, so that rounds lay clusters in one space.
     """
@@ -269,7 +242,11 @@ def trained_embedding(task: Task, learner: str) -> str:
 
 
 def load_trained(
-    workspace: Workspace, task: Task, learner: str, own: Sequence[BlockFile]
+    workspace: Workspace,
+    task: Task,
+    learner: str,
+    own: Sequence[BlockFile],
+    pool: LabelerPool | None = None,
 ) -> Labeler:
     """Load a model of this workspace as a labeler.
 
@@ -278,15 +255,15 @@ def load_trained(
         task: the task.
         learner: what it is, as ``training.learner``.
         own: its files.
+        pool: remembers vectors, where a simulation asks for it.
 
     Raises:
         RunFailed: it is gone, damaged, or its base weights have changed.
     """
-    folder = model_store.fetch(workspace, own)
-    embedding = trained_embedding(task, learner)
+    backend = trained_backend(workspace, task, learner, own, pool)
     try:
-        return trained.load(folder, embedding=embedding, cache=memory.vectors if memory else None)
-    except trained.TrainedModelError as error:
+        return backend.load()
+    except TrainedModelError as error:
         raise RunFailed(str(error)) from error
 
 

@@ -13,9 +13,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.errors import UsageError
 from pipelines.sources.readers import FORMATS, ReadOptions
-from pipelines.strategies import registry
-from pipelines.tools.formats import EXPORTERS, READERS
-from pipelines.tools.servers import SERVED
+from pipelines.strategies import registry as strategies
+from pipelines.tools import registry
 
 if TYPE_CHECKING:
     from pipelines.jobs.mine import MineOptions
@@ -28,7 +27,7 @@ CROWD_NOISES = ("text", "uniform")
 
 def conditions() -> tuple[str, ...]:
     """Return what ``scout simulate`` can play: any known strategy, or a crowd."""
-    return (*registry.names(), CROWD)
+    return (*strategies.names(), CROWD)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -160,8 +159,8 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_export(commands: Any) -> None:
     out = commands.add_parser(
         "export",
-        help="pairs for a labeling tool, or a review page",
-        description="Write a round's pairs in a labeling tool's own format, or put them into its "
+        help="review items for a labeling tool, or a review page",
+        description="Write a round's review items in a labeling tool's own format, or put them into its "
         "server. Experts see neither label nor score of the model.",
         allow_abbrev=False,
     )
@@ -169,14 +168,14 @@ def _add_export(commands: Any) -> None:
     out.add_argument(
         "--tool",
         required=True,
-        choices=tuple(EXPORTERS),
+        choices=registry.exporting(),
         help="page: one HTML file to review in, without any tool",
     )
     out.add_argument(
         "--out", default="", metavar="DIR", help="folder for the files; default: in the workspace"
     )
     out.add_argument(
-        "--round", type=_at_least(1), metavar="N", help="whose pairs; default: the last one's"
+        "--round", type=_at_least(1), metavar="N", help="whose items; default: the last one's"
     )
     out.add_argument(
         "--show_predictions", action="store_true", help="let experts see what the model says"
@@ -188,8 +187,8 @@ def _add_export(commands: Any) -> None:
         "--push",
         default="",
         metavar="URL",
-        help=f"put the pairs into the server of {' or '.join(SERVED)} instead; pairs that it has "
-        "are left alone; the token comes from LABEL_STUDIO_API_KEY or ARGILLA_API_KEY",
+        help=f"put the items into the server of {' or '.join(registry.served())} instead; items that "
+        f"it has are left alone; the token comes from {registry.token_names()}",
     )
     _add_plain_output(out)
 
@@ -198,7 +197,7 @@ def _add_import(commands: Any) -> None:
     back = commands.add_parser(
         "import",
         help="experts' verdicts into the workspace",
-        description="Read verdicts into the workspace: CSV or JSON lines (columns pair_id or ad_id, "
+        description="Read verdicts into the workspace: CSV or JSON lines (columns item_id or ad_id, "
         "label, expert, and optionally time and comment), what the review page saved, or the export "
         "of a labeling tool. The same file twice changes nothing.",
         allow_abbrev=False,
@@ -209,15 +208,15 @@ def _add_import(commands: Any) -> None:
         "--tool",
         default="",
         metavar="TOOL",
-        help=f"where the files come from: {', '.join(READERS)}; default: CSV, JSON lines or the "
+        help=f"where the files come from: {', '.join(registry.names())}; default: CSV, JSON lines or the "
         "review page's, by each file's name",
     )
     back.add_argument(
         "--pull",
         default="",
         metavar="URL",
-        help=f"fetch the answers from the server of {' or '.join(SERVED)} instead of files; the "
-        "token comes from LABEL_STUDIO_API_KEY or ARGILLA_API_KEY",
+        help=f"fetch the answers from the server of {' or '.join(registry.served())} instead of files; "
+        f"the token comes from {registry.token_names()}",
     )
     back.add_argument(
         "--expert", default="", metavar="NAME", help="who labelled, for files that name nobody"

@@ -150,7 +150,7 @@ def signalled(name: str, imports: str, place: str, argv: list[str]) -> list[str]
 
 
 def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(argv: list[str]) -> None:
-    imports = "from models.fakes import FakeLabeler"
+    imports = "from models.backends.fake import FakeLabeler"
     assert signalled("SIGINT", imports, "FakeLabeler.label", argv) == [
         "scout: interrupted; what is scored is kept: run the same command again to go on"
     ]
@@ -162,7 +162,7 @@ def test_a_simulation_that_is_terminated_says_how_to_go_on(tmp_path: Path) -> No
     corpus = helpers.write_jsonl(tmp_path / "ads.jsonl", gold)
     argv = ["simulate", str(tmp_path / "task.yaml"), "--corpus", str(corpus), "--quiet"]
     argv += ["--workspace", str(tmp_path / "s"), "--conditions", "boundary", "--learner", "head"]
-    imports = "from models.fakes import FakeLabeler"
+    imports = "from models.backends.fake import FakeLabeler"
     lines = signalled("SIGTERM", imports, "FakeLabeler.label", [*argv, "--expert_kappa", "1"])
     assert lines == [
         "scout: terminated; finished seeds and LLM-0's answers are kept: run the same command again "
@@ -199,7 +199,7 @@ def test_a_training_that_is_interrupted_leaves_no_model(
     assert cli.main(["mine", str(task), "--corpus", str(corpus), *workspace, "--quiet"]) == cli.OK
     path = verdicts(tmp_path, gold=gold)
     assert cli.main(["import", path, *workspace, "--quiet"]) == cli.OK
-    imports = "from models import trainer"
+    imports = "from models.training import trainer"
     first, last = signalled("SIGINT", imports, "trainer._Reporter.__call__", ["train", *workspace])
     assert first.startswith("scout: round 1: training ")
     assert last == ("scout: interrupted; no half-trained model counts: run the same command again")

@@ -72,12 +72,9 @@ def scored_table(rows: int, dim: int = 5) -> pa.Table:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 17])
-def test_a_block_survives_bytes_and_parquet(rows: int) -> None:
+def test_a_block_survives_bytes(rows: int) -> None:
     table = scored_table(rows)
     assert blocks.from_block(blocks.to_block(table)).equals(table)
-    again = blocks.from_parquet(blocks.to_parquet(table))
-    assert again.equals(table)
-    np.testing.assert_array_equal(blocks.vectors(again), blocks.vectors(table))
     assert blocks.vectors(table).shape == (rows, 5)
 
 
@@ -95,8 +92,3 @@ def test_concat_joins_and_refuses_nothing() -> None:
     assert joined.equals(table)
     with pytest.raises(ValueError, match="at least one block"):
         blocks.concat([])
-
-
-def test_the_same_rows_are_the_same_parquet_bytes() -> None:
-    # Blocks are named by their content: a retried bundle must write the same file.
-    assert blocks.to_parquet(scored_table(30)) == blocks.to_parquet(scored_table(30))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.fakes import FakeLabeler
-from models.labeler import LabelBatch
+from models.backends.base import LabelBatch
+from models.backends.fake import FakeLabeler
 from pipelines.handlers import LabelerHandler, LazyLabeler, label_each, score_block
 from pipelines.stages.score_ads import to_ad_block
 from pipelines.store import blocks

@@ -91,6 +91,55 @@ def test_leaves_are_free_of_beam_and_tensorflow(path: Path) -> None:
         assert roots <= {"pyarrow"} | set(sys.stdlib_module_names)
 
 
+def set_from_outside(source: str, own_modules: set[str]) -> list[str]:
+    """Return the assignments to attributes of imported modules of ours: ``handlers.memory = x``."""
+    tree = ast.parse(source)
+    modules: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules.update(a.asname or a.name for a in node.names if a.name in own_modules)
+        elif isinstance(node, ast.ImportFrom):
+            modules.update(
+                alias.asname or alias.name
+                for alias in node.names
+                if f"{node.module}.{alias.name}" in own_modules
+            )
+    found = []
+    for node in ast.walk(tree):
+        is_write = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del)
+        if is_write and ast.unparse(node.value) in modules:
+            found.append(ast.unparse(node))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("setattr", "delattr"):
+            found += [ast.unparse(node)] * (ast.unparse(node.args[0]) in modules)
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_module_sets_a_global_of_another(path: Path) -> None:
+    # What one run needs is handed down: a global would hold for every other run of the process.
+    own = {name_of(other) for other in MODULES}
+    assert set_from_outside(path.read_text(encoding="utf-8"), own) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("handlers.memory = 1", ["handlers.memory"]),
+        ("handlers.memory += 1", ["handlers.memory"]),
+        ("handlers.memory: int = 1", ["handlers.memory"]),
+        ("del handlers.memory", ["handlers.memory"]),
+        ("with open('x') as handlers.memory: pass", ["handlers.memory"]),
+        ("setattr(handlers, 'memory', 1)", ["setattr(handlers, 'memory', 1)"]),
+        ("pipelines.config.x = 1", ["pipelines.config.x"]),
+        ("other.memory = handlers.memory", []),
+        ("self.handlers = handlers", []),
+    ],
+)
+def test_the_rule_sees_every_way_to_set_a_global(line: str, found: list[str]) -> None:
+    imports = "import pipelines.config\nfrom pipelines import handlers\n"
+    assert set_from_outside(imports + line, {name_of(path) for path in MODULES}) == found
+
+
 def test_the_command_starts_without_heavy_libraries() -> None:
     # `scout validate` and every usage error must answer at once, also where no backend is
     # installed; the names below take seconds to import.

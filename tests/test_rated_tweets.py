@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import rated_tweets
 from benchmarks.rated_tweets import RatedTweet, Source, SourceError
-from models.policy import describe, render
+from models.prompting import describe, render
 from pipelines.config import load_task
 
 POLICY = Path(__file__).resolve().parent.parent / "templates/policies/hostile_tweets.yaml"

@@ -35,16 +35,16 @@ _TOTALS = {
 }
 _lock = threading.Lock()
 _tally: Counter[str] = Counter()
-# Stages that are at work now, and when each began.
+# Stages that are at work now, and those that have begun.
 _busy: Counter[str] = Counter()
-_started: dict[str, float] = {}
+_begun: dict[str, Step] = {}
 
 
 def reset() -> None:
     """Forget the process-wide tally (at the start of a run)."""
     with _lock:
         _tally.clear()
-        _started.clear()
+        _begun.clear()
 
 
 def tally() -> dict[str, int]:
@@ -57,7 +57,7 @@ def count(stage: str, name: str, number: int = 1) -> None:
     """Add to a stage's counter; ``name`` ends with its unit when it is not a number of things."""
     Metrics.counter(NAMESPACE, f"{stage}/{name}").inc(int(number))
     with _lock:
-        _started.setdefault(stage, time.monotonic())
+        _begun.setdefault(stage, Step(stage))
         _tally[f"{stage}/{name}"] += int(number)
 
 
@@ -66,7 +66,7 @@ def timed(stage: str) -> Iterator[None]:
     """Add the time spent inside to the stage's ``msec`` counter."""
     start = time.perf_counter()
     with _lock:
-        _started.setdefault(stage, time.monotonic())
+        _begun.setdefault(stage, Step(stage))
         _busy[stage] += 1
     try:
         yield
@@ -79,20 +79,14 @@ def timed(stage: str) -> Iterator[None]:
 def phase() -> list[Step]:
     """Return the stage that a local run has reached, as one step; none before the first began."""
     with _lock:
-        begun = [one for one in PHASES if one[0] in _started and (one[1] or _busy[one[0]])]
+        begun = [one for one in PHASES if one[0] in _begun and (one[1] or _busy[one[0]])]
         if not begun:
             return []
         stage, counter, words = begun[-1]
-        return [
-            Step(
-                key=stage,
-                words=words,
-                done=_tally[f"{stage}/{counter}"],
-                total=_tally.get(_TOTALS.get(stage, "")),
-                started=_started[stage],
-                given=_tally[f"{stage}/reused"],
-            )
-        ]
+        found = _begun[stage]
+        found.words, found.done = words, _tally[f"{stage}/{counter}"]
+        found.total, found.given = _tally.get(_TOTALS.get(stage, "")), _tally[f"{stage}/reused"]
+        return [found]
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ terminal, a line every 30 seconds elsewhere.
 from __future__ import annotations
 
 import contextlib
+import copy
+import datetime
 import itertools
 import os
 import sys
@@ -15,7 +17,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import IO, Any
 
 # A command that ends before shows nothing.
@@ -31,27 +32,69 @@ _BAR_WIDTH = 12
 _AFTER_BARS = b"\r\n\x1b[?25h"
 
 
-@dataclass(frozen=True, slots=True)
 class Step:
-    """Something that takes time, as it stands.
+    """Something that takes time; called, from any thread, when more of it is done.
 
     Attributes:
-        key: tells it from the other live steps.
-        words: what a person reads.
-        done: how much is done, in things that a person would count.
-        total: how much there is, or None while that is unknown.
-        started: when it began, seconds of ``time.monotonic``.
+        words: what a person reads; may change while the step lasts.
+        total: how much there is, in things that a person would count, or None while that is unknown.
+        done: how much is done.
         given: part of ``done`` that took no time, because an earlier run had done it.
-        ends: when it should end, seconds of ``time.monotonic``, or None to go by its pace.
+        started: when it began, seconds of ``time.monotonic``.
+        ends: when it should end, for a step whose parts are known to differ; None to go by its pace.
     """
 
-    key: str
-    words: str
-    done: float = 0.0
-    total: float | None = None
-    started: float = 0.0
-    given: float = 0.0
-    ends: float | None = None
+    def __init__(self, words: str, total: float | None = None) -> None:
+        self.words, self.total = words, total
+        self.done = self.given = 0.0
+        self.ends: float | None = None
+        self.started = time.monotonic()
+        self._seen: deque[tuple[float, float]] = deque()
+
+    def __call__(self, number: float = 1.0, given: bool = False) -> None:
+        """Add to what is done; ``given`` when an earlier run did it."""
+        with _lock:
+            self.done += number
+            self.given += number if given else 0.0
+
+    def left_sec(self, now: float) -> float | None:
+        """Return the seconds that are left, by how fast it moved lately, or None while nobody knows.
+
+        The time before the first advance does not count: it went into loading and tracing, too.
+
+        Args:
+            now: seconds of ``time.monotonic``, later than in the call before.
+        """
+        if self.ends is not None:
+            return self.ends - now if self.ends > now else None
+        worked = self.done - self.given
+        if worked > (self._seen[-1][1] if self._seen else 0.0):
+            self._seen.append((now, worked))
+        if self.total is None or self.done >= self.total or len(self._seen) < 2:
+            return None
+        while len(self._seen) > _PACE_ADVANCES + 1 and self._seen[1][0] < now - _PACE_SEC:
+            self._seen.popleft()
+        (first_sec, first), (last_sec, last) = self._seen[0], self._seen[-1]
+        sec_each = (last_sec - first_sec) / (last - first)
+        # Between two advances time counts down, but not below what the next one should leave.
+        gap = (last_sec - first_sec) / (len(self._seen) - 1)
+        return max(0.0, (self.total - self.done) * sec_each - min(now - last_sec, gap))
+
+    def amount(self) -> str:
+        """Return how much is done, such as "300 of 2,000"; empty when nothing is counted."""
+        # Thirds do not add up to one.
+        done = int(self.done + 1e-6)
+        if self.total is not None:
+            return f"{done:,} of {int(self.total):,}"
+        return f"{done:,}" if done else ""
+
+    def sentence(self, now: float) -> str:
+        """Return the step in words: what, how far, what is left."""
+        left = self.left_sec(now)
+        text = f"{self.words}: {self.amount()}".removesuffix(": ")
+        if self.total:
+            text += f" ({100 * self.done / self.total:.0f}%)"
+        return text if left is None else f"{text}, about {duration(left)} left"
 
 
 _lock = threading.Lock()
@@ -61,55 +104,17 @@ _sources: dict[int, Callable[[], Sequence[Step]]] = {}
 _live: Reporter | None = None
 
 
-class Advance:
-    """Says that more of a step is done; safe to call from any thread.
-
-    Attributes:
-        words: what a person reads; may change while the step lasts.
-        total: how much there is to do, or None; a server may tell it only with its first answer.
-        ends: as in :class:`Step`, for a step whose parts are known to differ.
-    """
-
-    def __init__(self, number: int, words: str, total: float | None) -> None:
-        self.words, self.total = words, total
-        self.ends: float | None = None
-        self._key = f"step {number}"
-        self._started = time.monotonic()
-        self._done = self._given = 0.0
-
-    def __call__(self, number: float = 1.0, given: bool = False) -> None:
-        """Add to what is done; ``given`` when an earlier run did it."""
-        with _lock:
-            self._done += number
-            self._given += number if given else 0.0
-
-    def snapshot(self) -> list[Step]:
-        """Return the step as it stands."""
-        with _lock:
-            return [
-                Step(
-                    self._key,
-                    self.words,
-                    self._done,
-                    self.total,
-                    self._started,
-                    self._given,
-                    self.ends,
-                )
-            ]
-
-
 @contextlib.contextmanager
-def step(words: str, total: float | None = None) -> Iterator[Advance]:
+def step(words: str, total: float | None = None) -> Iterator[Step]:
     """Show a step while the body runs; yields what counts it up.
 
     Args:
         words: what a person reads, such as "scoring ads".
         total: how much there is to do, if it is known.
     """
-    advance = Advance(next(_numbers), words, total)
-    with watching(advance.snapshot):
-        yield advance
+    opened = Step(words, total)
+    with watching(lambda: [opened]):
+        yield opened
 
 
 @contextlib.contextmanager
@@ -126,42 +131,11 @@ def watching(source: Callable[[], Sequence[Step]]) -> Iterator[None]:
 
 
 def steps() -> list[Step]:
-    """Return all live steps, outer ones first."""
+    """Return all live steps as they stand, outer ones first."""
     with _lock:
         sources = list(_sources.values())
-    return [found for source in sources for found in source()]
-
-
-class Pace:
-    """Estimates what is left of a step from how fast it moved lately.
-
-    The time before the first advance does not count: it went into loading and tracing, too.
-    """
-
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, float]] = deque()
-
-    def left_sec(self, now: Step, time_sec: float) -> float | None:
-        """Return the seconds that are left, or None while nothing can be said.
-
-        Args:
-            now: the step as it stands; each call should be later than the one before.
-            time_sec: when that is, seconds of ``time.monotonic``.
-        """
-        if now.ends is not None:
-            return now.ends - time_sec if now.ends > time_sec else None
-        worked = now.done - now.given
-        if worked > (self._seen[-1][1] if self._seen else 0.0):
-            self._seen.append((time_sec, worked))
-        if now.total is None or now.done >= now.total or len(self._seen) < 2:
-            return None
-        while len(self._seen) > _PACE_ADVANCES + 1 and self._seen[1][0] < time_sec - _PACE_SEC:
-            self._seen.popleft()
-        (first_sec, first), (last_sec, last) = self._seen[0], self._seen[-1]
-        sec_each = (last_sec - first_sec) / (last - first)
-        # Between two advances time counts down, but not below what the next one should leave.
-        gap = (last_sec - first_sec) / (len(self._seen) - 1)
-        return max(0.0, (now.total - now.done) * sec_each - min(time_sec - last_sec, gap))
+    # What a copy shares is what was seen of its pace.
+    return [copy.copy(found) for source in sources for found in source()]
 
 
 def duration(seconds: float) -> str:
@@ -173,24 +147,6 @@ def duration(seconds: float) -> str:
     if seconds < 99.5 * 60:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
-
-
-def amount(now: Step) -> str:
-    """Return how much of a step is done, such as "300 of 2,000"; empty when nothing is counted."""
-    # Thirds do not add up to one.
-    done = int(now.done + 1e-6)
-    if now.total is not None:
-        return f"{done:,} of {int(now.total):,}"
-    return f"{done:,}" if done else ""
-
-
-def sentence(now: Step, left_sec: float | None) -> str:
-    """Return a step in words: what, how far, what is left."""
-    done = amount(now)
-    text = f"{now.words}: {done}" if done else now.words
-    if now.total:
-        text += f" ({100 * now.done / now.total:.0f}%)"
-    return text if left_sec is None else f"{text}, about {duration(left_sec)} left"
 
 
 class Reporter:
@@ -212,8 +168,7 @@ class Reporter:
         self._quiet = quiet
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._paces: dict[str, Pace] = {}
-        self._started = 0.0
+        self._idle = Step("starting")
         # Set while bars are drawn.
         self.console: Any = None
 
@@ -223,9 +178,8 @@ class Reporter:
             if self._quiet or _live is not None:
                 return self
             _live = self
-        self._started = time.monotonic()
-        work = self._bars if _can_draw(self._stream) else self._lines
-        self._thread = threading.Thread(target=_undisturbed, args=(work,), daemon=True)
+        self._idle.started = time.monotonic()
+        self._thread = threading.Thread(target=self._show, daemon=True)
         self._thread.start()
         return self
 
@@ -244,76 +198,75 @@ class Reporter:
             with _lock:
                 _live = None if _live is self else _live
 
-    def state(self) -> list[tuple[Step, float | None]]:
-        """Return all live steps with the seconds that are left of each."""
-        now = time.monotonic()
+    def _steps(self) -> list[Step]:
         found = steps()
-        if not found:
+        if found:
             # Python's libraries take seconds to load, and what takes none needs no step.
-            words = "working" if self._paces else "starting"
-            found = [Step("idle", words, started=self._started)]
-        for one in found:
-            self._paces.setdefault(one.key, Pace())
-        return [(one, self._paces[one.key].left_sec(one, now)) for one in found]
+            self._idle.words = "working"
+        return found or [self._idle]
+
+    def _show(self) -> None:
+        drawn = self._stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+        # A stream that has gone (`scout ... 2>&1 | head`) must not end a run, nor fill it with noise.
+        with contextlib.suppress(OSError):
+            if drawn:
+                self._bars()
+            else:
+                self._lines()
 
     def _lines(self) -> None:
-        due = self._started + self._interval_sec
+        due = self._idle.started + self._interval_sec
         # Looked at more often than told, for the pace.
         while not self._stop.wait(min(_POLL_SEC, self._interval_sec)):
-            state = self.state()
             now = time.monotonic()
-            if now < due:
-                continue
-            due += self._interval_sec
-            text = "; ".join(sentence(one, left) for one, left in state)
-            line = f"scout: {text}; {now - self._started:.0f} s since start"
-            print(line, file=self._stream, flush=True)
+            text = "; ".join(one.sentence(now) for one in self._steps())
+            if now >= due:
+                due += self._interval_sec
+                line = f"scout: {text}; {now - self._idle.started:.0f} s since start"
+                print(line, file=self._stream, flush=True)
 
     def _bars(self) -> None:
         if self._stop.wait(_FIRST_DRAW_SEC):
             return
         # Only now: a command that ends at once need not load it.
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+        from rich.live import Live
+        from rich.progress_bar import ProgressBar
+        from rich.spinner import Spinner
+        from rich.table import Table
+        from rich.text import Text
 
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(_BAR_WIDTH),
-            TextColumn("{task.fields[amount]}", markup=False),
-            TextColumn("{task.fields[elapsed]}", markup=False),
-            TextColumn("{task.fields[left]}", markup=False),
-        )
-        shown: dict[str, TaskID] = {}
+        spinner = Spinner("dots")
+
+        def table() -> Table:
+            now = time.monotonic()
+            grid = Table.grid(padding=(0, 1))
+            grid.add_column()
+            grid.add_column(max_width=_WORDS_WIDTH, no_wrap=True, overflow="ellipsis")
+            for one in self._steps():
+                left = one.left_sec(now)
+                pulse = one.total is None
+                grid.add_row(
+                    spinner,
+                    Text(one.words),
+                    ProgressBar(one.total or 1, one.done, _BAR_WIDTH, pulse, animation_time=now),
+                    Text(one.amount()),
+                    str(datetime.timedelta(seconds=int(now - one.started))),
+                    "" if left is None else f"{duration(left)} left",
+                )
+            return grid
+
         self.console = Console(file=self._stream)
         try:
-            with Progress(
-                *columns,
+            with Live(
+                get_renderable=table,
                 console=self.console,
                 transient=True,
                 auto_refresh=False,
                 redirect_stdout=False,
-            ) as bars:
-                while True:
-                    state = self.state()
-                    for gone in shown.keys() - {one.key for one, _ in state}:
-                        bars.remove_task(shown.pop(gone))
-                    for one, left_sec in state:
-                        fields: dict[str, Any] = {
-                            "description": _cut(one.words),
-                            "completed": one.done,
-                            "total": one.total,
-                            "amount": amount(one),
-                            "elapsed": _clock(time.monotonic() - one.started),
-                            "left": "" if left_sec is None else f"{duration(left_sec)} left",
-                        }
-                        if one.key in shown:
-                            bars.update(shown[one.key], **fields)
-                        else:
-                            shown[one.key] = bars.add_task(**fields)
-                    bars.refresh()
-                    if self._stop.wait(_DRAW_SEC):
-                        return
+            ) as live:
+                while not self._stop.wait(_DRAW_SEC):
+                    live.refresh()
         finally:
             self.console = None
 
@@ -341,23 +294,3 @@ def leave(line: str, status: int) -> None:
     with contextlib.suppress(OSError):
         os.write(2, (_AFTER_BARS if drawn else b"") + (f"{line}\n".encode() if line else b""))
     os._exit(status)
-
-
-def _can_draw(stream: IO[str]) -> bool:
-    return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
-
-
-def _undisturbed(work: Callable[[], None]) -> None:
-    # A stream that has gone (`scout ... 2>&1 | head`) must not end a run, nor fill it with noise.
-    with contextlib.suppress(OSError):
-        work()
-
-
-def _cut(words: str) -> str:
-    return words if len(words) <= _WORDS_WIDTH else words[: _WORDS_WIDTH - 1] + "…"
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

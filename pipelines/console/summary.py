@@ -1,30 +1,12 @@
-"""The closing summary of a run, for a person and as JSON, and text that is safe to print."""
+"""The closing summary of a run, for a person and as JSON."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.console.visible import printable
 from pipelines.contracts import ReviewItem
-
-_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-
-
-def printable(text: str, limit: int = 200) -> str:
-    """Return ad text that cannot steer a terminal.
-
-    Control, bidirectional and other invisible characters are shown as escapes; white space is
-    folded; what is longer than ``limit`` characters ends in an ellipsis.
-    """
-    folded = " ".join(text.split())
-    shown = "".join(
-        f"\\u{ord(char):04x}"
-        if unicodedata.category(char) in _HIDDEN and char != "\u200d"
-        else char
-        for char in folded
-    )
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
 def stage_seconds(counters: Mapping[str, int]) -> dict[str, float]:
@@ -37,7 +19,7 @@ def stage_seconds(counters: Mapping[str, int]) -> dict[str, float]:
 
 
 def describe(summary: Mapping[str, Any]) -> str:
-    """Return the closing summary as text."""
+    """Return the closing summary of mining as text."""
     rejected = _with_reasons(summary["rejected"], summary["rejected_by_reason"])
     budget = summary["budget"]
     chosen = f"{summary['pairs']:,} of a budget of {budget:,}"
@@ -57,15 +39,20 @@ def describe(summary: Mapping[str, Any]) -> str:
             f"{summary['positives']:,} ({summary['positive_share']:.2%}) at p >= "
             f"{summary['threshold_probability']:.4g}",
         ),
-        (
-            "clusters",
-            f"{summary['positive_clusters']} positive, {summary['negative_clusters']} negative",
-        ),
-        ("overlaps", f"{summary['overlaps']:,} cluster pairs searched"),
-        ("candidate pairs", f"{summary['candidates']:,}"),
-        ("chosen pairs", f"{chosen}, {summary['exploration_pairs']} of them exploration"),
-        ("corpus covered", f"{summary['covered_share']:.1%} of its weight"),
     ]
+    # Not every strategy makes clusters, searches overlaps and counts what it covers.
+    by_overlaps = summary.get("covered_share") is not None
+    if by_overlaps:
+        positive, negative = summary["positive_clusters"], summary["negative_clusters"]
+        rows += [
+            ("clusters", f"{positive} positive, {negative} negative"),
+            ("overlaps", f"{summary['overlaps']:,} cluster pairs searched"),
+            ("candidate pairs", f"{summary['candidates']:,}"),
+        ]
+    name = "chosen pairs" if by_overlaps else "chosen"
+    rows.append((name, f"{chosen}, {summary['exploration_pairs']} of them exploration"))
+    if by_overlaps:
+        rows.append(("corpus covered", f"{summary['covered_share']:.1%} of its weight"))
     seconds = summary["seconds_by_stage"]
     if seconds:
         shown = ", ".join(f"{k} {v:.1f}" for k, v in seconds.items() if v >= 0.05)
@@ -108,13 +95,13 @@ def describe_export(summary: Mapping[str, Any]) -> str:
     if not summary["blind"]:
         who += ", with what the model says"
     lines = [
-        f"{summary['pairs']:,} pairs of {printable(summary['task'])}, round {summary['round']}, {who}"
+        f"{summary['counted']} of {printable(summary['task'])}, round {summary['round']}, {who}"
     ]
     lines += [f"  {path}" for path in summary["files"]]
-    if summary["pushed"]:
-        rows = [(name.replace("_", " "), _told(value)) for name, value in summary["pushed"].items()]
+    for pushed in summary["pushed"]:
+        rows = [(name.replace("_", " "), _told(value)) for name, value in pushed.items()]
         lines.append(_table(rows))
-    return "\n".join([*lines, "", f"Then: {_way_back(summary)}"])
+    return "\n".join([*lines, "", f"Then: {summary['next_step']}"])
 
 
 def _told(value: Any) -> str:
@@ -123,19 +110,6 @@ def _told(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(printable(str(item)) for item in value) or "none"
     return printable(str(value))
-
-
-def _way_back(summary: Mapping[str, Any]) -> str:
-    if summary["pushed"]:
-        return f"`scout import --tool {summary['tool']} --pull URL --workspace DIR`"
-    if summary["tool"] == "page":
-        return (
-            "open the page in a browser (every expert a copy); what it saves goes to "
-            "`scout import FILE... --workspace DIR`"
-        )
-    if summary["tool"] == "csv":
-        return "every expert fills in a copy; `scout import FILE... --workspace DIR`"
-    return f"follow setup.md; answers come back by `scout import --tool {summary['tool']} FILE...`"
 
 
 def describe_import(summary: Mapping[str, Any]) -> str:

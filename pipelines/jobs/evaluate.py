@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.policy import is_wordless
+from models.ad_text import is_wordless
 from pipelines.config import Task
 from pipelines.console.progress import step
 from pipelines.numerics import agreement, stopping

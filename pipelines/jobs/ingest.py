@@ -19,8 +19,7 @@ from pipelines.errors import RunFailed, UsageError
 from pipelines.store import files, storage
 from pipelines.store.facts import ImportEntry, VerdictsFacts
 from pipelines.store.workspace import Manifest, Workspace
-from pipelines.tools.formats import READERS, detect_format
-from pipelines.tools.servers import pull
+from pipelines.tools import registry
 from pipelines.verdicts.commit_imports import (
     Import,
     commit,
@@ -49,7 +48,7 @@ class IngestOptions:
     Attributes:
         workspace: folder, local or ``gs://``.
         files: verdict files, local or ``gs://``.
-        tool: where the files come from, one of ``pipelines.tools.formats.READERS``, or "" to go by
+        tool: where the files come from, one of ``pipelines.tools.registry.names``, or "" to go by
             each name.
         url: of the tool's server, to fetch answers from beside the files; or "".
         expert: who speaks where a file names nobody at all, or "".
@@ -178,8 +177,8 @@ def _import(
 
 def _open(path: str, tool: str) -> _Source:
     data = _read(path)
-    found = detect_format(path, data, tool)
-    return _Source(path, found, data, lambda: READERS[found](data, path))
+    reader = registry.reader_of(path, data, tool)
+    return _Source(path, reader.name, data, lambda: reader.read(data, path))
 
 
 def read_experts(path: str) -> dict[str, str]:
@@ -208,8 +207,10 @@ def _pull(
     say: Callable[[str], None],
 ) -> str:
     """Fetch a server's answers into the workspace, as the file that is then imported; -> its path."""
+    tool = registry.get_served(options.tool, "--pull")
     workspace.check_writable()
-    data = pull(options.tool, options.url, definition.task, definition.version, say)
+    with tool.connect(options.url) as server:
+        data = server.pull(definition.task, definition.version, say).data
     # Named by content: the same answers are the same file, and an older one is never overwritten.
     path = workspace.path(f"pulled/{options.tool}-{files.sha256(data)[:16]}.json")
     storage.write(path, data)

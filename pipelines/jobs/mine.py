@@ -15,16 +15,15 @@ import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from models import policy, trained
-from models.identity import LabelerIdentity
-from models.labeler import TOKENS_PER_BATCH
-from models.presets import PresetError
+from models import prompting
+from models.backends.base import BackendError, LabelerIdentity
+from models.backends.pool import LabelerPool
 from pipelines.config import Task, load_task
 from pipelines.console import metrics, summary
 from pipelines.console.progress import step
 from pipelines.contracts import FORMAT_VERSION, BlockFile, ReviewItem
 from pipelines.errors import RunFailed, UsageError, find_run_failed
-from pipelines.handlers import LoadLabeler, identify_task, trained_embedding
+from pipelines.handlers import LoadLabeler, trained_backend, trained_embedding
 from pipelines.jobs import selection
 from pipelines.numerics import agreement
 from pipelines.sources import readers
@@ -44,7 +43,7 @@ from pipelines.store.workspace import Manifest, Workspace, config_hash
 from pipelines.strategies import registry
 from pipelines.strategies.base import Need, Strategy
 from pipelines.strategies.base import Plan as SelectionPlan
-from pipelines.tools.sheet import review_instructions
+from pipelines.tools.sheet.format import review_instructions
 from pipelines.verdicts.halves import ratings, read_half
 
 DEFAULT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
@@ -130,21 +129,25 @@ class Plan:
     labels: Mapping[str, int]
     scored: Manifest[ScoredFacts] | None
     finished: bool
+    pool: LabelerPool | None = None
 
 
-def mine(options: MineOptions, say: Callable[[str], None]) -> Mined:
+def mine(
+    options: MineOptions, say: Callable[[str], None], pool: LabelerPool | None = None
+) -> Mined:
     """Run the main job.
 
     Args:
         options: see :class:`MineOptions`.
         say: told, in one line each, what a person should know while it runs.
+        pool: remembers what LLM-0 says; for simulations.
 
     Raises:
         UsageError: the arguments, the task file, the model's name or the corpus's are wrong.
         RunFailed: the run could not produce pairs.
     """
     started = time.monotonic()
-    plan = prepare(options, say)
+    plan = dataclasses.replace(prepare(options, say), pool=pool)
     if plan.finished:
         say(f"round {plan.round_number} is mined already with this task and corpus; nothing to do")
         return _outcome(plan, {}, time.monotonic() - started)
@@ -186,8 +189,7 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     shown = workspace.shown_keys(round_number)
     strategy = _strategy(options, task)
     labels = _labels_so_far(workspace, task) if Need.LABELS in strategy.needs else {}
-    scoring = {"format": FORMAT_VERSION, "tokens_per_batch": TOKENS_PER_BATCH}
-    score_key = config_hash(scoring | dataclasses.asdict(identity))
+    score_key = config_hash({"format": FORMAT_VERSION} | dataclasses.asdict(identity))
     scored_hash = config_hash(
         {
             "score_key": score_key,
@@ -289,17 +291,14 @@ def _identify(
     try:
         if model:
             learnt = model.facts.learnt
-            embedding = trained_embedding(task, learnt.learner)
-            folder = model_store.fetch(workspace, model_store.model_files(model))
-            found = trained.identify(folder, embedding=embedding, progress=say)
-            prompt = policy.render(task.prompt_spec()).hash
+            own = model_store.model_files(model)
+            found = trained_backend(workspace, task, learnt.learner, own).identify(say)
+            prompt = prompting.render(task.prompt_spec()).hash
             if learnt.learner == "llm" and learnt.task_prompt_hash != prompt:
                 say("the task's prompt has changed since that model was trained; it keeps its own")
-            return found, embedding
-        return identify_task(task, say), task.embedding_preset()
-    except trained.TrainedModelError as error:
-        raise RunFailed(str(error)) from error
-    except PresetError as error:
+            return found, trained_embedding(task, learnt.learner)
+        return task.backend().identify(say), task.embedding_preset()
+    except BackendError as error:
         raise UsageError(f"{options.task}: model: {error}") from error
     except ValueError as error:
         raise UsageError(f"{options.task}: prompt: {error}") from error
@@ -446,7 +445,7 @@ def _score(plan: Plan, pipeline: beam.Pipeline, origin: Provenance) -> beam.PCol
         workspace.root, options.max_rejected_share
     )
     scored = (unique, tally) | "ScoreAds" >> ScoreAds(
-        LoadLabeler(plan.task, plan.identity, workspace.root, plan.model),
+        LoadLabeler(plan.task, plan.identity, workspace.root, plan.model, plan.pool),
         workspace.root,
         attempt,
         plan.score_key,

@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from models import policy, trained, trainer
-from models.identity import FAKE
-from models.labeler import Labeler
-from models.policy import is_wordless
-from models.presets import PresetError
+from models import prompting, trained
+from models.ad_text import is_wordless
+from models.backends import registry
+from models.backends.base import BackendError, Labeler
+from models.backends.pool import LabelerPool
+from models.training import trainer
 from pipelines.config import Task, load_task
 from pipelines.console.progress import step
 from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed, UsageError
-from pipelines.handlers import LoadLabeler, identify_task, load_trained
+from pipelines.handlers import LoadLabeler, load_trained
 from pipelines.jobs.evaluate import Candidate, evaluate
 from pipelines.jobs.status import imported_into, where_labels_come_from
 from pipelines.numerics import agreement
@@ -38,7 +39,7 @@ from pipelines.store.facts import (
     to_json,
 )
 from pipelines.store.workspace import Manifest, Workspace, config_hash
-from pipelines.tools.sheet import ad_sheet
+from pipelines.tools.sheet.format import ad_sheet
 from pipelines.verdicts.halves import ratings, read_half
 from pipelines.verdicts.shown import Shown, shown_ads
 
@@ -133,7 +134,9 @@ def fine_tuning_labels(workspace: Workspace, task: Task, texts: Mapping[str, str
     return Labels(ads, tied, len(table.experts), imported)
 
 
-def train(options: TrainOptions, say: Callable[[str], None]) -> Trained:
+def train(
+    options: TrainOptions, say: Callable[[str], None], pool: LabelerPool | None = None
+) -> Trained:
     """Train on all fine-tuning labels so far, evaluate all models, and decide.
 
     A rerun with the same labels does nothing; with new evaluation verdicts alone it evaluates
@@ -142,6 +145,7 @@ def train(options: TrainOptions, say: Callable[[str], None]) -> Trained:
     Args:
         options: see :class:`TrainOptions`.
         say: told, in one line each, what a person should know.
+        pool: remembers what LLM-0 and encoders said; for simulations.
 
     Raises:
         UsageError: no pairs or no verdicts yet, a wrong task file, a folder for the export that
@@ -185,7 +189,7 @@ def train(options: TrainOptions, say: Callable[[str], None]) -> Trained:
         say(f"round {round_number} is trained already with these labels; nothing to do")
     else:
         done = _train(
-            workspace, task, round_number, shown, labels, settings, training_hash, wanted, say
+            workspace, task, round_number, shown, labels, settings, training_hash, wanted, say, pool
         )
     if options.export:
         _export(workspace, task, done, options.export, say)
@@ -202,6 +206,7 @@ def _train(
     training_hash: str,
     wanted: str,
     say: Callable[[str], None],
+    pool: LabelerPool | None,
 ) -> Manifest[ModelFacts]:
     attempt = workspace.new_attempt(round_number, "model")
     before = next(
@@ -233,9 +238,11 @@ def _train(
         round=round_number,
         model_id=learnt.model_id,
         threshold=learnt.threshold_margin,
-        margins=_scorer(functools.partial(load_trained, workspace, task, learnt.learner, own)),
+        margins=_scorer(
+            functools.partial(load_trained, workspace, task, learnt.learner, own, pool)
+        ),
     )
-    report = _evaluate(workspace, task, shown, current, number, say)
+    report = _evaluate(workspace, task, shown, current, number, say, pool)
     data = json.dumps(to_json(report), indent=1, sort_keys=True).encode()
     manifest = Manifest.of(
         attempt,
@@ -274,7 +281,7 @@ def _fit(
             ) from error
         except trainer.TrainingDataError as error:
             raise RunFailed(f"training: {error}") from error
-        except PresetError as error:
+        except BackendError as error:
             raise UsageError(f"training: {error}") from error
         except FloatingPointError as error:
             raise RunFailed(f"training: {error}; lower training.learning_rate") from error
@@ -292,7 +299,7 @@ def _fit(
         threshold_margin=model.threshold_margin,
         threshold_probability=model.threshold_probability,
         label_set_hash=model.label_set_hash,
-        task_prompt_hash=policy.render(task.prompt_spec()).hash,
+        task_prompt_hash=prompting.render(task.prompt_spec()).hash,
         fitting_ads=model.fitting.ads,
         validation_ads=model.validation.ads,
         epochs=tuple(
@@ -315,9 +322,10 @@ def _evaluate(
     current: Candidate,
     fine_tuning_ads: int,
     say: Callable[[str], None],
+    pool: LabelerPool | None,
 ) -> Evaluation:
     """Measure LLM-0 and every round's model on the evaluation ads of all rounds."""
-    candidates = [_base_candidate(workspace, _base_pairs(workspace, task), say)]
+    candidates = [_base_candidate(workspace, _base_pairs(workspace, task), say, pool)]
     for manifest in model_store.models(workspace, task.version, before_round=current.round):
         if not model_store.is_whole(workspace, manifest):
             say(f"the model of round {manifest.round} is gone or damaged: not evaluated again")
@@ -329,7 +337,7 @@ def _evaluate(
                 model_id=learnt.model_id,
                 threshold=learnt.threshold_margin,
                 margins=_scorer(
-                    functools.partial(load_trained, workspace, task, learnt.learner, own)
+                    functools.partial(load_trained, workspace, task, learnt.learner, own, pool)
                 ),
             )
         )
@@ -339,23 +347,26 @@ def _evaluate(
 
 
 def _scorer(load: Callable[[], Labeler]) -> Callable[[Sequence[str]], np.ndarray]:
-    return lambda texts: trained.margins(load(), texts)
+    return lambda texts: load().margins(texts)
 
 
 def _base_candidate(
-    workspace: Workspace, base: Manifest[PairsFacts], say: Callable[[str], None]
+    workspace: Workspace,
+    base: Manifest[PairsFacts],
+    say: Callable[[str], None],
+    pool: LabelerPool | None,
 ) -> Candidate:
     """Return LLM-0 as the first round of this policy version used it, with its threshold then."""
     task = base.facts.origin.task
     try:
-        identity = identify_task(task, say)
-    except PresetError as error:
+        identity = task.backend().identify(say)
+    except BackendError as error:
         raise UsageError(f"model: {error}") from error
     return Candidate(
         round=_BASE_ROUND,
         model_id=identity.model_id,
         threshold=base.facts.threshold.margin,
-        margins=_scorer(LoadLabeler(task, identity, workspace.root)),
+        margins=_scorer(LoadLabeler(task, identity, workspace.root, pool=pool)),
     )
 
 
@@ -387,9 +398,10 @@ def _check_task(options: TrainOptions, task: Task, stored: Task) -> None:
             f"--task {options.task}: has version {task.version}, the pairs were mined with version "
             f"{stored.version}; mine a round with the new version first"
         )
-    if task.training.learner == "llm" and task.model.preset == FAKE:
+    backend = registry.find(task.model.backend, task.model.preset)
+    if task.training.learner == "llm" and not backend.learns:
         raise UsageError(
-            "training.learner: the fake model cannot learn; set model.preset to a real one, or "
+            f"training.learner: the {backend.__name__.lower()} model cannot learn; set model.preset to a real one, or "
             "training.learner to head or encoder"
         )
 
@@ -459,7 +471,7 @@ def _export(
     say: Callable[[str], None],
 ) -> None:
     from models import export
-    from models.graph_tokenizer import GraphTokenizerError
+    from models.graph.tables import GraphTokenizerError
 
     names = (task.labels.positive, task.labels.negative)
     try:

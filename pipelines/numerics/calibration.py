@@ -60,8 +60,13 @@ def quantize(margins: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: if a margin is NaN or infinite.
     """
+    _check_finite(np.asarray(margins, dtype=np.float64))
+    return to_grid(margins)
+
+
+def to_grid(margins: np.ndarray) -> np.ndarray:
+    """Do as `quantize` does, but let a margin that is no number stay one."""
     values = np.asarray(margins, dtype=np.float64)
-    _check_finite(values)
     bins = np.rint(np.clip(values, -MARGIN_LIMIT, MARGIN_LIMIT) / MARGIN_STEP)
     return (bins * MARGIN_STEP + 0.0).astype(np.float32)
 

@@ -11,20 +11,21 @@ from pipelines.numerics.distances import as_matrix
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """Rows on the plane of their two main directions.
+    """Rows on a plane: that of their two main directions, or another one.
 
     Attributes:
         points: float32 (n, 2), the first direction first, centred on 0.
-        shares: of the rows' variance, what each direction holds, in [0, 1].
+        shares: of the rows' variance, what each direction holds, in [0, 1]; None where a direction
+            holds no such share.
     """
 
     points: np.ndarray
-    shares: tuple[float, float]
+    shares: tuple[float, float] | None
 
     @property
-    def explained(self) -> float:
-        """Share of the rows' variance that the plane holds, in [0, 1]."""
-        return min(1.0, sum(self.shares))
+    def explained(self) -> float | None:
+        """Share of the rows' variance that the plane holds, in [0, 1], where there is one."""
+        return min(1.0, sum(self.shares)) if self.shares is not None else None
 
 
 def pca_plane(vectors: np.ndarray) -> Plane:

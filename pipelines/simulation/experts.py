@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from models import trainer
-from models.trained import VectorCache
+from models.encoder import VectorCache
+from models.training import trainer
 from pipelines.config import Labels, Task
 from pipelines.console.progress import step
 from pipelines.contracts import ReviewItem

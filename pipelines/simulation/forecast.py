@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Mapping
 
-from pipelines.console.progress import Advance
+from pipelines.console.progress import Step
 from pipelines.options import CROWD
 
 
@@ -17,7 +17,7 @@ class Forecast:
     trains a head.
     """
 
-    def __init__(self, advance: Advance, rounds: Mapping[str, int], seeds: int) -> None:
+    def __init__(self, advance: Step, rounds: Mapping[str, int], seeds: int) -> None:
         self._advance = advance
         self._seed_rounds = sum(rounds.values())
         self._left = {name: float(seeds * number) for name, number in rounds.items()}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from models.policy import is_wordless
+from models.ad_text import is_wordless
 from pipelines.config import Labels
 from pipelines.errors import UsageError
 from pipelines.numerics import hashing

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from models import trainer
-from pipelines import handlers
+from models.training import trainer
+from pipelines.handlers import load_trained
 from pipelines.jobs.ingest import ingest_verdicts
 from pipelines.jobs.mine import MineOptions, mine
 from pipelines.jobs.train import TooFewLabels, TrainOptions, fine_tuning_labels, train
@@ -63,22 +63,21 @@ class Loop:
             number: of the round.
             labels: fine-tuning labels that it should add, or None to go by the task's budget.
         """
-        place = self._workspace
+        place, seed = self._workspace, self._seed
         if not place.model.latest(number):
             if not place.verdicts.latest(number):
                 self._mine(None if labels is None else self._budget(number, labels))
             items = place.read_items(place.pairs_of(number))
-            seed = self._seed
             said = answer(items, seed.verdicts, seed.row_of, self._task.labels)
             ingest_verdicts(place, said, f"round {number}")
             # Too few labels of a class: the next round mines with the model there is.
             with contextlib.suppress(TooFewLabels):
-                train(TrainOptions(place.root), lambda _: None)
+                train(TrainOptions(place.root), lambda _: None, seed.pool)
         model = None
         if done := place.model.latest(number):
             learnt, own = done.facts.learnt, model_store.model_files(done)
-            labeler = handlers.load_trained(place, self._task, learnt.learner, own)
-            model = Model.of(labeler, learnt.threshold_margin)
+            labeler = load_trained(place, self._task, learnt.learner, own, seed.pool)
+            model = Model(labeler.margins, learnt.threshold_margin)
         return Round(number, self._labels(number), model)
 
     def _budget(self, number: int, labels: int) -> int:
@@ -105,6 +104,7 @@ class Loop:
                 beam=(),
             ),
             say=lambda _: None,
+            pool=self._seed.pool,
         )
 
     def _labels(self, number: int) -> trainer.LabelledAds:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from models import trained, trainer
-from models.labeler import Labeler
+from models.backends.pool import LabelerPool
+from models.backends.trained import Trained
+from models.training import trainer
 from pipelines.config import Task
 from pipelines.errors import RunFailed
 from pipelines.jobs.train import training_settings
@@ -34,11 +35,6 @@ class Model:
 
     margins: Callable[[Sequence[str]], np.ndarray]
     threshold: float
-
-    @staticmethod
-    def of(labeler: Labeler, threshold: float) -> Model:
-        """Return a trained labeler as a model."""
-        return Model(lambda texts: trained.margins(labeler, texts), threshold)
 
     def labels(self, texts: Sequence[str]) -> np.ndarray:
         """Label texts; int8 (n,), 1 for positive."""
@@ -71,7 +67,7 @@ class Seed:
         row_of: content key -> row of the corpus.
         division: which of them are asked about, and which are held out.
         verdicts: int8 (n, experts), what the experts say of each ad.
-        cache: of encoders' vectors.
+        pool: remembers what LLM-0 and encoders said.
     """
 
     number: int
@@ -80,7 +76,7 @@ class Seed:
     row_of: dict[str, int]
     division: Division
     verdicts: np.ndarray
-    cache: trained.VectorCache
+    pool: LabelerPool
 
     def texts(self, rows: np.ndarray) -> list[str]:
         """Return the texts of some rows."""
@@ -102,14 +98,14 @@ def learn(seed: Seed, learner: str, ads: trainer.LabelledAds) -> Model | None:
     with tempfile.TemporaryDirectory(prefix="scout-simulate-") as scratch:
         folder = Path(scratch) / "model"
         try:
-            manifest = trainer.train(ads, settings, folder, cache=seed.cache)
+            manifest = trainer.train(ads, settings, folder, cache=seed.pool.vectors)
         except trainer.TooFewLabelsError:
             return None
         except trainer.TrainingDataError as error:
             raise RunFailed(f"seed {seed.number}: {error}") from error
         embedding = "own" if learner == "encoder" else None
-        labeler = trained.load(folder, embedding=embedding, cache=seed.cache)
-    return Model.of(labeler, manifest.threshold_margin)
+        labeler = Trained(folder, embedding=embedding, cache=seed.pool.vectors).load()
+    return Model(labeler.margins, manifest.threshold_margin)
 
 
 class Measurer:

@@ -23,13 +23,15 @@ from typing import Any
 
 import numpy as np
 
-from models import presets, trainer
-from pipelines import handlers
+from models.backends.base import BackendError
+from models.backends.pool import LabelerPool
+from models.training import trainer
 from pipelines.config import Task, load_task
 from pipelines.console.progress import step
 from pipelines.errors import RunFailed, UsageError
+from pipelines.handlers import LoadLabeler
 from pipelines.numerics import hashing
-from pipelines.report.page import simulation_report
+from pipelines.report.simulation import simulation_report
 from pipelines.simulation import experts
 from pipelines.simulation.forecast import Forecast
 from pipelines.simulation.labelled_corpus import Corpus, Division, Fields, divide, read_labelled
@@ -82,7 +84,8 @@ def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
     stops: list[dict[str, Any]] = []
     rounds = options.rounds_of
     total = options.seeds * sum(rounds.values())
-    with _remembering(task, root, say) as (pool, keep), step("simulating", total) as advance:
+    pool = LabelerPool()
+    with _remembering(task, root, pool, say) as keep, step("simulating", total) as advance:
         forecast = Forecast(advance, rounds, options.seeds)
         player = _Player(options, task, corpus, root, say, forecast, pool)
         for seed in range(options.first_seed, options.first_seed + options.seeds):
@@ -131,35 +134,31 @@ def _task(options: SimulateOptions) -> Task:
 
 @contextlib.contextmanager
 def _remembering(
-    task: Task, root: Path, say: Say
-) -> Iterator[tuple[handlers.Memory, Callable[[], None]]]:
+    task: Task, root: Path, pool: LabelerPool, say: Say
+) -> Iterator[Callable[[], None]]:
     """Ask LLM-0 about each text once in all seeds and runs; yields what writes its answers down."""
-    pool = handlers.memory = handlers.Memory()
     path = root / "llm0.npz"
     try:
-        try:
-            identity = handlers.identify_task(task, say)
-        except presets.PresetError as error:
-            raise UsageError(f"model: {error}") from error
-        labeler = pool.labeler(identity, handlers.LoadLabeler(task, identity).load_new)
-        try:
-            labeler.restore(path)
-        except (OSError, ValueError, KeyError) as error:
-            raise RunFailed(f"{path}: is damaged ({error}); delete it") from error
-        held = len(labeler)
+        identity = task.backend().identify(say)
+    except BackendError as error:
+        raise UsageError(f"model: {error}") from error
+    labeler = pool.labeler(identity, LoadLabeler(task, identity).load_new)
+    try:
+        labeler.restore(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise RunFailed(f"{path}: is damaged ({error}); delete it") from error
+    held = len(labeler)
 
-        def keep() -> None:
-            nonlocal held
-            if len(labeler) > held:
-                labeler.save(path)
-                held = len(labeler)
+    def keep() -> None:
+        nonlocal held
+        if len(labeler) > held:
+            labeler.save(path)
+            held = len(labeler)
 
-        try:
-            yield pool, keep
-        finally:
-            keep()
+    try:
+        yield keep
     finally:
-        handlers.memory = None
+        keep()
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +179,7 @@ class _Player:
     root: Path
     say: Say
     forecast: Forecast
-    pool: handlers.Memory
+    pool: LabelerPool
 
     def play(self, seed: int) -> dict[str, Any]:
         """Play a seed, or return what an earlier run of it found."""
@@ -219,7 +218,7 @@ class _Player:
             corpus, options, task.review.experts_per_ad, number, lambda: self._vectors
         )
         row_of = {key: row for row, key in enumerate(corpus.keys)}
-        seed = Seed(number, task, corpus, row_of, division, verdicts, self.pool.vectors)
+        seed = Seed(number, task, corpus, row_of, division, verdicts, self.pool)
         measurer = Measurer(seed, options.also, options.also_from, self.say, self.forecast)
         ads = _write_pool(folder / POOL_FILE, corpus, division)
         wanted: Sequence[int] = options.labels

@@ -232,14 +232,20 @@ class _SampleRows(beam.DoFn):
         self, file: BlockFile, threshold: Threshold
     ) -> Iterator[tuple[int, tuple[bool, Block]]]:
         with metrics.timed(STAGE):
-            table = blocks.read_columns(self._root, file, ["key", "margin", "vector"])
-            ranks = hashing.ranks(table.column("key").to_pylist(), self._settings.seed)
-            positive = table.column("margin").to_numpy() >= np.float32(threshold.margin)
-            for side, population in ((True, threshold.n_positive), (False, threshold.n_negative)):
-                limit = hashing.sample_limit(self._settings.sample_rows, population)
-                rows = np.flatnonzero((positive == side) & hashing.below(ranks, limit))
-                if len(rows):
-                    kept = table.select(["key", "vector"]).take(pa.array(rows))
+            settings = self._settings
+            with blocks.OpenBlock(self._root, file) as block:
+                table = block.columns(["key", "margin"])
+                ranks = hashing.ranks(table.column("key").to_pylist(), settings.seed)
+                positive = table.column("margin").to_numpy() >= np.float32(threshold.margin)
+                sampled = np.zeros(len(positive), dtype=bool)
+                sides = ((True, threshold.n_positive), (False, threshold.n_negative))
+                for side, population in sides:
+                    limit = hashing.sample_limit(settings.sample_rows, population)
+                    sampled |= (positive == side) & hashing.below(ranks, limit)
+                rows = block.rows(sampled, ["key", "vector"])
+            for side, _ in sides:
+                kept = rows.filter(pa.array(positive[sampled] == side))
+                if kept.num_rows:
                     yield 0, (side, blocks.to_block(kept))
 
 
@@ -268,6 +274,8 @@ class _Assign(beam.DoFn):
         self, file: BlockFile, threshold: Threshold, model: ClusterModel
     ) -> Iterator[ClusterAssignment | pvalue.TaggedOutput]:
         with metrics.timed(STAGE):
+            # The one read of all bytes: nearly all of them are needed here, and what was sampled or
+            # counted of a damaged block before ends the run here, before anything is committed.
             table = blocks.read(self._root, file)
             positive, cluster, totals = assign_block(table, model, threshold)
             metrics.count(STAGE, "assigned", len(positive))

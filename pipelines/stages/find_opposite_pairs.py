@@ -219,20 +219,26 @@ class _Route(beam.DoFn):
         band: Band,
     ) -> Iterator[tuple[_Place, tuple[int, Block]] | pvalue.TaggedOutput]:
         with metrics.timed(STAGE):
-            table = blocks.read(self._root, assignment.file)
             positive = np.frombuffer(assignment.positive, dtype=bool)
             cluster = np.frombuffer(assignment.cluster, dtype="<i4")
-            if self._shown:
-                keys = table.column("key").to_pylist()
-                shown = np.fromiter((key in self._shown for key in keys), bool, len(keys))
-                if shown.any():
-                    rows = table.filter(pa.array(shown))
-                    yield pvalue.TaggedOutput(SHOWN, blocks.to_block(rows))
-                    table = table.filter(pa.array(~shown))
-                    positive, cluster = positive[~shown], cluster[~shown]
-            near = band.holds(table.column("margin").to_numpy())
+            searched = np.where(
+                positive,
+                np.isin(cluster, [overlap.positive for overlap in overlaps]),
+                np.isin(cluster, [overlap.negative for overlap in overlaps]),
+            )
+            with blocks.OpenBlock(self._root, assignment.file) as block:
+                table = block.columns(["key", "margin"] if self._shown else ["margin"])
+                shown = np.zeros(len(positive), dtype=bool)
+                if self._shown:
+                    keys = table.column("key").to_pylist()
+                    shown = np.fromiter((key in self._shown for key in keys), bool, len(keys))
+                near = band.holds(table.column("margin").to_numpy()) & searched & ~shown
+                found = block.rows(near | shown)
+            if shown.any():
+                rows = found.filter(pa.array(shown[near | shown]))
+                yield pvalue.TaggedOutput(SHOWN, blocks.to_block(rows))
             routed = route(
-                table.filter(pa.array(near)),
+                found.filter(pa.array(near[near | shown])),
                 positive[near],
                 cluster[near],
                 overlaps,

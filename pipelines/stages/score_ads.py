@@ -13,7 +13,7 @@ import pyarrow as pa
 from apache_beam import pvalue
 from apache_beam.ml.inference.base import RunInference
 
-from models.labeler import Labeler
+from models.backends.base import Labeler
 from pipelines.console import metrics
 from pipelines.contracts import (
     AD_SCHEMA,
@@ -200,9 +200,8 @@ class _Write(beam.DoFn):
     def process(self, block: Block) -> list[BlockFile]:
         if not block.rows:
             return []
-        data = blocks.to_parquet(blocks.from_block(block))
         # Named by content: a bundle that a runner retries writes the same file again.
-        file = files.write(self._root, f"{self._folder}/block-*.parquet", data, block.rows)
+        file = blocks.write(self._root, f"{self._folder}/block-*.parquet", blocks.from_block(block))
         record = files.full_path(self._root, file).removesuffix(".parquet") + ".json"
         storage.write(record, block_record(file, self._score_key))
         return [file]

@@ -28,7 +28,7 @@ from pipelines.store.facts import (
 from pipelines.store.review_items import to_lines
 from pipelines.store.workspace import Manifest, Workspace
 from pipelines.strategies.base import Chosen
-from pipelines.tools.sheet import ad_sheet
+from pipelines.tools.sheet.format import ad_sheet
 
 STAGE = "WriteReview"
 
@@ -82,7 +82,7 @@ class WriteReview(beam.PTransform):
         attempts: of ``clusters``, ``pairs`` and ``review``, their folders.
         config_hash: of what shaped all three.
         origin: provenance for the manifests.
-        instructions: what experts need to know, from ``pipelines.tools.sheet.review_instructions``.
+        instructions: what experts need to know, from ``pipelines.tools.sheet.format.review_instructions``.
     """
 
     def __init__(

@@ -55,7 +55,7 @@ def read(root: str, file: BlockFile) -> bytes:
     except FileNotFoundError:
         raise gone(root, file) from None
     if len(data) != file.bytes:
-        raise changed(root, file, f"{len(data):,} bytes, {file.bytes:,} written")
+        raise changed(root, file, sizes(len(data), file))
     if sha256(data) != file.sha256:
         raise changed(root, file, "its SHA-256 is another")
     return data
@@ -72,6 +72,11 @@ def changed(root: str, file: BlockFile, found: str) -> Damaged:
     return Damaged(
         f"{full_path(root, file)}: has changed since it was written ({found}); {first}{_cure(file)}"
     )
+
+
+def sizes(found: int, file: BlockFile) -> str:
+    """Return what :func:`changed` says of another size."""
+    return f"{found:,} bytes, {file.bytes:,} written"
 
 
 def _stage(file: BlockFile) -> str:

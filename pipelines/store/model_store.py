@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.presets import cache_dir
+from models.embedded import cache_dir
 from pipelines.contracts import BlockFile
 from pipelines.store import files, storage
 from pipelines.store.facts import ModelFacts

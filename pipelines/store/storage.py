@@ -7,10 +7,12 @@ because an object exists only once its upload is complete.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
@@ -83,6 +85,17 @@ def read(path: str) -> bytes:
             raise FileNotFoundError(path)
         with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source:
             return source.read()
+
+
+def open_ranges(path: str) -> BinaryIO:
+    """Open a file to read ranges of it; raises as :func:`read` does.
+
+    Of object storage the whole file comes at once: Beam's readers fetch 16 MiB from wherever they
+    seek to, so that two ranges of a block of one megabyte would cost more than the block.
+    """
+    if is_local(path):
+        return open(path, "rb", buffering=0)
+    return io.BytesIO(read(path))
 
 
 def exists(path: str) -> bool:

@@ -1,47 +1,33 @@
-"""What every labeling tool gets: the pairs of a round, as experts are to see them."""
+"""What every labeling tool gets: the review items of a round, as experts are to see them."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipelines.contracts import LEFT, RIGHT
+from pipelines.contracts import ReviewAd, ReviewItem
 from pipelines.store.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """One ad of a pair.
+class Prediction:
+    """What the model thinks of an ad.
 
     Attributes:
-        id: the ad's id.
-        text: as read from the corpus; hostile input for whatever shows it.
-        label: what the model called it, one of the batch's two label names; "" when the review is
-            blind.
-        probability: the model's p(positive); None when the review is blind.
+        label: what it calls the ad, in the task's words.
+        positive: whether that is the positive label.
+        score: the probability that it gives to this label, 6 decimals.
     """
 
-    id: str
-    text: str
     label: str
-    probability: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class PairToReview:
-    """A pair with its sides as shown: which label is on which side was drawn when it was mined."""
-
-    pair_id: str
-    left: Side
-    right: Side
-
-    def sides(self) -> tuple[tuple[str, Side], tuple[str, Side]]:
-        """Return the sides with their names, left first."""
-        return (LEFT, self.left), (RIGHT, self.right)
+    positive: bool
+    score: float
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A round's pairs for review, in review order.
+    """A round's items for review, in review order.
 
     Attributes:
         task: name of the task.
@@ -50,8 +36,9 @@ class Batch:
         policy: the policy text.
         positive, negative: what experts call the labels.
         experts_per_ad: experts who should label each ad.
-        model_id: which model mined the pairs.
-        pairs: in review order.
+        model_id: which model chose the items.
+        items: pairs of ads, single ads, or both.
+        show_predictions: whether experts see what the model says; otherwise nothing of it may leave.
     """
 
     task: str
@@ -62,47 +49,65 @@ class Batch:
     negative: str
     experts_per_ad: int
     model_id: str
-    pairs: tuple[PairToReview, ...]
+    items: tuple[ReviewItem, ...]
+    show_predictions: bool = False
+
+    def prediction(self, ad: ReviewAd) -> Prediction | None:
+        """Return what the model says of an ad, or None when the review is blind."""
+        if not self.show_predictions:
+            return None
+        positive = ad.label == "positive"
+        score = ad.probability if positive else 1 - ad.probability
+        return Prediction(self.positive if positive else self.negative, positive, round(score, 6))
+
+    def sizes(self) -> set[int]:
+        """Return how many ads items show: 1, 2, or both; no item at all counts as a pair."""
+        return {len(item.ads) for item in self.items} or {2}
+
+    def by_size(self) -> Iterator[Batch]:
+        """Yield the batch of all pairs and that of all single ads, where there are any."""
+        for size in sorted(self.sizes(), reverse=True):
+            items = tuple(item for item in self.items if len(item.ads) == size)
+            yield dataclasses.replace(self, items=items)
+
+    @property
+    def noun(self) -> str:
+        """What people call one of its items."""
+        sizes = self.sizes()
+        return "item" if len(sizes) > 1 else "pair" if sizes == {2} else "ad"
+
+    def counted(self, number: int) -> str:
+        """Return so many of its items in words: ``12 pairs``."""
+        return f"{number:,} {self.noun}{'' if number == 1 else 's'}"
 
 
 def read_batch(
     workspace: Workspace, round_number: int | None = None, show_predictions: bool = False
 ) -> Batch:
-    """Return the newest pairs of a round, the last one by default.
+    """Return the newest review items of a round, the last one by default.
 
     Args:
         workspace: the workspace.
-        round_number: or None for the last round with pairs.
+        round_number: or None for the last round with items.
         show_predictions: whether labels and probabilities of the model go along; experts who see
             them tend to agree with them.
 
     Raises:
-        UsageError: no such round, or no pairs in it.
+        UsageError: no such round, or no items in it.
         RunFailed: what was mined is gone or has changed.
     """
     manifest = workspace.pairs_of(round_number)
-    task = manifest.facts.origin.task
-    names = {"positive": task.labels.positive, "negative": task.labels.negative}
-    pairs = []
-    for item in workspace.read_items(manifest):
-        left, right = (
-            Side(
-                id=ad.id,
-                text=ad.text,
-                label=names[ad.label] if show_predictions else "",
-                probability=ad.probability if show_predictions else None,
-            )
-            for ad in item.ads
-        )
-        pairs.append(PairToReview(item.item_id, left, right))
+    origin = manifest.facts.origin
+    task = origin.task
     return Batch(
         task=task.name,
         task_version=task.version,
         round=manifest.round,
         policy=task.policy,
-        positive=names["positive"],
-        negative=names["negative"],
+        positive=task.labels.positive,
+        negative=task.labels.negative,
         experts_per_ad=task.review.experts_per_ad,
-        model_id=manifest.facts.origin.model_id,
-        pairs=tuple(pairs),
+        model_id=origin.model_id,
+        items=tuple(workspace.read_items(manifest)),
+        show_predictions=show_predictions,
     )

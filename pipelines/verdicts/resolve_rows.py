@@ -100,7 +100,7 @@ def find_ad(raw: RawVerdict, shown: Shown) -> ShownAd | Rejected:
         found = fitting
     if raw.text.strip():
         keys = {content_key(raw.text), content_key(unprotected(raw.text))}
-        fitting = tuple(ad for ad in found if ad.key in keys)
+        fitting = tuple(ad for ad in found if keys & {ad.key, ad.lines_key})
         if not fitting:
             return raw.refuse("text_mismatch", _mismatch(raw.text, found[0]))
         found = fitting

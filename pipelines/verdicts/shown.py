@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pipelines.config import Task
 from pipelines.store.workspace import Workspace
+from pipelines.text import content_key
 from pipelines.verdicts.rows import LabelNames
 
 
@@ -24,6 +25,8 @@ class ShownAd:
         order: which of the workspace's attempts to choose items showed it, ascending with time.
         current: whether that attempt was mined for the policy and labels of the round's newest one.
         labels: what the task called its labels then.
+        lines_key: content key of its fields as lines (``ReviewAd.lines``), which labeling tools show
+            in place of the text; "" where it has none.
     """
 
     key: str
@@ -35,6 +38,7 @@ class ShownAd:
     order: int
     current: bool
     labels: LabelNames
+    lines_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,7 @@ def _showings(workspace: Workspace) -> Iterator[ShownAd]:
                         order=order,
                         current=current,
                         labels=labels,
+                        lines_key=content_key(ad.lines()) if ad.fields else "",
                     )
 
 

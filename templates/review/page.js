@@ -3,9 +3,9 @@
 // what is stored or downloaded through JSON alone, so that nothing in them is ever markup or code.
 (() => {
   const FORMAT = "ad-scout review page verdicts";
-  const FORMAT_VERSION = 1;
+  const FORMAT_VERSION = 2;
+  // Where ads stand on the page; the one ad of an item stands in the first place.
   const SIDES = ["left", "right"];
-  const NAMES = { left: "Ad A", right: "Ad B" };
   const KEYS = { 1: ["left", "positive"], 2: ["left", "negative"], 3: ["right", "positive"],
     4: ["right", "negative"], 5: ["left", "unsure"], 6: ["right", "unsure"] };
   const ANSWERS = ["positive", "negative", "unsure"];
@@ -16,7 +16,15 @@
 
   const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId("data").textContent);
-  const pairs = data.pairs;
+  const items = data.items;
+  const places = items.map((_, place) => place);
+  const adAt = (item, side) => item.ads[SIDES.indexOf(side)];
+  const sidesOf = (item) => SIDES.slice(0, item.ads.length);
+  const nameOf = (item, side) => item.ads.length === 1 ? "Ad" : side === "left" ? "Ad A" : "Ad B";
+  const sizes = new Set(items.map((item) => item.ads.length));
+  const noun = sizes.size > 1 ? "item" : sizes.has(2) ? "pair" : "ad";
+  const capital = (text) => text[0].toUpperCase() + text.slice(1);
+  const titleOf = (place) => `${capital(noun)} ${place + 1} of ${items.length}`;
   const words = { positive: data.labels.positive, negative: data.labels.negative,
     unsure: data.unsure, skip: "skipped" };
 
@@ -82,6 +90,27 @@
   // Shows a text as it is, with a small labelled box for whatever would be invisible, turn the
   // text around, or pile up. The text itself, in data, stays untouched.
   function showText(element, text) {
+    element.replaceChildren(...shownParts(text));
+  }
+
+  // An ad that was made of several fields is shown as these, each under its name.
+  function showAd(element, ad) {
+    if (!ad.fields) {
+      showText(element, ad.text);
+      return;
+    }
+    const list = make("dl", "", "fields");
+    for (const [name, value] of ad.fields) {
+      const [term, shown] = [make("dt"), make("dd")];
+      showText(term, name);
+      showText(shown, value);
+      for (const part of [term, shown]) part.dir = "auto";
+      list.append(term, shown);
+    }
+    element.replaceChildren(list);
+  }
+
+  function shownParts(text) {
     const parts = [];
     let plain = "";
     const flush = () => { if (plain) parts.push(document.createTextNode(plain)); plain = ""; };
@@ -111,7 +140,7 @@
     plain += text.slice(end);
     flush();
     if (!parts.length) parts.push(markOf("no text", "no text"));
-    element.replaceChildren(...parts);
+    return parts;
   }
 
   // --- what is kept in the browser ---------------------------------------------------------------
@@ -160,23 +189,23 @@
 
   function fresh() {
     return { format: 1, place: 0, downloaded: true, undo: [],
-      answers: pairs.map(() => ({ left: "", right: "", leftTime: "", rightTime: "", comment: "" })) };
+      answers: items.map(() => ({ left: "", right: "", leftTime: "", rightTime: "", comment: "" })) };
   }
 
   const isText = (value, limit) => typeof value === "string" && value.length <= limit;
   const isAnswer = (value) => value === "" || value === "skip" || ANSWERS.includes(value);
   const isPlace = (value, end) => Number.isInteger(value) && value >= 0 && value < end;
-  const isMove = (move) => move !== null && typeof move === "object" && isPlace(move.pair, pairs.length) &&
+  const isMove = (move) => move !== null && typeof move === "object" && isPlace(move.place, items.length) &&
     SIDES.every((side) => isAnswer(move[side]) && isText(move[`${side}Time`], 40));
 
   // Returns what a stored text holds, or null for anything that this page did not write.
   function parsed(text) {
     try {
       const found = JSON.parse(text);
-      const whole = found.format === 1 && isPlace(found.place, pairs.length + 1) &&
+      const whole = found.format === 1 && isPlace(found.place, items.length + 1) &&
         typeof found.downloaded === "boolean" && Array.isArray(found.undo) && found.undo.every(isMove) &&
-        Array.isArray(found.answers) && found.answers.length === pairs.length &&
-        found.answers.every((answer, pair) => isMove({ ...answer, pair }) && isText(answer.comment, MAX_COMMENT));
+        Array.isArray(found.answers) && found.answers.length === items.length &&
+        found.answers.every((answer, place) => isMove({ ...answer, place }) && isText(answer.comment, MAX_COMMENT));
       return whole ? found : null;
     } catch {
       return null;
@@ -201,22 +230,24 @@
 
   // --- what is where -----------------------------------------------------------------------------
 
-  const isDone = (answer) => answer.left !== "" && answer.right !== "";
-  const isStarted = (answer) => answer.left !== "" || answer.right !== "";
-  const numberDone = () => state.answers.filter(isDone).length;
-  const openPairs = () => pairs.map((_, i) => i).filter((i) => !isDone(state.answers[i]));
+  // What an item's ads are called so far, left first.
+  const given = (place) => sidesOf(items[place]).map((side) => state.answers[place][side]);
+  const isDone = (place) => given(place).every((value) => value !== "");
+  const isStarted = (place) => given(place).some((value) => value !== "");
+  const numberDone = () => places.filter(isDone).length;
+  const openPlaces = () => places.filter((place) => !isDone(place));
   const count = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
   const say = (text) => { byId("status").textContent = text; };
 
-  function stateOf(answer) {
-    if (answer.left === "skip" && answer.right === "skip") return "skipped";
-    if (isDone(answer)) return "done";
-    return isStarted(answer) ? "half done" : "open";
+  function stateOf(place) {
+    if (given(place).every((value) => value === "skip")) return "skipped";
+    if (isDone(place)) return "done";
+    return isStarted(place) ? "half done" : "open";
   }
 
   function render() {
     const working = state !== null;
-    const finished = working && state.place === pairs.length;
+    const finished = working && state.place === items.length;
     byId("start").hidden = working;
     byId("work").hidden = !working || finished;
     byId("finish").hidden = !finished;
@@ -226,15 +257,15 @@
       return;
     }
     byId("expert").textContent = expert;
-    byId("progress").max = pairs.length;
+    byId("progress").max = items.length;
     byId("progress").value = numberDone();
-    byId("progress-text").textContent = `${numberDone()} of ${count(pairs.length, "pair")} done`;
+    byId("progress-text").textContent = `${numberDone()} of ${count(items.length, noun)} done`;
     disable("previous", state.place === 0);
     disable("undo", state.undo.length === 0);
     disable("skip", finished);
     disable("next", finished);
     if (finished) renderFinish();
-    else renderPair();
+    else renderItem();
     if (byId("all").open) renderAll();
   }
 
@@ -243,20 +274,26 @@
     byId(id).setAttribute("aria-disabled", String(off));
   }
 
-  let shownPair = -1;
+  let shownItem = -1;
 
-  function renderPair() {
-    const pair = pairs[state.place];
+  function renderItem() {
+    const item = items[state.place];
     const answer = state.answers[state.place];
-    byId("pair-title").textContent = `Pair ${state.place + 1} of ${pairs.length}`;
-    byId("pair-state").textContent = stateOf(answer);
-    if (shownPair !== state.place) {
-      shownPair = state.place;
-      for (const side of SIDES) {
+    byId("item-title").textContent = titleOf(state.place);
+    byId("item-state").textContent = stateOf(state.place);
+    if (shownItem !== state.place) {
+      shownItem = state.place;
+      byId("ads").classList.toggle("single", item.ads.length === 1);
+      byId("ad-right").hidden = item.ads.length === 1;
+      for (const side of sidesOf(item)) {
+        const name = nameOf(item, side);
+        byId(`title-${side}`).textContent = name;
+        byId(`choices-${side}`).setAttribute("aria-label", `Label for ${name.replace("A", "a")}`);
         const box = byId(`text-${side}`);
-        showText(box, pair[side].text);
+        box.setAttribute("aria-label", `Text of ${name.replace("A", "a")}`);
+        showAd(box, adAt(item, side));
         box.scrollTop = 0;
-        const model = pair[side].model;
+        const model = adAt(item, side).model;
         byId(`model-${side}`).hidden = !model;
         byId(`model-${side}`).textContent = model
           ? `The model says ${model.label} (probability ${model.probability.toFixed(2)}).` : "";
@@ -288,31 +325,31 @@
   function jumpButton(place) {
     const button = make("button");
     button.type = "button";
-    button.addEventListener("click", () => { go(place); byId("pair-title").focus(); });
+    button.addEventListener("click", () => { go(place); byId("item-title").focus(); });
     return label(button, place);
   }
 
   function label(button, place) {
-    const answer = state.answers[place];
-    button.textContent = `${place + 1}${isDone(answer) ? " \u2713" : ""}`;
-    button.setAttribute("aria-label", `Pair ${place + 1}, ${stateOf(answer)}`);
+    button.textContent = `${place + 1}${isDone(place) ? " \u2713" : ""}`;
+    button.setAttribute("aria-label", `${capital(noun)} ${place + 1}, ${stateOf(place)}`);
     button.setAttribute("aria-current", String(place === state.place));
     return button;
   }
 
   function renderAll() {
-    const list = byId("all-pairs");
+    const list = byId("all-items");
     // Made once: a button that is made anew loses the keyboard's focus.
-    if (!list.children.length) list.append(...pairs.map((_, place) => jumpButton(place)));
-    pairs.forEach((_, place) => label(list.children[place], place));
+    if (!list.children.length) list.append(...places.map(jumpButton));
+    places.forEach((place) => label(list.children[place], place));
   }
 
   function renderFinish() {
-    shownPair = -1;
-    const open = openPairs();
-    byId("finish-title").textContent = open.length ? "You have reached the end" : "All pairs are done";
+    shownItem = -1;
+    const open = openPlaces();
+    byId("finish-title").textContent = open.length ? "You have reached the end" : `All ${noun}s are done`;
+    const whole = sizes.has(2) ? " A pair counts once both of its ads have an answer:" : "";
     byId("finish-text").textContent = open.length
-      ? `${count(open.length, "pair")} still open. A pair counts once both of its ads have an answer:`
+      ? `${count(open.length, noun)} still open.${whole}`
       : "Thank you. Download your verdicts and send the file to whoever gave you this page.";
     byId("finish-open").replaceChildren(...open.map(jumpButton));
     byId("finish-next").textContent = state.downloaded && numberDone()
@@ -321,15 +358,15 @@
   }
 
   function describe(place) {
-    if (place === pairs.length) return byId("finish-title").textContent;
-    return `Pair ${place + 1} of ${pairs.length}, ${stateOf(state.answers[place])}.`;
+    if (place === items.length) return byId("finish-title").textContent;
+    return `${titleOf(place)}, ${stateOf(place)}.`;
   }
 
   // --- what the expert does ----------------------------------------------------------------------
 
   function go(place) {
-    if (place < 0 || place > pairs.length) {
-      say(place < 0 ? "This is the first pair." : "This is the end.");
+    if (place < 0 || place > items.length) {
+      say(place < 0 ? `This is the first ${noun}.` : "This is the end.");
       return;
     }
     const leaving = document.activeElement;
@@ -339,9 +376,9 @@
     say(describe(place));
     // Whoever stood on something that is gone now goes on at the heading.
     if (leaving && leaving !== document.body && !leaving.getClientRects().length) {
-      byId(place === pairs.length ? "finish-title" : "pair-title").focus();
+      byId(place === items.length ? "finish-title" : "item-title").focus();
     }
-    if (byId("work").getBoundingClientRect().top < 0) byId(place === pairs.length ? "finish" : "work").scrollIntoView();
+    if (byId("work").getBoundingClientRect().top < 0) byId(place === items.length ? "finish" : "work").scrollIntoView();
   }
 
   function timeNow() {
@@ -350,11 +387,11 @@
     return now.getUTCFullYear() >= 2001 && now.getUTCFullYear() < 2099 ? now.toISOString() : "";
   }
 
-  // Changes the answers on the pair at hand; values is side -> answer.
+  // Changes the answers on the item at hand; values is side -> answer.
   function answer(values) {
     const current = state.answers[state.place];
     const { left, right, leftTime, rightTime } = current;
-    state.undo.push({ pair: state.place, left, right, leftTime, rightTime });
+    state.undo.push({ place: state.place, left, right, leftTime, rightTime });
     state.undo.splice(0, state.undo.length - MAX_UNDO);
     for (const [side, value] of Object.entries(values)) {
       current[side] = value;
@@ -364,22 +401,25 @@
   }
 
   function choose(side, value) {
+    const item = items[state.place];
+    if (!sidesOf(item).includes(side)) return;
     // The same choice again takes it back.
     const again = state.answers[state.place][side] === value;
     answer({ [side]: again ? "" : value });
     save();
     render();
-    const done = isDone(state.answers[state.place]);
-    say(again ? `${NAMES[side]}: no answer.` : `${NAMES[side]}: ${words[value]}.${done ? " Both ads have an answer." : ""}`);
+    const done = isDone(state.place);
+    const both = done && item.ads.length === 2 ? " Both ads have an answer." : "";
+    say(`${nameOf(item, side)}: ${again ? "no answer." : `${words[value]}.${both}`}`);
     if (done && settings.advance && !again) go(state.place + 1);
   }
 
   function skip() {
-    if (state.place === pairs.length) return;
-    answer({ left: "skip", right: "skip" });
+    if (state.place === items.length) return;
+    answer(Object.fromEntries(sidesOf(items[state.place]).map((side) => [side, "skip"])));
     const place = state.place;
     go(place + 1);
-    say(`Pair ${place + 1} skipped. ${describe(state.place)}`);
+    say(`${capital(noun)} ${place + 1} skipped. ${describe(state.place)}`);
   }
 
   function undo() {
@@ -388,17 +428,17 @@
       say("Nothing to undo.");
       return;
     }
-    const { pair, left, right, leftTime, rightTime } = move;
-    Object.assign(state.answers[pair], { left, right, leftTime, rightTime });
+    const { place, left, right, leftTime, rightTime } = move;
+    Object.assign(state.answers[place], { left, right, leftTime, rightTime });
     state.downloaded = false;
-    go(pair);
-    say(`Undone. ${describe(pair)}`);
+    go(place);
+    say(`Undone. ${describe(place)}`);
   }
 
   function nextOpen() {
-    const open = openPairs();
+    const open = openPlaces();
     const next = open.find((place) => place > state.place) ?? open[0];
-    if (next === undefined) say("No pair is open.");
+    if (next === undefined) say(`No ${noun} is open.`);
     else go(next);
   }
 
@@ -413,12 +453,12 @@
 
   function verdictFile() {
     const rows = [];
-    pairs.forEach((pair, place) => {
-      const given = state.answers[place];
-      for (const side of SIDES) {
-        const { id, key, text } = pair[side];
-        rows.push({ pair_id: pair.id, side, ad_id: id, answer: given[side], time: given[`${side}Time`],
-          comment: given.comment, key, text });
+    items.forEach((item, place) => {
+      const answers = state.answers[place];
+      for (const where of sidesOf(item)) {
+        const { side, id, key, text } = adAt(item, where);
+        rows.push({ item_id: item.id, side, ad_id: id, answer: answers[where], time: answers[`${where}Time`],
+          comment: answers.comment, key, text });
       }
     });
     const { task, task_version, round, part, parts, batch, labels } = data;
@@ -446,8 +486,8 @@
     state.downloaded = true;
     save();
     render();
-    const open = openPairs().length;
-    say(`${fileName()}: ${count(numberDone(), "pair")} done${open ? `, ${open} open` : ""}.`);
+    const open = openPlaces().length;
+    say(`${fileName()}: ${count(numberDone(), noun)} done${open ? `, ${open} open` : ""}.`);
   }
 
   // --- beginnings --------------------------------------------------------------------------------
@@ -458,16 +498,16 @@
     const text = kept(keyOf(name));
     const found = text === null ? null : parsed(text);
     state = found || fresh();
-    shownPair = -1;
+    shownItem = -1;
     save();
     keep(`${PREFIX} expert`, name);
     if (text !== null && !found) keep(`${keyOf(name)} damaged`, text);
-    // Pairs need the room more than the policy does once it is read, most of all on a phone.
+    // Ads need the room more than the policy does once it is read, most of all on a phone.
     if (window.innerHeight < 700 || window.innerWidth < 704) byId("policy").open = false;
     render();
-    byId(state.place === pairs.length ? "finish-title" : "pair-title").focus({ preventScroll: true });
+    byId(state.place === items.length ? "finish-title" : "item-title").focus({ preventScroll: true });
     let greeting = `${describe(state.place)}`;
-    if (found && found.answers.some(isStarted)) greeting = `Going on where you stopped, ${numberDone()} done. ${greeting}`;
+    if (found && places.some(isStarted)) greeting = `Going on where you stopped, ${numberDone()} done. ${greeting}`;
     if (text !== null && !found) greeting = `What this browser had kept cannot be read; starting anew. ${greeting}`;
     say(greeting);
   }
@@ -497,7 +537,7 @@
     const field = event.target instanceof Element && event.target.closest("textarea, input:not([type=checkbox])");
     if (event.key === "Escape" && field && state) {
       field.blur();
-      byId(state.place === pairs.length ? "finish-title" : "pair-title").focus({ preventScroll: true });
+      byId(state.place === items.length ? "finish-title" : "item-title").focus({ preventScroll: true });
       return;
     }
     if (!state || field || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
@@ -512,9 +552,9 @@
       : !event.shiftKey && /^Digit[1-6]$/.test(event.code) ? event.code.slice(5) : "";
     const letter = event.key.toLowerCase();
     const actions = { s: skip, u: undo, n: nextOpen, d: download, p: togglePolicy,
-      c: () => { if (state.place < pairs.length) byId("comment").focus(); } };
+      c: () => { if (state.place < items.length) byId("comment").focus(); } };
     if (digit) {
-      if (state.place < pairs.length) choose(...KEYS[digit]);
+      if (state.place < items.length) choose(...KEYS[digit]);
     } else if (Object.hasOwn(actions, letter)) actions[letter]();
     else return;
     event.preventDefault();
@@ -530,25 +570,25 @@
   function renderPrint() {
     const head = [make("h1", byId("title").textContent), make("p", `Expert: ${expert || "_".repeat(30)}`)];
     const policy = make("div", data.policy, "prose");
-    const articles = pairs.map((pair, place) => {
+    const articles = items.map((item, place) => {
       const article = make("article");
-      const given = state ? state.answers[place] : null;
+      const answers = state ? state.answers[place] : null;
       const sides = make("div", "", "sides");
-      for (const side of SIDES) {
+      for (const side of sidesOf(item)) {
         const column = make("section");
         const text = make("div", "", "ad-print");
         text.dir = "auto";
-        showText(text, pair[side].text);
+        showAd(text, adAt(item, side));
         const boxes = make("p", "", "boxes");
         for (const value of ANSWERS) {
-          boxes.append(make("span", `${given && given[side] === value ? "\u2611" : "\u2610"} ${words[value]}`), " ");
+          boxes.append(make("span", `${answers && answers[side] === value ? "\u2611" : "\u2610"} ${words[value]}`), " ");
         }
-        if (given && given[side] === "skip") boxes.append(make("span", words.skip));
-        column.append(make("h3", NAMES[side]), text, boxes);
+        if (answers && answers[side] === "skip") boxes.append(make("span", words.skip));
+        column.append(make("h3", nameOf(item, side)), text, boxes);
         sides.append(column);
       }
-      article.append(make("h2", `Pair ${place + 1} of ${pairs.length} (${pair.id})`), sides,
-        make("p", `Comment: ${given ? given.comment : ""}`, "note"));
+      article.append(make("h2", `${titleOf(place)} (${item.id})`), sides,
+        make("p", `Comment: ${answers ? answers.comment : ""}`, "note"));
       return article;
     });
     byId("print").replaceChildren(...head, policy, ...articles);
@@ -558,6 +598,10 @@
 
   function build() {
     showText(byId("policy-text"), data.policy);
+    for (const part of document.querySelectorAll(".noun")) part.textContent = noun;
+    for (const part of document.querySelectorAll(".of-pairs")) part.hidden = !sizes.has(2);
+    for (const part of document.querySelectorAll(".of-ads")) part.hidden = sizes.has(2);
+    byId("skip").setAttribute("aria-label", `Skip this ${noun}`);
     for (const side of SIDES) {
       for (const value of ANSWERS) {
         const key = Object.keys(KEYS).find((digit) => KEYS[digit][0] === side && KEYS[digit][1] === value);
@@ -575,10 +619,12 @@
         byId(`choices-${side}`).append(button);
       }
     }
-    const help = [
-      ["1 2", `ad A: ${words.positive}, ${words.negative}`], ["3 4", `ad B: ${words.positive}, ${words.negative}`],
-      ["5 6", `${words.unsure} about ad A, ad B`], ["s", "skip the pair"], ["u", "undo"],
-      ["\u2190 \u2192", "previous and next pair"], ["n", "next open pair"], ["c", "comment; Esc leaves it"],
+    const ofPairs = [
+      ["1 2", `ad A${sizes.has(1) ? ", or the only ad" : ""}: ${words.positive}, ${words.negative}`],
+      ["3 4", `ad B: ${words.positive}, ${words.negative}`], ["5 6", `${words.unsure} about ad A, ad B`]];
+    const ofAds = [["1 2", `${words.positive}, ${words.negative}`], ["5", words.unsure]];
+    const help = [...(sizes.has(2) ? ofPairs : ofAds), ["s", `skip the ${noun}`], ["u", "undo"],
+      ["\u2190 \u2192", `previous and next ${noun}`], ["n", `next open ${noun}`], ["c", "comment; Esc leaves it"],
       ["p", "show or hide the policy"], ["d", "download verdicts"]];
     for (const [keys, meaning] of help) {
       const term = make("dt");

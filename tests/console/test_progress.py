@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.console import metrics, progress
-from pipelines.console.progress import Pace, Reporter, Step, step, steps
+from pipelines.console.progress import Reporter, Step, step, steps
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,8 +77,8 @@ def test_steps_count_from_all_threads() -> None:
 # --- What is left -----------------------------------------------------------------------------
 
 
-def moved(done: float, total: float | None = 100, **others: float) -> Step:
-    return Step("s", "working", done, total, **others)
+def step_of(total: float | None = 100) -> Step:
+    return Step("working", total)
 
 
 @given(
@@ -88,53 +88,71 @@ def moved(done: float, total: float | None = 100, **others: float) -> Step:
     total=st.integers(50, 1000),
 )
 def test_a_steady_pace_is_foreseen(warm_up: float, each: float, advances: int, total: int) -> None:
-    pace, now, left = Pace(), warm_up, None
-    for done in range(1, advances + 1):
-        left = pace.left_sec(moved(done, total), now)
+    found, now, left = step_of(total), warm_up, None
+    for _ in range(advances):
+        found()
+        left = found.left_sec(now)
         now += each
     assert left == pytest.approx((total - advances) * each)
 
 
 def test_nothing_is_said_before_two_advances_and_without_a_total() -> None:
-    pace = Pace()
-    assert pace.left_sec(moved(0), 0.0) is None
-    assert pace.left_sec(moved(30), 50.0) is None
-    assert pace.left_sec(moved(40), 60.0) == pytest.approx(60.0)
-    assert pace.left_sec(moved(40, None), 61.0) is None
-    assert pace.left_sec(moved(100), 62.0) is None
+    found = step_of()
+    assert found.left_sec(0.0) is None
+    found(30)
+    assert found.left_sec(50.0) is None
+    found(10)
+    assert found.left_sec(60.0) == pytest.approx(60.0)
+    found.total = None
+    assert found.left_sec(61.0) is None
+    found.total = 40
+    assert found.left_sec(62.0) is None
 
 
 def test_time_counts_down_between_advances_but_not_below_the_next_one() -> None:
-    pace = Pace()
-    for done in (1, 2, 3):
-        pace.left_sec(moved(done, 5), 10.0 * done)
-    assert pace.left_sec(moved(3, 5), 34.0) == pytest.approx(16.0)
-    assert pace.left_sec(moved(3, 5), 500.0) == pytest.approx(10.0)
+    found = step_of(5)
+    for place in (1, 2, 3):
+        found()
+        found.left_sec(10.0 * place)
+    assert found.left_sec(34.0) == pytest.approx(16.0)
+    assert found.left_sec(500.0) == pytest.approx(10.0)
 
 
 def test_the_pace_is_that_of_the_last_minute() -> None:
-    pace, now = Pace(), 0.0
-    for done in range(1, 31):
-        now += 1.0
-        pace.left_sec(moved(done), now)
-    left = None
-    for done in range(31, 51):
-        now += 10.0
-        left = pace.left_sec(moved(done), now)
+    found, now, left = step_of(), 0.0, None
+    for place in range(50):
+        now += 1.0 if place < 30 else 10.0
+        found()
+        left = found.left_sec(now)
     assert left == pytest.approx(500.0)
 
 
 def test_what_an_earlier_run_did_is_no_pace() -> None:
-    pace = Pace()
-    assert pace.left_sec(moved(90, given=90), 0.1) is None
-    assert pace.left_sec(moved(92, given=90), 10.0) is None
-    assert pace.left_sec(moved(94, given=90), 20.0) == pytest.approx(30.0)
+    found = step_of()
+    found(90, given=True)
+    assert found.left_sec(0.1) is None
+    found(2)
+    assert found.left_sec(10.0) is None
+    found(2)
+    assert found.left_sec(20.0) == pytest.approx(30.0)
 
 
 def test_who_knows_the_end_is_believed() -> None:
-    pace = Pace()
-    assert pace.left_sec(moved(0, ends=50.0), 20.0) == 30.0
-    assert pace.left_sec(moved(1, ends=50.0), 51.0) is None
+    found = step_of()
+    found.ends = 50.0
+    assert found.left_sec(20.0) == 30.0
+    assert found.left_sec(51.0) is None
+
+
+def test_what_is_read_of_a_step_stays_as_it_was_and_its_pace_is_kept() -> None:
+    with step("counting", 10) as counting:
+        [before] = steps()
+        for now in (10.0, 20.0, 30.0):
+            counting()
+            [after] = steps()
+            left = after.left_sec(now)
+    assert (before.done, after.done) == (0, 3)
+    assert left == pytest.approx(70.0)
 
 
 @pytest.mark.parametrize(
@@ -149,18 +167,23 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("now", "left", "text"),
+    ("words", "done", "total", "left", "text"),
     [
-        (Step("s", "loading"), None, "loading"),
-        (Step("s", "reading", 1234), None, "reading: 1,234"),
-        (Step("s", "scoring", 0, 2000), None, "scoring: 0 of 2,000 (0%)"),
-        (Step("s", "scoring", 300, 2000), 141.0, "scoring: 300 of 2,000 (15%), about 140 s left"),
-        (Step("s", "playing", 1 / 3 + 1 / 3 + 1 / 3, 7), None, "playing: 1 of 7 (14%)"),
-        (Step("s", "writing", 0, 0), None, "writing: 0 of 0"),
+        ("loading", 0, None, None, "loading"),
+        ("reading", 1234, None, None, "reading: 1,234"),
+        ("scoring", 0, 2000, None, "scoring: 0 of 2,000 (0%)"),
+        ("scoring", 300, 2000, 141.0, "scoring: 300 of 2,000 (15%), about 140 s left"),
+        ("playing", 1 / 3 + 1 / 3 + 1 / 3, 7, None, "playing: 1 of 7 (14%)"),
+        ("writing", 0, 0, None, "writing: 0 of 0"),
     ],
 )
-def test_sentences(now: Step, left: float | None, text: str) -> None:
-    assert progress.sentence(now, left) == text
+def test_sentences(
+    words: str, done: float, total: float | None, left: float | None, text: str
+) -> None:
+    found = Step(words, total)
+    found(done)
+    found.ends = None if left is None else 5.0 + left
+    assert found.sentence(5.0) == text
 
 
 # --- In lines ---------------------------------------------------------------------------------

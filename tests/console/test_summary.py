@@ -1,31 +1,61 @@
-"""What is printed: hostile text cannot steer a terminal."""
+"""What is printed at the end of a run."""
 
 from __future__ import annotations
 
-import unicodedata
+from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
+from pipelines.console.summary import describe, describe_items, stage_seconds
+from pipelines.contracts import OverlapFacts, ReviewItem
+from tests.helpers import review_ad_of
 
-from pipelines.console.summary import printable, stage_seconds
-
-
-@given(st.text(max_size=300))
-def test_nothing_invisible_is_printed(text: str) -> None:
-    shown = printable(text)
-    assert len(shown) <= 200
-    assert not [
-        char
-        for char in shown
-        if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") and char != "\u200d"
-    ]
-
-
-def test_escapes_are_shown() -> None:
-    assert printable("a\x1b[31mred\u202egnp") == "a\\u001b[31mred\\u202egnp"
-    assert printable("line\n one\ttwo") == "line one two"
-    assert printable("x" * 10, limit=5) == "xxxx…"
+NAMES = {"positive": "deceptive", "negative": "honest"}
+MINED: dict[str, Any] = {
+    "records": 2000, "rejected": 2, "rejected_by_reason": {"no_text": 2}, "unique": 1990,
+    "scored_now": 10, "reused": 1980, "truncated": 0, "positives": 40, "positive_share": 0.02,
+    "threshold_probability": 0.4, "threshold_source": "prior", "pairs": 30, "budget": 50,
+    "exploration_pairs": 3, "seconds_by_stage": {}, "seconds": 1.25, "scoring_rate": None,
+    "reading_rate": None,
+}  # fmt: skip
+BY_OVERLAPS = {
+    "positive_clusters": 4, "negative_clusters": 9, "overlaps": 12, "candidates": 300,
+    "covered_share": 0.25,
+}  # fmt: skip
 
 
 def test_stage_seconds() -> None:
     assert stage_seconds({"ReadAds/msec": 1500, "ReadAds/records": 3}) == {"ReadAds": 1.5}
+
+
+def test_what_was_mined_is_told_in_lines() -> None:
+    lines = [line.split("  ") for line in describe(MINED | BY_OVERLAPS).splitlines()]
+    found = {line[1]: line[-1].strip() for line in lines}
+    assert found["rejected"] == "2 (no_text 2)"
+    assert found["clusters"] == "4 positive, 9 negative"
+    assert found["candidate pairs"] == "300" and found["corpus covered"] == "25.0% of its weight"
+    assert found["chosen pairs"].startswith("30 of a budget of 50 (no candidate is left: ")
+    assert found["chosen pairs"].endswith(
+        "a higher prior gives more positives), 3 of them exploration"
+    )
+
+
+def test_a_strategy_without_clusters_is_told_without_them() -> None:
+    text = describe(MINED | {"covered_share": None, "pairs": 50})
+    assert "  chosen " in text and "50 of a budget of 50, 3 of them exploration" in text
+    assert not [word for word in ("clusters", "overlaps", "candidate", "covered") if word in text]
+    assert "clusters" not in describe(MINED)
+
+
+def test_items_of_any_strategy_are_printed() -> None:
+    one, two = review_ad_of("a"), review_ad_of("b\x1b[2J", label="positive", text="x\x1b[2J")
+    overlap = OverlapFacts(True, 0.5, 0.5, 10.0, 0.0222, 0.5)
+    items = [
+        ReviewItem("pair_1", 1, "boundary", (one, two), distance=0.998, overlap=overlap),
+        ReviewItem("item_2", 2, "committee", (one,), score=0.3),
+    ]
+    assert describe_items(items, NAMES).splitlines() == [
+        "   1. pair_1  distance 0.998, covers 2.22%, 50.0% so far",
+        "      deceptive 0.250  x\\u001b[2J",
+        "         honest 0.250  text of a",
+        "   2. item_2  committee",
+        "         honest 0.250  text of a",
+    ]

@@ -15,7 +15,8 @@ import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
 from models import trained
-from models.fakes import FakeLabeler
+from models.backends.fake import FakeLabeler
+from models.backends.trained import Trained
 from pipelines import cli
 from pipelines.jobs import status, train
 from pipelines.jobs.train import TrainOptions
@@ -105,7 +106,7 @@ def tree(root: Path) -> dict[str, bytes]:
 def labels_of(manifest: Manifest, loop: Loop, ids: list[str]) -> np.ndarray:
     """Return what a round's saved model says of ads, at its saved threshold."""
     folder = loop.root / manifest.files[0].path.rsplit("/", 1)[0]
-    margins = trained.load(folder).label([TEXT_OF[KEY_OF[id]] for id in ids]).margin
+    margins = Trained(folder).load().label([TEXT_OF[KEY_OF[id]] for id in ids]).margin
     return margins >= trained.read_manifest(folder).threshold_margin
 
 

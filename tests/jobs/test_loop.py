@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import trained
+from models.backends.trained import Trained
 from pipelines import cli
 from pipelines.jobs import evaluate, ingest, train
 from pipelines.store.facts import LabelCounts
@@ -108,7 +108,7 @@ def test_pairs_of_a_later_round_lie_near_the_fitted_threshold(played: Loop) -> N
     folder = played.root / model.files[0].path.rsplit("/", 1)[0]
     shown = {*played.shown(1)}
     unseen = [ad["text"] for ad in GOLD.ads if ad["id"] not in shown]
-    margins = trained.load(folder).label(unseen).margin
+    margins = Trained(folder).load().label(unseen).margin
     items = played.place.read_items(played.manifest(2, "pairs"))
     chosen = [item for item in items if item.source == "boundary"]
     assert len(chosen) > 20

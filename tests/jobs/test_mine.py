@@ -334,7 +334,7 @@ def test_a_killed_run_goes_on(
 KILLED_WHILE_SCORING = """
 import os, signal, sys
 from pathlib import Path
-from models.fakes import FakeLabeler
+from models.backends.fake import FakeLabeler
 from tests import helpers
 folder, when = Path(sys.argv[1]), int(sys.argv[2])
 real = FakeLabeler.label

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import export, policy, trained, trainer
+from models import export, trained
+from models.ad_text import is_wordless
+from models.training import trainer
 from pipelines import cli, contracts
 from pipelines.config import parse_task
 from pipelines.errors import RunFailed, UsageError
@@ -239,9 +241,9 @@ def test_what_the_experts_got_is_what_counts(loop: Loop) -> None:
 
 
 def test_wordless_ads_neither_train_nor_measure(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert policy.is_wordless("[SEP] \u200b") and policy.is_wordless("[CLS] [PAD]")
-    assert policy.is_wordless("\ufffd \ufffd")
-    assert not policy.is_wordless("!") and not policy.is_wordless("🎁")
+    assert is_wordless("[SEP] \u200b") and is_wordless("[CLS] [PAD]")
+    assert is_wordless("\ufffd \ufffd")
+    assert not is_wordless("!") and not is_wordless("🎁")
     texts = {"k1": "won a miracle", "k2": "[SEP] \u200b", "k3": "library terms", "k4": "\ufffd"}
     said = [
         contracts.Verdict(key, key, "p", label, expert, "", "", "f.csv", "line 1")

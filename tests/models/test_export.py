@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,17 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import export, labeler, lora, policy, presets, tokenization, trained, trainer
+from models import embedded, export, lora, presets, tokenization, trained
+from models.backends.keras_llm import LLMLabeler
+from models.backends.trained import Trained
 from models.encoder import SentenceEncoder
-from models.export import Decision, ExportError
+from models.export import ExportError
+from models.prompting import PromptSpec, render
+from models.training import trainer
 from pipelines.numerics import calibration
-from tests.models.conftest import fill
-from tests.models.test_graph_tokenizer import attacks
-from tests.models.test_policy import HOSTILE
+from tests.models.conftest import fill, save_llama
+from tests.models.graph.test_graphs import attacks
+from tests.models.test_ad_text import HOSTILE
 
 pytestmark = pytest.mark.model
 
-PROMPT = policy.PromptSpec(
+PROMPT = PromptSpec(
     policy="No clickbait.",
     question="Is it clickbait?",
     form="chat",
@@ -46,6 +49,7 @@ BROKEN = [b"\xff\xfe sale", b"\xed\xa0\x80", b"a\x00b"]
 MAX_AD_TOKENS = 40
 WORDS = ("Gold", "Sleep", "Tea", "Rome", "Cats", "Chess", "Snow", "Jazz", "Bread", "Mars")
 BIAS = 0.25
+NAMES = ("bait", "fine")
 
 # Runs elsewhere: prints what the exports say about the texts on stdin.
 SERVE = """
@@ -73,7 +77,7 @@ print(json.dumps(answers))
 
 @pytest.fixture(scope="module")
 def encoder() -> presets.EncoderBundle:
-    return presets.load_encoder(presets.EMBEDDED_ENCODER)
+    return presets.load_encoder(embedded.EMBEDDED_ENCODER)
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +117,43 @@ def tiny() -> presets.CausalLMBundle:
     )
     fill(backbone)
     model = keras_hub.models.Llama3CausalLM(backbone=backbone, preprocessor=None)
-    folder = presets.ensure_embedded(presets.EMBEDDED_LLM)
+    folder = embedded.ensure_embedded(embedded.EMBEDDED_LLM)
     tokenizer = tokenization.read_fast_tokenizer(folder)
     return presets.CausalLMBundle(model, tokenizer, "tiny@0", "float32")
+
+
+def parts(bundle: Any, **changes: Any) -> trained.Parts:
+    """A model with a head on an encoder, or a language model with the prompt above."""
+    is_llm = isinstance(bundle, presets.CausalLMBundle)
+    part = trained.Part(10, 5)
+    values: dict[str, Any] = {
+        "format": 1,
+        "learner": "llm" if is_llm else "head",
+        "model_id": bundle.model_id,
+        "base_model_id": bundle.model_id,
+        "preset": "x",
+        "dtype": "float32",
+        "window": MAX_AD_TOKENS if is_llm else bundle.max_tokens,
+        "longest": 256,
+        "normalize": not is_llm and bundle.normalize,
+        "prompt": PROMPT if is_llm else None,
+        "prompt_hash": "x",
+        "label_set_hash": "x",
+        "threshold_margin": 0.0,
+        "threshold_probability": 0.5,
+        "threshold_kappa": 1.0,
+        "fitting": part,
+        "validation": part,
+        "epochs": (),
+        "best_epoch": 0,
+        "settings": {},
+        "versions": {},
+        "seed": 0,
+        "weights_hash": "x",
+        "files": {},
+    }
+    manifest = trained.TrainedModel(**{**values, **changes})
+    return trained.Parts(manifest, bundle, None if is_llm else head(bundle.dim), BIAS)
 
 
 def head(dim: int) -> np.ndarray:
@@ -143,11 +181,11 @@ def models(
         np.array([1, 0], np.int8).repeat(len(WORDS)),
     )
     settings = trainer.TrainingSettings(
-        "head", presets.EMBEDDED_ENCODER, dtype="float32", max_ad_tokens=MAX_AD_TOKENS
+        "head", embedded.EMBEDDED_ENCODER, dtype="float32", max_ad_tokens=MAX_AD_TOKENS
     )
     head = trainer.train(ads, settings, base / "head")
 
-    presets.save_causal_lm(tiny, base / "base")
+    save_llama(tiny, base / "base")
     adapter = lora.Adapter(tiny.model.backbone, 2, 0).tensors()
     # The second factors start as zeros, and an adapter that changes nothing would show nothing.
     rng = np.random.default_rng(5)
@@ -160,7 +198,7 @@ def models(
         base_model_id=base_id,
         preset=str(base / "base"),
         prompt=PROMPT,
-        prompt_hash=policy.render(PROMPT).hash,
+        prompt_hash=render(PROMPT).hash,
         window=MAX_AD_TOKENS,
         threshold_margin=0.5,
         weights_hash=trained.hash_weights(adapter),
@@ -187,8 +225,7 @@ def served(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     """Both models, exported and asked in one fresh process."""
     base = tmp_path_factory.mktemp("exports")
     folders = {
-        kind: export.export(folder, base / kind, labels=("bait", "fine"))
-        for kind, folder in models.items()
+        kind: export.export(folder, base / kind, labels=NAMES) for kind, folder in models.items()
     }
     told = {
         "folders": [str(folder) for folder in folders.values()],
@@ -218,9 +255,8 @@ def test_scores_are_those_of_the_trained_model(
     served: dict[str, Served], models: dict[str, Path], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Without the rounding of scores, which hides differences or makes them larger.
-    for module in (labeler, trained):
-        monkeypatch.setattr(module, "MARGIN_STEP", 2.0**-20)
-    batch = trained.load(models[kind], dtype="float32").label(TEXTS)
+    monkeypatch.setattr(calibration, "MARGIN_STEP", 2.0**-20)
+    batch = Trained(models[kind], dtype="float32").load().label(TEXTS)
     assert np.nanstd(batch.margin) > 0.05, "or any constant would pass"
     assert batch.truncated.any() and np.isnan(batch.margin).any()
     np.testing.assert_allclose(served[kind].column("margin"), batch.margin, atol=1e-4)
@@ -229,7 +265,7 @@ def test_scores_are_those_of_the_trained_model(
 def test_the_adapter_is_in_the_export(
     served: dict[str, Served], tiny: presets.CausalLMBundle
 ) -> None:
-    base = labeler.LLMLabeler(tiny, PROMPT, max_ad_tokens=MAX_AD_TOKENS).label(TEXTS).margin
+    base = LLMLabeler(tiny, PROMPT, max_ad_tokens=MAX_AD_TOKENS).label(TEXTS).margin
     assert np.nanmax(np.abs(served["llm"].column("margin") - base)) > 0.1
 
 
@@ -273,7 +309,7 @@ def test_the_folder_says_what_it_holds(served: dict[str, Served]) -> None:
     assert read["threshold"]["probability"] == pytest.approx(manifest.threshold_probability)
     assert read["model_id"] == manifest.model_id and read["max_tokens"] == manifest.window
     llm = json.loads((served["llm"].folder / "export.json").read_text(encoding="utf-8"))
-    rendered = policy.render(PROMPT)
+    rendered = render(PROMPT)
     assert llm["prompt"] == {
         "prefix": rendered.prefix,
         "suffix": rendered.suffix,
@@ -298,9 +334,7 @@ def test_many_rows_keep_their_order_and_the_head_its_kind_of_vector(
     # More rows than run at once; the bundle's own vectors do not have length 1, the head's do.
     monkeypatch.setitem(export._ROWS, "encoder", 4)
     texts = [*TEXTS, *reversed(TEXTS)]
-    out = export.export_encoder(
-        small, head(8), BIAS, Decision(0.0), tmp_path / "out", normalize=True
-    )
+    out = export.write(parts(small, normalize=True), tmp_path / "out", NAMES)
     want = expected(dataclasses.replace(small, normalize=True), texts)
     np.testing.assert_allclose(margins(out, texts), want, atol=1e-4)
     assert np.nanmin(np.abs(want - expected(small, texts))) > 1e-3
@@ -311,7 +345,7 @@ def test_nothing_is_overwritten(small: presets.EncoderBundle, tmp_path: Path) ->
     out.mkdir()
     (out / "mine.txt").write_text("keep me")
     with pytest.raises(ExportError, match="is not empty: nothing is overwritten"):
-        export.export_encoder(small, head(8), BIAS, Decision(0.0), out)
+        export.write(parts(small), out, NAMES)
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine.txt"]
 
 
@@ -326,30 +360,14 @@ def test_a_failed_export_leaves_nothing(
 
     monkeypatch.setattr(tf.saved_model, "save", save)
     with pytest.raises(OSError, match="No space"):
-        export.export_encoder(small, head(8), BIAS, Decision(0.0), tmp_path / "out")
+        export.write(parts(small), tmp_path / "out", NAMES)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_exported_is_refused(
-    small: presets.EncoderBundle, tiny: presets.CausalLMBundle, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    with pytest.raises(
-        ExportError, match=re.escape("has 3 weights, but small@0 gives vectors of 8")
-    ):
-        export.export_encoder(small, head(3), BIAS, Decision(0.0), out)
-    half = dataclasses.replace(small, dtype="bfloat16")
-    with pytest.raises(ExportError, match="was loaded in bfloat16; load it in float32"):
-        export.export_encoder(half, head(8), BIAS, Decision(0.0), out)
-    with pytest.raises(ExportError, match="was loaded in bfloat16; load it in float32"):
-        export.export_causal_lm(
-            dataclasses.replace(tiny, dtype="bfloat16"), PROMPT, Decision(0.0), out
-        )
-    pieces: Any = object()
-    with pytest.raises(ExportError, match="its tokenizer is a object; only byte-level BPE"):
+def test_what_cannot_be_exported_is_refused(tiny: presets.CausalLMBundle, tmp_path: Path) -> None:
+    pieces: Any = tokenization.SentencePieceText.__new__(tokenization.SentencePieceText)
+    with pytest.raises(ExportError, match="its tokenizer is a SentencePieceText; only byte-level"):
         export._tokenizer(dataclasses.replace(tiny, tokenizer=pieces))
     with pytest.raises(ValueError, match="max_ad_tokens: must be at least 1, got 0"):
-        export.export_causal_lm(tiny, PROMPT, Decision(0.0), out, max_ad_tokens=0)
-    with pytest.raises(ValueError, match="margin: must be a finite number, got nan"):
-        Decision(float("nan"))
-    assert not out.exists()
+        export.write(parts(tiny, window=0), tmp_path / "out", NAMES)
+    assert list(tmp_path.iterdir()) == []

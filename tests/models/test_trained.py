@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from models import bert, presets, trained, trainer
-from models.encoder import SentenceEncoder
-from models.labeler import MARGIN_STEP, LLMLabeler
-from models.trained import EncoderLabeler, TrainedModelError, VectorCache
-from tests.models.test_trainer import encoder_preset, llm_preset, make_ads, settings
-
-__all__ = ["encoder_preset", "llm_preset"]
+from models import bert, presets, trained
+from models.backends.keras_llm import LLMLabeler
+from models.backends.trained import EncoderLabeler, Trained
+from models.embedded import sha256
+from models.encoder import SentenceEncoder, VectorCache
+from models.trained import TrainedModelError
+from models.training import trainer
+from pipelines.numerics.calibration import MARGIN_STEP
+from tests.models.training.ads import make_ads, settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TEXTS = make_ads(30, seed=9).texts
@@ -58,10 +60,10 @@ def copied(source: Path, target: Path) -> Path:
 def test_a_fresh_process_gives_the_same_scores(models: Path, llm_model: Path) -> None:
     folders = [models / "head", models / "encoder", llm_model]
     code = (
-        "import json, sys; from pathlib import Path; from models import trained\n"
+        "import json, sys; from pathlib import Path; from models.backends.trained import Trained\n"
         "texts = json.loads(sys.argv[1])\n"
         "for folder in sys.argv[2:]:\n"
-        "    print('margins', json.dumps(trained.margins(Path(folder), texts).tolist()))\n"
+        "    print('margins', json.dumps(Trained(Path(folder)).load().margins(texts).tolist()))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, json.dumps(TEXTS[:8]), *map(str, folders)],
@@ -74,7 +76,7 @@ def test_a_fresh_process_gives_the_same_scores(models: Path, llm_model: Path) ->
     assert len(lines) == 3, done.stderr
     for folder, line in zip(folders, lines, strict=True):
         fresh = json.loads(line.removeprefix("margins "))
-        np.testing.assert_allclose(fresh, trained.margins(folder, TEXTS[:8]), atol=1e-5)
+        np.testing.assert_allclose(fresh, Trained(folder).load().margins(TEXTS[:8]), atol=1e-5)
         assert len(set(fresh)) > 4
 
 
@@ -96,7 +98,7 @@ def test_manifest_reads_back(models: Path) -> None:
     for learner in ("head", "encoder"):
         manifest = trained.read_manifest(models / learner)
         written = json.loads((models / learner / "model.json").read_text(encoding="utf-8"))
-        assert json.loads(json.dumps(manifest.to_json())) == written
+        assert json.loads(json.dumps(dataclasses.asdict(manifest))) == written
         assert manifest.learner == learner
         assert manifest.model_id.startswith(f"{learner}:tiny-bert@")
         assert manifest.weights_hash[:12] in manifest.model_id
@@ -112,7 +114,7 @@ def test_parts_are_all_that_a_score_is_made_of(models: Path) -> None:
         rows = bert.lay_out(tokens.ids, len(TEXTS), max(map(len, tokens.ids)))
         vectors = bert.plain_pool(parts.bundle.backbone, *map(tf.constant, rows)).numpy()
         margin = vectors @ parts.kernel + parts.bias
-        got = trained.margins(models / learner, TEXTS)
+        got = Trained(models / learner).load().margins(TEXTS)
         np.testing.assert_allclose(got, margin, atol=MARGIN_STEP / 2 + 1e-4)
 
 
@@ -121,7 +123,7 @@ def test_parts_are_all_that_a_score_is_made_of(models: Path) -> None:
 
 @pytest.mark.parametrize("learner", ["head", "encoder"])
 def test_labels_like_any_labeler(learner: str, models: Path) -> None:
-    labeler = trained.load(models / learner)
+    labeler = Trained(models / learner).load()
     batch = labeler.label([*TEXTS[:6], "", "\x00", LONG])
     assert batch.margin.dtype == np.float32 and batch.vectors.dtype == np.float16
     assert batch.vectors.shape == (9, labeler.dim) == (9, 16)
@@ -132,17 +134,15 @@ def test_labels_like_any_labeler(learner: str, models: Path) -> None:
     assert batch.n_tokens[0] == len(TEXTS[0].split())
     steps = batch.margin[:6] / MARGIN_STEP
     np.testing.assert_array_equal(steps, np.round(steps))
-    np.testing.assert_array_equal(
-        trained.margins(labeler, [*TEXTS[:6], "", "\x00", LONG]), batch.margin
-    )
+    np.testing.assert_array_equal(labeler.margins([*TEXTS[:6], "", "\x00", LONG]), batch.margin)
     empty = labeler.label([])
     assert empty.margin.shape == (0,) and empty.vectors.shape == (0, 16)
-    assert trained.margins(labeler, []).shape == (0,)
+    assert labeler.margins([]).shape == (0,)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_text_depends_on_itself_alone(dtype: str, models: Path) -> None:
-    labeler = trained.load(models / "encoder", dtype=dtype, embedding="own")
+    labeler = Trained(models / "encoder", dtype=dtype, embedding="own").load()
     together = labeler.label(TEXTS)
     turned = labeler.label(TEXTS[::-1])
     np.testing.assert_array_equal(turned.margin[::-1], together.margin)
@@ -155,18 +155,15 @@ def test_a_text_depends_on_itself_alone(dtype: str, models: Path) -> None:
 def test_vectors_are_the_base_encoders_unless_asked(models: Path, encoder_preset: str) -> None:
     base = SentenceEncoder(presets.load_encoder(encoder_preset), max_tokens=22).encode(TEXTS)
     labelers = {
-        (learner, kind): trained.load(models / learner, embedding=kind)
+        (learner, kind): Trained(models / learner, embedding=kind).load()
         for learner, kind in (("head", "base"), ("encoder", "base"), ("encoder", "own"))
     }
     for (learner, kind), labeler in labelers.items():
         vectors = labeler.label(TEXTS).vectors
         same = np.array_equal(vectors, base.astype(np.float16))
         assert same == (kind == "base")
-        identity = trained.identify(models / learner, embedding=kind)
-        assert identity.model_id == labeler.model_id
-        assert identity.prompt_hash == labeler.prompt_hash
-        assert identity.embedding_id == labeler.embedding_id
-    ids = [labeler.embedding_id for labeler in labelers.values()]
+        assert Trained(models / learner, embedding=kind).identify() == labeler.identity
+    ids = [labeler.identity.embedding_id for labeler in labelers.values()]
     assert ids[0] == ids[1] != ids[2]
     margins = [labelers["encoder", kind].label(TEXTS).margin for kind in ("base", "own")]
     np.testing.assert_array_equal(*margins)
@@ -174,35 +171,31 @@ def test_vectors_are_the_base_encoders_unless_asked(models: Path, encoder_preset
 
 @pytest.mark.model
 def test_an_llm_is_the_labeler_it_was_before(llm_model: Path) -> None:
-    labeler = trained.load(llm_model)
+    labeler = Trained(llm_model).load()
     assert isinstance(labeler, LLMLabeler)
-    identity = trained.identify(llm_model)
-    assert (identity.model_id, identity.prompt_hash, identity.embedding_id) == (
-        labeler.model_id,
-        labeler.prompt_hash,
-        labeler.embedding_id,
-    )
-    assert trained.identify(llm_model, dtype="bfloat16").model_id != identity.model_id
+    identity = Trained(llm_model).identify()
+    assert identity == labeler.identity
+    assert Trained(llm_model, dtype="bfloat16").identify().model_id != identity.model_id
     with pytest.raises(TrainedModelError, match="'own' is for encoders"):
-        trained.load(llm_model, embedding="own")
+        Trained(llm_model, embedding="own").load()
 
 
 def test_identity_needs_no_weights(models: Path, tmp_path: Path) -> None:
     folder = copied(models / "encoder", tmp_path / "m")
     (folder / "encoder.safetensors").unlink()
-    assert trained.identify(folder) == trained.identify(models / "encoder")
+    assert Trained(folder).identify() == Trained(models / "encoder").identify()
 
 
 def test_cached_vectors_are_embedded_once(models: Path) -> None:
     cache = VectorCache()
-    labeler = trained.load(models / "head", cache=cache)
+    labeler = Trained(models / "head", cache=cache).load()
     assert isinstance(labeler, EncoderLabeler)
-    first = trained.margins(labeler, [*TEXTS, ""])
-    assert (cache.misses, len(cache)) == (31, 31)
-    again = trained.margins(labeler, ["", *TEXTS[::-1]])
-    assert cache.misses == 31
+    first = labeler.margins([*TEXTS, ""])
+    assert len(cache) == 31
+    again = labeler.margins(["", *TEXTS[::-1]])
+    assert len(cache) == 31
     np.testing.assert_array_equal(again[1:][::-1], first[:-1])
-    np.testing.assert_array_equal(first, trained.margins(models / "head", [*TEXTS, ""]))
+    np.testing.assert_array_equal(first, Trained(models / "head").load().margins([*TEXTS, ""]))
     assert np.isnan(first[-1]) and np.isnan(again[0])
 
 
@@ -210,10 +203,10 @@ def test_a_cached_head_learns_the_same(models: Path, encoder_preset: str, tmp_pa
     cache = VectorCache()
     how = settings("head", encoder_preset)
     manifest = trainer.train(make_ads(40), how, tmp_path / "m", cache=cache)
-    assert cache.misses == 40
+    assert len(cache) == 40
     assert manifest.model_id == trained.read_manifest(models / "head").model_id
-    trained.margins(trained.load(tmp_path / "m", cache=cache), make_ads(40).texts)
-    assert cache.misses == 40
+    Trained(tmp_path / "m", cache=cache).load().margins(make_ads(40).texts)
+    assert len(cache) == 40
 
 
 # --- Refusals ---------------------------------------------------------------------------------
@@ -236,7 +229,7 @@ def swap_weights(folder: Path) -> None:
     path = folder / "head.safetensors"
     tensors = load_file(path)
     save_file({name: value + 1 for name, value in tensors.items()}, path)
-    edit(folder, files={path.name: trained._sha256(path)})
+    edit(folder, files={path.name: sha256(path)})
 
 
 @pytest.mark.parametrize(
@@ -260,14 +253,14 @@ def test_refuses_a_damaged_model(spoil: object, words: str, models: Path, tmp_pa
     trained.load_parts(folder)
     spoil(folder)  # type: ignore[operator]
     with pytest.raises(TrainedModelError, match=words):
-        trained.load(folder)
+        Trained(folder).load()
 
 
 def test_refuses_an_embedding_that_does_not_fit(models: Path) -> None:
     with pytest.raises(TrainedModelError, match="'own' for a model of learner 'head'"):
-        trained.load(models / "head", embedding="own")
+        Trained(models / "head", embedding="own").load()
     with pytest.raises(TrainedModelError, match="'llm' for a model of learner 'encoder'"):
-        trained.identify(models / "encoder", embedding="llm")
+        Trained(models / "encoder", embedding="llm").identify()
 
 
 def test_a_killed_save_leaves_no_model(models: Path, tmp_path: Path) -> None:
@@ -275,7 +268,7 @@ def test_a_killed_save_leaves_no_model(models: Path, tmp_path: Path) -> None:
     folder = copied(models / "head", tmp_path / "m")
     (folder / "model.json").unlink()
     with pytest.raises(TrainedModelError, match="train again"):
-        trained.margins(folder, TEXTS)
+        Trained(folder).load().margins(TEXTS)
     with pytest.raises(FileExistsError):
         trained.make_folder(folder)
 
@@ -291,7 +284,7 @@ def test_real_encoder_head(tmp_path: Path) -> None:
     )
     manifest = trainer.train(ads, how, tmp_path / "m")
     unseen = make_ads(40, seed=2)
-    called = trained.margins(tmp_path / "m", unseen.texts) >= manifest.threshold_margin
+    called = Trained(tmp_path / "m").load().margins(unseen.texts) >= manifest.threshold_margin
     assert (called == unseen.labels).mean() > 0.85
     assert manifest.normalize and manifest.window == manifest.longest == 256
-    assert trained.identify(tmp_path / "m").embedding_id.endswith("/bfloat16/unit")
+    assert Trained(tmp_path / "m").identify().embedding_id.endswith("/bfloat16/unit")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from models import trainer
+from models.training import trainer
 from pipelines.config import load_task
 from pipelines.simulation import play
 from pipelines.simulation.labelled_corpus import Corpus, Fields, read_labelled

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import trainer
-from models.fakes import FakeLabeler
+from models.backends.fake import FakeLabeler
+from models.training import trainer
 from pipelines.jobs import train as train_job
 from pipelines.numerics import agreement
 from pipelines.simulation import play

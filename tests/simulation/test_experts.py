@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from models.trained import VectorCache
+from models.encoder import VectorCache
 from pipelines.config import Labels, load_task
 from pipelines.errors import UsageError
 from pipelines.simulation import experts

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from models import trainer
-from pipelines.console.progress import Advance, Step
+from models.training import trainer
+from pipelines.console.progress import Step
 from pipelines.simulation import forecast, play
 from pipelines.simulation.forecast import Forecast
 from pipelines.simulation.measure import Model, Round
@@ -40,11 +41,11 @@ def test_all_rounds_are_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
 
     def counting(self: Any, condition: str, share: float) -> None:
         count(self, condition, share)
-        seen.extend(self._advance.snapshot())
+        seen.append(copy.copy(self._advance))
 
     def skipping(self: Any) -> None:
         skip(self)
-        seen.extend(self._advance.snapshot())
+        seen.append(copy.copy(self._advance))
 
     monkeypatch.setattr(play, "Loop", Stub)
     monkeypatch.setattr(Forecast, "done", counting)
@@ -72,7 +73,7 @@ def test_all_rounds_are_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
 def test_the_end_is_foreseen_by_condition(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(forecast, "time", SimpleNamespace(monotonic=lambda: now))
-    advance = Advance(0, "simulating", 10)
+    advance = Step("simulating", 10)
     rounds = {"boundary": 2, "random": 2, "crowd 0.6 text": 1, "crowd 0.4 text": 1}
     foreseen = Forecast(advance, rounds, seeds=2)
 
@@ -80,7 +81,7 @@ def test_the_end_is_foreseen_by_condition(monkeypatch: pytest.MonkeyPatch) -> No
         nonlocal now
         now += seconds
         foreseen.done(condition, 1.0)
-        ends = advance.snapshot()[0].ends
+        ends = advance.ends
         return None if ends is None else ends - now
 
     assert played("boundary", 300.0) is None, "LLM-0 scored the corpus, which says nothing"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from models.fakes import FakeLabeler
+from models.backends.fake import FakeLabeler
 from pipelines import cli
 from pipelines.config import Selection, load_task
 from pipelines.simulation.labelled_corpus import divide

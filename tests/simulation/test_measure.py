@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from models import trainer
-from models.trained import VectorCache
+from models.backends.pool import LabelerPool
+from models.training import trainer
 from pipelines.config import load_task
 from pipelines.errors import RunFailed
 from pipelines.simulation import measure
@@ -46,7 +46,7 @@ def seed(bench: Bench) -> Seed:
     row_of = {key: row for row, key in enumerate(corpus.keys)}
     verdicts = np.repeat(corpus.gold[:, None].astype(np.int8), 2, axis=1)
     task, division = load_task(bench.folder / "task.yaml"), divide(corpus, None, 0.2, 1)
-    return Seed(1, task, corpus, row_of, division, verdicts, VectorCache())
+    return Seed(1, task, corpus, row_of, division, verdicts, LabelerPool())
 
 
 def labelled(seed: Seed, number: int, swapped: bool = False) -> trainer.LabelledAds:

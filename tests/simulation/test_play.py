@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import trainer
-from models.fakes import FakeLabeler
-from pipelines import cli, handlers
+from models.backends.fake import FakeLabeler
+from models.training import trainer
+from pipelines import cli
 from pipelines.errors import RunFailed, UsageError
 from pipelines.simulation import loop, play
 from pipelines.simulation.labelled_corpus import Corpus, Division, divide
@@ -95,7 +95,6 @@ def test_rows_are_what_was_trained_condition_by_condition(played: Played) -> Non
 
 def test_llm0_is_asked_once_about_each_text(played: Played) -> None:
     assert len(played.asked) == len(set(played.asked)) > 0
-    assert handlers.memory is None, "nothing is remembered after the simulation"
 
 
 def test_only_the_evaluator_opens_the_evaluation_half(played: Played) -> None:
@@ -154,7 +153,6 @@ def test_killed_in_the_middle_it_gives_the_same_rows(
         with pytest.raises(Killed):
             played.bench.play("killed")
         assert calls == dies_at
-        assert handlers.memory is None
         assert not (played.bench.folder / "killed" / "simulation.json").exists()
     calls, dies_at = 0, 0
     found = played.bench.play("killed")
@@ -233,7 +231,6 @@ def test_what_cannot_be_simulated_is_exit_2(
     assert cli.main([*argv, "--workspace", str(tmp_path / "s"), *flags]) == cli.WRONG_USAGE
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and message in lines[0], lines
-    assert handlers.memory is None
 
 
 def test_the_command(played: Played, capsys: pytest.CaptureFixture[str]) -> None:

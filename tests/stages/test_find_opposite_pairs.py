@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pytest
+from apache_beam.testing.test_pipeline import TestPipeline
+from apache_beam.testing.util import assert_that, equal_to
 
 from models.neighbors import ExactIndex
-from pipelines.contracts import scored_schema
+from pipelines.contracts import ClusterAssignment, scored_schema
 from pipelines.numerics import hashing, kmeans
+from pipelines.numerics.calibration import Band
 from pipelines.numerics.overlap import Overlap
 from pipelines.stages import find_opposite_pairs as stage
-from pipelines.stages.cluster_per_label import ClusterTotals
+from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
 from pipelines.store import blocks
 from pipelines.text import content_key
+from tests.helpers import write_scored_blocks
 
 SPACE = kmeans.VectorSpace(None, None)
 
@@ -34,6 +41,13 @@ def table(rows: int, seed: int, dim: int = 6) -> pa.Table:
         blocks.vector_array(vectors),
     ]
     return pa.Table.from_arrays(columns, schema=scored_schema(dim))
+
+
+def scored_rows(margins: np.ndarray, seed: int = 0) -> pa.Table:
+    """Return scored rows of these margins."""
+    found = table(len(margins), seed)
+    place = found.column_names.index("margin")
+    return found.set_column(place, "margin", pa.array(margins, pa.float32()))
 
 
 def overlap(positive: int, negative: int) -> Overlap:
@@ -142,3 +156,45 @@ def test_routing_splits_large_negative_clusters_and_thins_large_positive_ones() 
     sizes = {part.num_rows for _, (side, part) in routed if side == 0}
     assert len(sizes) == 1
     assert 60 < sizes.pop() < 140, "about a hundred of the 400 positives are searched"
+
+
+def test_candidates_lie_in_the_band_and_were_not_shown(tmp_path: Path) -> None:
+    margins = np.arange(-40, 40, dtype=np.float32)
+    whole = scored_rows(margins)
+    positive = margins >= 0
+    keys = whole.column("key").to_pylist()
+    shown = frozenset([keys[38], keys[42], keys[0]])
+    files = write_scored_blocks(tmp_path, [whole.slice(0, 50), whole.slice(50)])
+    parts = [(files[0], positive[:50]), (files[1], positive[50:])]
+    zeros = [np.zeros(len(part), dtype="<i4").tobytes() for _, part in parts]
+    assignments = [
+        ClusterAssignment(file, part.tobytes(), zero)
+        for (file, part), zero in zip(parts, zeros, strict=True)
+    ]
+    one = np.eye(1, 6, dtype=np.float32)
+    model = ClusterModel(SPACE, one, one, np.ones((1, 1), dtype=np.int64), 40, 40)
+    singles = (model, totals([40, 40], 1), [overlap(0, 0)], Band(-6.0, 5.0))
+    with TestPipeline() as pipeline:
+        given = [pipeline | "Assigned" >> beam.Create(assignments)]
+        for name, value in zip(("Model", "Totals", "Overlaps", "Band"), singles, strict=True):
+            given.append(pipeline | name >> beam.Create([value]))
+        found = tuple(given) | stage.FindOppositePairs(
+            str(tmp_path), shown, "exact", 3, 1000, 1000, 0
+        )
+        pairs = found[stage.CANDIDATES] | beam.MapTuple(
+            lambda place, block: {
+                (row["p_margin"], row["n_margin"]) for row in blocks.from_block(block).to_pylist()
+            }
+        )
+        assert_that(pairs, check_band, label="band")
+        rows = found[stage.SHOWN] | beam.FlatMap(
+            lambda block: blocks.from_block(block).column("key").to_pylist()
+        )
+        assert_that(rows, equal_to(sorted(shown)), label="shown")
+
+
+def check_band(found: list[set[tuple[float, float]]]) -> None:
+    [pairs] = found
+    assert {p for p, _ in pairs} == {0.0, 1.0, 3.0, 4.0, 5.0}, "2 was shown, 6 lies outside"
+    assert len(pairs) == 15
+    assert {n for _, n in pairs} <= {-6.0, -5.0, -4.0, -3.0, -1.0}, "-2 was shown"

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
+import apache_beam as beam
 import numpy as np
 import pytest
+from apache_beam.testing.test_pipeline import TestPipeline
 
 from pipelines.errors import RunFailed
 from pipelines.numerics import calibration
-from pipelines.stages.label_ads import LabelRule, choose_band, choose_threshold
+from pipelines.stages.label_ads import (
+    BAND,
+    OPEN,
+    THRESHOLD,
+    LabelAds,
+    LabelRule,
+    choose_band,
+    choose_threshold,
+)
+from tests.helpers import write_scored_blocks
+from tests.stages.test_find_opposite_pairs import scored_rows
 
 MARGINS = np.arange(-50, 50, dtype=np.float32)
 HISTOGRAM = calibration.margin_histogram(MARGINS)
@@ -42,3 +55,29 @@ def test_the_band_is_a_share_of_the_positives(share: float, least: int, inside: 
     rule = LabelRule(0.1, band_share=share, band_ads=least)
     band = choose_band(HISTOGRAM, choose_threshold(HISTOGRAM, rule), rule)
     assert band.holds(MARGINS).sum() == inside
+
+
+def test_what_experts_have_seen_counts_for_the_threshold_and_not_for_the_band(
+    tmp_path: Path,
+) -> None:
+    # Three blocks; everything just below the threshold was shown, so the band reaches further down.
+    margins = np.arange(-30, 30, dtype=np.float32)
+    whole = scored_rows(margins)
+    shown = frozenset(whole.column("key").to_pylist()[18:24])
+    files = write_scored_blocks(tmp_path, [whole.slice(n, 20) for n in (0, 20, 40)])
+    rule = LabelRule(0.6, band_share=0.1, band_ads=4)
+    with TestPipeline() as pipeline:
+        found = pipeline | "Files" >> beam.Create(files) | LabelAds(str(tmp_path), rule, shown)
+        _ = (
+            (found[THRESHOLD], found[BAND], found[OPEN])
+            | beam.Flatten()
+            | beam.Map(repr)
+            | "Save" >> beam.combiners.ToList()
+            | beam.Map(lambda rows, path: path.write_text("\n".join(sorted(rows))), tmp_path / "o")
+        )
+    threshold = choose_threshold(calibration.margin_histogram(margins), rule)
+    assert (threshold.n_positive, threshold.margin) == (36, -6.0)
+    unseen = calibration.margin_histogram(np.r_[margins[:18], margins[24:]])
+    band = choose_band(unseen, threshold, rule)
+    assert (band.low, band.high) == (-16.0, -3.0)
+    assert set((tmp_path / "o").read_text().splitlines()) == {repr(threshold), repr(band), "54"}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipelines.contracts import ReviewItem
 from pipelines.stages.write_review import review_sheet
 from pipelines.text import content_key
-from pipelines.tools.sheet import COLUMNS, review_instructions
+from pipelines.tools.sheet.format import COLUMNS, review_instructions
 from pipelines.verdicts.spreadsheet import safe_cell, unprotected
 from tests.helpers import review_ad_of
 

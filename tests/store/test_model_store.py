@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import trained, trainer
+from models import trained
+from models.backends.trained import Trained
+from models.training import trainer
 from pipelines import handlers
 from pipelines.config import parse_task
 from pipelines.contracts import BlockFile
@@ -80,7 +82,9 @@ def test_what_is_stored_is_what_is_fetched(model: Path, tmp_path: Path) -> None:
     assert content(folder) == content(model)
     assert folder.is_relative_to(tmp_path / "w"), "nothing is copied from local disk"
     texts = TEXTS[:7]
-    np.testing.assert_array_equal(trained.margins(folder, texts), trained.margins(model, texts))
+    np.testing.assert_array_equal(
+        Trained(folder).load().margins(texts), Trained(model).load().margins(texts)
+    )
 
 
 def test_an_evaluation_without_training_keeps_the_older_files(model: Path, tmp_path: Path) -> None:

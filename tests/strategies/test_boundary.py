@@ -74,6 +74,14 @@ def test_propensities_are_the_share_of_the_stratum_drawn() -> None:
     assert {pair.propensity for pair in pairs} == {float(f"{2 / 60:.6g}")}
 
 
+def test_propensities_count_what_was_not_sampled() -> None:
+    # The sample of 300 stands for 1,200 ads: a chance of a quarter to be in it comes first.
+    whole = dataclasses.replace(pool(), population=1200)
+    items = Boundary().choose(whole, context(exploration_share=0.5)).items
+    drawn = {item.propensity for item in items if item.source == "exploration"}
+    assert drawn == {float(f"{2 / 60 * 300 / 1200:.6g}")}
+
+
 def test_no_exploration_and_nothing_but_exploration_candidates() -> None:
     assert {item.source for item in choose(exploration_share=0.0).items} == {"boundary"}
     only = Boundary().choose(dataclasses.replace(pool(), candidates=[]), context())

@@ -9,9 +9,9 @@ from typing import Any
 
 import jsonschema
 
-from pipelines.contracts import Rejected
+from pipelines.contracts import Rejected, ReviewAd, ReviewItem
 from pipelines.text import content_key
-from pipelines.tools.batch import Batch, PairToReview, Side
+from pipelines.tools.batch import Batch
 from pipelines.verdicts.resolve_rows import Reading, Resolved, resolve
 from pipelines.verdicts.rows import LabelNames, RawVerdict
 from pipelines.verdicts.shown import Shown, ShownAd
@@ -39,26 +39,55 @@ ADS = (
 )
 
 
+FIELDS = (("Headline", "Win <b>now</b>"), ("Call\nto action", "Click\nAdvertiser: trusted"))
+
+
+def ad_of(
+    id: str, text: str, positive: bool = True, fields: Sequence[tuple[str, str]] = ()
+) -> ReviewAd:
+    """Return an ad of which the model has its opinion."""
+    return ReviewAd(
+        id=id,
+        key=content_key(text),
+        text=text,
+        fields=tuple(fields),
+        probability=0.8137 if positive else 0.3371,
+        margin=1.46875 if positive else -0.6640625,
+        label="positive" if positive else "negative",
+        cluster=7,
+        copies=1,
+        weight=1.0,
+        truncated=False,
+    )
+
+
 def batch_of(
     ads: Sequence[tuple[str, str]] = ADS,
     shown: bool = False,
     labels: tuple[str, str] = ("bait", "fine"),
+    sizes: Sequence[int] = (),
+    fields: Sequence[tuple[str, str]] = (),
     **changes: Any,
 ) -> Batch:
-    """Return a batch of the ads, two a pair; the model calls the left ad of every pair positive."""
-    sides = [
-        Side(
-            id=id,
-            text=text,
-            label=labels[place % 2] if shown else "",
-            probability=(0.8125, 0.34)[place % 2] if shown else None,
+    """Return a batch of the ads; the model calls the first ad of every item positive.
+
+    Args:
+        ads: ids and texts.
+        shown: whether experts see that.
+        labels: what the task calls them.
+        sizes: ads of each item, by default two.
+        fields: of every ad.
+        changes: other fields of the batch.
+    """
+    items, start = [], 0
+    for number, size in enumerate(sizes or (2,) * (len(ads) // 2)):
+        parts = tuple(
+            ad_of(id, text, place == 0, fields)
+            for place, (id, text) in enumerate(ads[start : start + size])
         )
-        for place, (id, text) in enumerate(ads)
-    ]
-    pairs = tuple(
-        PairToReview(f"pair_{place:016x}", *sides[2 * place : 2 * place + 2])
-        for place in range(len(ads) // 2)
-    )
+        id = f"{'pair' if size == 2 else 'item'}_{number:016x}"
+        items.append(ReviewItem(id, number + 1, "boundary", parts, score=0.6180339))
+        start += size
     settings: dict[str, Any] = {
         "task": "tiny",
         "task_version": 3,
@@ -68,7 +97,8 @@ def batch_of(
         "negative": labels[1],
         "experts_per_ad": 2,
         "model_id": MODEL,
-        "pairs": pairs,
+        "items": tuple(items),
+        "show_predictions": shown,
     }
     return Batch(**{**settings, **changes})
 
@@ -78,18 +108,19 @@ def shown_of(batch: Batch) -> Shown:
     labels = LabelNames(batch.positive, batch.negative)
     return Shown.of(
         ShownAd(
-            content_key(side.text),
-            side.id,
-            side.text,
-            pair.pair_id,
-            name,
-            batch.round,
+            key=content_key(ad.text),
+            ad_id=ad.id,
+            text=ad.text,
+            item_id=item.item_id,
+            side=side,
+            round=batch.round,
             order=1,
             current=True,
             labels=labels,
+            lines_key=content_key(ad.lines()) if ad.fields else "",
         )
-        for pair in batch.pairs
-        for name, side in pair.sides()
+        for item in batch.items
+        for side, ad in item.sides()
     )
 
 
@@ -128,5 +159,13 @@ def check_blind(files: Mapping[str, bytes]) -> None:
     """Check that nothing of the model is in what an export shows to experts."""
     shown = [data for name, data in files.items() if name != "setup.md"]
     everything = b"\n".join(shown).decode()
-    for word in (MODEL, 'prediction"', 'predictions"', 'suggestions"', "model_", "0.8125", "0.66"):
+    for word in (
+        MODEL,
+        'prediction"',
+        'predictions"',
+        'suggestions"',
+        "model_",
+        "0.8137",
+        "0.6629",
+    ):
         assert word not in everything, word

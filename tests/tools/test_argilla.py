@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.errors import RunFailed
-from pipelines.tools import argilla
+from pipelines.tools.argilla import format
 from tests.tools import (
     MODEL,
     batch_of,
@@ -24,13 +24,14 @@ from tests.tools import (
 
 def read(value: Any) -> Any:
     data = value if isinstance(value, bytes) else json.dumps(value).encode()
-    return argilla.read(data, "f.json")
+    return ARGILLA.read(data, "f.json")
 
 
 def exported() -> list[dict[str, Any]]:
     return json.loads(sample("argilla/answers.json"))
 
 
+ARGILLA = format.Argilla()
 SAID = [
     ("a1", "positive", "anna"),
     ("a2", "negative", "anna"),
@@ -41,7 +42,7 @@ SKIPPED = [("12345678901234567", "skip", "anna"), ("a4", "skip", "anna")]
 
 
 def test_the_export_is_the_recorded_one() -> None:
-    files = argilla.export(batch_of())
+    files = ARGILLA.export(batch_of())
     assert sorted(files) == ["records.jsonl", "settings.json", "setup.md"]
     for name in ("records.jsonl", "settings.json"):
         assert files[name] == sample(f"argilla/{name}"), name
@@ -52,7 +53,7 @@ def test_the_export_is_the_recorded_one() -> None:
 
 
 def test_records_fit_the_settings() -> None:
-    files = argilla.export(batch_of(shown=True))
+    files = ARGILLA.export(batch_of(shown=True))
     settings = json.loads(files["settings.json"])
     fields = {field["name"] for field in settings["fields"]}
     metadata = {item["name"] for item in settings["metadata"]}
@@ -67,16 +68,16 @@ def test_records_fit_the_settings() -> None:
 
 
 def test_suggestions_are_there_when_asked_for() -> None:
-    record = lines(argilla.export(batch_of(shown=True))["records.jsonl"])[0]
+    record = lines(ARGILLA.export(batch_of(shown=True))["records.jsonl"])[0]
     check_schema("argilla", "record", record)
     assert record["suggestions"] == [
-        {"question_name": "label_a", "value": "bait", "score": 0.8125, "agent": MODEL},
-        {"question_name": "label_b", "value": "fine", "score": 0.66, "agent": MODEL},
+        {"question_name": "label_a", "value": "bait", "score": 0.8137, "agent": MODEL},
+        {"question_name": "label_b", "value": "fine", "score": 0.6629, "agent": MODEL},
     ]
 
 
 def test_as_many_experts_as_the_task_asks_for() -> None:
-    settings = argilla.settings(batch_of(experts_per_ad=3))
+    settings = format.settings(batch_of(experts_per_ad=3))
     assert settings["distribution"] == {"strategy": "overlap", "min_submitted": 3}
     assert "for $100, {{ad}}." in settings["guidelines"]
 
@@ -135,8 +136,8 @@ def test_records_that_nobody_answered_are_unanswered() -> None:
             "found 'done'",
         ),
         (lambda r: r["label_a.responses"].__setitem__(0, {"x": 1}), "must be a list of labels"),
-        (lambda r: r.pop("pair_id"), "holds no pair_id"),
-        (lambda r: r.update(text_a=["x"]), "'text' must be text, found list"),
+        (lambda r: r.pop("pair_id"), "holds no item_id"),
+        (lambda r: r.update(text_a=["x"]), "'text_a' must be text, found list"),
     ],
 )
 def test_records_of_another_kind_are_dead_letters(spoil: Any, detail: str) -> None:

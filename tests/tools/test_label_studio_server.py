@@ -23,9 +23,11 @@ import pytest
 import requests
 
 from pipelines.errors import RunFailed, UsageError
-from pipelines.tools import label_studio
-from pipelines.tools import label_studio_server as studio
 from pipelines.tools.batch import Batch
+from pipelines.tools.label_studio import format
+from pipelines.tools.label_studio.client import Client
+from pipelines.tools.label_studio.server import LabelStudioServer
+from pipelines.tools.server import Pulled, Pushed, Say
 from pipelines.verdicts.rows import RawVerdict
 from tests.tools import MODEL, POLICY, batch_of, said, understood, why
 
@@ -283,19 +285,28 @@ class Served:
     fake: Fake
     url: str
 
-    def open(self, token: str = TOKEN, **changes: Any) -> studio.Server:
-        return studio.Server(self.url, token, **{"timeout": 5.0, "backoff": 0.0, **changes})
+    def open(self, token: str = TOKEN, **changes: Any) -> Client:
+        return Client(self.url, token, **{"timeout": 5.0, "backoff": 0.0, **changes})
 
-    def push(
-        self, batch: Batch, say: Callable[[str], None] = lambda line: None
-    ) -> studio.PushResult:
-        return studio.push_to(self.open(), batch, say)
+    def server(self) -> LabelStudioServer:
+        client = self.open()
+        client.check()
+        return LabelStudioServer(client)
 
-    def pull(self, say: Callable[[str], None] = lambda line: None) -> studio.Pulled:
-        return studio.pull_from(self.open(), "tiny", 3, say)
+    def push(self, batch: Batch, say: Say = lambda line: None) -> Pushed:
+        [pushed] = self.server().push(batch, say)
+        return pushed
+
+    def pull(self, say: Say = lambda line: None) -> Pulled:
+        return self.server().pull("tiny", 3, say)
 
     def held(self, project: int) -> list[str]:
-        return [task["data"].get("pair_id", "") for task in self.fake.tasks[project]]
+        return [task["data"].get("item_id", "") for task in self.fake.tasks[project]]
+
+
+def number_of(pushed: Pushed) -> int:
+    """Return the number of the project that was pushed to."""
+    return int(pushed.url.rpartition("/")[2])
 
 
 @pytest.fixture
@@ -318,7 +329,7 @@ def many(number: int, **changes: Any) -> Batch:
 
 
 def ids(batch: Batch) -> list[str]:
-    return [pair.pair_id for pair in batch.pairs]
+    return [item.item_id for item in batch.items]
 
 
 # --- push -------------------------------------------------------------------------------------
@@ -328,18 +339,17 @@ def test_a_project_is_made_once_and_every_pair_is_in_it_once(served: Served) -> 
     batch, lines = many(3), []
     first = served.push(batch, lines.append)
     [project] = served.fake.projects.values()
-    assert first == studio.PushResult(
-        project["id"], f"{served.url}/projects/{project['id']}", True, 3, 0, ()
-    )
+    url = f"{served.url}/projects/{project['id']}"
+    assert first == Pushed("tiny v3", url, True, 3, 0, ())
     assert project["title"] == "tiny v3"
     assert project["description"].splitlines()[-1] == "ad-scout: tiny v3"
     assert (project["maximum_annotations"], project["show_collab_predictions"]) == (2, False)
-    assert project["label_config"].encode() == label_studio.config(batch)
-    assert served.held(first.project_id) == ids(batch)
-    assert lines == [f"created the project 'tiny v3': {first.project_url}"]
+    assert project["label_config"].encode() == format.config(batch)
+    assert served.held(number_of(first)) == ids(batch)
+    assert lines == [f"created the project 'tiny v3': {first.url}"]
     again = served.push(batch, lines.append)
-    assert again == dataclasses.replace(first, created_project=False, added=0, present=3)
-    assert served.held(first.project_id) == ids(batch)
+    assert again == dataclasses.replace(first, created=False, added=0, present=3)
+    assert served.held(number_of(first)) == ids(batch)
     assert len(lines) == 1
 
 
@@ -356,17 +366,17 @@ def test_the_policy_is_shown_sign_by_sign(served: Served) -> None:
 def test_rounds_of_a_version_share_a_project_and_versions_do_not(served: Served) -> None:
     first = served.push(many(2))
     both = served.push(many(5, round=2))
-    assert (both.project_id, both.added, both.present) == (first.project_id, 3, 2)
-    assert served.held(first.project_id) == ids(many(5))
+    assert (both.url, both.added, both.present) == (first.url, 3, 2)
+    assert served.held(number_of(first)) == ids(many(5))
     other = served.push(many(2, task_version=4))
-    assert other.project_id != first.project_id
+    assert other.url != first.url
 
 
 @pytest.mark.parametrize("after", [False, True])
 def test_an_interrupted_push_goes_on(served: Served, after: bool, monkeypatch: Any) -> None:
-    monkeypatch.setattr(studio, "TASKS_A_CALL", 4)
+    monkeypatch.setattr(LabelStudioServer, "records_a_call", 4)
     batch = many(10)
-    project = served.push(many(1)).project_id
+    project = number_of(served.push(many(1)))
     served.fake.faults = [Fault(r"POST .*/import", after=after)]
     with pytest.raises(RunFailed, match=r"import: HTTP 500 .*out of order.*not sent twice"):
         served.push(batch)
@@ -375,24 +385,24 @@ def test_an_interrupted_push_goes_on(served: Served, after: bool, monkeypatch: A
     again = served.push(batch, lines.append)
     assert (again.added, again.present) == ((5, 5) if after else (9, 1))
     assert served.held(project) == ids(batch)
-    assert lines[0].endswith("pairs imported")
+    assert lines[0].endswith("pairs sent")
 
 
 def test_a_project_is_found_by_its_line_on_any_page_under_any_title(served: Served) -> None:
     first = served.push(many(1))
-    served.fake.projects[first.project_id]["title"] = "Ads, spring"
-    served.fake.projects[first.project_id]["description"] = (
+    served.fake.projects[number_of(first)]["title"] = "Ads, spring"
+    served.fake.projects[number_of(first)]["description"] = (
         "Ours.\r\n  ad-scout: tiny v3 \r\nCall Ann."
     )
     for place in range(250):
         served.fake.add_project(title=f"other {place}", description="ad-scout: tiny v33")
-    served.fake.projects[first.project_id] = served.fake.projects.pop(first.project_id)
-    assert served.push(many(1)).project_id == first.project_id
-    assert served.fake.projects[first.project_id]["title"] == "Ads, spring"
+    served.fake.projects[number_of(first)] = served.fake.projects.pop(number_of(first))
+    assert served.push(many(1)).url == first.url
+    assert served.fake.projects[number_of(first)]["title"] == "Ads, spring"
 
 
 def test_a_project_without_the_line_is_not_taken_for_ours(served: Served) -> None:
-    number = served.push(many(1)).project_id
+    number = number_of(served.push(many(1)))
     served.fake.projects[number]["description"] = "somebody tidied up"
     with pytest.raises(
         RunFailed,
@@ -403,7 +413,7 @@ def test_a_project_without_the_line_is_not_taken_for_ours(served: Served) -> Non
 
 
 def test_two_projects_with_the_line_are_refused(served: Served) -> None:
-    first = served.push(many(1)).project_id
+    first = number_of(served.push(many(1)))
     second = served.fake.add_project(title="copy", description="ad-scout: tiny v3")["id"]
     with pytest.raises(
         RunFailed, match=rf"projects/{first} and .*projects/{second}: each has the line"
@@ -415,7 +425,7 @@ def test_long_names_that_are_cut_to_one_title_stay_apart(served: Served) -> None
     task = "n" * 64
     first = served.push(many(1, task=task))
     second = served.push(many(1, task=task, task_version=4))
-    assert first.project_id != second.project_id
+    assert first.url != second.url
     assert {p["title"] for p in served.fake.projects.values()} == {"n" * 50}
 
 
@@ -439,7 +449,7 @@ def test_long_names_that_are_cut_to_one_title_stay_apart(served: Served) -> None
 def test_a_project_with_other_labels_is_refused(
     served: Served, spoil: Callable[[Any], Any], message: str
 ) -> None:
-    number = served.push(many(1)).project_id
+    number = number_of(served.push(many(1)))
     spoil(served.fake.projects[number]["parsed_label_config"])
     with pytest.raises(RunFailed, match=rf"projects/{number}: its choices for {message}"):
         served.push(many(2))
@@ -447,7 +457,7 @@ def test_a_project_with_other_labels_is_refused(
 
 
 def test_settings_follow_the_task_and_a_changed_layout_stays(served: Served) -> None:
-    number = served.push(many(1)).project_id
+    number = number_of(served.push(many(1)))
     layout = served.fake.projects[number]["label_config"] + "<!-- larger -->"
     served.fake.projects[number]["label_config"] = layout
     lines: list[str] = []
@@ -470,7 +480,7 @@ def test_a_blind_push_holds_nothing_of_the_model(served: Served) -> None:
 
 
 def test_of_several_models_the_pushed_one_is_shown(served: Served) -> None:
-    number = served.push(many(1, shown=True)).project_id
+    number = number_of(served.push(many(1, shown=True)))
     project = served.fake.projects[number]
     assert (project["show_collab_predictions"], project["model_version"]) == (True, MODEL)
     again = served.push(many(2, shown=True, model_id="model-8", round=2))
@@ -484,7 +494,7 @@ def test_of_several_models_the_pushed_one_is_shown(served: Served) -> None:
 
 def test_requests_that_are_too_large_are_divided(served: Served) -> None:
     served.fake.body_limit = 6_000
-    number = served.push(many(40)).project_id
+    number = number_of(served.push(many(40)))
     assert served.held(number) == ids(many(40))
     sizes = [len(call.body) for call in served.fake.calls if call.path.endswith("/import")]
     assert sizes[:2] == [40, 20]
@@ -506,18 +516,20 @@ def test_an_import_in_the_background_is_awaited(served: Served) -> None:
 
 
 def test_what_the_server_lost_and_what_it_doubled_is_said(served: Served) -> None:
-    number = served.push(many(2)).project_id
+    number = number_of(served.push(many(2)))
     served.fake.add_tasks(number, [{"data": dict(served.fake.tasks[number][0]["data"])}])
     served.fake.tasks[number][1]["data"]["text_b"] = "another ad"
     lines: list[str] = []
     assert served.push(many(2), lines.append).added == 0
-    assert [line.split("(")[0].rsplit(": ")[-1] for line in lines] == [
-        "1 pairs are in the project with other texts or sides ",
-        "1 pairs are there more than once ",
+    assert [
+        line.split(" (")[0].removeprefix(f"{served.url}/projects/{number}: ") for line in lines
+    ] == [
+        "in the project with other texts or sides: 1 pair",
+        "there more than once: 1 pair",
     ]
     answer = b'{"task_count": 1, "task_ids": [5]}'
     served.fake.faults = [Fault(r"POST .*/import", 201, body=answer)]
-    with pytest.raises(RunFailed, match=r"lacks 1 pairs that were imported .pair_0{15}2, "):
+    with pytest.raises(RunFailed, match=r"lacks 1 pair of those sent .pair_0{15}2, "):
         served.push(many(3))
     served.fake.faults = [Fault(r"POST .*/import", 201, body=answer)]
     with pytest.raises(RunFailed, match="imported 1 of 2 tasks"):
@@ -527,7 +539,7 @@ def test_what_the_server_lost_and_what_it_doubled_is_said(served: Served) -> Non
 def test_what_a_busy_server_did_twice_is_there_once(served: Served) -> None:
     served.fake.busy = True
     lines: list[str] = []
-    number = served.push(many(3), lines.append).project_id
+    number = number_of(served.push(many(3), lines.append))
     assert list(served.fake.projects) == [number]
     assert served.held(number) == ids(many(3))
     assert lines == [f"created the project 'tiny v3': {served.url}/projects/{number}"]
@@ -541,33 +553,33 @@ def test_what_a_busy_server_did_twice_is_there_once(served: Served) -> None:
 
 @pytest.mark.parametrize("begun", ["annotations", "drafts"])
 def test_a_copy_that_somebody_has_begun_stays(served: Served, begun: str, monkeypatch: Any) -> None:
-    number = served.push(many(1)).project_id
+    number = number_of(served.push(many(1)))
     served.fake.busy = True
-    settle = studio._settle
+    settle = LabelStudioServer.settle
 
-    def meanwhile(*arguments: Any) -> None:
+    def meanwhile(*arguments: Any) -> list[str]:
         tasks = served.fake.tasks[number]
-        assert [task["data"]["pair_id"] for task in tasks] == [*ids(many(3)), *ids(many(3))[1:]]
+        assert [task["data"]["item_id"] for task in tasks] == [*ids(many(3)), *ids(many(3))[1:]]
         # Of the second pair the later copy, of the third both.
         for place in (2, 3, 4):
             tasks[place][begun].append({"id": 1})
-        settle(*arguments)
+        return settle(*arguments)
 
-    monkeypatch.setattr(studio, "_settle", meanwhile)
+    monkeypatch.setattr(LabelStudioServer, "settle", meanwhile)
     lines: list[str] = []
     served.push(many(3), lines.append)
-    left = [(task["data"]["pair_id"], bool(task[begun])) for task in served.fake.tasks[number]]
+    left = [(task["data"]["item_id"], bool(task[begun])) for task in served.fake.tasks[number]]
     first, second, third = ids(many(3))
     assert left == [(first, False), (third, True), (second, True), (third, True)]
-    assert [line.split(": ")[-1][:38] for line in lines] == [
-        "1 pairs are there more than once (pair"
+    assert [line.split(" (")[0].partition(": ")[2] for line in lines] == [
+        "there more than once: 1 pair"
     ]
 
 
 def test_copies_that_another_push_deleted_are_no_failure(served: Served, monkeypatch: Any) -> None:
     served.fake.busy = True
     served.fake.faults = [Fault(r"DELETE /api/tasks/\d+/", 404, times=1, after=True)]
-    number = served.push(many(2)).project_id
+    number = number_of(served.push(many(2)))
     assert served.held(number) == ids(many(2))
     served.fake.faults = [Fault(r"DELETE /api/tasks/\d+/", 403)]
     with pytest.raises(RunFailed, match=r"/api/tasks/\d+/: the token's user may not do that"):
@@ -591,7 +603,7 @@ def choice(letter: str, label: str) -> dict[str, Any]:
 def answered(served: Served) -> int:
     """Have anna and bo answer four pairs in every way there is; return the project's number."""
     batch = batch_of([*((f"a{n}", f"ad number {n}") for n in range(8))])
-    number = served.push(batch).project_id
+    number = number_of(served.push(batch))
     tasks = served.fake.tasks[number]
     served.fake.add_tasks(number, [{"data": {"text": "somebody else's task"}}])
 
@@ -624,10 +636,10 @@ def answered(served: Served) -> int:
 def test_answers_come_back_as_an_export_that_the_reader_knows(served: Served) -> None:
     answered(served)
     pulled = served.pull()
-    assert (pulled.tasks, pulled.annotations) == (5, 6)
+    assert (pulled.items, pulled.answers) == (5, 6)
     assert pulled.names == {"3": "Anna@example.org", "4": "bo@example.org"}
     batch = batch_of([*((f"a{n}", f"ad number {n}") for n in range(8))])
-    resolved = understood(label_studio.read(pulled.data, "pulled.json"), batch)
+    resolved = understood(format.LabelStudio().read(pulled.data, "pulled.json"), batch)
     assert said(resolved) == [
         ("a0", "negative", "anna"),
         ("a1", "negative", "anna"),
@@ -672,7 +684,7 @@ def test_who_left_the_organization_keeps_a_number(served: Served) -> None:
     pulled = served.pull(lines.append)
     assert pulled.names == {"3": "Anna@example.org"}
     assert "user numbers 4 answered, but are not in the organization any more" in lines[0]
-    rows = list(label_studio.read(pulled.data, "f"))
+    rows = list(format.LabelStudio().read(pulled.data, "f"))
     people = {row.expert for row in rows if isinstance(row, RawVerdict)}
     assert people >= {"Anna@example.org", "4"}
 
@@ -701,15 +713,13 @@ def test_tasks_that_vanish_while_they_are_listed_are_noticed(served: Served) -> 
 # --- the token --------------------------------------------------------------------------------
 
 
-def test_the_token_is_in_the_environment(monkeypatch: Any) -> None:
-    monkeypatch.setenv(studio.KEY, f" {TOKEN}\n")
-    assert studio.token_from_environment() == TOKEN
-    monkeypatch.setenv(studio.KEY, "")
+def test_the_token_is_in_the_environment() -> None:
+    name = format.ACCESS.key
+    assert format.ACCESS.read_token({name: f" {TOKEN}\n"}) == TOKEN
     with pytest.raises(UsageError, match="LABEL_STUDIO_API_KEY: is not set; put an access token"):
-        studio.token_from_environment()
-    monkeypatch.setenv(studio.KEY, "secret one\nX-Header: 1")
+        format.ACCESS.read_token({name: ""})
     with pytest.raises(UsageError, match="holds blanks or other signs") as caught:
-        studio.token_from_environment()
+        format.ACCESS.read_token({name: "secret one\nX-Header: 1"})
     assert "secret" not in str(caught.value)
 
 
@@ -718,7 +728,8 @@ def test_a_personal_token_is_changed_for_short_lived_ones(served: Served) -> Non
     assert server.check() == "admin@example.org"
     assert served.fake.names() == ["POST /api/token/refresh/", "GET /api/current-user/whoami"]
     served.fake.access = "expired meanwhile"
-    assert studio.push_to(server, many(2), lambda line: None).added == 2
+    [pushed] = LabelStudioServer(server).push(many(2), lambda line: None)
+    assert pushed.added == 2
     assert served.fake.refreshes == 2
     sent = [call.headers.get("Authorization", "") for call in served.fake.calls]
     assert set(sent) == {"", "Bearer access-1", "Bearer access-2"}
@@ -799,9 +810,9 @@ def test_neither_proxies_nor_netrc_nor_cookies_come_between(
     ],
 )
 def test_addresses_that_the_token_is_not_sent_to(url: str, message: str, monkeypatch: Any) -> None:
-    monkeypatch.delenv(studio.PLAIN_HTTP, raising=False)
+    monkeypatch.delenv(format.ACCESS.plain_http, raising=False)
     with pytest.raises(UsageError, match=message) as caught:
-        studio.Server(url, TOKEN)
+        Client(url, TOKEN)
     assert "secret" not in str(caught.value)
 
 
@@ -816,17 +827,17 @@ def test_addresses_that_the_token_is_not_sent_to(url: str, message: str, monkeyp
     ],
 )
 def test_addresses_that_it_is_sent_to(url: str, kept: str) -> None:
-    assert studio.Server(url, TOKEN).url == kept
+    assert Client(url, TOKEN).url == kept
 
 
 def test_plain_http_can_be_asked_for(monkeypatch: Any) -> None:
-    monkeypatch.setenv(studio.PLAIN_HTTP, "1")
-    assert studio.Server("http://labels.example.org", TOKEN).url == "http://labels.example.org"
+    monkeypatch.setenv(format.ACCESS.plain_http, "1")
+    assert Client("http://labels.example.org", TOKEN).url == "http://labels.example.org"
 
 
 def test_a_server_below_a_path(served: Served) -> None:
     served.fake.faults = [Fault("GET /labels/api/current-user/whoami", 200, body=b'{"email": "e"}')]
-    assert studio.Server(f"{served.url}/labels/", TOKEN).check() == "e"
+    assert Client(f"{served.url}/labels/", TOKEN).check() == "e"
 
 
 # --- what goes wrong --------------------------------------------------------------------------
@@ -909,7 +920,7 @@ def test_reading_is_tried_again_and_writing_only_when_it_was_not_begun(served: S
         Fault("GET /api/projects/", 503, times=3),
         Fault("POST .*/import", 429, headers={"Retry-After": "0"}, times=2),
     ]
-    number = served.push(many(2)).project_id
+    number = number_of(served.push(many(2)))
     names = served.fake.names()
     assert names.index("POST /api/projects/validate/") == 5  # after whoami and four tries
     assert names.count(f"POST /api/projects/{number}/import") == 3
@@ -934,7 +945,7 @@ def test_a_server_that_does_not_answer(served: Served) -> None:
         served.open(timeout=0.2).check()
     served.fake.faults = [Fault("POST .*", seconds=1.0)]
     with pytest.raises(RunFailed, match=r"no answer within 0.2 s; .*not sent twice"):
-        studio.push_to(served.open(timeout=0.2), many(1), lambda line: None)
+        LabelStudioServer(served.open(timeout=0.2)).push(many(1), lambda line: None)
 
 
 def test_a_connection_that_breaks(served: Served) -> None:
@@ -950,12 +961,12 @@ def test_nobody_listens() -> None:
     with pytest.raises(
         RunFailed, match=rf"127.0.0.1:{port}: nothing listens there; is Label Studio"
     ):
-        studio.Server(f"http://127.0.0.1:{port}", TOKEN, backoff=0.0).check()
+        Client(f"http://127.0.0.1:{port}", TOKEN, backoff=0.0).check()
 
 
 def test_plain_http_behind_an_address_with_tls(served: Served) -> None:
     with pytest.raises(RunFailed, match=r"no trusted TLS connection .*REQUESTS_CA_BUNDLE"):
-        studio.Server(served.url.replace("http:", "https:"), TOKEN, backoff=0.0).check()
+        Client(served.url.replace("http:", "https:"), TOKEN, backoff=0.0).check()
 
 
 def test_an_unknown_host(monkeypatch: Any) -> None:
@@ -966,7 +977,7 @@ def test_an_unknown_host(monkeypatch: Any) -> None:
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(RunFailed, match=r"labels.example.org: no such host; check the address"):
-        studio.Server(ADDRESS, TOKEN, backoff=0.0).check()
+        Client(ADDRESS, TOKEN, backoff=0.0).check()
 
 
 def test_a_proxy_that_does_not_answer(monkeypatch: Any) -> None:
@@ -974,4 +985,4 @@ def test_a_proxy_that_does_not_answer(monkeypatch: Any) -> None:
     for name in ("https_proxy", "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(RunFailed, match="the proxy that the environment names"):
-        studio.Server(ADDRESS, TOKEN, backoff=0.0).check()
+        Client(ADDRESS, TOKEN, backoff=0.0).check()

@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from pipelines.contracts import Rejected
 from pipelines.errors import RunFailed, UsageError
 from pipelines.text import content_key
-from pipelines.tools import page
 from pipelines.tools.batch import Batch
+from pipelines.tools.page import format
 from pipelines.verdicts.rows import MAX_COMMENT_CHARS, MAX_EXPERT_CHARS, RawVerdict
 from tests.real_tools.browser.pages import batch_of, imported
+from tests.tools import FIELDS
 
+PAGE = format.ReviewPage()
 PLAIN = batch_of(["loud", "quiet", "secret", "terms"])
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -64,7 +66,7 @@ class Parts(HTMLParser):
 
 
 def only_page(batch: Batch) -> Parts:
-    [(name, data)] = page.export(batch).items()
+    [(name, data)] = PAGE.export(batch).items()
     assert name == "review.html"
     return Parts(data)
 
@@ -73,7 +75,7 @@ def saved(batch: Batch, answers: Sequence[str] = (), **changes: Any) -> dict[str
     """Return a verdict file's content as the page writes it: an answer an ad, in order."""
     rows = [
         {
-            "pair_id": pair.pair_id,
+            "item_id": item.item_id,
             "side": side,
             "ad_id": ad.id,
             "answer": "",
@@ -82,14 +84,14 @@ def saved(batch: Batch, answers: Sequence[str] = (), **changes: Any) -> dict[str
             "key": content_key(ad.text),
             "text": ad.text,
         }
-        for pair in batch.pairs
-        for side, ad in pair.sides()
+        for item in batch.items
+        for side, ad in item.sides()
     ]
     for row, answer in zip(rows, answers, strict=False):
         row["answer"] = answer
     return {
-        "format": page.FORMAT,
-        "format_version": page.FORMAT_VERSION,
+        "format": format.FORMAT,
+        "format_version": format.FORMAT_VERSION,
         "task": batch.task,
         "labels": {"positive": batch.positive, "negative": batch.negative},
         "expert": "Ann",
@@ -103,14 +105,14 @@ def as_file(content: Any) -> bytes:
 
 
 def read(content: Any) -> list[RawVerdict | Rejected]:
-    return list(page.read(as_file(content), "v.json"))
+    return list(PAGE.read(as_file(content), "v.json"))
 
 
 # --- the page ---------------------------------------------------------------------------------
 
 
 def test_the_same_batch_is_the_same_page() -> None:
-    assert page.export(PLAIN) == page.export(batch_of(["loud", "quiet", "secret", "terms"]))
+    assert PAGE.export(PLAIN) == PAGE.export(batch_of(["loud", "quiet", "secret", "terms"]))
     other = batch_of(["loud", "quiet", "secret", "term"])
     assert only_page(PLAIN).data()["batch"] != only_page(other).data()["batch"]
 
@@ -119,33 +121,59 @@ def test_a_page_holds_what_the_expert_needs_and_nothing_of_the_model() -> None:
     data = only_page(PLAIN).data()
     assert data["labels"] == {"positive": "bait", "negative": "fine"}
     assert data["policy"] == PLAIN.policy
-    assert data["pairs"][1]["left"] == {
+    assert data["items"][1]["ads"][0] == {
+        "side": "left",
         "id": "ad-2",
         "key": content_key("secret"),
         "text": "secret",
     }
-    assert "fake" not in page.export(PLAIN)["review.html"].decode()
+    assert "fake" not in PAGE.export(PLAIN)["review.html"].decode()
 
 
 def test_predictions_are_shown_where_the_batch_has_them() -> None:
-    shown = only_page(batch_of(["a", "b"], predicted=True)).data()["pairs"][0]["left"]
-    assert shown["model"] == {"label": "bait", "probability": 0.875}
+    left, right = only_page(batch_of(["a", "b"], predicted=True)).data()["items"][0]["ads"]
+    assert left["model"] == {"label": "bait", "probability": 0.8137}
+    # The probability of the label that is shown: the model gives 0.3371 to the right ad's positive.
+    assert right["model"] == {"label": "fine", "probability": 0.6629}
 
 
 def test_many_pairs_are_spread_evenly_in_their_order() -> None:
     batch = batch_of([str(i) for i in range(14)])
-    pages = page.export(batch, pairs_per_page=3)
+    pages = PAGE.export(batch, items_per_page=3)
     assert list(pages) == ["review-1-of-3.html", "review-2-of-3.html", "review-3-of-3.html"]
     found = [Parts(data).data() for data in pages.values()]
-    assert [len(data["pairs"]) for data in found] == [2, 2, 3]
-    ids = [pair["id"] for data in found for pair in data["pairs"]]
-    assert ids == [pair.pair_id for pair in batch.pairs]
+    assert [len(data["items"]) for data in found] == [2, 2, 3]
+    ids = [item["id"] for data in found for item in data["items"]]
+    assert ids == [item.item_id for item in batch.items]
     assert [(data["part"], data["parts"]) for data in found] == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_single_ads_and_fields_are_told_as_such() -> None:
+    batch = batch_of(["a", "b", "c"], sizes=(1, 2), fields=FIELDS)
+    single, pair = only_page(batch).data()["items"]
+    assert [ad["side"] for ad in (*single["ads"], *pair["ads"])] == ["", "left", "right"]
+    assert single["ads"][0]["fields"] == [list(field) for field in FIELDS]
+    assert single["ads"][0]["key"] == content_key("a")
+    assert "fields" not in only_page(PLAIN).data()["items"][0]["ads"][0]
+
+
+def test_a_single_ad_comes_back() -> None:
+    batch = batch_of(["a", "b", "c"], sizes=(1, 2))
+    resolved = imported(as_file(saved(batch, ["negative", "positive", "skip"])), batch)
+    assert resolved.rejected == ()
+    assert [v.label for v in resolved.verdicts] == ["negative", "positive", "skip"]
+
+
+def test_answers_of_version_1_are_read() -> None:
+    content = saved(PLAIN, ["positive", "negative", "unsure", "skip"], format_version=1)
+    for row in content["rows"]:
+        row["pair_id"] = row.pop("item_id")
+    assert len(imported(as_file(content), PLAIN).verdicts) == 4
 
 
 def test_a_batch_without_pairs_makes_no_page() -> None:
     with pytest.raises(UsageError, match="round 1 has no pairs"):
-        page.export(batch_of([]))
+        PAGE.export(batch_of([]))
 
 
 def test_the_policy_allows_the_pages_own_script_and_style_and_nothing_else() -> None:
@@ -192,14 +220,14 @@ def test_limits_are_the_importers() -> None:
 @given(st.lists(ANYTHING, min_size=2, max_size=2), ANYTHING, ANYTHING)
 def test_no_text_changes_the_pages_markup(texts: list[str], policy: str, label: str) -> None:
     batch = batch_of(texts, policy=policy, positive=label, negative=f"not {label}")
-    [data] = page.export(batch).values()
+    [data] = PAGE.export(batch).values()
     plain = only_page(batch_of(["a", "b"]))
     found = Parts(data)
     without_hashes = [tag for tag in found.tags if tag[0] != "meta"]
     assert without_hashes == [tag for tag in plain.tags if tag[0] != "meta"]
     assert found.inside["script"] == plain.inside["script"]
     shown = found.data()
-    assert [shown["pairs"][0][side]["text"] for side in ("left", "right")] == texts
+    assert [ad["text"] for ad in shown["items"][0]["ads"]] == texts
     assert (shown["policy"], shown["labels"]["positive"]) == (policy, label)
     assert data.isascii()
 
@@ -219,7 +247,7 @@ def test_answers_come_back() -> None:
         "skip",
     ]
     first = resolved.verdicts[0]
-    assert (first.ad_id, first.item_id, first.expert) == ("ad-0", "pair_0", "ann")
+    assert (first.ad_id, first.item_id, first.expert) == ("ad-0", PLAIN.items[0].item_id, "ann")
     assert (first.time, first.comment) == ("2026-11-22T14:05:00Z", "why")
     assert (first.source, first.position) == ("verdicts.json", "row 1")
 
@@ -285,7 +313,7 @@ def test_a_bad_row_is_a_dead_letter(change: Mapping[str, Any], reason: str, deta
         (b"[1]", "found a list"),
         (b'{"id": 1}', "found a dict"),
         (b'{"format": "other\\ud800"}', "found format"),
-        (as_file(saved(PLAIN, format_version=2)), "format version 2, this scout reads 1"),
+        (as_file(saved(PLAIN, format_version=3)), "format version 3, this scout reads 1 to 2"),
         (as_file(saved(PLAIN, labels={"positive": "a"})), "labels must name positive and negative"),
         (as_file(saved(PLAIN, labels=["positive", "negative"])), "labels must name"),
         (as_file(saved(PLAIN, expert=None)), "expert must be text"),
@@ -294,7 +322,7 @@ def test_a_bad_row_is_a_dead_letter(change: Mapping[str, Any], reason: str, deta
 )
 def test_other_files_are_refused_with_a_cure(data: bytes, message: str) -> None:
     with pytest.raises(RunFailed) as caught:
-        list(page.read(data, "v.json"))
+        list(PAGE.read(data, "v.json"))
     assert message in caught.value.message
     assert caught.value.message.startswith("v.json: ")
     caught.value.message.encode()
@@ -302,7 +330,7 @@ def test_other_files_are_refused_with_a_cure(data: bytes, message: str) -> None:
 
 def test_the_page_itself_is_told_from_its_verdicts() -> None:
     with pytest.raises(RunFailed, match="open it and import the file that the review page saves"):
-        list(page.read(page.export(PLAIN)["review.html"], "review.html"))
+        list(PAGE.read(PAGE.export(PLAIN)["review.html"], "review.html"))
 
 
 @given(
@@ -355,4 +383,4 @@ def test_any_damage_is_a_dead_letter_or_one_clear_failure(data: st.DataObject) -
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(RunFailed):
-        list(page.read(data, "v.json"))
+        list(PAGE.read(data, "v.json"))

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from pipelines.errors import RunFailed
-from pipelines.tools import prodigy
+from pipelines.tools.prodigy.format import Prodigy
 from pipelines.verdicts.halves import latest
 from tests.tools import batch_of, check_blind, check_schema, lines, said, sample, understood, why
 
+PRODIGY = Prodigy()
 SAID = [
     ("a1", "positive", "anna"),
     ("a2", "negative", "anna"),
@@ -25,7 +26,7 @@ SAID = [
 
 def read(value: Any) -> Any:
     data = value if isinstance(value, bytes) else "\n".join(map(json.dumps, value)).encode()
-    return prodigy.read(data, "f.jsonl")
+    return PRODIGY.read(data, "f.jsonl")
 
 
 def exported() -> list[dict[str, Any]]:
@@ -33,7 +34,7 @@ def exported() -> list[dict[str, Any]]:
 
 
 def test_the_export_is_the_recorded_one() -> None:
-    files = prodigy.export(batch_of())
+    files = PRODIGY.export(batch_of())
     assert sorted(files) == ["instructions.html", "prodigy.json", "setup.md", "tasks.jsonl"]
     for name in ("instructions.html", "prodigy.json", "tasks.jsonl"):
         assert files[name] == sample(f"prodigy/{name}"), name
@@ -43,8 +44,8 @@ def test_the_export_is_the_recorded_one() -> None:
 
 
 def test_both_ads_of_a_pair_follow_each_other() -> None:
-    tasks = lines(prodigy.export(batch_of())["tasks.jsonl"])
-    assert [(task["pair_id"][-1], task["side"]) for task in tasks] == [
+    tasks = lines(PRODIGY.export(batch_of())["tasks.jsonl"])
+    assert [(task["item_id"][-1], task["side"]) for task in tasks] == [
         ("0", "left"),
         ("0", "right"),
         ("1", "left"),
@@ -53,18 +54,18 @@ def test_both_ads_of_a_pair_follow_each_other() -> None:
 
 
 def test_what_the_model_thinks_is_shown_and_not_chosen() -> None:
-    tasks = lines(prodigy.export(batch_of(shown=True))["tasks.jsonl"])
+    tasks = lines(PRODIGY.export(batch_of(shown=True))["tasks.jsonl"])
     for task in tasks:
         check_schema("prodigy", "in", task)
     assert tasks[0]["meta"] == {
         "pair": "1 of 2, left",
         "model_label": "bait",
-        "model_score": 0.8125,
+        "model_score": 0.8137,
     }
 
 
 def test_the_policy_is_no_markup() -> None:
-    text = prodigy.export(batch_of())["instructions.html"].decode()
+    text = PRODIGY.export(batch_of())["instructions.html"].decode()
     assert "&lt;b&gt;promises&lt;/b&gt; &amp; &quot;secrets&quot; for $100, {{ad}}." in text
 
 
@@ -121,8 +122,8 @@ def test_people_without_a_session_are_called_as_the_file_does() -> None:
         ({"answer": "maybe"}, "answer must be accept, reject or ignore, found 'maybe'"),
         ({"answer": ["accept"]}, "answer must be accept, reject or ignore, found"),
         ({"accept": [1]}, "'accept' must be a list of labels"),
-        ({"side": None}, "side must be left or right, found ''"),
-        ({"pair_id": ""}, "holds no pair_id"),
+        ({"side": "middle"}, "side must be left or right, found 'middle'"),
+        ({"pair_id": ""}, "holds no item_id"),
         ({"_timestamp": {}}, "'_timestamp' must be text, found dict"),
     ],
 )

@@ -11,9 +11,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from pipelines.tools import page
-from pipelines.tools.formats import EXPORTERS, READERS
-from tests.tools import SAMPLES, batch_of, check_schema, lines, said, sample, understood
+from pipelines.tools import registry
+from tests.tools import FIELDS, SAMPLES, batch_of, check_schema, lines, said, sample, understood
 
 
 def table(data: bytes) -> list[dict[str, str]]:
@@ -44,15 +43,18 @@ BACK: dict[str, tuple[tuple[str, str, Callable[[bytes], Any]], ...]] = {
     "doccano": (("anna.jsonl", "export", each), ("bo.jsonl", "export", each)),
     "prodigy": (("answers.jsonl", "out", each),),
     "csv": (("answers.csv", "back", table),),
-    "page": (("answers.json", "answers", json.loads),),
+    "page": (
+        ("answers.json", "answers", json.loads),
+        ("answers_version_2.json", "answers", json.loads),
+    ),
 }
 CASES = [(tool, *case) for known in (OUT, BACK) for tool, cases in known.items() for case in cases]
 
 
 def test_no_format_lacks_a_sample() -> None:
-    assert set(OUT) == set(EXPORTERS)
-    # JSON lines are this project's own, with the columns of the sheet: tests/verdicts/test_rows.py.
-    assert set(BACK) == set(READERS) - {"jsonl"} and all(BACK.values())
+    assert set(OUT) == set(registry.exporting())
+    # JSON lines are this project's own, with the columns of the sheet: tests/verdicts/test_tables.py.
+    assert set(BACK) == set(registry.names()) - {"jsonl"} and all(BACK.values())
     assert {path.name for path in SAMPLES.glob("*.schema.json")} == {
         f"{t}.schema.json" for t in BACK
     }
@@ -81,27 +83,29 @@ def test_schemas_refuse_what_is_damaged(
     check_schema(tool, part, item)
 
 
-@pytest.mark.parametrize("tool", [tool for tool in EXPORTERS if tool != "page"])
+@pytest.mark.parametrize("tool", [tool for tool in registry.exporting() if tool != "page"])
 def test_exports_are_the_recorded_ones(tool: str) -> None:
-    files = EXPORTERS[tool](batch_of())
+    files = registry.get(tool).export(batch_of())
     for name, _, _ in OUT[tool]:
         assert files[name] == sample(f"{tool}/{name}"), name
 
 
 def test_the_page_is_the_one_whose_answers_are_recorded() -> None:
     # Saved by a browser from the page of this batch: another page would need another recording.
-    saved = json.loads(sample("page/answers.json"))
-    [html] = page.export(batch_of()).values()
+    batch = batch_of(sizes=(2, 1, 1), fields=FIELDS)
+    saved = json.loads(sample("page/answers_version_2.json"))
+    [html] = registry.get("page").export(batch).values()
     assert saved["batch"].encode() in html
-    resolved = understood(page.read(sample("page/answers.json"), "f.json"))
-    assert said(resolved) == [
-        ("a1", "positive", "anna"),
-        ("a2", "negative", "anna"),
-        ("12345678901234567", "skip", "anna"),
-        ("a4", "skip", "anna"),
-    ]
-    assert resolved.rejected == ()
-    assert {v.comment for v in resolved.verdicts} == {"no such trick", ""}
+    for name, shown in (("answers.json", batch_of()), ("answers_version_2.json", batch)):
+        resolved = understood(registry.get("page").read(sample(f"page/{name}"), name), shown)
+        assert said(resolved) == [
+            ("a1", "positive", "anna"),
+            ("a2", "negative", "anna"),
+            ("12345678901234567", "skip", "anna"),
+            ("a4", "skip", "anna"),
+        ]
+        assert resolved.rejected == ()
+        assert {v.comment for v in resolved.verdicts} == {"no such trick", ""}
 
 
 @pytest.mark.parametrize("tool", BACK)
@@ -110,7 +114,8 @@ def test_anna_says_the_same_in_every_format(tool: str) -> None:
     for name, part, _ in BACK[tool]:
         if tool == "doccano" and name == "bo.jsonl":
             continue
-        rows = READERS[tool](sample(f"{tool}/{name}"), name)
-        resolved = understood(rows, expert="anna" if tool == "doccano" else "")
+        rows = registry.get(tool).read(sample(f"{tool}/{name}"), name)
+        batch = batch_of(sizes=(2, 1, 1)) if "version_2" in name else None
+        resolved = understood(rows, batch, expert="anna" if tool == "doccano" else "")
         found = {(v.ad_id, v.label) for v in resolved.verdicts if v.expert == "anna"}
         assert wanted <= found, (name, part)

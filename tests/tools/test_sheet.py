@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.errors import RunFailed, UsageError
-from pipelines.tools import sheet
-from pipelines.tools.sheet import ad_sheet
+from pipelines.errors import RunFailed
+from pipelines.tools.sheet.format import Sheet, ad_sheet
 from tests.tools import batch_of, check_blind, said, sample, understood, why
+
+SHEET = Sheet()
 
 
 def test_the_export_is_the_recorded_one() -> None:
-    files = sheet.export(batch_of())
+    files = SHEET.export(batch_of())
     assert sorted(files) == ["instructions.txt", "review.csv"]
     for name, data in files.items():
         assert data == sample(f"csv/{name}"), name
@@ -21,20 +22,17 @@ def test_the_export_is_the_recorded_one() -> None:
 def test_it_is_the_sheet_of_the_review_stage() -> None:
     batch = batch_of()
     rows = [
-        (pair.pair_id, name, side.id, side.text)
-        for pair in batch.pairs
-        for name, side in pair.sides()
+        (item.item_id, side, ad.id, ad.text) for item in batch.items for side, ad in item.sides()
     ]
-    assert sheet.export(batch)["review.csv"] == ad_sheet(rows)
+    assert SHEET.export(batch)["review.csv"] == ad_sheet(rows)
 
 
-def test_a_sheet_cannot_show_predictions() -> None:
-    with pytest.raises(UsageError, match="--show_predictions: the sheet has no column"):
-        sheet.export(batch_of(shown=True))
+def test_a_sheet_has_no_place_for_predictions() -> None:
+    assert SHEET.export(batch_of(shown=True)) == SHEET.export(batch_of())
 
 
 def test_recorded_answers() -> None:
-    resolved = understood(sheet.read(sample("csv/answers.csv"), "f.csv"))
+    resolved = understood(SHEET.read(sample("csv/answers.csv"), "f.csv"))
     assert said(resolved) == [
         ("a1", "positive", "anna"),
         ("a2", "negative", "anna"),
@@ -49,23 +47,23 @@ def test_recorded_answers() -> None:
 
 
 def test_an_untouched_sheet_is_unanswered() -> None:
-    data = sheet.export(batch_of())["review.csv"]
-    resolved = understood(sheet.read(data, "f.csv"))
+    data = SHEET.export(batch_of())["review.csv"]
+    resolved = understood(SHEET.read(data, "f.csv"))
     assert (resolved.verdicts, resolved.rejected, resolved.unanswered) == ((), (), 4)
 
 
 def test_an_ad_with_a_nul_does_not_break_the_file() -> None:
     batch = batch_of([("i\0d", "a\0b"), ("other", "text")])
-    data = sheet.export(batch)["review.csv"]
+    data = SHEET.export(batch)["review.csv"]
     assert b"\0" not in data and "a\ufffdb".encode() in data
     filled = data.replace(b",,,\r\n", b",bait,anna,\r\n")
-    resolved = understood(sheet.read(filled, "f.csv"), batch)
+    resolved = understood(SHEET.read(filled, "f.csv"), batch)
     assert said(resolved) == [("i\0d", "positive", "anna"), ("other", "positive", "anna")]
     # Its pair and side are still checked.
     moved = filled.replace(b"left", b"right", 1)
-    assert len(understood(sheet.read(moved, "f.csv"), batch).verdicts) < 2
+    assert len(understood(SHEET.read(moved, "f.csv"), batch).verdicts) < 2
 
 
 def test_a_file_of_another_kind_is_named() -> None:
     with pytest.raises(RunFailed, match=r"f\.csv: the first line must name the columns"):
-        list(sheet.read(b"a,b\n1,2\n", "f.csv"))
+        list(SHEET.read(b"a,b\n1,2\n", "f.csv"))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipelines.tools import page as review_page
 from pipelines.tools.batch import Batch
+from pipelines.tools.page.format import ReviewPage
 from tests.real_tools.browser.pages import imported
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Desk:
 
     def write(self, batch: Batch, name: str = "review.html") -> str:
         """Write a batch's only page; return its address."""
-        [data] = review_page.export(batch).values()
+        [data] = ReviewPage().export(batch).values()
         path = self._folder / name
         path.write_bytes(data)
         return path.as_uri()

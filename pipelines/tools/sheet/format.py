@@ -1,0 +1,132 @@
+"""The review sheet: a CSV file, one ad a row, that no spreadsheet takes for formulas."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import re
+import textwrap
+from collections.abc import Iterable, Iterator
+
+from pipelines.contracts import Rejected
+from pipelines.tools.base import Tool
+from pipelines.tools.batch import Batch
+from pipelines.tools.incoming import comparable
+from pipelines.tools.outgoing import ITEM, MARK
+from pipelines.verdicts.rows import RawVerdict
+from pipelines.verdicts.spreadsheet import safe_cell
+from pipelines.verdicts.tables import read_csv, read_jsonl
+
+SHEET, INSTRUCTIONS = "review.csv", "instructions.txt"
+_LINE_CHARS = 98
+# XML 1.0, production [2] Char: LibreOffice and Excel drop the rest when they save.
+_NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+COLUMNS = (ITEM, "side", "ad_id", "text", "label", "expert", "comment")
+
+
+class Sheet(Tool):
+    """The review sheet, and other CSV files with its columns."""
+
+    name = "csv"
+    files = (SHEET, INSTRUCTIONS)
+    filled_in = (SHEET,)
+    shows_pairs_together = False
+    # It has no columns for these.
+    shows_predictions = False
+    shows_fields = False
+
+    def export(self, batch: Batch) -> dict[str, bytes]:
+        """Return ``review.csv`` and ``instructions.txt``."""
+        rows = [
+            (item.item_id, side, ad.id, ad.text)
+            for item in batch.items
+            for side, ad in item.sides()
+        ]
+        instructions = review_instructions(
+            batch.task,
+            batch.task_version,
+            batch.policy,
+            batch.positive,
+            batch.negative,
+            batch.experts_per_ad,
+        )
+        return {SHEET: ad_sheet(rows), INSTRUCTIONS: instructions.encode()}
+
+    def read(self, data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
+        """Yield the rows of a sheet that came back.
+
+        Raises:
+            RunFailed: the file is no text, or its header does not do.
+        """
+        for row in read_csv(data, source):
+            if isinstance(row, RawVerdict):
+                ad_id, text = comparable(row.ad_id), comparable(row.text)
+                row = dataclasses.replace(row, ad_id=ad_id, text=text)
+            yield row
+
+    def recognizes(self, path: str, data: bytes) -> bool:
+        """Tell by the name of the file."""
+        return path.lower().endswith((".csv", ".tsv", ".txt"))
+
+    def next_step(self) -> str:
+        """Return what to do with the sheet."""
+        return "every expert fills in a copy; `scout import FILE... --workspace DIR`"
+
+
+class JsonLines(Tool):
+    """The sheet's columns as the fields of JSON lines: verdicts of one's own, only read."""
+
+    name = "jsonl"
+
+    def export(self, batch: Batch) -> dict[str, bytes]:
+        """Return nothing: nobody fills in JSON lines by hand."""
+        return {}
+
+    def read(self, data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
+        """Yield the rows of a file of JSON objects, one a line.
+
+        Raises:
+            RunFailed: the file is no text, or one JSON list.
+        """
+        return read_jsonl(data, source)
+
+    def recognizes(self, path: str, data: bytes) -> bool:
+        """Tell by the name of the file."""
+        return path.lower().endswith((".jsonl", ".ndjson", ".json"))
+
+
+def ad_sheet(rows: Iterable[tuple[str, str, str, str]]) -> bytes:
+    """Return a blind review sheet of (item id, side, ad id, text): a CSV row an ad to label."""
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\r\n")
+    writer.writerow(COLUMNS)
+    for item, side, id, text in rows:
+        writer.writerow(
+            (item, side, safe_cell(_storable(id)), safe_cell(_storable(text)), "", "", "")
+        )
+    # The byte order mark makes spreadsheets read the file as UTF-8.
+    return b"\xef\xbb\xbf" + sink.getvalue().encode()
+
+
+def _storable(text: str) -> str:
+    """Return a text as a spreadsheet can store it: its files are XML, which lacks most controls."""
+    return _NOT_IN_XML.sub(MARK, text)
+
+
+def review_instructions(
+    name: str, version: int, policy: str, positive: str, negative: str, experts: int
+) -> str:
+    """Return what goes to the experts with the sheet."""
+    wrapped = "\n".join(textwrap.fill(line, _LINE_CHARS) for line in policy.splitlines())
+    steps = (
+        f"Label every ad of review.csv on its own: write {positive} or {negative} in the column "
+        "label and your name in the column expert. Where you cannot tell, write skip as the label, "
+        "with your name. Answer both ads of a pair; they may have the same label. Every ad should be "
+        f"labelled by {experts} experts, who do not see each other's labels: give each a copy of the "
+        "file.",
+        "A leading apostrophe is not part of an ad: it keeps spreadsheets from running formulas and "
+        "from changing numbers and dates.",
+    )
+    told = "\n".join(textwrap.fill(step, _LINE_CHARS) for step in steps)
+    return f"Policy {name}, version {version}\n\n{wrapped}\n\n{told}\n"

@@ -1,0 +1,79 @@
+"""What every backend must keep, and a backend that a task needs nothing but a name to use."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.backends.base import Backend, LabelBatch, Labeler
+from pipelines.numerics.calibration import MARGIN_STEP
+
+TEXTS = [
+    "You won't believe this miracle kettle",
+    "The library opens at nine, terms at the desk",
+    "FREE tent!!! Urgent",
+    "半額セール 東京で",
+    "a",
+    "Second-hand sofa, slightly scratched",
+    "Win a prize today, winner number 7",
+]
+WORDLESS = ["", " \n\t", "[SEP]"]
+
+
+def same(found: LabelBatch, expected: LabelBatch, rows: Sequence[int]) -> None:
+    """Asserts that a batch holds some rows of another, to the bit."""
+    for name in ("margin", "vectors", "n_tokens", "truncated"):
+        np.testing.assert_array_equal(
+            getattr(found, name), getattr(expected, name)[list(rows)], err_msg=name
+        )
+
+
+def check_backend(backend: Backend, long: str, reads_anything: bool = False) -> None:
+    """Checks a backend against the contract.
+
+    Args:
+        backend: made, not loaded.
+        long: a text of more tokens than it reads; empty for one that reads everything.
+        reads_anything: whether it scores texts without a word, too.
+    """
+    identity = backend.identify()
+    labeler = backend.load()
+    assert isinstance(labeler, Labeler)
+    assert labeler.identity == identity == pickle.loads(pickle.dumps(backend)).identify()
+    assert all((identity.model_id, identity.prompt_hash, identity.embedding_id))
+
+    batch = labeler.label(TEXTS)
+    n = len(TEXTS)
+    assert batch.margin.shape == (n,) and batch.margin.dtype == np.float32
+    assert np.isfinite(batch.margin).all() and len(set(batch.margin)) > 1
+    np.testing.assert_array_equal(batch.margin % MARGIN_STEP, 0)
+    assert batch.vectors.shape == (n, labeler.dim)
+    assert batch.vectors.dtype in (np.float16, np.float32) and np.isfinite(batch.vectors).all()
+    assert batch.n_tokens.shape == (n,) and batch.n_tokens.dtype == np.int32
+    assert (batch.n_tokens > 0).all()
+    assert batch.truncated.shape == (n,) and batch.truncated.dtype == bool
+    np.testing.assert_array_equal(labeler.margins(TEXTS), batch.margin)
+
+    if backend.independent:
+        same(labeler.label(TEXTS[::-1]), batch, range(n)[::-1])
+        same(labeler.label([TEXTS[2]]), batch, [2])
+        same(labeler.label([*[TEXTS[1]] * 40, *TEXTS]), batch, [*[1] * 40, *range(n)])
+
+    empty = labeler.label([])
+    assert empty.margin.shape == empty.n_tokens.shape == empty.truncated.shape == (0,)
+    assert empty.vectors.shape == (0, labeler.dim) and labeler.margins([]).shape == (0,)
+
+    mixed = labeler.label([TEXTS[0], *WORDLESS, TEXTS[1]])
+    assert np.isnan(mixed.margin[1:-1]).all() or reads_anything
+    assert (np.isnan(mixed.vectors).any(axis=1) == np.isnan(mixed.margin)).all()
+    if backend.independent:
+        np.testing.assert_array_equal(mixed.margin[[0, -1]], batch.margin[:2])
+
+    if long:
+        np.testing.assert_array_equal(
+            labeler.label([TEXTS[0], long, TEXTS[4]]).truncated, [False, True, False]
+        )
+
+    same(pickle.loads(pickle.dumps(backend)).load().label(TEXTS), batch, range(n))

@@ -1,0 +1,60 @@
+"""Adapters: what is trained, and the same scores once they are merged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import bert, lora, presets, trained
+from models.backends.trained import Trained
+from models.training import trainer
+from pipelines.numerics.calibration import MARGIN_STEP
+from tests.models.training.ads import PROMPT, make_ads, settings
+
+
+@pytest.mark.model
+def test_lora_lowers_the_loss_and_merges_to_the_same_scores(
+    llm_preset: str, tmp_path: Path
+) -> None:
+    ads = make_ads(60)
+    how = settings("llm", llm_preset, max_epochs=4, patience=4, learning_rate=2e-2)
+    lines: list[str] = []
+    manifest = trainer.train(ads, how, tmp_path / "m", progress=lines.append)
+    losses = [epoch.loss for epoch in manifest.epochs]
+    assert losses[-1] < 0.8 * losses[0]
+    assert len(lines) == len(losses) and "epoch 1 of at most 4: loss" in lines[0]
+    # Adapters sit on queries and values, are the only thing saved, and changed the scores.
+    names = set(trained.read_weights(tmp_path / "m", manifest))
+    assert len(names) == 2 * 2 * 2
+    assert all("query" in name or "value" in name for name in names)
+
+    bundle = presets.load_causal_lm(llm_preset, "float32")
+    run = lora.PromptPass(bundle, PROMPT, how.max_ad_tokens)
+    before = score(run, ads.texts)
+    tensors = trained.read_weights(tmp_path / "m", manifest)
+    adapter = lora.Adapter(bundle.model.backbone, how.lora_rank, 0)
+    np.testing.assert_array_equal(scoped(run, adapter, ads.texts), before)
+    for variable, (_, value) in zip(adapter.variables, ordered(adapter, tensors), strict=True):
+        variable.assign(value)
+    after = scoped(run, adapter, ads.texts)
+    assert np.abs(after - before).max() > 0.1
+    np.testing.assert_allclose(
+        Trained(tmp_path / "m").load().margins(ads.texts), after, atol=MARGIN_STEP / 2 + 2e-3
+    )
+
+
+def ordered(adapter: lora.Adapter, tensors: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+    return [(name, tensors[name]) for name in adapter.tensors()]
+
+
+def score(run: lora.PromptPass, texts: tuple[str, ...]) -> np.ndarray:
+    ids = run.encode(texts)
+    tokens, n_tokens = bert.lay_out(ids, len(ids), max(map(len, ids)))
+    return np.asarray(run.margins(tokens, n_tokens).numpy())
+
+
+def scoped(run: lora.PromptPass, adapter: lora.Adapter, texts: tuple[str, ...]) -> np.ndarray:
+    with adapter.scope():
+        return score(run, texts)

@@ -1,0 +1,70 @@
+"""The scored manifest: what it lists, and when it must not be written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import apache_beam as beam
+import pytest
+from apache_beam.testing.test_pipeline import TestPipeline
+from apache_beam.testing.util import assert_that, equal_to
+
+from pipelines.contracts import BlockFile, Rejected, Tally
+from pipelines.stages.commit_scored import CommitScored, add_reasons
+from pipelines.store.workspace import Workspace
+from tests.helpers import provenance
+
+TALLY = Tally(100, 2, json.dumps({"not_json": 2}), 90, 95_500)
+FILES = [
+    BlockFile(f"rounds/0001/scored/x/block-{n}.parquet", 10 * n, 7, "0" * 64) for n in (3, 1, 2)
+]
+LETTER = BlockFile("rounds/0001/scored/x/rejected-records-00000.jsonl", 2, 9, "1" * 64)
+
+
+def bad(records: int) -> Rejected:
+    return Rejected("7", "ScoreAds", "not_finite", "d", "a", "line 1", "x", records)
+
+
+def commit(root: Path, files: list[BlockFile], unscored: list[Rejected], share: float) -> None:
+    place = Workspace(str(root))
+    attempt = place.new_attempt(1, "scored")
+    with TestPipeline() as pipeline:
+        given = (
+            pipeline | "Files" >> beam.Create(files),
+            pipeline | "Unscored" >> beam.Create(unscored),
+            pipeline | "Letters" >> beam.Create([LETTER]),
+            pipeline | "Tally" >> beam.Create([TALLY]),
+        )
+        out = given | CommitScored(str(root), attempt, "hash", provenance(), share)
+        assert_that(out, equal_to(sorted(files, key=lambda file: file.path)))
+
+
+def test_the_manifest_lists_all_blocks_in_order_and_counts_all_reasons(tmp_path: Path) -> None:
+    commit(tmp_path, FILES, [bad(3), bad(1)], share=0.1)
+    manifest = Workspace(str(tmp_path)).scored.latest(1)
+    assert manifest is not None
+    assert [file.rows for file in manifest.files] == [10, 20, 30]
+    assert (manifest.rows, manifest.config_hash) == (60, "hash")
+    facts = manifest.facts
+    assert (facts.records, facts.rejected, facts.unique, facts.weight) == (100, 6, 90, 95.5)
+    assert dict(facts.reasons) == {"not_json": 2, "not_finite": 4}
+    assert facts.dead_letters == (LETTER.path,)
+
+
+@pytest.mark.parametrize(
+    ("files", "unscored", "message"),
+    [(FILES, [bad(9)], "11 of 100 records"), ([], [bad(1)], "none of the 90 ads could be scored")],
+)
+def test_no_manifest_where_the_run_must_not_count(
+    files: list[BlockFile], unscored: list[Rejected], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(Exception, match=message):
+        commit(tmp_path, files, unscored, share=0.1)
+    assert Workspace(str(tmp_path)).scored.latest(1) is None
+
+
+def test_reasons_add_up() -> None:
+    total = add_reasons(TALLY, [("not_json", 1), ("scoring_failed", 2)])
+    assert (total.rejected, json.loads(total.reasons)) == (5, {"not_json": 3, "scoring_failed": 2})
+    assert (total.records, total.unique, total.weight) == (100, 90, 95_500)
