@@ -32,17 +32,13 @@ def embed(corpus: Corpus, task: Task, cache: VectorCache) -> np.ndarray:
     bundle = cache.bundle(task.training.encoder)
     window = trainer.window(bundle, training_settings(task))
     encoder = cache.encoder(bundle, task.model.dtype, window)
+    parts = []
     with step("embedding ads", len(corpus)) as advance:
-
-        def in_parts(texts: Sequence[str]) -> np.ndarray:
-            # For progress: a vector depends on its own text alone.
-            parts = []
-            for start in range(0, len(texts), _EMBED_ROWS):
-                parts.append(encoder.encode(texts[start : start + _EMBED_ROWS]))
-                advance(len(parts[-1]))
-            return np.concatenate(parts)
-
-        return cache.vectors(encoder.embedding_id, corpus.texts, in_parts)
+        for start in range(0, len(corpus), _EMBED_ROWS):
+            texts = corpus.texts[start : start + _EMBED_ROWS]
+            parts.append(cache.vectors(encoder.embedding_id, texts, encoder.encode))
+            advance(len(texts))
+    return np.concatenate(parts)
 
 
 def expert_verdicts(
@@ -108,28 +104,18 @@ def answer(
         row_of: content key -> row.
         names: of the labels.
     """
-    said = [
-        (ad.id, f"expert {expert + 1}", names.positive if row[expert] else names.negative)
-        for item in items
-        for ad in item.ads
-        for row in [verdicts[row_of[ad.key]]]
-        for expert in np.flatnonzero(row != MISSING)
-    ]
-    return [
-        RawVerdict(
-            ad_id=ad_id,
-            item_id="",
-            side="",
-            text="",
-            label=label,
-            expert=expert,
-            time="",
-            comment="",
-            source="",
-            position=f"row {number}",
-        )
-        for number, (ad_id, expert, label) in enumerate(said, start=1)
-    ]
+    unsaid = dict.fromkeys(("item_id", "side", "text", "time", "comment", "source"), "")
+    found: list[RawVerdict] = []
+    for ad in (ad for item in items for ad in item.ads):
+        for seat, said in enumerate(verdicts[row_of[ad.key]], start=1):
+            if said != MISSING:
+                label = names.positive if said else names.negative
+                position = f"row {len(found) + 1}"
+                expert = f"expert {seat}"
+                found.append(
+                    RawVerdict(ad.id, label=label, expert=expert, position=position, **unsaid)
+                )
+    return found
 
 
 def crowd_cue(vectors: np.ndarray, seed: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -108,42 +108,32 @@ def learn(seed: Seed, learner: str, ads: trainer.LabelledAds) -> Model | None:
     return Model(labeler.margins, manifest.threshold_margin)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
 class Measurer:
     """Measures all conditions of a seed on the same held-out ads, and other learners on their labels.
 
     Attributes:
+        seed: the seed.
+        others: learners beside the task's own.
+        others_from: train them from so many labels on.
+        say: told of each round.
+        forecast: told of each share of a round.
         rows: one a condition, learner and round; JSON values.
     """
 
-    def __init__(
-        self,
-        seed: Seed,
-        others: Sequence[str],
-        others_from: int,
-        say: Callable[[str], None],
-        forecast: Forecast,
-    ) -> None:
-        """Prepare.
-
-        Args:
-            seed: the seed.
-            others: learners beside the task's own.
-            others_from: train them from so many labels on.
-            say: told of each round.
-            forecast: told of each share of a round.
-        """
-        self._seed, self._others_from = seed, others_from
-        self._say, self._forecast = say, forecast
-        own = seed.task.training.learner
-        self._others = [name for name in others if name != own]
-        self.rows: list[dict[str, Any]] = []
+    seed: Seed
+    others: Sequence[str]
+    others_from: int
+    say: Callable[[str], None]
+    forecast: Forecast
+    rows: list[dict[str, Any]] = field(default_factory=list)
 
     def played(self, condition: str, play: Callable[[], Round]) -> Round:
         """Have a condition play a round; returns what that gave."""
-        started, number = time.monotonic(), self._seed.number
-        self._forecast.show(number, condition)
+        started, number = time.monotonic(), self.seed.number
+        self.forecast.show(number, condition)
         found = play()
-        self._say(
+        self.say(
             f"seed {number}: {condition}, round {found.number}: {len(found.ads.keys):,} labels "
             f"({time.monotonic() - started:.0f} s)"
         )
@@ -153,7 +143,7 @@ class Measurer:
     def _part_done(self, condition: str, parts: int = 1) -> None:
         """Count parts of a round: its own learning, and each learner's measuring."""
         if parts:
-            self._forecast.done(condition, parts / (2 + len(self._others)))
+            self.forecast.done(condition, parts / (2 + len(self.others)))
 
     def measure(self, condition: str, rounds: Sequence[Round], evaluation: np.ndarray) -> None:
         """Measure a condition's models and those of the other learners.
@@ -164,19 +154,19 @@ class Measurer:
             evaluation: rows of the corpus that it is measured on beside the held-out ones.
         """
         for played in rounds:
-            self._record(condition, self._seed.task.training.learner, played, evaluation)
+            self._record(condition, self.seed.task.training.learner, played, evaluation)
         for played in rounds:
-            if len(played.ads.keys) < self._others_from:
-                self._part_done(condition, len(self._others))
+            if len(played.ads.keys) < self.others_from:
+                self._part_done(condition, len(self.others))
                 continue
-            for learner in self._others:
-                model = learn(self._seed, learner, played.ads)
+            for learner in self.others:
+                model = learn(self.seed, learner, played.ads)
                 taught = Round(played.number, played.ads, model)
                 self._record(condition, learner, taught, evaluation)
 
     def _record(self, condition: str, learner: str, played: Round, evaluation: np.ndarray) -> None:
         """Measure a model on the three sets, against the experts."""
-        seed, ads, model = self._seed, played.ads, played.model
+        seed, ads, model = self.seed, played.ads, played.model
         row: dict[str, Any] = {
             "seed": seed.number,
             "condition": condition,

@@ -11,12 +11,11 @@ and did not train on; the crowd's is boundary's, which its labels leave out.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from models.backends.base import BackendError
-from models.backends.pool import LabelerPool
+from models.backends.pool import LabelerPool, RememberingLabeler
 from models.training import trainer
 from pipelines.config import Task, load_task
 from pipelines.console.progress import step
@@ -43,7 +42,7 @@ from pipelines.store import storage
 from pipelines.store.workspace import config_hash
 from pipelines.strategies import registry
 
-POOL_FILE, RESULTS_FILE = "pool.jsonl", "results.json"
+LLM0_FILE, POOL_FILE, RESULTS_FILE = "llm0.npz", "pool.jsonl", "results.json"
 # What does not change a seed's results.
 _ELSEWHERE = {"seeds", "first_seed", "workspace", "task", "corpus", "label_file"}
 
@@ -85,12 +84,15 @@ def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
     rounds = options.rounds_of
     total = options.seeds * sum(rounds.values())
     pool = LabelerPool()
-    with _remembering(task, root, pool, say) as keep, step("simulating", total) as advance:
+    llm0 = _llm0(task, root / LLM0_FILE, pool, say)
+    with step("simulating", total) as advance:
         forecast = Forecast(advance, rounds, options.seeds)
         player = _Player(options, task, corpus, root, say, forecast, pool)
         for seed in range(options.first_seed, options.first_seed + options.seeds):
-            found = player.play(seed)
-            keep()
+            try:
+                found = player.play(seed)
+            finally:
+                llm0.save(root / LLM0_FILE)
             rows += found["rows"]
             stops += found["stops"]
     outcome = {
@@ -132,33 +134,18 @@ def _task(options: SimulateOptions) -> Task:
     return task.model_copy(update=changes)
 
 
-@contextlib.contextmanager
-def _remembering(
-    task: Task, root: Path, pool: LabelerPool, say: Say
-) -> Iterator[Callable[[], None]]:
-    """Ask LLM-0 about each text once in all seeds and runs; yields what writes its answers down."""
-    path = root / "llm0.npz"
+def _llm0(task: Task, file: Path, pool: LabelerPool, say: Say) -> RememberingLabeler:
+    """Return LLM-0 with its answers of earlier runs; it is asked about each text once."""
     try:
         identity = task.backend().identify(say)
     except BackendError as error:
         raise UsageError(f"model: {error}") from error
     labeler = pool.labeler(identity, LoadLabeler(task, identity).load_new)
     try:
-        labeler.restore(path)
+        labeler.restore(file)
     except (OSError, ValueError, KeyError) as error:
-        raise RunFailed(f"{path}: is damaged ({error}); delete it") from error
-    held = len(labeler)
-
-    def keep() -> None:
-        nonlocal held
-        if len(labeler) > held:
-            labeler.save(path)
-            held = len(labeler)
-
-    try:
-        yield keep
-    finally:
-        keep()
+        raise RunFailed(f"{file}: is damaged ({error}); delete it") from error
+    return labeler
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,7 +206,8 @@ class _Player:
         )
         row_of = {key: row for row, key in enumerate(corpus.keys)}
         seed = Seed(number, task, corpus, row_of, division, verdicts, self.pool)
-        measurer = Measurer(seed, options.also, options.also_from, self.say, self.forecast)
+        others = [name for name in options.also if name != task.training.learner]
+        measurer = Measurer(seed, others, options.also_from, self.say, self.forecast)
         ads = _write_pool(folder / POOL_FILE, corpus, division)
         wanted: Sequence[int] = options.labels
         # Of boundary: the crowd is measured on it, and its labels leave it out.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines.simulation.measure import SETS
@@ -36,10 +36,11 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def describe(outcome: Mapping[str, Any]) -> str:
     """Return the outcome as a table."""
-    head = ("learner", "condition", "labels", "positive", "natural", "balanced", "evaluation half")
-    table: list[tuple[str, ...]] = [head]
-    untrained = []
-    for entry in outcome["summary"]:
+    summary, stops = outcome["summary"], outcome["stops"]
+    table: list[tuple[str, ...]] = [
+        ("learner", "condition", "labels", "positive", "natural", "balanced", "evaluation half")
+    ]
+    for entry in summary:
         share = entry["positive_share"]
         table.append(
             (
@@ -47,48 +48,45 @@ def describe(outcome: Mapping[str, Any]) -> str:
                 entry["condition"],
                 f"{entry['labels']:,.0f}",
                 "-" if share is None else f"{share:.0%}",
-                *(_mean(entry, name) for name in SETS),
+                *_means(entry),
             )
         )
-        if entry["untrained"]:
-            untrained.append(
-                f"{entry['condition']}, round {entry['round']} ({entry['learner']}): "
-                f"{entry['untrained']} of {entry['seeds']}"
-            )
-    experts = next((e for e in outcome["summary"] if e["condition"] == OURS), None)
-    experts = experts or outcome["summary"][0]
-    table.append(
-        ("", "experts among themselves", "", "", *(_mean(experts, f"{n}_experts") for n in SETS))
-    )
-    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
-    lines = []
-    for row in table:
-        left = [row[i].ljust(widths[i]) for i in (0, 1)]
-        lines.append("  ".join([*left, *(row[i].rjust(widths[i]) for i in range(2, 7))]).rstrip())
+    experts = next((entry for entry in summary if entry["condition"] == OURS), summary[0])
+    table.append(("", "experts among themselves", "", "", *_means(experts, "_experts")))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     seeds = len({row["seed"] for row in outcome["rows"]})
-    lines.insert(
-        0,
+    lines = [
         f"Task {outcome['task']}: Cohen's kappa with the experts, mean over {seeds} "
-        f"seed{'s' if seeds > 1 else ''}{' and standard deviation' if seeds > 1 else ''}\n",
+        f"seed{'s and standard deviation' if seeds > 1 else ''}\n"
+    ]
+    for row in table:
+        left = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
+        right = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        lines.append("  ".join([*left, *right]).rstrip())
+    untrained = "; ".join(
+        f"{entry['condition']}, round {entry['round']} ({entry['learner']}): "
+        f"{entry['untrained']} of {entry['seeds']}"
+        for entry in summary
+        if entry["untrained"]
     )
     if untrained:
         lines.append(
             "too few labels of a class to train on, counted as a model that calls every ad "
-            f"{outcome['negative']}, in seeds of: {'; '.join(untrained)}"
+            f"{outcome['negative']}, in seeds of: {untrained}"
         )
-    several = len({stop["condition"] for stop in outcome["stops"]}) > 1
-    for stop in outcome["stops"]:
-        condition = f", {stop['condition']}" if several else ""
+    several = len({stop["condition"] for stop in stops}) > 1
+    for stop in stops:
         lines.append(
-            f"seed {stop['seed']}{condition}: the rule {stop['reason']}\n"
-            f"        (no later round is better beyond its interval than round "
+            f"seed {stop['seed']}{', ' + stop['condition'] if several else ''}: the rule "
+            f"{stop['reason']}\n        (no later round is better beyond its interval than round "
             f"{stop['no_later_better_after']})"
         )
     return "\n".join(lines)
 
 
-def _mean(entry: Mapping[str, Any], name: str) -> str:
-    value, spread = entry[name], entry[f"{name}_sd"]
-    if value is None:
-        return "undefined"
-    return f"{value:z.2f}" if spread is None else f"{value:z.2f} ±{spread:.2f}"
+def _means(entry: Mapping[str, Any], of: str = "") -> Iterator[str]:
+    """Yield a line's figures on the three sets, with their spread over seeds."""
+    for name in (f"{name}{of}" for name in SETS):
+        value, spread = entry[name], entry[f"{name}_sd"]
+        shown = "undefined" if value is None else f"{value:z.2f}"
+        yield shown if value is None or spread is None else f"{shown} ±{spread:.2f}"

@@ -114,7 +114,7 @@ def test_another_learner_on_the_same_labels(seed: Seed, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(measure, "learn", learn)
     shares: list[float] = []
-    found = measurer(seed, ("head", "encoder"), 30, shares)
+    found = measurer(seed, ("encoder",), 30, shares)
     rounds = [
         found.played("one", lambda n=n: Round(n, labelled(seed, 20 * n), model)) for n in (1, 2)
     ]

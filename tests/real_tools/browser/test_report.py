@@ -88,6 +88,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> str:
     ]
     stop = {
         "seed": 1,
+        "condition": "boundary",
         "stopped_after": 2,
         "rule": "parity",
         "reason": "stopped at parity: " + "for a long reason, " * 12,
