@@ -78,7 +78,7 @@ def test_a_leak_would_be_seen(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(play, "divide", leaking)
     monkeypatch.setattr(trainer, "train", training)
-    bench.play("leak", conditions=("random",), rounds=1)
+    bench.play("leak", conditions=("crowd",), crowd_noise=("uniform",), crowd_kappa=(0.6,))
     with pytest.raises(AssertionError):
         check_held_out(corpus, honest, trained)
 
@@ -264,6 +264,6 @@ def test_without_ours_the_crowd_has_no_evaluation_half(bench: Bench) -> None:
 
 
 def test_a_simulation_that_never_trained_fails(bench: Bench) -> None:
-    play = {"labels": (3,), "rounds": 1, "conditions": ("random",)}
+    play = {"conditions": ("crowd",), "crowd_labels": 2, "crowd_kappa": (0.6,)}
     with pytest.raises(RunFailed, match=r"simulation\.json: no condition ever had labels enough"):
         bench.play("nothing", **play)
