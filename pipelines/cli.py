@@ -288,7 +288,7 @@ def _mine(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
 
 def _demo(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
     from pipelines.jobs.mine import MineOptions
-    from pipelines.sources.readers import ReadOptions
+    from pipelines.sources.base import ReadOptions
 
     task = SAMPLES / "policies" / "ads_safety.yaml"
     chosen = MineOptions(

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.errors import UsageError
-from pipelines.sources.readers import FORMATS, ReadOptions
+from pipelines.sources.base import ReadOptions
+from pipelines.sources.files import FORMATS
 from pipelines.strategies import registry as strategies
 from pipelines.tools import registry
 
@@ -424,11 +425,14 @@ def _add_reading(mine: argparse.ArgumentParser) -> None:
         "--id_field",
         default="",
         metavar="NAME",
-        help="field with the ad's id; default: `id` "
+        help="field with the ad's id, a name or a dotted path; default: `id` "
         "where a file has it, otherwise an id made from the text; `none` for the latter always",
     )
     reading.add_argument(
-        "--text_field", default=defaults.text_field, metavar="NAME", help="default: %(default)s"
+        "--text_field",
+        default="",
+        metavar="NAME",
+        help="field with the ad's text; default: `text`, or what the task file's ad.fields say",
     )
     reading.add_argument(
         "--weight_field", default="", metavar="NAME", help="field with the ad's weight"

@@ -17,7 +17,7 @@ from pipelines.jobs.train import TooFewLabels, TrainOptions, fine_tuning_labels,
 from pipelines.simulation.experts import answer
 from pipelines.simulation.measure import Model, Round, Seed
 from pipelines.simulation.options import OURS
-from pipelines.sources.readers import ReadOptions
+from pipelines.sources.base import ReadOptions
 from pipelines.store import model_store, storage
 from pipelines.store.facts import Decided
 from pipelines.store.workspace import Workspace

@@ -38,6 +38,7 @@ from pipelines.simulation.loop import Loop
 from pipelines.simulation.measure import Measurer, Round, Seed, learn
 from pipelines.simulation.options import OURS, Crowd, SimulateOptions
 from pipelines.simulation.results import summarize
+from pipelines.sources.base import ReadOptions
 from pipelines.store import storage
 from pipelines.store.workspace import config_hash
 from pipelines.strategies import registry
@@ -71,7 +72,7 @@ def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
         file=options.label_file,
     )
     with step("reading the corpus"):
-        corpus = read_labelled(options.corpus, fields, task.labels)
+        corpus = read_labelled(options.corpus, fields, task.labels, task.reading(ReadOptions()))
     root = Path(options.workspace)
     root.mkdir(parents=True, exist_ok=True)
     say(
@@ -256,10 +257,7 @@ def _crowd(
 
 def _write_pool(path: Path, corpus: Corpus, division: Division) -> Path:
     """Write what the conditions may ask about, as ``scout mine`` reads it."""
-    lines = [
-        json.dumps({"id": corpus.ids[i], "text": corpus.texts[i]}, ensure_ascii=False)
-        for i in division.pool
-    ]
+    lines = [json.dumps(corpus.record(i), ensure_ascii=False) for i in division.pool]
     data = ("\n".join(lines) + "\n").encode()
     # The corpus's age is part of what was scored: an unchanged file keeps it.
     if not path.is_file() or path.read_bytes() != data:
