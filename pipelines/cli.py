@@ -461,7 +461,9 @@ def _stages(place: Any, number: int) -> dict[str, Any]:
 
 
 def _simulate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from pipelines.simulation.play import describe, options_of, simulate
+    from pipelines.simulation.options import options_of
+    from pipelines.simulation.play import simulate
+    from pipelines.simulation.results import describe
 
     outcome = simulate(
         options_of(args),
