@@ -33,14 +33,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pipelines.console import progress as console
 from pipelines.errors import UsageError
 from pipelines.jobs.results import Exported, Ingested, Mined, Result, Standing, Trained
-from pipelines.simulation.conditions import CONDITIONS, CROWD_NOISES
+from pipelines.simulation.conditions import CROWD_NOISES, DEFAULT_CONDITIONS
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
     from pipelines.config import AboveZero, Count, InnerShare, Share, Task
     from pipelines.report.output import Report
-    from pipelines.simulation.play import Simulated
+    from pipelines.simulation.results import Simulated
 
 Place = str | os.PathLike[str]
 _Result = TypeVar("_Result", bound=Result)
@@ -54,7 +54,7 @@ def mine(
     budget: Count | None = None,
     date: str | None = None,
     id_field: str = "",
-    text_field: str = "text",
+    text_field: str = "",
     weight_field: str = "",
     format: str = "",
     max_text_chars: Count = 20_000,
@@ -72,9 +72,9 @@ def mine(
         workspace: folder, local or ``gs://``.
         budget: pairs, instead of the task file's.
         date: logical date of a scheduled run; stands for {date} in the corpus.
-        id_field: field with the ad's id; by default `id` where a file has it, otherwise an id made from
+        id_field: field with the ad's id, a name or a dotted path; by default `id` where a file has it, otherwise an id made from
             the text; `none` for the latter always.
-        text_field: field with the ad's text.
+        text_field: field with the ad's text; by default `text`, or what the task's ad.fields say.
         weight_field: field with the ad's weight.
         format: instead of going by the file name.
         max_text_chars: longer ads are rejected.
@@ -86,7 +86,8 @@ def mine(
     """
     with _call(mine, locals()) as say:
         from pipelines.jobs import mine as job
-        from pipelines.sources.readers import FORMATS, ReadOptions
+        from pipelines.sources.base import ReadOptions
+        from pipelines.sources.files import FORMATS
 
         _choose("format", [format] if format else [], FORMATS)
         options = job.MineOptions(
@@ -245,7 +246,7 @@ def simulate(
     prevalence: InnerShare | None = None,
     rounds: Count | None = None,
     labels: Sequence[Count] = (),
-    conditions: Sequence[str] = CONDITIONS,
+    conditions: Sequence[str] = DEFAULT_CONDITIONS,
     seeds: Count = 1,
     first_seed: int = 1,
     learner: Literal["llm", "encoder", "head"] | None = None,
@@ -273,7 +274,8 @@ def simulate(
             corpus as it is, and the task's prior.
         rounds: by default as many as labels says, else 5.
         labels: fine-tuning labels to reach after each round; by default the task's budget each round.
-        conditions: what is played; by default boundary, random, uncertainty and crowd.
+        conditions: selection strategies, or crowd for the labels of one; by default boundary, random,
+            uncertainty and crowd.
         seeds: how often, each time with other chance.
         first_seed: of them.
         learner: instead of the task's; it trains and mines.
@@ -287,9 +289,12 @@ def simulate(
     """
     given = dict(locals())
     with _call(simulate, given) as say:
-        from pipelines.simulation import play
+        from pipelines.simulation import conditions as known
+        from pipelines.simulation.options import options_of
+        from pipelines.simulation.play import simulate as job
+        from pipelines.simulation.results import Simulated
 
-        _choose("conditions", conditions, CONDITIONS)
+        _choose("conditions", conditions, known.conditions())
         _choose("crowd_noise", crowd_noise, CROWD_NOISES)
         if list(labels) != sorted(set(labels)):
             raise UsageError(f"--labels: must increase from round to round, got {labels}")
@@ -297,7 +302,7 @@ def simulate(
         given |= {"task": _task(task), "corpus": _several(corpus)}
         given |= {name: os.fspath(given[name]) for name in ("workspace", "label_file")}
         given |= {name: tuple(held) for name, held in given.items() if isinstance(held, list)}
-        return say.end(play.Simulated(**play.simulate(play.options_of(given), say)))
+        return say.end(Simulated(**job(options_of(given), say)))
 
 
 def quiet_libraries() -> None:

@@ -15,8 +15,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines import api
 from pipelines.errors import UsageError
-from pipelines.simulation.conditions import CONDITIONS, CROWD_NOISES
-from pipelines.sources.readers import FORMATS
+from pipelines.simulation.conditions import CROWD_NOISES, conditions
+from pipelines.sources.files import FORMATS
 from pipelines.tools import registry
 
 
@@ -99,9 +99,9 @@ def _chosen_of(what: str, known: Sequence[str]) -> Callable[[str], tuple[str, ..
         names = tuple(part.strip() for part in text.split(","))
         for name in names:
             if name not in known:
-                raise argparse.ArgumentTypeError(
-                    f"no {what} {name!r}; choose of {', '.join(known)}"
-                )
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"choose of {', '.join(known)}"
+                raise argparse.ArgumentTypeError(f"no {what} {name!r}; {hint}")
         return names
 
     return read
@@ -301,8 +301,8 @@ def _add_simulate(commands: Any) -> None:
     simulate = commands.add_parser(
         "simulate",
         help="the whole loop on a labelled corpus",
-        description="Play the rounds with recorded labels as the experts, beside random choice, "
-        "uncertainty sampling and crowd labels with the same learner.",
+        description="Play the rounds with recorded labels as the experts, by any selection strategy, "
+        "beside crowd labels with the same learner.",
         allow_abbrev=False,
     )
     _add_task_and_corpus(simulate)
@@ -316,7 +316,7 @@ def _add_simulate(commands: Any) -> None:
     _add(who, api.simulate, "prevalence")
     plan = simulate.add_argument_group("plan")
     _add(plan, api.simulate, "rounds", "labels")
-    _add(plan, api.simulate, "conditions", type=_chosen_of("condition", CONDITIONS))
+    _add(plan, api.simulate, "conditions", type=_chosen_of("condition", conditions()))
     _add(plan, api.simulate, "seeds", "first_seed")
     _add(plan, api.simulate, "learner", choices=("llm", "encoder", "head"), metavar=None)
     others = {"choices": ("encoder", "head"), "action": "append", "default": []}

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import random
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 import yaml
 
 from pipelines.config import Task
@@ -20,8 +23,8 @@ from pipelines.contracts import BlockFile, ReviewAd, ReviewItem, UniqueAd
 from pipelines.jobs.mine import Mined, MineOptions, mine
 from pipelines.numerics import agreement, stopping
 from pipelines.numerics.calibration import Threshold
-from pipelines.sources.readers import ReadOptions
-from pipelines.store import blocks, files, review_items
+from pipelines.sources.base import ReadOptions
+from pipelines.store import blocks, files, review_items, storage
 from pipelines.store.facts import (
     BoundaryFacts,
     Decided,
@@ -230,6 +233,30 @@ def of_evaluation(paths: Iterable[str]) -> list[str]:
     return [name for path in paths if (name := Path(path).name).startswith("evaluation-")]
 
 
+@contextlib.contextmanager
+def counted_blocks() -> Iterator[Counter[str]]:
+    """Count the bytes that are read of scored blocks: of whole ones, and in ranges."""
+    counts: Counter[str] = Counter()
+    read = storage.read
+
+    class Counted(io.FileIO):
+        def read(self, size: int | None = -1) -> bytes:  # type: ignore[override]
+            data = super().read(-1 if size is None else size)
+            counts["ranges"] += len(data)
+            return data
+
+    def whole(path: str) -> bytes:
+        data = read(path)
+        if path.endswith(".parquet"):
+            counts["whole"] += len(data)
+        return data
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "open_ranges", Counted)
+        patch.setattr(storage, "read", whole)
+        yield counts
+
+
 # --- Ads whose labels are known, and an encoder that can tell them apart ------------------------
 
 _PLAIN = ("report", "minister", "budget", "terms", "museum", "library")
@@ -360,11 +387,6 @@ def review_ad_of(id: str, **changes: Any) -> ReviewAd:
 def write_scored_blocks(root: Path, tables: Iterable[pa.Table]) -> list[BlockFile]:
     """Write scored blocks into a workspace; return their records."""
     return [
-        files.write(
-            str(root),
-            f"rounds/0001/scored/block-{n}.parquet",
-            blocks.to_parquet(table),
-            table.num_rows,
-        )
+        blocks.write(str(root), f"rounds/0001/scored/block-{n}.parquet", table)
         for n, table in enumerate(tables)
     ]

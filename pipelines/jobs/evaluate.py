@@ -5,19 +5,28 @@ Nothing else in this project reads that half's verdicts.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from models.ad_text import is_wordless
+from models.backends.base import BackendError, Labeler
+from models.backends.pool import LabelerPool
 from pipelines.config import Task
 from pipelines.console.progress import step
+from pipelines.errors import RunFailed, UsageError
+from pipelines.handlers import LoadLabeler, load_trained
 from pipelines.numerics import agreement, stopping
 from pipelines.numerics.agreement import MISSING
-from pipelines.store.facts import Decided, Evaluation, ModelFigures, Statistic
-from pipelines.store.workspace import Workspace
+from pipelines.store import model_store
+from pipelines.store.facts import Decided, Evaluation, ModelFigures, PairsFacts, Statistic
+from pipelines.store.workspace import Manifest, Workspace
 from pipelines.verdicts.halves import Ratings, ratings, read_half
+from pipelines.verdicts.shown import Shown
+
+_BASE_ROUND = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,3 +142,81 @@ def measure(
         decision=Decided(decision.stop, decision.rule, decision.reason, decision.best_round),
         stopping=stopping_rule(task),
     )
+
+
+def evaluate_models(
+    workspace: Workspace,
+    task: Task,
+    shown: Shown,
+    current: Candidate,
+    fine_tuning_ads: int,
+    say: Callable[[str], None],
+    pool: LabelerPool | None,
+) -> Evaluation:
+    """Measure LLM-0 and every round's model on the evaluation ads of all rounds.
+
+    Args:
+        workspace: the workspace.
+        task: the task; its version says which rounds count.
+        shown: all ads that were put before experts.
+        current: the model that was trained last.
+        fine_tuning_ads: ads that it learnt from, for the label budget.
+        say: told the decision, and which model is gone.
+        pool: of labelers that are loaded already, or None.
+
+    Raises:
+        UsageError: LLM-0 cannot be had.
+        RunFailed: nothing was mined for this version of the policy.
+    """
+    candidates = [_base_candidate(workspace, base_pairs(workspace, task), say, pool)]
+    for manifest in model_store.models(workspace, task.version, before_round=current.round):
+        if not model_store.is_whole(workspace, manifest):
+            say(f"the model of round {manifest.round} is gone or damaged: not evaluated again")
+            continue
+        learnt, own = manifest.facts.learnt, model_store.model_files(manifest)
+        candidates.append(
+            Candidate(
+                round=manifest.round,
+                model_id=learnt.model_id,
+                threshold=learnt.threshold_margin,
+                margins=margins_of(
+                    functools.partial(load_trained, workspace, task, learnt.learner, own, pool)
+                ),
+            )
+        )
+    found = evaluate(workspace, task, shown.texts(), [*candidates, current], fine_tuning_ads)
+    say(found.decision.reason)
+    return found
+
+
+def margins_of(load: Callable[[], Labeler]) -> Callable[[Sequence[str]], np.ndarray]:
+    """Return what gives texts their margins, by a labeler that is loaded when it is asked."""
+    return lambda texts: load().margins(texts)
+
+
+def _base_candidate(
+    workspace: Workspace,
+    base: Manifest[PairsFacts],
+    say: Callable[[str], None],
+    pool: LabelerPool | None,
+) -> Candidate:
+    """Return LLM-0 as the first round of this policy version used it, with its threshold then."""
+    task = base.facts.origin.task
+    try:
+        identity = task.backend().identify(say)
+    except BackendError as error:
+        raise UsageError(f"model: {error}") from error
+    return Candidate(
+        round=_BASE_ROUND,
+        model_id=identity.model_id,
+        threshold=base.facts.threshold.margin,
+        margins=margins_of(LoadLabeler(task, identity, workspace.root, pool=pool)),
+    )
+
+
+def base_pairs(workspace: Workspace, task: Task) -> Manifest[PairsFacts]:
+    """Return the manifest of the first pairs of this policy version: LLM-0 labelled them."""
+    for pairs in workspace.pairs.by_round().values():
+        if pairs.facts.origin.task.version == task.version:
+            return pairs
+    raise RunFailed(f"--workspace {workspace.root}: no pairs of policy version {task.version}")

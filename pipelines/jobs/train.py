@@ -6,45 +6,35 @@ import dataclasses
 import functools
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from models import prompting, trained
-from models.ad_text import is_wordless
 from models.backends import registry
-from models.backends.base import BackendError, Labeler
+from models.backends.base import BackendError
 from models.backends.pool import LabelerPool
 from models.training import trainer
 from pipelines.config import Task, called, given_task
 from pipelines.console.progress import step
 from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed, UsageError
-from pipelines.handlers import LoadLabeler, load_trained
-from pipelines.jobs.evaluate import Candidate, evaluate
+from pipelines.handlers import load_trained
+from pipelines.jobs.evaluate import Candidate, base_pairs, evaluate_models, margins_of
+from pipelines.jobs.labels import Labels, fine_tuning_labels, write_ties
 from pipelines.jobs.results import Trained
-from pipelines.jobs.status import imported_into, where_labels_come_from
-from pipelines.numerics import agreement
-from pipelines.numerics.agreement import MISSING
+from pipelines.jobs.status import where_labels_come_from
 from pipelines.store import files, model_store, storage
 from pipelines.store.facts import (
     EpochFigures,
-    Evaluation,
     LabelCounts,
     Learnt,
     ModelFacts,
-    PairsFacts,
     to_json,
 )
 from pipelines.store.workspace import Manifest, Workspace, config_hash
-from pipelines.tools.sheet.format import ad_sheet
-from pipelines.verdicts.halves import ratings, read_half
 from pipelines.verdicts.shown import Shown, shown_ads
-
-_BASE_ROUND = 0
 
 
 class TooFewLabels(RunFailed):
@@ -66,23 +56,6 @@ class TrainOptions:
     export: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """The fine-tuning half as the trainer takes it.
-
-    Attributes:
-        ads: keys, texts and consensus labels.
-        tied: keys of the ads whose experts disagree without a majority; they go back to review.
-        experts: how many experts labelled.
-        imported: round -> hash of the imports that this comes from.
-    """
-
-    ads: trainer.LabelledAds
-    tied: tuple[str, ...]
-    experts: int
-    imported: Mapping[str, str]
-
-
 def training_settings(task: Task) -> trainer.TrainingSettings:
     """Return the task's training section as the trainer takes it."""
     section = task.training
@@ -102,30 +75,6 @@ def training_settings(task: Task) -> trainer.TrainingSettings:
         min_per_class=section.min_per_class,
         seed=task.seed,
     )
-
-
-def fine_tuning_labels(workspace: Workspace, task: Task, texts: Mapping[str, str]) -> Labels:
-    """Return the consensus labels of the fine-tuning half, of all rounds of this policy version."""
-    # First: what comes in while this reads and trains is then seen to be new.
-    imported = imported_into(workspace, task.version)
-    table = ratings(read_half(workspace, "fine_tuning", task.version))
-    consensus = agreement.consensus(table.values, task.review.consensus)
-    # An ad of which nothing is left once markup is cut cannot be scored, and so teaches nothing.
-    wordless = [key for key in table.keys if is_wordless(texts[key])]
-    consensus[[key in set(wordless) for key in table.keys]] = MISSING
-    given = (table.values != MISSING).any(axis=1) if table.values.size else np.zeros(0, dtype=bool)
-    settled = np.flatnonzero(consensus != MISSING)
-    ads = trainer.LabelledAds(
-        keys=tuple(table.keys[i] for i in settled),
-        texts=tuple(texts[table.keys[i]] for i in settled),
-        labels=consensus[settled].astype(np.int8),
-    )
-    tied = tuple(
-        table.keys[i]
-        for i in np.flatnonzero(given & (consensus == MISSING))
-        if table.keys[i] not in set(wordless)
-    )
-    return Labels(ads, tied, len(table.experts), imported)
 
 
 def train(
@@ -166,7 +115,7 @@ def train(
             "settings": dataclasses.asdict(settings),
         }
     )
-    base = _base_pairs(workspace, task)
+    base = base_pairs(workspace, task)
     wanted = config_hash(
         {
             "training": training_hash,
@@ -214,7 +163,7 @@ def _train(
     )
     number, positive = len(labels.ads.keys), int(labels.ads.labels.sum())
     # Before the training: where ties leave too few labels, they are what can be done about it.
-    ties = _write_ties(workspace, attempt, shown, labels.tied, say)
+    ties = write_ties(workspace, attempt, shown, labels.tied, say)
     if before:
         say(f"round {round_number}: trained on these labels before; evaluating again")
         own, learnt = model_store.model_files(before), before.facts.learnt
@@ -232,11 +181,11 @@ def _train(
         round=round_number,
         model_id=learnt.model_id,
         threshold=learnt.threshold_margin,
-        margins=_scorer(
+        margins=margins_of(
             functools.partial(load_trained, workspace, task, learnt.learner, own, pool)
         ),
     )
-    report = _evaluate(workspace, task, shown, current, number, say, pool)
+    report = evaluate_models(workspace, task, shown, current, number, say, pool)
     data = json.dumps(to_json(report), indent=1, sort_keys=True).encode()
     manifest = Manifest.of(
         attempt,
@@ -309,69 +258,6 @@ def _fit(
     )
 
 
-def _evaluate(
-    workspace: Workspace,
-    task: Task,
-    shown: Shown,
-    current: Candidate,
-    fine_tuning_ads: int,
-    say: Callable[[str], None],
-    pool: LabelerPool | None,
-) -> Evaluation:
-    """Measure LLM-0 and every round's model on the evaluation ads of all rounds."""
-    candidates = [_base_candidate(workspace, _base_pairs(workspace, task), say, pool)]
-    for manifest in model_store.models(workspace, task.version, before_round=current.round):
-        if not model_store.is_whole(workspace, manifest):
-            say(f"the model of round {manifest.round} is gone or damaged: not evaluated again")
-            continue
-        learnt, own = manifest.facts.learnt, model_store.model_files(manifest)
-        candidates.append(
-            Candidate(
-                round=manifest.round,
-                model_id=learnt.model_id,
-                threshold=learnt.threshold_margin,
-                margins=_scorer(
-                    functools.partial(load_trained, workspace, task, learnt.learner, own, pool)
-                ),
-            )
-        )
-    found = evaluate(workspace, task, shown.texts(), [*candidates, current], fine_tuning_ads)
-    say(found.decision.reason)
-    return found
-
-
-def _scorer(load: Callable[[], Labeler]) -> Callable[[Sequence[str]], np.ndarray]:
-    return lambda texts: load().margins(texts)
-
-
-def _base_candidate(
-    workspace: Workspace,
-    base: Manifest[PairsFacts],
-    say: Callable[[str], None],
-    pool: LabelerPool | None,
-) -> Candidate:
-    """Return LLM-0 as the first round of this policy version used it, with its threshold then."""
-    task = base.facts.origin.task
-    try:
-        identity = task.backend().identify(say)
-    except BackendError as error:
-        raise UsageError(f"model: {error}") from error
-    return Candidate(
-        round=_BASE_ROUND,
-        model_id=identity.model_id,
-        threshold=base.facts.threshold.margin,
-        margins=_scorer(LoadLabeler(task, identity, workspace.root, pool=pool)),
-    )
-
-
-def _base_pairs(workspace: Workspace, task: Task) -> Manifest[PairsFacts]:
-    """Return the manifest of the first pairs of this policy version: LLM-0 labelled them."""
-    for pairs in workspace.pairs.by_round().values():
-        if pairs.facts.origin.task.version == task.version:
-            return pairs
-    raise RunFailed(f"--workspace {workspace.root}: no pairs of policy version {task.version}")
-
-
 def _check_task(options: TrainOptions, task: Task, stored: Task) -> None:
     where = f"--task {options.task}" if isinstance(options.task, str) else called(options.task)
     if task.name != stored.name:
@@ -409,27 +295,6 @@ def _round_of(workspace: Workspace, task: Task) -> int:
             "yet; label review.csv and run `scout import`"
         )
     return max(found)
-
-
-def _write_ties(
-    workspace: Workspace,
-    attempt: str,
-    shown: Shown,
-    tied: Sequence[str],
-    say: Callable[[str], None],
-) -> tuple[BlockFile, ...]:
-    """Write a review sheet of the ads on which no majority was found."""
-    if not tied:
-        return ()
-    ads = {ad.key: ad for ad in shown.ads()}
-    # Without a pair id each row stands alone: its partner needs no second answer.
-    rows = [("", "", ads[key].ad_id, ads[key].text) for key in sorted(tied)]
-    file = files.write(workspace.root, f"{attempt}/ties.csv", ad_sheet(rows), len(tied))
-    say(
-        f"{len(tied)} ads have no majority and do not train: let one more expert label "
-        f"{workspace.path(file.path)} and import it"
-    )
-    return (file,)
 
 
 def _check_export(target: str) -> None:

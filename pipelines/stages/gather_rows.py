@@ -12,10 +12,10 @@ from pipelines.contracts import Block, BlockFile
 from pipelines.store import blocks
 
 
-def rows_with(table: pa.Table, keys: Collection[str]) -> pa.Table:
-    """Return the rows whose content key is one of ``keys``."""
+def is_among(table: pa.Table, keys: Collection[str]) -> np.ndarray:
+    """Return which rows' content keys are among ``keys``, bool (rows,)."""
     found = table.column("key").to_pylist()
-    return table.filter(pa.array(np.fromiter((key in keys for key in found), bool, len(found))))
+    return np.fromiter((key in keys for key in found), bool, len(found))
 
 
 class GatherRows(beam.PTransform):
@@ -43,6 +43,7 @@ class _Gather(beam.DoFn):
     def process(self, file: BlockFile) -> Iterator[Block]:
         if not self._keys:
             return
-        found = rows_with(blocks.read_columns(self._root, file, self._columns), self._keys)
-        if found.num_rows:
-            yield blocks.to_block(found)
+        with blocks.OpenBlock(self._root, file) as block:
+            wanted = is_among(block.columns(["key"]), self._keys)
+            if wanted.any():
+                yield blocks.to_block(block.rows(wanted, self._columns))

@@ -81,7 +81,7 @@ def write(root: str, path: str, table: pa.Table) -> BlockFile:
         path: as :func:`pipelines.store.files.write` takes it.
         table: of ``scored_schema``.
     """
-    data = to_parquet(table.sort_by([("margin", "ascending"), ("key", "ascending")]))
+    data = _to_parquet(table.sort_by([("margin", "ascending"), ("key", "ascending")]))
     footer = files.sha256(data[-_footer_size(data[-_TAIL:]) :])
     return dataclasses.replace(files.write(root, path, data, table.num_rows), footer=footer)
 
@@ -175,7 +175,7 @@ class OpenBlock:
         return self._source.read(length)
 
 
-def to_parquet(table: pa.Table) -> bytes:
+def _to_parquet(table: pa.Table) -> bytes:
     """Return a table as the bytes of a Parquet file.
 
     Nothing is dictionary-encoded: nearly every value differs, and the attempt costs time.

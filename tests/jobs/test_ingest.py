@@ -302,7 +302,7 @@ def test_an_import_killed_at_a_manifest_goes_on_with_the_rounds_that_lack_it(
     assert summary["rounds"] == [1, 2][stop - 1 :]
     entries = [e for m in verdict_manifests(Workspace(str(root))).values() for e in entries_of(m)]
     [one, other] = [entry for entry in entries if entry.name == "anna.jsonl"]
-    assert one["verdicts"] + other["verdicts"] == len(shown.by_ad)
+    assert one.verdicts + other.verdicts == len(shown.by_ad)
 
 
 def rows_of(root: Path, expert: str) -> list[RawVerdict]:

@@ -12,7 +12,7 @@ import pytest
 
 from models.backends.trained import Trained
 from pipelines import cli
-from pipelines.jobs import evaluate, ingest, train
+from pipelines.jobs import evaluate, ingest, labels
 from pipelines.store.facts import LabelCounts
 from pipelines.store.workspace import Workspace
 from pipelines.verdicts import commit_imports
@@ -145,7 +145,7 @@ def test_only_the_evaluator_opens_the_evaluation_half(
         del opened[:]
         return found
 
-    monkeypatch.setattr(train, "evaluate", watched)
+    monkeypatch.setattr(evaluate, "evaluate", watched)
     assert untrained.command("train") == cli.OK
     assert len(inside) == len(set(inside)) == 2, "one file a round, each read once"
     assert helpers.of_evaluation(opened) == []
@@ -161,7 +161,7 @@ def test_only_the_evaluator_opens_the_evaluation_half(
 
 
 def test_no_other_module_asks_for_the_evaluation_half() -> None:
-    folder = Path(train.__file__).parents[1]
+    folder = Path(labels.__file__).parents[1]
     asking = [
         path.name
         for path in folder.rglob("*.py")
@@ -177,7 +177,7 @@ def test_training_sees_the_fine_tuning_half_alone(
     untrained.train()
     check_training_set(untrained, 2)
     honest = untrained.manifest(2, "model").facts.learnt.label_set_hash
-    real = train.read_half
+    real = labels.read_half
 
     def leaking(workspace: Workspace, half: str, version: int) -> list[Any]:
         leaked = real(workspace, "evaluation", version)
@@ -185,7 +185,7 @@ def test_training_sees_the_fine_tuning_half_alone(
         assert len({v.label for v in one}) == 1 and len(one) == 2
         return real(workspace, half, version) + one
 
-    monkeypatch.setattr(train, "read_half", leaking)
+    monkeypatch.setattr(labels, "read_half", leaking)
     _, said = untrained.train()
     assert any("training a head" in line for line in said)
     with pytest.raises(AssertionError):
@@ -201,7 +201,7 @@ def swap(table: Ratings) -> Ratings:
     return replace(table, values=flipped)
 
 
-@pytest.mark.parametrize("where", [None, train, evaluate])
+@pytest.mark.parametrize("where", [None, labels, evaluate])
 def test_a_swapped_label_order_would_be_seen(
     where: Any, untrained: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

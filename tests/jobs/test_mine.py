@@ -14,8 +14,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks import mine_scaling
 from pipelines.errors import RunFailed, UsageError
-from pipelines.sources.readers import ReadOptions
+from pipelines.jobs.mine import mine
+from pipelines.sources.base import ReadOptions
 from pipelines.store.facts import VerdictsFacts
 from pipelines.store.workspace import Manifest, Workspace
 from tests import helpers
@@ -383,6 +385,60 @@ def test_a_damaged_block_is_named(task: Path, corpus: Path, tmp_path: Path) -> N
     assert rows.num_rows <= 64
     whole = helpers.run(task, corpus, tmp_path / "w2", budget=7)
     assert helpers.pairs_bytes(mended) == helpers.pairs_bytes(whole)
+
+
+def test_a_second_mining_reads_a_block_whole_once(tmp_path: Path) -> None:
+    # 2,000 ads of 384 dimensions, scored already.
+    mine_scaling.write_scored(tmp_path, 2000)
+    stored = sum(path.stat().st_size for path in tmp_path.rglob("block-*.parquet"))
+    with helpers.counted_blocks() as counts:
+        mined = mine(mine_scaling.options(tmp_path), lambda line: None)
+    assert mined.scored_now == 0 and mined.items
+    assert counts["whole"] == stored, "verified by its hash where clusters are assigned"
+    # The margins; key, margin and vector of what centroids are fitted on, here all ads; the rows of
+    # the band. It was three times more.
+    assert stored < counts["ranges"] < 1.35 * stored
+
+
+@pytest.mark.parametrize(
+    ("how", "more_ads"),
+    [
+        ("first page", False),
+        ("middle", False),
+        ("middle", True),
+        ("footer", False),
+        ("cut", False),
+        ("gone", False),
+    ],
+)
+def test_a_damaged_block_is_named_wherever_it_is_used(
+    task: Path,
+    corpus: Path,
+    tmp_path: Path,
+    how: str,
+    more_ads: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    helpers.run(task, corpus, tmp_path / "w")
+    block = next((tmp_path / "w").rglob("block-*.parquet"))
+    data = bytearray(block.read_bytes())
+    # What is lost before a run begins is scored anew; this is lost while it runs.
+    monkeypatch.setattr(Workspace, "is_whole", lambda *_: True)
+    said = r"has changed since it was written \(.*delete it and run again"
+    if how == "cut":
+        block.write_bytes(data[:-1])
+    elif how == "gone":
+        block.unlink()
+        said = "is gone; run again: its ads are scored anew"
+    else:
+        data[{"first page": 60, "middle": len(data) // 2, "footer": len(data) - 300}[how]] ^= 1
+        block.write_bytes(data)
+    if more_ads:
+        corpus = helpers.write_jsonl(tmp_path / "more.jsonl", helpers.tiny_ads(220))
+    pairs = {*(tmp_path / "w").rglob("items.jsonl")}
+    with pytest.raises(RunFailed, match=f"{block.name}: {said}"):
+        helpers.run(task, corpus, tmp_path / "w", budget=7)
+    assert {*(tmp_path / "w").rglob("items.jsonl")} == pairs, "nothing was committed"
 
 
 def test_few_positives_are_for_pairs_not_for_exploration(corpus: Path, tmp_path: Path) -> None:

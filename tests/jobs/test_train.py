@@ -22,7 +22,7 @@ from models.training import trainer
 from pipelines import cli, contracts
 from pipelines.config import parse_task
 from pipelines.errors import RunFailed, UsageError
-from pipelines.jobs import evaluate, status, train
+from pipelines.jobs import evaluate, labels, status, train
 from pipelines.jobs.train import TooFewLabels, TrainOptions
 from pipelines.store import model_store, storage
 from pipelines.store.workspace import Workspace
@@ -153,10 +153,10 @@ def test_a_third_expert_settles_the_ties(loop: Loop) -> None:
     assert after["labels"]["tied"] == 0
     assert after["labels"]["fine_tuning"] == summary["labels"]["fine_tuning"] + tied
     assert after["ties"] == []
-    labels = train.fine_tuning_labels(
+    taught = labels.fine_tuning_labels(
         loop.place, loop.place.pairs_of().facts.origin.task, shown_ads(loop.place).texts()
     )
-    settled = dict(zip(labels.ads.keys, labels.ads.labels, strict=True))
+    settled = dict(zip(taught.ads.keys, taught.ads.labels, strict=True))
     assert {id: settled[KEY_OF[id]] for id in ids} == {id: GOLD.positive[id] for id in ids}
 
 
@@ -250,12 +250,12 @@ def test_wordless_ads_neither_train_nor_measure(monkeypatch: pytest.MonkeyPatch)
         for key, label in zip(texts, ("positive", "positive", "negative", "negative"), strict=True)
         for expert in EXPERTS
     ]
-    monkeypatch.setattr(train, "read_half", lambda *_: said)
-    monkeypatch.setattr(train, "imported_into", lambda *_: {})
+    monkeypatch.setattr(labels, "read_half", lambda *_: said)
+    monkeypatch.setattr(labels, "imported_into", lambda *_: {})
     task = parse_task(helpers.FAKE_TASK, "task.yaml")
-    labels = train.fine_tuning_labels(Workspace("nowhere"), task, texts)
-    assert (labels.ads.keys, labels.ads.labels.tolist()) == (("k1", "k3"), [1, 0])
-    assert labels.tied == (), "another expert could not settle them either"
+    taught = labels.fine_tuning_labels(Workspace("nowhere"), task, texts)
+    assert (taught.ads.keys, taught.ads.labels.tolist()) == (("k1", "k3"), [1, 0])
+    assert taught.tied == (), "another expert could not settle them either"
     asked: list[Sequence[str]] = []
 
     def margins(given: Sequence[str]) -> np.ndarray:

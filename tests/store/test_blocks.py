@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from pipelines.contracts import BlockFile, scored_schema
-from pipelines.store import blocks, files, storage
+from pipelines.store import blocks, files
+from tests import helpers
 from tests.test_contracts import scored_table
 
 
@@ -50,37 +49,16 @@ def test_the_same_rows_are_the_same_file(tmp_path: Path) -> None:
     assert backwards.sha256 == file.sha256, "however they came"
 
 
-class Counting(io.FileIO):
-    """A file that counts the bytes which are read of it."""
-
-    total = 0
-
-    def read(self, size: int | None = -1) -> bytes:  # type: ignore[override]
-        data = super().read(-1 if size is None else size)
-        Counting.total += len(data)
-        return data
-
-
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> type[Counting]:
-    def opened(path: str) -> BinaryIO:
-        return Counting(path)  # type: ignore[return-value]
-
-    monkeypatch.setattr(storage, "open_ranges", opened)
-    Counting.total = 0
-    return Counting
-
-
-def test_no_more_is_read_than_asked_for(tmp_path: Path, counted: type[Counting]) -> None:
+def test_no_more_is_read_than_asked_for(tmp_path: Path) -> None:
     file, _ = stored(tmp_path, 1000, dim=384)
-    blocks.read_columns(str(tmp_path), file, ["margin"])
-    assert 0 < counted.total < 0.03 * file.bytes, "margins and the footer"
-    counted.total = 0
+    with helpers.counted_blocks() as counts:
+        blocks.read_columns(str(tmp_path), file, ["margin"])
+    assert 0 < counts["ranges"] < 0.03 * file.bytes, "margins and the footer"
     near = np.zeros(1000, dtype=bool)
     near[520:550] = True
-    with blocks.OpenBlock(str(tmp_path), file) as block:
+    with helpers.counted_blocks() as counts, blocks.OpenBlock(str(tmp_path), file) as block:
         assert block.rows(near).num_rows == 30
-    assert 0.1 * file.bytes < counted.total < 0.16 * file.bytes, "one group of eight"
+    assert 0.1 * file.bytes < counts["ranges"] < 0.16 * file.bytes, "one group of eight"
 
 
 @pytest.mark.parametrize("where", ["whole", "columns", "rows"])
