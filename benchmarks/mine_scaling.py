@@ -26,7 +26,7 @@ from benchmarks import _common
 from pipelines.contracts import scored_schema
 from pipelines.jobs.mine import MineOptions, mine, prepare, provenance
 from pipelines.numerics import calibration
-from pipelines.sources.readers import ReadOptions
+from pipelines.sources.base import ReadOptions
 from pipelines.store import blocks
 from pipelines.store.facts import ScoredFacts
 from pipelines.store.workspace import Manifest
@@ -84,6 +84,7 @@ def write_scored(folder: Path, rows: int) -> None:
             pa.array([content_key(text) for text in texts]),
             pa.array([f"s{start + row:07d}" for row in range(number)]),
             pa.array(texts),
+            pa.array([""] * number),
             pa.array(np.full(number, 1000)),
             pa.array(np.ones(number, dtype=np.int64)),
             pa.array(margin),

@@ -33,7 +33,6 @@ import html
 import io
 import itertools
 import json
-import os
 import subprocess
 import sys
 import tarfile
@@ -47,6 +46,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _common
+from pipelines.store import storage
 from pipelines.text import content_key
 
 POSITIVE, NEGATIVE = "hostile", "other"
@@ -320,15 +320,6 @@ def mean_kappa(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float | str:
     return float(np.mean([cohen_kappa_score(a, b) for a, b in pairs]))
 
 
-def write(records: Sequence[dict[str, Any]], out: Path) -> None:
-    """Write JSON lines; the file appears whole or not at all."""
-    partial = out.with_name(f"{out.name}.partial")
-    with open(partial, "w", encoding="utf-8", newline="\n") as sink:
-        for one in records:
-            sink.write(json.dumps(one, ensure_ascii=False) + "\n")
-    os.replace(partial, out)
-
-
 def run(out: Path, archive: Path | None, threshold: int, raters: int) -> None:
     """Fetch, convert and write; print what was done.
 
@@ -352,7 +343,9 @@ def run(out: Path, archive: Path | None, threshold: int, raters: int) -> None:
             f"{fewest.id} has {len(fewest.scores)} scores, too few for {raters} raters; "
             "give a smaller --raters"
         )
-    write([record(tweet, threshold, raters) for tweet in parsed.tweets], out)
+    records = (record(tweet, threshold, raters) for tweet in parsed.tweets)
+    lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in records)
+    storage.write(str(out), lines.encode())
     thresholds = sorted({-1, -2, -3, threshold}, reverse=True)
     _common.print_table([agreement(parsed.tweets, value, raters) for value in thresholds])
     print(

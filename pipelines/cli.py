@@ -288,7 +288,7 @@ def _mine(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
 
 def _demo(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
     from pipelines.jobs.mine import MineOptions
-    from pipelines.sources.readers import ReadOptions
+    from pipelines.sources.base import ReadOptions
 
     task = SAMPLES / "policies" / "ads_safety.yaml"
     chosen = MineOptions(
@@ -461,7 +461,9 @@ def _stages(place: Any, number: int) -> dict[str, Any]:
 
 
 def _simulate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from pipelines.simulation.play import describe, options_of, simulate
+    from pipelines.simulation.options import options_of
+    from pipelines.simulation.play import simulate
+    from pipelines.simulation.results import describe
 
     outcome = simulate(
         options_of(args),

@@ -6,6 +6,7 @@ the nearest known one.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import types
@@ -15,13 +16,23 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from models.backends import registry
 from models.backends.base import Backend, LabelerSpec
 from models.prompting import FewShotExample, PromptSpec
 from pipelines.contracts import SKIP_WORDS
 from pipelines.errors import UsageError
+from pipelines.sources.base import ReadOptions
+from pipelines.sources.fields import AdField, check_name, check_template, default_name
 from pipelines.text import digest
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
@@ -47,6 +58,55 @@ class Labels(_Section):
                 f"{name!r} is what experts say when they cannot tell; choose another name"
             )
         return name
+
+
+class AdPart(_Section):
+    """A field of the ad: where records hold it, and what people and the model see it called."""
+
+    path: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    name: str = ""
+    required: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The name, by default the last part of the path."""
+        return self.name or default_name(self.path)
+
+    @model_validator(mode="after")
+    def _named(self) -> AdPart:
+        try:
+            check_name(self.shown)
+        except ValueError as error:
+            hint = "" if self.name else f"; {self.path!r} needs a name of its own"
+            raise ValueError(f"{error}{hint}") from error
+        return self
+
+
+class Ad(_Section):
+    """What an ad is made of, where it is more than one field of text."""
+
+    fields: Annotated[tuple[AdPart, ...], Field(max_length=32)] = ()
+    template: str = ""
+
+    @field_validator("fields")
+    @classmethod
+    def _distinct(cls, fields: tuple[AdPart, ...]) -> tuple[AdPart, ...]:
+        names = [field.shown.casefold() for field in fields]
+        for field in fields:
+            if names.count(field.shown.casefold()) > 1:
+                raise ValueError(
+                    f"two fields are called {field.shown!r}; give them names that differ"
+                )
+        return fields
+
+    @field_validator("template")
+    @classmethod
+    def _known(cls, template: str, info: ValidationInfo) -> str:
+        if template and "fields" in info.data:
+            if not info.data["fields"]:
+                raise ValueError("a template needs ad.fields, which it puts together")
+            check_template(template, [field.shown for field in info.data["fields"]])
+        return template
 
 
 class Answers(_Section):
@@ -184,6 +244,7 @@ class Task(_Section):
     prior: Annotated[float, Field(gt=0, lt=1)]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     labels: Labels = Labels()
+    ad: Ad = Ad()
     prompt: Prompt = Prompt()
     model: Model = Model()
     embedding: Embedding = Embedding()
@@ -205,6 +266,25 @@ class Task(_Section):
         return digest(
             json.dumps([self.version, policy, self.labels.positive, self.labels.negative])
         )
+
+    def reading(self, given: ReadOptions) -> ReadOptions:
+        """Return how records become ads: what the command line says, and the task's fields.
+
+        Raises:
+            UsageError: both say what the text is.
+        """
+        parts = self.ad.fields
+        if not parts:
+            return given
+        if given.text_field:
+            raise UsageError(
+                f"--text_field {given.text_field}: the task file has ad.fields, which make the "
+                "text; leave one of them out"
+            )
+        # An only field without a name is the ad as it was read: same text, same key.
+        alone = len(parts) == 1 and not parts[0].name and not self.ad.template
+        fields = (AdField(p.path, "" if alone else p.shown, p.required) for p in parts)
+        return dataclasses.replace(given, fields=tuple(fields), template=self.ad.template)
 
     def backend(self) -> Backend:
         """Return what labels ads until experts' labels have trained a model.

@@ -32,6 +32,8 @@ class Ad:
         weight: how much this record counts, finite and >= 0 (1.0 without a weight field).
         source: file the record came from.
         position: where in the file: ``line 12``, ``row 12`` or ``byte 4096``.
+        fields: the ad's parts as read, a JSON list of [name, value] in order; "" for an ad that
+            is only its text.
     """
 
     id: str
@@ -40,6 +42,7 @@ class Ad:
     weight: float
     source: str
     position: str
+    fields: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class UniqueAd:
             the sum does not depend on the order of the shards).
         copies: number of records, >= 1.
         source, position: where the representative stands in the corpus.
+        fields: the representative's parts, as in :class:`Ad`.
     """
 
     id: str
@@ -63,6 +67,7 @@ class UniqueAd:
     copies: int
     source: str
     position: str
+    fields: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +312,7 @@ AD_SCHEMA = pa.schema(
         ("key", pa.string()),
         ("id", pa.string()),
         ("text", pa.string()),
+        ("fields", pa.string()),  # JSON, as in Ad
         ("weight", pa.int64()),  # thousandths
         ("copies", pa.int64()),
     ]

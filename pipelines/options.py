@@ -12,15 +12,23 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.errors import UsageError
-from pipelines.sources.readers import FORMATS, ReadOptions
+from pipelines.sources.base import ReadOptions
+from pipelines.sources.files import FORMATS
+from pipelines.strategies import registry as strategies
 from pipelines.tools import registry
 
 if TYPE_CHECKING:
     from pipelines.jobs.mine import MineOptions
 
-CONDITIONS = ("boundary", "random", "uncertainty", "crowd")
+CROWD = "crowd"
+DEFAULT_CONDITIONS = ("boundary", "random", "uncertainty", CROWD)
 # What a crowd's errors follow: the ad's text, or chance alone.
 CROWD_NOISES = ("text", "uniform")
+
+
+def conditions() -> tuple[str, ...]:
+    """Return what ``scout simulate`` can play: any known strategy, or a crowd."""
+    return (*strategies.names(), CROWD)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -256,8 +264,8 @@ def _add_simulate(commands: Any) -> None:
     simulate = commands.add_parser(
         "simulate",
         help="the whole loop on a labelled corpus",
-        description="Play the rounds with recorded labels as the experts, beside random choice, "
-        "uncertainty sampling and crowd labels with the same learner.",
+        description="Play the rounds with recorded labels as the experts, by any selection strategy, "
+        "beside crowd labels with the same learner.",
         allow_abbrev=False,
     )
     simulate.add_argument("task", metavar="TASK", help="task file (YAML)")
@@ -316,10 +324,11 @@ def _add_simulate(commands: Any) -> None:
     )
     plan.add_argument(
         "--conditions",
-        type=_chosen_of("condition", CONDITIONS),
-        default=CONDITIONS,
+        type=_chosen_of("condition", conditions()),
+        default=DEFAULT_CONDITIONS,
         metavar="NAME,...",
-        help=f"of {', '.join(CONDITIONS)}; default all",
+        help=f"selection strategies, or labels of a crowd; of {', '.join(conditions())}; default "
+        f"{','.join(DEFAULT_CONDITIONS)}",
     )
     plan.add_argument("--seeds", type=_at_least(1), default=1, metavar="N", help="default 1")
     plan.add_argument("--first_seed", type=_at_least(0), default=1, metavar="N", help="default 1")
@@ -401,9 +410,9 @@ def _chosen_of(what: str, known: Sequence[str]) -> Callable[[str], tuple[str, ..
         names = tuple(part.strip() for part in text.split(","))
         for name in names:
             if name not in known:
-                raise argparse.ArgumentTypeError(
-                    f"no {what} {name!r}; choose of {', '.join(known)}"
-                )
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"choose of {', '.join(known)}"
+                raise argparse.ArgumentTypeError(f"no {what} {name!r}; {hint}")
         return names
 
     return read
@@ -416,11 +425,14 @@ def _add_reading(mine: argparse.ArgumentParser) -> None:
         "--id_field",
         default="",
         metavar="NAME",
-        help="field with the ad's id; default: `id` "
+        help="field with the ad's id, a name or a dotted path; default: `id` "
         "where a file has it, otherwise an id made from the text; `none` for the latter always",
     )
     reading.add_argument(
-        "--text_field", default=defaults.text_field, metavar="NAME", help="default: %(default)s"
+        "--text_field",
+        default="",
+        metavar="NAME",
+        help="field with the ad's text; default: `text`, or what the task file's ad.fields say",
     )
     reading.add_argument(
         "--weight_field", default="", metavar="NAME", help="field with the ad's weight"

@@ -23,7 +23,7 @@ from pipelines.contracts import BlockFile, ReviewAd, ReviewItem, UniqueAd
 from pipelines.jobs.mine import Mined, MineOptions, mine
 from pipelines.numerics import agreement, stopping
 from pipelines.numerics.calibration import Threshold
-from pipelines.sources.readers import ReadOptions
+from pipelines.sources.base import ReadOptions
 from pipelines.store import blocks, files, review_items, storage
 from pipelines.store.facts import (
     BoundaryFacts,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,12 @@ import yaml
 
 from pipelines.config import Task, load_task, parse_task
 from pipelines.errors import UsageError
+from pipelines.sources.base import ReadOptions
+from pipelines.sources.fields import AdField
 
 POLICIES = sorted((Path(__file__).parent.parent / "templates" / "policies").glob("*.yaml"))
 GOOD = "name: t\nversion: 1\npolicy: p\nquestion: q\nprior: 0.1\n"
+AD = GOOD + "ad:\n  fields:\n"
 
 
 @pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
@@ -60,6 +64,18 @@ def test_the_reference_names_every_key_with_its_default() -> None:
         (GOOD + "prompt: {form: poem}\n", "'chat' or 'completion'"),
         (GOOD + "prompt: {examples: [{text: a, label: maybe}]}\n", "prompt.examples.0.label: 'maybe' is refused"),
         (GOOD + "selection: [1]\n", "f.yaml:6: selection:"),
+        (AD + "    - {path: b, nmae: B}\n", "f.yaml:8: ad.fields.0.nmae: unknown key; did you mean 'name'?"),
+        (AD + "    - {name: B}\n", "f.yaml:8: ad.fields.0.path: missing; add this key"),
+        (AD + "    - {path: ''}\n", "f.yaml:8: ad.fields.0.path: empty"),
+        (AD + "    - {path: b}\n    - {path: a, name: 'x{y'}\n", "f.yaml:9: ad.fields.1: {'path': 'a', 'name': 'x{y'} is refused: a field's name begins"),
+        (AD + "    - {path: a.Ad (EN)}\n", "'Ad (EN)' does not do; 'a.Ad (EN)' needs a name of its own"),
+        (AD + "    - {path: a.text}\n    - {path: b.text}\n", "two fields are called 'text'; give them names that differ"),
+        (AD + "    - {path: a, name: CTA}\n    - {path: cta}\n", "two fields are called 'CTA'"),
+        (AD + "    - {path: a, required: 1}\n", "ad.fields.0.required: 1 is refused"),
+        (AD + "    - {path: b.head}\n  template: '{haed}'\n", "f.yaml:9: ad.template: '{haed}' is refused: no field is called {haed}; did you mean {head}?"),
+        (AD + "    - {path: b}\n  template: x\n", "ad.template: 'x' is refused: holds no field; use {b}"),
+        (GOOD + "ad: {template: '{b}'}\n", "f.yaml:6: ad.template: '{b}' is refused: a template needs ad.fields"),
+        (GOOD + "ad: {feilds: []}\n", "ad.feilds: unknown key; did you mean 'fields'?"),
         (GOOD + "prior: 0.2\n", "f.yaml:6: prior: given twice"),
         ("", "a task file is a mapping of keys, found empty"),
         ("- a\n", "found a list"),
@@ -120,3 +136,18 @@ def test_vectors_are_those_that_the_learner_reads() -> None:
 def test_strict_parity_needs_a_margin() -> None:
     with pytest.raises(UsageError, match=r"stopping\.parity_test: 'stays above' needs"):
         parse_task(GOOD + "stopping: {parity_test: stays above}\n", "f")
+
+
+def test_the_ads_fields_go_with_the_command_lines_options() -> None:
+    given = ReadOptions(id_field="key", weight_field="w")
+    assert parse_task(GOOD, "f").reading(given) == given
+    task = parse_task(AD + "    - {path: a.b}\n    - {path: c, name: C, required: true}\n", "f")
+    fields = (AdField("a.b", "b"), AdField("c", "C", required=True))
+    assert task.reading(given) == dataclasses.replace(given, fields=fields)
+    # An only field without a name is the whole ad, unless a template uses it.
+    alone = parse_task(AD + "    - {path: a.b}\n", "f").reading(given)
+    assert alone.fields == (AdField("a.b", ""),)
+    filled = parse_task(AD + "    - {path: a.b}\n  template: '<{b}>'\n", "f").reading(given)
+    assert (filled.fields, filled.template) == ((AdField("a.b", "b"),), "<{b}>")
+    with pytest.raises(UsageError, match=r"--text_field text: the task file has ad\.fields, which"):
+        task.reading(ReadOptions(text_field="text"))

@@ -25,8 +25,8 @@ from pipelines.store import blocks
 
 FILE = BlockFile("rounds/0001/x.parquet", 3, 400, "ab" * 32)
 EXAMPLES = [
-    Ad("1", "k" * 32, "Füße ✓ \x00", 1.5, "a.jsonl", "line 1"),
-    UniqueAd("1", "k" * 32, "text", 10**15, 3, "f", "line 1"),
+    Ad("1", "k" * 32, "Füße ✓ \x00", 1.5, "a.jsonl", "line 1", '[["CTA", "Füße"]]'),
+    UniqueAd("1", "k" * 32, "text", 10**15, 3, "f", "line 1", '[["CTA", "text"]]'),
     Rejected("", "ReadAds", "not_json", "why", "f", "line 2", "{", 1),
     Block(2, b"\x00\xff"),
     FILE,
@@ -61,6 +61,7 @@ def scored_table(rows: int, dim: int = 5) -> pa.Table:
         pa.array([f"{n:032x}" for n in range(rows)]),
         pa.array([f"id{n}" for n in range(rows)]),
         pa.array([f"text {n} \u05d0" for n in range(rows)]),
+        pa.array([""] * rows),
         pa.array(np.full(rows, 1000)),
         pa.array(np.ones(rows, dtype=np.int64)),
         pa.array((rng.integers(-9, 9, rows) / 256).astype(np.float32)),

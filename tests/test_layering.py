@@ -17,6 +17,9 @@ LEVELS = {
     "pipelines.contracts": 0,
     "pipelines.text": 0,
     "pipelines.console": 1,
+    # What a task file says of an ad is checked where it is read.
+    "pipelines.sources.base": 1,
+    "pipelines.sources.fields": 1,
     "models": 2,
     "pipelines.config": 3,
     "pipelines.store": 4,

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines import options
 from pipelines.errors import UsageError
-from pipelines.simulation.play import SimulateOptions, options_of
+from pipelines.simulation.options import SimulateOptions, options_of
 
 MINE = ["mine", "task.yaml", "--corpus", "a.jsonl", "--workspace", "w"]
 
@@ -147,7 +147,8 @@ def test_simulations_flags_arrive() -> None:
         ([*SIMULATE, "--crowd_kappa", "0.5,1.5"], "must be above 0, at most 1, got 1.5"),
         ([*SIMULATE, "--prevalence", "1"], "must be above 0 and below 1, got 1"),
         ([*SIMULATE, "--holdout", "0"], "must be above 0 and below 1, got 0"),
-        ([*SIMULATE, "--conditions", "ours"], "no condition 'ours'; choose of boundary, random, un"),
+        ([*SIMULATE, "--conditions", "ours"], "no condition 'ours'; choose of boundary, uncertain"),
+        ([*SIMULATE, "--conditions", "crowd,randon"], "no condition 'randon'; did you mean 'random'?"),
         ([*SIMULATE, "--crowd_noise", "x"], "no crowd noise 'x'; choose of text, uniform"),
         ([*SIMULATE, "--learner", "svm"], "invalid choice: 'svm'"),
         ([*SIMULATE, "--experts", "mine"], "invalid choice: 'mine'"),

@@ -101,7 +101,7 @@ def test_each_rater_has_an_own_opinion_and_the_label_is_the_majority_of_all(
         ("tweet-10000", "damn running late", hostile, other, hostile, other),
     ]
     assert list(rows(out)[0]["ratings"]) == ["rater-01", "rater-02", "rater-03"]
-    assert list(tmp_path.glob("*.partial")) == []
+    assert list(tmp_path.glob(".*.tmp")) == []
     said = capsys.readouterr().out
     assert "4 tweets, 3 raters each" in said and "0 copies" in said
 
@@ -265,6 +265,7 @@ def test_arguments_out_of_range_exit_with_two(
 def test_an_unwritable_place_is_one_line_not_a_traceback(
     archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "nowhere").write_bytes(b"a file")
     out = tmp_path / "nowhere" / "t.jsonl"
     argv = ["--out", str(out), "--archive", str(archive), "--raters", "3"]
     assert rated_tweets.main(argv) == 1

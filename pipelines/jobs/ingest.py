@@ -210,7 +210,7 @@ def _pull(
     tool = registry.get_served(options.tool, "--pull")
     workspace.check_writable()
     with tool.connect(options.url) as server:
-        data = server.pull(definition.task, definition.version, say).data
+        data = server.pull(definition.task, definition.version, say)
     # Named by content: the same answers are the same file, and an older one is never overwritten.
     path = workspace.path(f"pulled/{options.tool}-{files.sha256(data)[:16]}.json")
     storage.write(path, data)

@@ -26,8 +26,8 @@ from pipelines.errors import RunFailed, UsageError, find_run_failed
 from pipelines.handlers import LoadLabeler, trained_backend, trained_embedding
 from pipelines.jobs import selection
 from pipelines.numerics import agreement
-from pipelines.sources import readers
-from pipelines.sources.readers import ReadOptions
+from pipelines.sources import registry as sources
+from pipelines.sources.base import CONTENT_IDS, Range, ReadOptions, fingerprint
 from pipelines.stages import collapse_duplicates, read_ads, score_ads
 from pipelines.stages.check_corpus import CheckCorpus
 from pipelines.stages.collapse_duplicates import CollapseDuplicates
@@ -117,7 +117,7 @@ class Plan:
     task: Task
     workspace: Workspace
     round_number: int
-    ranges: list[readers.FileRange]
+    ranges: list[Range]
     model: Manifest[ModelFacts] | None
     embedding: str
     identity: LabelerIdentity
@@ -161,14 +161,13 @@ def mine(
 def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     """Decide everything that is decided before the pipeline is built; raises as ``mine`` does."""
     task = load_task(options.task)
+    options = dataclasses.replace(options, read=task.reading(options.read))
     if options.budget is not None:
         selection = task.selection.model_copy(update={"budget": options.budget})
         task = task.model_copy(update={"selection": selection})
     with step("listing the corpus"):
-        files = readers.list_corpus(list(options.corpus))
-        ranges = readers.plan(
-            [(path, size) for path, size, _ in files], options.read.format, options.range_bytes
-        )
+        listed = sources.list_corpus(options.corpus)
+        ranges = sources.plan(listed, options.read, options.range_bytes)
     workspace = Workspace(options.workspace)
     workspace.check_writable()
     _check_remote(options, task)
@@ -193,7 +192,7 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     scored_hash = config_hash(
         {
             "score_key": score_key,
-            "files": files,
+            "corpus": fingerprint(listed),
             "read": dataclasses.asdict(options.read),
             "max_rejected_share": options.max_rejected_share,
         }
@@ -432,7 +431,7 @@ def _score(plan: Plan, pipeline: beam.Pipeline, origin: Provenance) -> beam.PCol
     read = pipeline | "ReadAds" >> ReadAds(plan.ranges, options.read)
     ads, unreadable = read[read_ads.ADS], read[read_ads.REJECTED]
     collapsed = ads | "CollapseDuplicates" >> CollapseDuplicates(
-        corpus_ids=options.read.id_field != readers.CONTENT_IDS
+        corpus_ids=options.read.id_field != CONTENT_IDS
     )
     unique = collapsed[collapse_duplicates.UNIQUE]
     conflicting = collapsed[collapse_duplicates.REJECTED]
@@ -442,7 +441,7 @@ def _score(plan: Plan, pipeline: beam.Pipeline, origin: Provenance) -> beam.PCol
         | "WriteRejectedRecords" >> WriteRejected(workspace.root, attempt, "records", shards)
     )
     tally = (ads, unique, unreadable, conflicting, early_letters) | "CheckCorpus" >> CheckCorpus(
-        workspace.root, options.max_rejected_share
+        workspace.root, options.max_rejected_share, [f.name for f in options.read.fields if f.name]
     )
     scored = (unique, tally) | "ScoreAds" >> ScoreAds(
         LoadLabeler(plan.task, plan.identity, workspace.root, plan.model, plan.pool),

@@ -212,12 +212,13 @@ def _stops(stops: Sequence[Mapping[str, Any]]) -> Section:
         return Section(
             id,
             title,
-            missing="The condition boundary was not played, and no other asks the rule: "
+            missing="No selection strategy was played, and a crowd does not ask the rule: "
             "`scout simulate` with --conditions boundary,...",
         )
     rows = tuple(
         (
             str(stop["seed"]),
+            word(stop["condition"]),
             str(stop["stopped_after"]),
             word(stop["rule"]),
             str(stop["no_later_better_after"]),
@@ -226,9 +227,9 @@ def _stops(stops: Sequence[Mapping[str, Any]]) -> Section:
         for stop in stops
     )
     table = Table(
-        "Where the rule stopped the condition boundary, and after which round no later one was better "
-        "beyond its interval",
-        ("seed", "stopped after round", "by", "no later better after", "in its words"),
+        "Where the rule stopped each strategy, and after which round no later one was better beyond its "
+        "interval",
+        ("seed", "condition", "stopped after round", "by", "no later better after", "in its words"),
         rows,
     )
     return Section(id, title, tables=(table,))
@@ -244,8 +245,8 @@ def _provenance(outcome: Mapping[str, Any]) -> Section:
         "Provenance",
         facts=(*lines, ("seconds", f"{outcome['seconds']:,.0f}")),
         paragraphs=(
-            "Every seed's condition boundary is a workspace of its own: `scout report --workspace` "
-            "on the folder boundary in a seed's folder draws its maps and pairs.",
+            "Every strategy of a seed has a workspace of its own: `scout report --workspace` on the "
+            "folder of its name, in the seed's folder, draws its maps and pairs.",
         ),
     )
 

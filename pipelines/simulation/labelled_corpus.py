@@ -16,8 +16,10 @@ from pipelines.config import Labels
 from pipelines.errors import UsageError
 from pipelines.numerics import hashing
 from pipelines.numerics.agreement import MISSING
+from pipelines.sources.base import ReadOptions
+from pipelines.sources.fields import compose, values_of
 from pipelines.store import storage
-from pipelines.text import content_key, is_blank
+from pipelines.text import content_id, content_key, is_blank
 
 _BALANCED_ADS = 1000
 _LEAST_TEST_POSITIVES = 10
@@ -47,6 +49,7 @@ class Corpus:
         gold: bool (n,), the label of the label field; of recorded ratings the majority.
         ratings: int8 (n, seats) of recorded people, -1 where one gave none; None without.
         wordless: texts left out because no model could read a word of them.
+        records: of ads that are made of fields, what each consists of: path -> text.
     """
 
     keys: tuple[str, ...]
@@ -55,6 +58,13 @@ class Corpus:
     gold: np.ndarray
     ratings: np.ndarray | None
     wordless: int = 0
+    records: tuple[dict[str, str], ...] = ()
+
+    def record(self, row: int) -> dict[str, str]:
+        """Return an ad as `scout mine` reads it: id and text, or id and fields."""
+        return {"id": self.ids[row]} | (
+            self.records[row] if self.records else {"text": self.texts[row]}
+        )
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -82,8 +92,16 @@ class Division:
     balanced: np.ndarray
 
 
-def read_labelled(corpus: Sequence[str], fields: Fields, names: Labels) -> Corpus:
+def read_labelled(
+    corpus: Sequence[str], fields: Fields, names: Labels, reading: ReadOptions | None = None
+) -> Corpus:
     """Read a labelled corpus of JSON lines; copies of a text count once, wordless ones not at all.
+
+    Args:
+        corpus: globs.
+        fields: where the labels are.
+        names: the labels' names.
+        reading: the task's, where its ads are made of fields.
 
     Raises:
         UsageError: no file, a line that is no labelled ad, one class only, copies of a text with
@@ -92,7 +110,8 @@ def read_labelled(corpus: Sequence[str], fields: Fields, names: Labels) -> Corpu
     files = [item.path for pattern in corpus for item in storage.match(pattern)]
     if not files:
         raise UsageError(f"--corpus {', '.join(corpus)}: no file matches")
-    found: dict[str, tuple[str, str, bool, dict[str, int]]] = {}
+    reading = reading or ReadOptions()
+    found: dict[str, tuple[str, str, bool, dict[str, int], dict[str, str]]] = {}
     key_of: dict[str, str] = {}
     seats: dict[str, None] = {}
     beside: dict[str, dict[str, Any]] | None = None
@@ -105,16 +124,16 @@ def read_labelled(corpus: Sequence[str], fields: Fields, names: Labels) -> Corpu
                 raise UsageError(f"{where}: the id {_id(record)!r} again")
     for path in files:
         for where, record in _records(path):
-            id, text, gold, said = _labelled(where, record, beside, fields, names)
+            id, text, gold, said, parts = _labelled(where, record, beside, fields, names, reading)
             key = content_key(text)
-            known = found.setdefault(key, (id or f"ad_{key[:20]}", text, gold, said))
+            known = found.setdefault(key, (id or content_id(key), text, gold, said, parts))
             if known[2] != gold:
                 raise UsageError(f"{where}: the text of {known[0]!r} again, with another label")
             if key_of.setdefault(known[0], key) != key:
                 raise UsageError(f"{where}: the id {known[0]!r} again, with another text")
             seats |= dict.fromkeys(said)
     # As `scout mine` sets them aside: one such ad would end a condition that draws it.
-    wordless = {key for key, (_, text, _, _) in found.items() if is_wordless(text)}
+    wordless = {key for key, ad in found.items() if is_wordless(ad[1])}
     keys = sorted(set(found) - wordless)
     labels = np.array([found[key][2] for key in keys], dtype=bool)
     if not len(labels) or labels.all() or not labels.any():
@@ -135,6 +154,7 @@ def read_labelled(corpus: Sequence[str], fields: Fields, names: Labels) -> Corpu
         gold=labels,
         ratings=table,
         wordless=len(wordless),
+        records=tuple(found[key][4] for key in keys) if reading.fields else (),
     )
 
 
@@ -165,9 +185,14 @@ def _labelled(
     beside: dict[str, dict[str, Any]] | None,
     fields: Fields,
     names: Labels,
-) -> tuple[str, str, bool, dict[str, int]]:
+    reading: ReadOptions,
+) -> tuple[str, str, bool, dict[str, int], dict[str, str]]:
     try:
-        text = record["text"]
+        parts = values_of(record, reading.fields)
+        if reading.fields:
+            text, _ = compose(parts, reading.fields, reading.template)
+        else:
+            text = record["text"]
         id = _id(record)
         if beside is not None:
             if id not in beside:
@@ -192,7 +217,7 @@ def _labelled(
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         named = f"no field {error}" if isinstance(error, KeyError) else str(error)
         raise UsageError(f"{where}: not a labelled ad: {named}") from error
-    return id, text, gold, said
+    return id, text, gold, said, parts
 
 
 def _id(record: dict[str, Any]) -> str:

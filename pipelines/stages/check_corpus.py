@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -11,6 +11,7 @@ from apache_beam import pvalue
 
 from pipelines.contracts import Ad, BlockFile, Rejected, Tally, UniqueAd
 from pipelines.errors import RunFailed
+from pipelines.sources.base import STAGE as READ_ADS
 from pipelines.store import storage
 
 # Sums are 64-bit integers in thousandths; what is left is room for rounding.
@@ -60,10 +61,12 @@ class CheckCorpus(beam.PTransform):
     Args:
         root: the workspace, for the message.
         max_rejected_share: largest share of records that may be rejected, 0 to 1.
+        fields: names of the ads' fields. One that no ad has is a mistake in the task file.
     """
 
-    def __init__(self, root: str, max_rejected_share: float) -> None:
+    def __init__(self, root: str, max_rejected_share: float, fields: Sequence[str] = ()) -> None:
         super().__init__()
+        self._fields = tuple(fields)
         if not 0 <= max_rejected_share <= 1:
             raise ValueError(f"max_rejected_share must be 0 to 1, got {max_rejected_share}")
         self._root, self._share = root, max_rejected_share
@@ -81,7 +84,7 @@ class CheckCorpus(beam.PTransform):
         """Apply the transform to (ads, unique, unreadable, conflicting, dead-letter files)."""
         ads, unique, unreadable, conflicting, files = inputs
         read = ads | "CountAds" >> beam.combiners.Count.Globally()
-        size = unique | "MeasureUnique" >> beam.CombineGlobally(_CountAndWeight())
+        size = unique | "MeasureUnique" >> beam.CombineGlobally(_Measure(self._fields))
         reasons = (
             (unreadable, conflicting)
             | "JoinRejected" >> beam.Flatten()
@@ -93,7 +96,7 @@ class CheckCorpus(beam.PTransform):
             | "One" >> beam.Create([None], reshuffle=False)
             | "Check"
             >> beam.ParDo(
-                _Check(self._root, self._share),
+                _Check(self._root, self._share, self._fields),
                 read=pvalue.AsSingleton(read),
                 size=pvalue.AsSingleton(size),
                 reasons=pvalue.AsList(reasons),
@@ -102,38 +105,47 @@ class CheckCorpus(beam.PTransform):
         )
 
 
-class _CountAndWeight(beam.CombineFn):
-    def create_accumulator(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        return 0, 0
+# Ads, their weight in thousandths, and the names of their fields.
+_Size = tuple[int, int, frozenset[str]]
 
-    def add_input(
-        self, total: tuple[int, int], ad: UniqueAd, *args: Any, **kwargs: Any
-    ) -> tuple[int, int]:
-        return total[0] + 1, total[1] + ad.weight
 
-    def merge_accumulators(self, totals: Any, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        pairs = list(totals)
-        return sum(count for count, _ in pairs), sum(weight for _, weight in pairs)
+class _Measure(beam.CombineFn):
+    def __init__(self, fields: tuple[str, ...]) -> None:
+        self._fields = frozenset(fields)
 
-    def extract_output(self, total: tuple[int, int], *args: Any, **kwargs: Any) -> tuple[int, int]:
+    def create_accumulator(self, *args: Any, **kwargs: Any) -> _Size:
+        return 0, 0, frozenset()
+
+    def add_input(self, total: _Size, ad: UniqueAd, *args: Any, **kwargs: Any) -> _Size:
+        count, weight, seen = total
+        if seen != self._fields:
+            seen |= {name for name, _ in json.loads(ad.fields)}
+        return count + 1, weight + ad.weight, seen
+
+    def merge_accumulators(self, totals: Any, *args: Any, **kwargs: Any) -> _Size:
+        counts, weights, seen = zip(*totals, strict=True)
+        return sum(counts), sum(weights), frozenset().union(*seen)
+
+    def extract_output(self, total: _Size, *args: Any, **kwargs: Any) -> _Size:
         return total
 
 
 class _Check(beam.DoFn):
-    def __init__(self, root: str, share: float) -> None:
-        self._root, self._share = root, share
+    def __init__(self, root: str, share: float, fields: tuple[str, ...]) -> None:
+        self._root, self._share, self._fields = root, share, fields
 
     def process(
         self,
         _: None,
         read: int,
-        size: tuple[int, int],
+        size: _Size,
         reasons: list[tuple[tuple[str, str], int]],
         files: list[BlockFile],
     ) -> Iterator[Tally]:
-        if size[1] > _MAX_WEIGHT:
+        unique, weight, seen = size
+        if weight > _MAX_WEIGHT:
             raise RunFailed(
-                f"the ads' weights add up to {size[1] / 1000:.3g}, at most {_MAX_WEIGHT / 1000:.3g} "
+                f"the ads' weights add up to {weight / 1000:.3g}, at most {_MAX_WEIGHT / 1000:.3g} "
                 "is possible; give a --weight_field in larger units"
             )
         counts: dict[str, int] = {}
@@ -141,13 +153,19 @@ class _Check(beam.DoFn):
         for (stage, reason), number in reasons:
             counts[reason] = counts.get(reason, 0) + number
             rejected += number
-            unreadable += number if stage == "ReadAds" else 0
+            unreadable += number if stage == READ_ADS else 0
         tally = Tally(
             records=read + unreadable,
             rejected=rejected,
             reasons=json.dumps(counts, sort_keys=True),
-            unique=size[0],
-            weight=size[1],
+            unique=unique,
+            weight=weight,
         )
         check(tally, self._share, places(self._root, files))
+        for name in self._fields:
+            if name not in seen:
+                raise RunFailed(
+                    f"ad.fields: none of the {unique:,} distinct ads has the field {name!r}; mend "
+                    "its path in the task file, or take it out"
+                )
         yield tally

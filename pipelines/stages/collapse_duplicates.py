@@ -17,8 +17,9 @@ UNIQUE, REJECTED = "unique", "rejected"
 # Texts kept of an id that stands for several; the rest are only counted.
 _MAX_TEXTS = 16
 
-# key -> (text, weight in thousandths, records, source, position)
-_Texts = dict[str, tuple[str, int, int, str, str]]
+# key -> (text, source, position, fields, weight in thousandths, records); tuples, for one stands for
+# every ad that is shuffled, and encodes seven times as fast as a record.
+_Texts = dict[str, tuple[str, str, str, str, int, int]]
 
 
 def to_thousandths(weight: float) -> int:
@@ -37,21 +38,11 @@ def merge_texts(accumulators: Iterable[tuple[_Texts, int]]) -> tuple[_Texts, int
     overflow = 0
     for texts, dropped in accumulators:
         overflow += dropped
-        for key, (text, weight, records, source, position) in texts.items():
-            known = merged.get(key)
-            if known is None:
-                merged[key] = (text, weight, records, source, position)
-            else:
-                first = min((text, source, position), (known[0], known[3], known[4]))
-                merged[key] = (
-                    first[0],
-                    known[1] + weight,
-                    known[2] + records,
-                    first[1],
-                    first[2],
-                )
+        for key, new in texts.items():
+            old = merged.get(key)
+            merged[key] = (*min(old[:4], new[:4]), old[4] + new[4], old[5] + new[5]) if old else new
     for key in sorted(merged)[_MAX_TEXTS:]:
-        overflow += merged.pop(key)[2]
+        overflow += merged.pop(key)[5]
     return merged, overflow
 
 
@@ -62,24 +53,22 @@ def resolve_id(id: str, texts: _Texts, overflow: int) -> list[UniqueAd | Rejecte
     for the wrong ad; so none of them is used.
     """
     if len(texts) == 1 and not overflow:
-        [(key, (text, weight, records, source, position))] = texts.items()
-        return [UniqueAd(id, key, text, weight, records, source, position)]
+        [(key, (text, source, position, fields, weight, records))] = texts.items()
+        return [UniqueAd(id, key, text, weight, records, source, position, fields)]
     distinct = f"more than {_MAX_TEXTS}" if overflow else str(len(texts))
-    rejected: list[UniqueAd | Rejected] = []
-    for index, (_, (text, _, records, source, position)) in enumerate(sorted(texts.items())):
-        rejected.append(
-            Rejected(
-                id=id,
-                stage=STAGE,
-                reason="id_conflict",
-                detail=f"the id stands for {distinct} different texts; ids must be unique",
-                source=source,
-                position=position,
-                excerpt=text[:200],
-                records=records + (overflow if index == 0 else 0),
-            )
+    return [
+        Rejected(
+            id=id,
+            stage=STAGE,
+            reason="id_conflict",
+            detail=f"the id stands for {distinct} different texts; ids must be unique",
+            source=source,
+            position=position,
+            excerpt=text[:200],
+            records=records + (overflow if index == 0 else 0),
         )
-    return rejected
+        for index, (_, (text, source, position, _, _, records)) in enumerate(sorted(texts.items()))
+    ]
 
 
 def merge_copies(copies: Iterable[UniqueAd]) -> UniqueAd:
@@ -96,8 +85,8 @@ def merge_copies(copies: Iterable[UniqueAd]) -> UniqueAd:
     return dataclasses.replace(first, weight=weight, copies=records)
 
 
-def _order(ad: UniqueAd) -> tuple[str, str, str, str]:
-    return ad.id, ad.text, ad.source, ad.position
+def _order(ad: UniqueAd) -> tuple[str, ...]:
+    return ad.id, ad.text, ad.source, ad.position, ad.fields
 
 
 class CollapseDuplicates(beam.PTransform):
@@ -139,7 +128,7 @@ class CollapseDuplicates(beam.PTransform):
 
 def _to_unique(ad: Ad) -> UniqueAd:
     weight = to_thousandths(ad.weight)
-    return UniqueAd(ad.id, ad.key, ad.text, weight, 1, ad.source, ad.position)
+    return UniqueAd(ad.id, ad.key, ad.text, weight, 1, ad.source, ad.position, ad.fields)
 
 
 def _counted(item: tuple[str, UniqueAd]) -> UniqueAd:
@@ -154,7 +143,8 @@ class _TextsOfId(beam.CombineFn):
     def add_input(
         self, accumulator: tuple[_Texts, int], ad: Ad, *args: Any, **kwargs: Any
     ) -> tuple[_Texts, int]:
-        one: _Texts = {ad.key: (ad.text, to_thousandths(ad.weight), 1, ad.source, ad.position)}
+        weight = to_thousandths(ad.weight)
+        one: _Texts = {ad.key: (ad.text, ad.source, ad.position, ad.fields, weight, 1)}
         return merge_texts([accumulator, (one, 0)])
 
     def merge_accumulators(

@@ -6,9 +6,13 @@ import contextlib
 import difflib
 import importlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from pipelines.errors import UsageError
-from pipelines.strategies.base import Strategy
+
+if TYPE_CHECKING:
+    # Strategies bring scikit-learn along: their names must be known at once.
+    from pipelines.strategies.base import Strategy
 
 _STRATEGIES: dict[str, str | type[Strategy]] = {
     "boundary": "pipelines.strategies.boundary:Boundary",

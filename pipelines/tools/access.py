@@ -21,6 +21,7 @@ class Access:
         plain_http: environment variable; ``1`` lets the token cross a network in plain text.
         token: what the tool calls it.
         where: where the tool shows it.
+        manager: who may do all that is needed here.
         pages: first parts of the paths of the server's pages, as people copy them from a browser.
     """
 
@@ -28,6 +29,7 @@ class Access:
     plain_http: str
     token: str
     where: str
+    manager: str
     pages: tuple[str, ...]
 
     def read_token(self, environment: Mapping[str, str]) -> str:

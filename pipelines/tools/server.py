@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from pipelines.console.progress import step
+from pipelines.console.summary import printable
 from pipelines.errors import RunFailed
+from pipelines.tools.access import Access
 from pipelines.tools.batch import Batch
 from pipelines.tools.outgoing import PAIR, SINGLE
 
@@ -45,41 +47,6 @@ class Pushed:
     added: int
     present: int
     changed: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What a place holds.
-
-    Attributes:
-        records: as the tool's reader reads them, without what changes when nobody answers.
-        names: people who answered: how exports made by hand call them -> name.
-        strangers: those whose names the server does not tell.
-        given: number of answers.
-    """
-
-    records: Sequence[Mapping[str, Any]]
-    names: Mapping[str, str]
-    strangers: Sequence[str]
-    given: int
-
-
-@dataclass(frozen=True, slots=True)
-class Pulled:
-    """All answers to a version of a task.
-
-    Attributes:
-        data: an export file (JSON), as the tool's reader reads it. The same answers are the same bytes.
-        names: as in :class:`Answers`.
-        urls: the places that they come from.
-        items, answers: how many.
-    """
-
-    data: bytes
-    names: dict[str, str]
-    urls: tuple[str, ...]
-    items: int
-    answers: int
 
 
 class Server(abc.ABC):
@@ -121,31 +88,29 @@ class Server(abc.ABC):
         """
         return [self._push(part, say) for part in batch.by_size()]
 
-    def pull(self, task: str, version: int, say: Say) -> Pulled:
-        """Return all answers to a version of a task.
+    def pull(self, task: str, version: int, say: Say) -> bytes:
+        """Return all answers to a version of a task, as an export file (JSON) that the tool's reader reads.
+
+        The same answers are the same bytes; what changes when nobody answers is not in them.
 
         Raises:
-            RunFailed: the server refuses, or holds nothing of it.
+            RunFailed: the server refuses, or holds nothing of the task.
         """
         names = [place_name(task, version, single) for single in (False, True)]
         places = [place for name in names if (place := self.find(name)) is not None]
         if not places:
             raise RunFailed(f"{self.url}: {self.missing.format(names[0])}; push the pairs first")
-        found = [self.answers(place) for place in places]
-        for place, answers in zip(places, found, strict=True):
-            if answers.strangers:
-                people = ", ".join(sorted(answers.strangers))
+        records: list[dict[str, Any]] = []
+        for place in places:
+            found, strangers = self.answers(place)
+            records += found
+            if strangers:
+                people = ", ".join(sorted(strangers))
                 say(f"{self.address(place)}: {self.strangers.format(people)}")
-        records = sorted((r for answers in found for r in answers.records), key=lambda r: r["id"])
-        lines = ",\n".join(json.dumps(record, sort_keys=True) for record in records)
-        people_named = sorted((id, name) for part in found for id, name in part.names.items())
-        return Pulled(
-            data=f"[\n{lines}\n]\n".encode(),
-            names=dict(people_named),
-            urls=tuple(map(self.address, places)),
-            items=len(records),
-            answers=sum(answers.given for answers in found),
+        lines = ",\n".join(
+            json.dumps(record, sort_keys=True) for record in sorted(records, key=lambda r: r["id"])
         )
+        return f"[\n{lines}\n]\n".encode()
 
     # --- what a subclass knows of its server ---
 
@@ -195,8 +160,8 @@ class Server(abc.ABC):
         return []
 
     @abc.abstractmethod
-    def answers(self, place: Any) -> Answers:
-        """Return what a place holds."""
+    def answers(self, place: Any) -> tuple[list[dict[str, Any]], set[str]]:
+        """Return a place's records as the reader reads them, and people whose names are not told."""
 
     # --- the same for all ---
 
@@ -288,3 +253,75 @@ def told(value: Any) -> str:
     if not value:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+_AGAIN = "run the command again (what has arrived is not sent twice)"
+# Names of exceptions, of Python's and the HTTP libraries' -> what they mean, the first that fits.
+_UNREACHED = (
+    (
+        {"SSLError", "SSLCertVerificationError"},
+        "no trusted TLS connection ({last}); check the address, or name your own authority's "
+        "certificate in {certificates}",
+    ),
+    ({"gaierror", "NameResolutionError"}, "no such host; check the address and the network"),
+    ({"ProxyError"}, "the proxy that the environment names (HTTPS_PROXY) does not answer"),
+    (
+        {"ConnectionRefusedError"},
+        "nothing listens there; is the server running, and is the port right?",
+    ),
+    (
+        {"ConnectTimeout", "ConnectTimeoutError"},
+        "no connection within {connect:g} s; check address and network",
+    ),
+    ({"ReadTimeout", "ReadTimeoutError"}, f"no answer within {{answer:g}} s; {_AGAIN}"),
+)
+
+
+def unreached(error: BaseException, connect: float, answer: float, certificates: str) -> str:
+    """Return why there was no answer, and what to do about it.
+
+    Args:
+        error: what an HTTP library raised.
+        connect: seconds that were waited for a connection.
+        answer: seconds that were waited for an answer.
+        certificates: the environment variable with which the library is told of authorities.
+    """
+    found = list(causes(error))
+    kinds = {type(cause).__name__ for cause in found}
+    last = printable(str(found[-1]), 160)
+    broke = f"the connection broke ({type(found[-1]).__name__}); {_AGAIN}"
+    said = next((sentence for names, sentence in _UNREACHED if names & kinds), "")
+    filling = {"last": last, "connect": connect, "answer": answer, "certificates": certificates}
+    return said.format(**filling) if said else broke
+
+
+def refused(status: int, said: str, access: Access, target: str = "") -> str:
+    """Return what an HTTP status means here, and what to do about it.
+
+    Args:
+        status: no success.
+        said: what the server says, as a message may hold it.
+        access: how the server is entered.
+        target: where it redirects to.
+    """
+    quoted = f" (it says: {said})" if said else ""
+    if 300 <= status < 400:
+        return (
+            f"redirects to {target or 'another address'}; the {access.token} is sent to the named "
+            "server only: give the address that it redirects to, if it is the same server"
+        )
+    if status == 401:
+        return (
+            f"does not accept the {access.token} in {access.key}{quoted}; copy it again from this "
+            f"server, where it may also have expired ({access.where})"
+        )
+    if status == 403:
+        return f"the {access.token}'s user may not do that{quoted}; it takes {access.manager}"
+    if status == 413:
+        return "takes no request of this size; raise the limit of the proxy before the server"
+    if status == 429 or status >= 500:
+        return (
+            f"HTTP {status}{quoted}; the server is overloaded or broken: look into "
+            f"its log, and {_AGAIN.replace('again', 'again later')}"
+        )
+    return f"HTTP {status}{quoted or ', without a reason'}"

@@ -32,7 +32,7 @@ from typing import Any
 
 from pipelines.contracts import LEFT, RIGHT, Rejected
 from pipelines.errors import RunFailed
-from pipelines.sources.readers import CsvLines
+from pipelines.sources.csv_lines import CsvLines
 from pipelines.text import normalize_text
 from pipelines.verdicts.rows import SKIP, RawVerdict, dead_letter, decode, storable
 

@@ -12,7 +12,8 @@ from apache_beam.internal.gcp import auth
 from gcp_storage_emulator.server import create_server
 from google.cloud import storage as gcs
 
-from pipelines.sources.readers import ReadOptions, plan, read_range
+from pipelines.sources import registry
+from pipelines.sources.base import ReadOptions
 from pipelines.store import storage
 from pipelines.store.workspace import Workspace
 from tests import helpers
@@ -55,8 +56,8 @@ def test_the_main_job_on_object_storage(bucket: str, tmp_path: Path) -> None:
 def test_ranges_of_a_remote_file_meet_without_loss(bucket: str) -> None:
     lines = [f"remote ad number {n}" for n in range(300)]
     storage.write(f"{bucket}/ads.txt", "\n".join(lines).encode())
-    [found] = storage.match(f"{bucket}/ads.txt")
-    ranges = plan([(found.path, found.size_in_bytes)], "", 512)
+    options = ReadOptions()
+    ranges = registry.plan(registry.list_corpus([f"{bucket}/ads.txt"]), options, 512)
     assert len(ranges) > 5
-    records = [ad for part in ranges for ad in read_range(part, ReadOptions())]
+    records = [ad for part in ranges for ad in registry.get("files").read(part, options)]
     assert [ad.text for ad in records] == lines  # type: ignore[union-attr]

@@ -17,7 +17,7 @@ import pytest
 from benchmarks import mine_scaling
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.mine import mine
-from pipelines.sources.readers import ReadOptions
+from pipelines.sources.base import ReadOptions
 from pipelines.store.facts import VerdictsFacts
 from pipelines.store.workspace import Manifest, Workspace
 from tests import helpers

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.report.output import Report
 from pipelines.report.simulation import simulation_report
-from pipelines.simulation.play import summarize
+from pipelines.simulation.results import summarize
 from tests.report.drawn import Parts, read
 
 
@@ -34,7 +34,7 @@ def outcome(
                         "natural_experts": 0.85, "balanced_experts": 0.8, "evaluation_experts": 0.75,
                     }
                 )  # fmt: skip
-    stop = {"seed": 1, "stopped_after": 2, "rule": "parity", "reason": "stopped at parity: because",
+    stop = {"seed": 1, "condition": "boundary", "stopped_after": 2, "rule": "parity", "reason": "stopped at parity: because",
             "no_later_better_after": 1, "kappas": {"1": 0.5, "2": 0.6}}  # fmt: skip
     return {
         "task": "tiny", "options": {"task": "t.yaml", "seeds": 2, "labels": [25, 50]}, "ads": 400,
@@ -60,6 +60,7 @@ def test_a_simulation_has_its_conditions_side_by_side(tmp_path: Path) -> None:
         assert f"{entry['natural']:.2f} ±{entry['natural_sd']:.2f}" in table
     assert "experts among themselves" in table and "0.85 ±0.00" in table
     assert "undefined" in table, "the evaluation half of random's first round"
+    assert "1boundary2parity1stopped" in parts.texts["stops"]
     assert "stopped at parity: because" in parts.texts["stops"]
     assert '"t.yaml"' in parts.texts["provenance"]
     assert len(parts.images()) == 4 == len(list(tmp_path.glob("report-head-*.png")))
@@ -84,10 +85,10 @@ def test_a_simulation_is_redrawn_from_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_simulation_without_boundary_says_what_it_lacks(tmp_path: Path) -> None:
-    found, parts = simulated(outcome(("random",)), tmp_path)
+def test_a_simulation_of_crowds_alone_says_what_it_lacks(tmp_path: Path) -> None:
+    found, parts = simulated(outcome(("crowd 0.59 text",)), tmp_path)
     assert set(found.summary["missing"]) == {"stops"}
-    assert "condition boundary was not played" in parts.texts["stops"]
+    assert "No selection strategy was played" in parts.texts["stops"]
 
 
 def test_one_seed_has_no_spread_and_nothing_defined_is_drawn_too(tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 from pipelines.config import Labels
 from pipelines.errors import UsageError
 from pipelines.simulation.labelled_corpus import Corpus, Fields, divide, read_labelled
+from pipelines.sources.base import ReadOptions
+from pipelines.sources.fields import AdField
+from pipelines.sources.records import Place, to_ad
 from pipelines.text import content_id, content_key
 from tests import helpers
 
@@ -160,6 +163,35 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "no.jsonl").write_bytes(b"{no\n")
     with pytest.raises(UsageError, match=r"no\.jsonl: line 1: not JSON"):
         read_labelled((f"{tmp_path}/no.jsonl",), Fields(), NAMES)
+
+
+def test_ads_of_several_fields_are_read_as_mine_reads_them(tmp_path: Path) -> None:
+    reading = ReadOptions(fields=(AdField("ad.head", "Head"), AdField("ad.cta", "CTA")))
+    rows: list[Any] = [
+        {"id": "a", "ad": {"head": "won a\n miracle", "cta": ["Go", "Now"]}, "label": "bait"},
+        {"id": "b", "ad": {"head": "library terms"}, "label": "fine"},
+    ]
+    path = helpers.write_jsonl(tmp_path / "ads.jsonl", rows)
+    found = read_labelled((str(path),), Fields(), NAMES, reading)
+    place = Place("f", "line 1", "")
+    for i, id in enumerate(found.ids):
+        [row] = [row for row in rows if row["id"] == id]
+        # What the pool holds of an ad is the same ad again, without its label.
+        assert to_ad(found.record(i), reading, place) == to_ad(row, reading, place)
+        assert "label" not in found.record(i)
+        assert found.keys[i] == content_key(found.texts[i])
+    assert set(found.texts) == {"Head: won a miracle\nCTA: Go Now", "Head: library terms"}
+    path = helpers.write_jsonl(tmp_path / "ads.jsonl", [*rows, {"id": "c", "label": "bait"}])
+    with pytest.raises(
+        UsageError, match=r"line 3: not a labelled ad: nothing to read in 'ad\.head'"
+    ):
+        read_labelled((str(path),), Fields(), NAMES, reading)
+
+
+def test_a_plain_ad_is_id_and_text(tmp_path: Path) -> None:
+    found = read(tmp_path, GOOD)
+    expected = [{"id": row["id"], "text": row["text"]} for row in GOOD]
+    assert sorted([found.record(0), found.record(1)], key=str) == expected
 
 
 @pytest.mark.parametrize("rows", [[], GOOD[:1], GOOD[1:]])

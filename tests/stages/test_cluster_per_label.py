@@ -30,8 +30,8 @@ def labelled(rows: int, seed: int = 11) -> tuple[pa.Table, Threshold]:
     margin = (rng.integers(-800, 200, rows) / 256).astype(np.float32)
     weight = rng.integers(0, 5000, rows)
     found = table(rows, seed)
-    found = found.set_column(5, "margin", pa.array(margin))
-    found = found.set_column(3, "weight", pa.array(weight))
+    for name, values in (("margin", margin), ("weight", weight)):
+        found = found.set_column(found.column_names.index(name), name, pa.array(values))
     positives = int((margin >= 0).sum())
     return found, Threshold(0.0, positives, rows - positives)
 

@@ -51,13 +51,13 @@ def test_copies_collapse_to_the_smallest_id() -> None:
 
 
 def test_the_same_record_twice_counts_twice_and_is_no_conflict() -> None:
-    assert stage.resolve_id("a", {"k": ("t", 2000, 2, "f", "line 1")}, 0) == [
-        UniqueAd("a", "k", "t", 2000, 2, "f", "line 1")
+    assert stage.resolve_id("a", {"k": ("t", "f", "line 1", "[]", 2000, 2)}, 0) == [
+        UniqueAd("a", "k", "t", 2000, 2, "f", "line 1", "[]")
     ]
 
 
 def test_an_id_with_two_texts_is_rejected_with_both_places() -> None:
-    texts = {"k1": ("one", 1000, 1, "f", "line 1"), "k2": ("two", 2000, 2, "g", "line 9")}
+    texts = {"k1": ("one", "f", "line 1", "", 1000, 1), "k2": ("two", "g", "line 9", "", 2000, 2)}
     rejected = stage.resolve_id("a", texts, 0)
     assert [(r.id, r.reason, r.source, r.position, r.records) for r in rejected] == [
         ("a", "id_conflict", "f", "line 1", 1),
@@ -67,7 +67,7 @@ def test_an_id_with_two_texts_is_rejected_with_both_places() -> None:
 
 
 def test_an_id_with_very_many_texts_keeps_the_count() -> None:
-    parts = [({f"k{n:04d}": (f"t{n}", 1, 1, "f", "line 1")}, 0) for n in range(500)]
+    parts = [({f"k{n:04d}": (f"t{n}", "f", "line 1", "", 1, 1)}, 0) for n in range(500)]
     texts, overflow = stage.merge_texts(parts)
     assert len(texts) == 16
     rejected = stage.resolve_id("a", texts, overflow)
@@ -87,7 +87,7 @@ def test_an_id_with_very_many_texts_keeps_the_count() -> None:
 )
 def test_merging_does_not_depend_on_the_order(rows: list, rng) -> None:
     accumulators = [
-        ({content_key(t): (t, w * 1000, 1, "f", f"line {n}")}, 0)
+        ({content_key(t): (t, "f", f"line {n}", "", w * 1000, 1)}, 0)
         for n, (_, t, w) in enumerate(rows)
     ]
     whole = stage.merge_texts(accumulators)

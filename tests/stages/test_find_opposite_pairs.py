@@ -33,6 +33,7 @@ def table(rows: int, seed: int, dim: int = 6) -> pa.Table:
         pa.array(keys),
         pa.array([f"id{n}" for n in range(rows)]),
         pa.array([f"text {n}" for n in range(rows)]),
+        pa.array([""] * rows),
         pa.array(np.full(rows, 1000)),
         pa.array(np.ones(rows, dtype=np.int64)),
         pa.array(np.zeros(rows, dtype=np.float32)),

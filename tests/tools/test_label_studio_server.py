@@ -27,7 +27,7 @@ from pipelines.tools.batch import Batch
 from pipelines.tools.label_studio import format
 from pipelines.tools.label_studio.client import Client
 from pipelines.tools.label_studio.server import LabelStudioServer
-from pipelines.tools.server import Pulled, Pushed, Say
+from pipelines.tools.server import Pushed, Say
 from pipelines.verdicts.rows import RawVerdict
 from tests.tools import MODEL, POLICY, batch_of, said, understood, why
 
@@ -297,7 +297,7 @@ class Served:
         [pushed] = self.server().push(batch, say)
         return pushed
 
-    def pull(self, say: Say = lambda line: None) -> Pulled:
+    def pull(self, say: Say = lambda line: None) -> bytes:
         return self.server().pull("tiny", 3, say)
 
     def held(self, project: int) -> list[str]:
@@ -386,6 +386,40 @@ def test_an_interrupted_push_goes_on(served: Served, after: bool, monkeypatch: A
     assert (again.added, again.present) == ((5, 5) if after else (9, 1))
     assert served.held(project) == ids(batch)
     assert lines[0].endswith("pairs sent")
+
+
+def test_single_ads_have_a_project_of_their_own_and_come_back_with_the_pairs(
+    served: Served,
+) -> None:
+    batch = batch_of([(f"a{n}", f"ad {n}") for n in range(4)], sizes=(1, 2, 1))
+    lines: list[str] = []
+    pairs, single = served.server().push(batch, lines.append)
+    assert (pairs.place, pairs.added) == ("tiny v3", 1)
+    assert (single.place, single.added) == ("tiny v3, single ads", 2)
+    assert [line.partition(":")[0] for line in lines] == [
+        "created the project 'tiny v3'",
+        "created the project 'tiny v3, single ads'",
+    ]
+    project = served.fake.projects[number_of(single)]
+    assert set(project["parsed_label_config"]) == {"label"}
+    assert "both ads" not in project["expert_instruction"]
+    answer = choice("", "bait") | {"from_name": "label", "to_name": "text"}
+    task = served.fake.tasks[number_of(single)][1]
+    task["annotations"].append(
+        {"id": 1, "completed_by": 3, "result": [answer], "was_cancelled": False}
+    )
+    resolved = understood(format.LabelStudio().read(served.pull(), "pulled.json"), batch)
+    assert said(resolved) == [("a3", "positive", "anna")]
+    assert (resolved.rejected, resolved.unanswered) == ((), 3)
+    again = served.server().push(batch, lines.append)
+    assert [(pushed.added, pushed.present) for pushed in again] == [(0, 1), (0, 2)]
+
+
+def test_tasks_of_an_earlier_version_are_found_again(served: Served) -> None:
+    number = number_of(served.push(many(2)))
+    for task in served.fake.tasks[number]:
+        task["data"]["pair_id"] = task["data"].pop("item_id")
+    assert served.push(many(2)).added == 0
 
 
 def test_a_project_is_found_by_its_line_on_any_page_under_any_title(served: Served) -> None:
@@ -582,7 +616,9 @@ def test_copies_that_another_push_deleted_are_no_failure(served: Served, monkeyp
     number = number_of(served.push(many(2)))
     assert served.held(number) == ids(many(2))
     served.fake.faults = [Fault(r"DELETE /api/tasks/\d+/", 403)]
-    with pytest.raises(RunFailed, match=r"/api/tasks/\d+/: the token's user may not do that"):
+    with pytest.raises(
+        RunFailed, match=r"/api/tasks/\d+/: the access token's user may not do that"
+    ):
         served.push(many(3))
 
 
@@ -636,10 +672,10 @@ def answered(served: Served) -> int:
 def test_answers_come_back_as_an_export_that_the_reader_knows(served: Served) -> None:
     answered(served)
     pulled = served.pull()
-    assert (pulled.items, pulled.answers) == (5, 6)
-    assert pulled.names == {"3": "Anna@example.org", "4": "bo@example.org"}
+    tasks = json.loads(pulled)
+    assert len(tasks) == 5 and sum(len(task["annotations"]) for task in tasks) == 6
     batch = batch_of([*((f"a{n}", f"ad number {n}") for n in range(8))])
-    resolved = understood(format.LabelStudio().read(pulled.data, "pulled.json"), batch)
+    resolved = understood(format.LabelStudio().read(pulled, "pulled.json"), batch)
     assert said(resolved) == [
         ("a0", "negative", "anna"),
         ("a1", "negative", "anna"),
@@ -661,7 +697,7 @@ def test_answers_come_back_as_an_export_that_the_reader_knows(served: Served) ->
 
 def test_equal_answers_are_equal_bytes(served: Served) -> None:
     number = answered(served)
-    before = served.pull().data
+    before = served.pull()
     tasks = served.fake.tasks[number]
     for task in tasks:
         task["annotations"].reverse()
@@ -670,11 +706,11 @@ def test_equal_answers_are_equal_bytes(served: Served) -> None:
             annotation |= {"created_ago": "2 hours", "lead_time": 99.0, "updated_by": 4}
     tasks.reverse()
     served.fake.page_limit = 2  # a server may give smaller pages than it is asked for
-    assert served.pull().data == before
+    assert served.pull() == before
     for word in (b"prediction", b"draft", b"policy", b"lead_time"):
         assert word not in before
     tasks[-1]["annotations"].pop()
-    assert served.pull().data != before
+    assert served.pull() != before
 
 
 def test_who_left_the_organization_keeps_a_number(served: Served) -> None:
@@ -682,16 +718,15 @@ def test_who_left_the_organization_keeps_a_number(served: Served) -> None:
     served.fake.users = served.fake.users[:2]
     lines: list[str] = []
     pulled = served.pull(lines.append)
-    assert pulled.names == {"3": "Anna@example.org"}
     assert "user numbers 4 answered, but are not in the organization any more" in lines[0]
-    rows = list(format.LabelStudio().read(pulled.data, "f"))
+    rows = list(format.LabelStudio().read(pulled, "f"))
     people = {row.expert for row in rows if isinstance(row, RawVerdict)}
     assert people >= {"Anna@example.org", "4"}
 
 
 def test_an_ad_like_an_address_is_not_resolved(served: Served) -> None:
     served.push(batch_of([("a1", "s3://bucket/win"), ("a2", "gs://b/c")]))
-    assert b'"s3://bucket/win"' in served.pull().data
+    assert b'"s3://bucket/win"' in served.pull()
 
 
 def test_pull_needs_a_project(served: Served) -> None:
@@ -737,7 +772,7 @@ def test_a_personal_token_is_changed_for_short_lived_ones(served: Served) -> Non
 
 def test_a_personal_token_that_is_none_is_refused(served: Served) -> None:
     with pytest.raises(
-        RunFailed, match="refresh/: does not accept the token in LABEL_STUDIO_API_KEY"
+        RunFailed, match="refresh/: does not accept the access token in LABEL_STUDIO_API_KEY"
     ) as e:
         served.open("a.b.c").check()
     assert "a.b.c" not in str(e.value)
@@ -851,13 +886,16 @@ LEGACY = b'{"detail": "legacy token authentication has been disabled for this or
     [
         (
             Fault("", 401),
-            r"does not accept the token in LABEL_STUDIO_API_KEY .it says: out of order",
+            r"does not accept the access token in LABEL_STUDIO_API_KEY .it says: out of order",
         ),
         (
             Fault("", 401, body=LEGACY),
             r"legacy tokens are switched off .* create a personal access",
         ),
-        (Fault("", 403), r"the token's user may not do that .it says: out of order.; use the"),
+        (
+            Fault("", 403),
+            r"the access token's user may not do that .it says: out of order.; it takes somebody",
+        ),
         (Fault("", 404), r"whoami: not found: there is no Label Studio at this address"),
         (
             Fault("", 404, HTML[1], HTML[0]),
@@ -881,9 +919,9 @@ LEGACY = b'{"detail": "legacy token authentication has been disabled for this or
         ),
         (
             Fault("", 503, HTML[1], HTML[0]),
-            r"HTTP 503 after several tries; the server is overloaded",
+            r"HTTP 503; the server is overloaded",
         ),
-        (Fault("", 429), r"HTTP 429 after several tries .it says: out of order"),
+        (Fault("", 429), r"HTTP 429 .it says: out of order"),
     ],
 )
 def test_what_servers_answer_is_one_sentence(served: Served, fault: Fault, message: str) -> None:
@@ -908,7 +946,7 @@ def test_a_redirect_is_not_followed(served: Served) -> None:
         where = f"http://127.0.0.1:{other.getsockname()[1]}/"
         served.fake.faults = [Fault(".*whoami", 307, headers={"Location": where})]
         with pytest.raises(
-            RunFailed, match=f"redirects to {where}; the token is sent to the named"
+            RunFailed, match=f"redirects to {where}; the access token is sent to the named"
         ):
             served.push(many(1))
         with pytest.raises(BlockingIOError):
@@ -958,9 +996,7 @@ def test_a_connection_that_breaks(served: Served) -> None:
 def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with pytest.raises(
-        RunFailed, match=rf"127.0.0.1:{port}: nothing listens there; is Label Studio"
-    ):
+    with pytest.raises(RunFailed, match=rf"127.0.0.1:{port}: nothing listens there; is the server"):
         Client(f"http://127.0.0.1:{port}", TOKEN, backoff=0.0).check()
 
 

@@ -26,6 +26,7 @@ ACCESS = Access(
     "ARGILLA_ALLOW_PLAIN_HTTP",
     "API key",
     "Argilla shows it under My settings",
+    "an owner, or an admin of the workspace",
     ("dataset", "datasets", "api", "user-settings"),
 )
 COMMENT = "comment"

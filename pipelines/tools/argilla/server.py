@@ -30,7 +30,7 @@ from pipelines.tools.argilla.format import ACCESS, COMMENT, DISCARDED, SUBMITTED
 from pipelines.tools.batch import Batch
 from pipelines.tools.incoming import slots_in
 from pipelines.tools.outgoing import PAIR, SINGLE
-from pipelines.tools.server import Answers, Held, Say, Server, causes
+from pipelines.tools.server import Held, Say, Server, causes, refused, told, unreached
 
 WORKSPACE = "ARGILLA_WORKSPACE"
 RECORDS_A_PAGE = 250
@@ -255,23 +255,17 @@ class ArgillaServer(Server):
             place.records.log(part, batch_size=len(part))
         return True
 
-    def answers(self, place: Any) -> Answers:
-        """Return a data set's records, flattened, and experts' user names."""
+    def answers(self, place: Any) -> tuple[list[dict[str, Any]], set[str]]:
+        """Return a data set's records, flattened, experts by their user names."""
         found = self._listed(place, answers=True)
-        given = [
-            answer
+        people = {
+            str(answer.user_id)
             for record in found
             for answer in record.responses
             if str(answer.status.value) in (SUBMITTED, DISCARDED)
-        ]
-        people = {str(answer.user_id) for answer in given}
+        }
         names = self._names(place, people)
-        return Answers(
-            records=[flattened(record, names) for record in found],
-            names={uuid: names[uuid] for uuid in people & set(names)},
-            strangers=sorted(people - set(names)),
-            given=len(given),
-        )
+        return [flattened(record, names) for record in found], people - set(names)
 
     def _listed(self, dataset: Any, answers: bool) -> list[Any]:
         """Return a data set's records (``RecordModel``), each once, with all answers if asked for.
@@ -369,66 +363,26 @@ def _explained(error: BaseException, http: Any) -> str:
     """Return what went wrong and what to do about it."""
     for cause in causes(error):
         if type(cause).__name__ == "ArgillaCredentialsError":
-            return f"does not know this API key (401); copy it again into {ACCESS.key} ({ACCESS.where})"
+            return refused(401, "", ACCESS)
         status = getattr(cause, "status_code", None)
         if isinstance(status, int):
-            return _refused(status, str(cause))
-        if isinstance(cause, http.TimeoutException):
-            return f"no answer within {_TIMEOUT_SECONDS} s; try again later, nothing is doubled"
-        if isinstance(cause, http.ConnectError):
-            return _unreached(str(cause))
+            said = _detail(str(cause))
+            if status == 404:
+                return f"not found{f' (it says: {said})' if said else ''}; {_NO_ARGILLA}"
+            return refused(status, said, ACCESS)
         if isinstance(cause, http.HTTPError | http.InvalidURL):
-            return (
-                f"the connection broke ({printable(str(cause) or type(cause).__name__, 150)}); "
-                "try again, nothing is doubled"
-            )
+            return unreached(cause, _TIMEOUT_SECONDS, _TIMEOUT_SECONDS, "SSL_CERT_FILE")
     return printable(str(error), 300)
 
 
-def _unreached(text: str) -> str:
-    shown = printable(text, 150)
-    if "CERTIFICATE" in text.upper() or "SSL" in text.upper():
-        return f"no safe connection ({shown}); look at the server's certificate, or write http:// where it has none"
-    if "refused" in text:
-        return "nothing listens there; is the server running, is the port right?"
-    return f"cannot be reached ({shown}); is the address right, is the network there?"
-
-
-def _refused(status: int, text: str) -> str:
-    """Return what a status means here.
-
-    Args:
-        status: of HTTP.
-        text: the SDK's, with the server's answer behind ``Details:``.
-    """
-    said = _detail(text.partition("Details: ")[2])
-    why = f": {said}" if said else ""
-    if status == 401:
-        return f"does not know this API key (401); copy it again into {ACCESS.key} ({ACCESS.where})"
-    if status == 403:
-        return (
-            f"this user may not do that (403{why}); it takes an owner, or an admin of the workspace"
-        )
-    if status == 404:
-        return f"not found (404{why}); {_NO_ARGILLA}"
-    if status == 413:
-        return "takes no request of this size (413); have the proxy before it allow larger ones"
-    if 300 <= status < 400:
-        return f"sends us elsewhere ({status}); give the address at which it ends"
-    if status == 429 or status >= 500:
-        return f"is busy or broken ({status}{why}); try again later, nothing is doubled"
-    return f"refuses ({status}{why})"
-
-
 def _detail(text: str) -> str:
-    """Return the server's words in one line of bounded length, "" for a page."""
+    """Return the server's words, behind ``Details:`` in the SDK's, in one line; "" for a page."""
+    text = text.partition("Details: ")[2]
     try:
         value = json.loads(text)
     except ValueError:
-        return "" if text.lstrip().startswith("<") else printable(text, 300)
-    if isinstance(value, dict):
-        value = value.get("detail", value)
-    return printable(value if isinstance(value, str) else json.dumps(value), 300)
+        value = "" if text.lstrip().startswith("<") else text
+    return printable(told(value), 300)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from requests.auth import AuthBase
 from pipelines.console.summary import printable
 from pipelines.errors import RunFailed
 from pipelines.tools.label_studio.format import ACCESS
-from pipelines.tools.server import causes, told
+from pipelines.tools.server import refused, told, unreached
 
 _MAX_SAID_CHARS = 300
 _CONNECT_SECONDS = 10.0
@@ -148,8 +148,9 @@ class Client:
                 allow_redirects=False,
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            why = unreached(error, _CONNECT_SECONDS, self._timeout, "REQUESTS_CA_BUNDLE")
             # Its text holds the request's; ours says what to do. No cause: it would be printed.
-            raise RunFailed(self._safe(f"{self.url}: {self._unreached(error)}")) from None
+            raise RunFailed(self._safe(f"{self.url}: {why}")) from None
 
     def _value(self, method: str, path: str, response: requests.Response) -> Any:
         status = response.status_code
@@ -178,71 +179,18 @@ class Client:
         """Return what a refusal means and what to do about it."""
         said = self.shown(told(value))
         quoted = f" (it says: {said})" if said else ""
-        if 300 <= status < 400:
-            target = self.shown(response.headers.get("Location", ""))
-            return (
-                f"redirects to {target or 'nowhere'}; the token is sent to the named server only: give "
-                "the address that it redirects to, if it is the same server"
-            )
         if status == 401 and "legacy" in said.lower():
             return (
                 f"legacy tokens are switched off for this organization{quoted}; create a personal "
                 f"access token under Account & Settings and put it into {ACCESS.key}, or have the "
                 "organization's owner switch legacy tokens on (Organization, Access Token Settings)"
             )
-        if status == 401:
-            return (
-                f"does not accept the token in {ACCESS.key}{quoted}; copy it again from Account & Settings of "
-                "this server, where a personal access token may also have expired"
-            )
-        if status == 403:
-            return (
-                f"the token's user may not do that{quoted}; use the token of somebody who manages the "
-                "project"
-            )
         if status == 404 and path == "/api/current-user/whoami":
             return f"not found: {NO_LABEL_STUDIO}"
         if status == 404:
             return f"not found{quoted}; was the project deleted meanwhile? Run the command again"
-        if status == 413:
-            return "takes no request of this size; raise the limit of the proxy before the server"
-        if status == 429 or status >= 500:
-            return (
-                f"HTTP {status} after several tries{quoted}; the server is overloaded or broken: look "
-                "into its log, and run the command again later (what has arrived is not sent twice)"
-            )
-        return f"HTTP {status}{quoted or ', without a reason'}"
-
-    def _unreached(self, error: Exception) -> str:
-        """Return why there was no answer."""
-        found = list(causes(error))
-
-        def is_one(*kinds: type[BaseException]) -> bool:
-            return any(isinstance(cause, kinds) for cause in found)
-
-        if is_one(requests.exceptions.SSLError, urllib3.exceptions.SSLError):
-            detail = printable(str(found[-1]), 160)
-            return (
-                f"no trusted TLS connection ({detail}); check the address, or name your own "
-                "authority's certificate in REQUESTS_CA_BUNDLE"
-            )
-        if is_one(urllib3.exceptions.NameResolutionError):
-            return "no such host; check the address and the network"
-        if is_one(requests.exceptions.ProxyError, urllib3.exceptions.ProxyError):
-            return "the proxy that the environment names (HTTPS_PROXY) does not answer"
-        if is_one(ConnectionRefusedError):
-            return "nothing listens there; is Label Studio running, and is the port right?"
-        if is_one(requests.exceptions.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError):
-            return f"no connection within {_CONNECT_SECONDS:g} s; check address and network"
-        if is_one(requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError):
-            return (
-                f"no answer within {self._timeout:g} s; run the command again (what has arrived is not "
-                "sent twice)"
-            )
-        return (
-            f"the connection broke ({type(found[-1]).__name__}); run the command again (what has "
-            "arrived is not sent twice)"
-        )
+        target = self.shown(response.headers.get("Location", ""))
+        return refused(status, said, ACCESS, target)
 
     def _odd(self, method: str, path: str, what: str) -> RunFailed:
         return RunFailed(self._safe(f"{self.url}{path}: answered {method} with {what}"))

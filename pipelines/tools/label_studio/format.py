@@ -33,6 +33,7 @@ ACCESS = Access(
     "LABEL_STUDIO_ALLOW_PLAIN_HTTP",
     "access token",
     "Label Studio shows it under Account & Settings",
+    "somebody who manages the project",
     ("projects", "api", "user"),
 )
 COMMENT = "rationale"

@@ -32,7 +32,7 @@ from pipelines.tools.batch import Batch
 from pipelines.tools.label_studio import format
 from pipelines.tools.label_studio.client import NO_LABEL_STUDIO, Client, Refusal
 from pipelines.tools.outgoing import PAIR, SINGLE
-from pipelines.tools.server import Answers, Held, Say, Server, told
+from pipelines.tools.server import Held, Say, Server, told
 
 TASKS_A_PAGE = 100
 PROJECTS_A_PAGE = 100
@@ -248,24 +248,20 @@ class LabelStudioServer(Server):
             )
         return changed
 
-    def answers(self, place: Any) -> Answers:
-        """Return a project's tasks with their annotations, and experts' e-mail addresses."""
+    def answers(self, place: Any) -> tuple[list[dict[str, Any]], set[str]]:
+        """Return a project's tasks with their annotations, experts by their e-mail addresses."""
         emails = self._emails()
-        records, names, strangers = [], {}, set()
+        records, strangers = [], set()
         everything = {"fields": "all"}
         for raw in self._tasks(_number(place), "listing the project's answers", everything):
             annotations = self._objects("/api/tasks/", raw.get("annotations"))
             data = {name: value for name, value in self.fields(raw).items() if name in _DATA}
-            record = _canonical(raw.get("id"), data, annotations, emails)
-            records.append(record)
-            for annotation in record["annotations"]:
+            records.append(_canonical(raw.get("id"), data, annotations, emails))
+            for annotation in records[-1]["annotations"]:
                 by = annotation["completed_by"]
-                if isinstance(by, dict) and by["email"]:
-                    names[str(by["id"])] = by["email"]
-                elif isinstance(by, dict):
+                if isinstance(by, dict) and not by["email"]:
                     strangers.add(str(by["id"]))
-        given = sum(len(record["annotations"]) for record in records)
-        return Answers(records, names, sorted(strangers), given)
+        return records, strangers
 
     def _tasks(
         self, number: int, label: str, params: Mapping[str, Any]

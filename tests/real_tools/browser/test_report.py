@@ -22,7 +22,7 @@ from pipelines.report.pictures.canvas import WIDTH_INCHES, Names
 from pipelines.report.round import SAMPLE_ADS, ReportOptions, report
 from pipelines.report.sections.items import AD_CHARS, TOP_ITEMS
 from pipelines.report.simulation import simulation_report
-from pipelines.simulation.play import summarize
+from pipelines.simulation.results import summarize
 from tests import helpers
 from tests.real_tools.browser.conftest import Desk
 from tests.real_tools.browser.test_review_page import HOSTILE, serious
@@ -88,6 +88,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> str:
     ]
     stop = {
         "seed": 1,
+        "condition": "boundary",
         "stopped_after": 2,
         "rule": "parity",
         "reason": "stopped at parity: " + "for a long reason, " * 12,

@@ -261,6 +261,80 @@ def test_the_models_labels_are_shown_only_where_the_batch_has_them(desk: Desk) -
     assert shown_too.inner_text("#model-left") == "The model says bait (probability 0.81)."
 
 
+# --- single ads and fields --------------------------------------------------------------------
+
+
+def test_a_single_ad_stands_alone_with_the_keys_of_the_left_one(desk: Desk) -> None:
+    batch = batch_of(["loud", "quiet", "secret", "terms"], sizes=(1, 2, 1))
+    tab = desk.open(batch)
+    assert tab.inner_text("#item-title") == "Item 1 of 3"
+    assert tab.inner_text("#title-left") == "Ad"
+    assert tab.locator("#ad-right").is_hidden()
+    middle = tab.evaluate(
+        "(() => { const { left, right } = document.querySelector('.ad').getBoundingClientRect();"
+        " return (left + right) / 2; })()"
+    )
+    assert abs(middle - 640) < 1
+    # Keys of an ad that is not there do nothing.
+    for key in ("3", "6"):
+        tab.keyboard.press(key)
+    assert tab.inner_text("#item-state") == "open"
+    tab.keyboard.press("2")
+    assert tab.inner_text("#status") == "Ad: fine."
+    assert tab.inner_text("#item-state") == "done"
+    tab.keyboard.press("ArrowRight")
+    assert tab.locator("#ad-right").is_visible()
+    assert tab.inner_text("#title-left") == "Ad A"
+    for key in ("1", "4", "ArrowRight", "s", "u", "5"):
+        tab.keyboard.press(key)
+    tab.reload()
+    assert tab.inner_text("#progress-text") == "3 of 3 items done"
+    resolved = verdicts(tab, batch)
+    assert resolved.rejected == ()
+    assert [v.label for v in resolved.verdicts] == ["negative", "positive", "negative", "skip"]
+
+
+def test_a_page_of_single_ads_speaks_of_ads(desk: Desk) -> None:
+    tab = desk.open(batch_of(["loud", "quiet"], sizes=(1, 1)), expert="")
+    assert "both ads" not in tab.inner_text("#start")
+    sign(tab, "Ann")
+    assert tab.inner_text("#item-title") == "Ad 1 of 2"
+    tab.click("#keys summary")
+    words = tab.inner_text("main")
+    assert "Comment on this ad" in words and "once it has a label" in words
+    assert "pair" not in words and "ad B" not in words
+    for key in "ss":
+        tab.keyboard.press(key)
+    assert tab.inner_text("#finish-title") == "All ads are done"
+
+
+def test_fields_are_shown_apart_and_are_only_text(desk: Desk) -> None:
+    fields = [
+        ("Headline", "Win"),
+        *((f"{n} {text[:40]}", text) for n, text in enumerate(HOSTILE[:23])),
+    ]
+    batch = batch_of(["one", "two"], fields=fields)
+    tab = desk.open(batch)
+    found = tab.evaluate(
+        """() => [...document.querySelectorAll("#text-left dl.fields > *")].map((part) =>
+            [part.tagName, [...part.childNodes].every((node) => node.nodeType === 3 ||
+                node.matches("span.mark") && !node.children.length), part.textContent])"""
+    )
+    assert [tag for tag, _, _ in found] == ["DT", "DD"] * len(fields)
+    assert all(only_text for _, only_text, _ in found)
+    assert [found[0][2], found[1][2]] == ["Headline", "Win"]
+    assert found[3][2] == HOSTILE[0]
+    # What comes back is the text that the fields were made into.
+    for key in "14":
+        tab.keyboard.press(key)
+    data = save(tab)
+    assert [row["text"] for row in json.loads(data)["rows"]] == ["one", "two"]
+    assert len(imported(data, batch).verdicts) == 2
+    tab.emulate_media(media="print")
+    tab.locator("#print dl.fields").nth(1).wait_for()
+    assert desk.seen.nothing()
+
+
 # --- what the browser keeps -------------------------------------------------------------------
 
 
@@ -555,7 +629,9 @@ def serious(page: Page) -> list[str]:
 def test_axe_finds_nothing(desk: Desk, look: dict[str, Any]) -> None:
     # Around the policy, because axe itself writes markup into the page.
     long_policy = "Rule. " * 400
-    batch = batch_of(["loud", "W" * 5000 + HOSTILE[16], "c", "d"], policy=long_policy)
+    texts = ["loud", "W" * 5000 + HOSTILE[16], "c", "d"]
+    fields = [("Headline", "Win"), ("Text", "W" * 3000)]
+    batch = batch_of(texts, policy=long_policy, sizes=(2, 1, 1), fields=fields)
     tab = desk.open(batch, expert="", bypass_csp=True, **look)
     assert serious(tab) == []
     sign(tab, "")
@@ -565,6 +641,8 @@ def test_axe_finds_nothing(desk: Desk, look: dict[str, Any]) -> None:
     for name in ("policy", "all", "keys"):
         tab.evaluate("(id) => { document.getElementById(id).open = true; }", name)
     assert serious(tab) == [], "while labelling"
+    tab.keyboard.press("ArrowRight")
+    assert serious(tab) == [], "with a single ad"
     for key in ("ArrowRight", "ArrowRight"):
         tab.keyboard.press(key)
     tab.click("#copy summary")

@@ -16,18 +16,23 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
+from pipelines.contracts import ReviewAd
 from pipelines.errors import RunFailed
 from pipelines.jobs.evaluate import Candidate, measure
 from pipelines.jobs.ingest import Ingested, ingest_verdicts
 from pipelines.numerics.agreement import expert_agreement
 from pipelines.store.workspace import Workspace
-from pipelines.tools import label_studio as reader
-from pipelines.tools import label_studio_server as studio
-from pipelines.tools.batch import Batch, Side, read_batch
+from pipelines.tools.batch import Batch, read_batch
+from pipelines.tools.label_studio import server as studio
+from pipelines.tools.label_studio.client import Client
+from pipelines.tools.label_studio.format import LabelStudio
+from pipelines.tools.label_studio.server import LabelStudioServer
+from pipelines.tools.server import Pushed, Say
 from pipelines.verdicts.halves import HALVES, latest, ratings, read_half
+from pipelines.verdicts.rows import RawVerdict
 from tests import helpers
 from tests.real_tools.label_studio.conftest import Studio, User
-from tests.tools import POLICY, batch_of
+from tests.tools import FIELDS, POLICY, batch_of
 
 LOUD = ("won", "shocking", "secret", "free")
 SKIPPED, HALF, TWICE = 3, 5, 7
@@ -49,11 +54,28 @@ def say_nothing(line: str) -> None:
     pass
 
 
-def truth(side: Side) -> bool:
+def push(url: str, token: str, batch: Batch, say: Say) -> Pushed:
+    """Push a batch of pairs, or of single ads."""
+    with LabelStudioServer.connected(url, token, {}) as server:
+        [pushed] = server.push(batch, say)
+    return pushed
+
+
+def pull(url: str, token: str, task: str, version: int, say: Say) -> bytes:
+    with LabelStudioServer.connected(url, token, {}) as server:
+        return server.pull(task, version, say)
+
+
+def number_of(pushed: Pushed) -> int:
+    """Return the number of the project that was pushed to."""
+    return int(pushed.url.rpartition("/")[2])
+
+
+def truth(side: ReviewAd) -> bool:
     return any(word in side.text.casefold() for word in LOUD)
 
 
-def bo_says(place: int, side: Side) -> bool:
+def bo_says(place: int, side: ReviewAd) -> bool:
     """Return what bo calls an ad: he is wrong about every fourth one."""
     return truth(side) != (place % 4 == 1)
 
@@ -62,8 +84,8 @@ def results(batch: Batch, **labels: bool) -> list[dict[str, Any]]:
     """Return an answer as Label Studio's own page sends it."""
     return [
         {
-            "from_name": f"label_{letter}",
-            "to_name": f"text_{letter}",
+            "from_name": f"label{letter}",
+            "to_name": f"text{letter}",
             "type": "choices",
             "value": {"choices": [batch.positive if positive else batch.negative]},
         }
@@ -77,9 +99,9 @@ def annotate(who: User, task: int, result: list[dict[str, Any]], skipped: bool =
 
 
 def tasks_of(who: User, project: int) -> dict[str, int]:
-    """Return pair_id -> task; fails when one is there twice."""
+    """Return item_id -> task; fails when one is there twice."""
     found = who.call("GET", "/api/tasks/", params={"project": project, "page_size": 1000})
-    numbers = {task["data"].get("pair_id", "foreign"): task["id"] for task in found["tasks"]}
+    numbers = {task["data"].get("item_id", "foreign"): task["id"] for task in found["tasks"]}
     assert len(numbers) == found["total"]
     return numbers
 
@@ -89,11 +111,11 @@ def label_all(batch: Batch, project: int, anna: User, bo: User) -> dict[tuple[st
     tasks = tasks_of(anna, project)
     wanted: dict[tuple[str, str], str] = {}
     name = {True: "positive", False: "negative"}
-    for place, pair in enumerate(batch.pairs):
-        task, sides = tasks[pair.pair_id], {"a": pair.left, "b": pair.right}
+    for place, item in enumerate(batch.items):
+        task, sides = tasks[item.item_id], dict(zip(("_a", "_b"), item.ads, strict=True))
         right = {letter: truth(side) for letter, side in sides.items()}
         if place == HALF:
-            annotate(anna, task, results(batch, a=right["a"]))
+            annotate(anna, task, results(batch, _a=right["_a"]))
         else:
             if place == TWICE:
                 annotate(anna, task, results(batch, **{k: not v for k, v in right.items()}))
@@ -110,7 +132,7 @@ def label_all(batch: Batch, project: int, anna: User, bo: User) -> dict[tuple[st
 
 
 def imported(workspace: Workspace, data: bytes) -> Ingested:
-    return ingest_verdicts(workspace, list(reader.read(data, "pulled.json")), "pulled.json")
+    return ingest_verdicts(workspace, list(LabelStudio().read(data, "pulled.json")), "pulled.json")
 
 
 def verdicts_of(workspace: Workspace) -> list[Any]:
@@ -122,19 +144,19 @@ def test_a_round_there_and_back(
 ) -> None:
     # Several pages and several calls for twelve pairs.
     monkeypatch.setattr(studio, "TASKS_A_PAGE", 5)
-    monkeypatch.setattr(studio, "TASKS_A_CALL", 4)
+    monkeypatch.setattr(LabelStudioServer, "records_a_call", 4)
     anna, bo = experts
     url, token = label_studio.url, label_studio.admin.token
     batch = read_batch(workspace)
-    assert len(batch.pairs) == 12
-    begun = dataclasses.replace(batch, pairs=batch.pairs[:5])
-    first = studio.push(url, token, begun, say_nothing)
-    assert (first.created_project, first.added, first.present) == (True, 5, 0)
+    assert len(batch.items) == 12
+    begun = dataclasses.replace(batch, items=batch.items[:5])
+    first = push(url, token, begun, say_nothing)
+    assert (first.created, first.added, first.present) == (True, 5, 0)
     lines: list[str] = []
-    pushed = studio.push(url, token, batch, lines.append)
-    assert pushed == dataclasses.replace(first, created_project=False, added=7, present=5)
-    assert lines == ["4 of 7 pairs imported"]
-    project = pushed.project_id
+    pushed = push(url, token, batch, lines.append)
+    assert pushed == dataclasses.replace(first, created=False, added=7, present=5)
+    assert lines == ["4 of 7 pairs sent"]
+    project = number_of(pushed)
     held = label_studio.admin.call("GET", f"/api/projects/{project}/")
     assert held["maximum_annotations"] == batch.experts_per_ad
     assert held["show_collab_predictions"] is False
@@ -142,19 +164,20 @@ def test_a_round_there_and_back(
 
     # Whoever labels is shown the pairs in review order, and nothing of the model.
     shown = anna.call("GET", f"/api/projects/{project}/next/")
-    assert shown["data"]["pair_id"] == batch.pairs[0].pair_id
+    assert shown["data"]["item_id"] == batch.items[0].item_id
     assert shown["predictions"] == []
 
     wanted = label_all(batch, project, anna, bo)
-    foreign = [{"data": {**shown["data"], "pair_id": "pair_of_somebody_else"}}]
+    foreign = [{"data": {**shown["data"], "item_id": "pair_of_somebody_else"}}]
     label_studio.admin.call("POST", f"/api/projects/{project}/import", json=foreign)
     foreign_task = tasks_of(bo, project)["pair_of_somebody_else"]
-    annotate(bo, foreign_task, results(batch, a=True, b=True))
+    annotate(bo, foreign_task, results(batch, _a=True, _b=True))
 
-    pulled = studio.pull(url, token, batch.task, batch.task_version, lines.append)
-    assert (pulled.tasks, pulled.annotations) == (13, 26)
-    assert pulled.names == {str(user.id): user.email for user in experts}
-    ingested = imported(workspace, pulled.data)
+    pulled = pull(url, token, batch.task, batch.task_version, lines.append)
+    found_tasks = json.loads(pulled)
+    assert len(found_tasks) == 13
+    assert sum(len(task["annotations"]) for task in found_tasks) == 26
+    ingested = imported(workspace, pulled)
     summary = ingested.summary
     assert summary["experts"] == ["anna@example.org", "bo@example.org"]
     assert summary["rejected_by_reason"] == {"half_pair": 1, "unknown_item": 2}
@@ -180,22 +203,22 @@ def test_a_round_there_and_back(
     assert np.count_nonzero(table.values == -1) == 2 + 2
 
     # Nothing changed, so nothing changes.
-    again = studio.pull(url, token, batch.task, batch.task_version, say_nothing)
-    assert again.data == pulled.data
-    assert imported(workspace, again.data).summary["verdicts"] == 0
+    again = pull(url, token, batch.task, batch.task_version, say_nothing)
+    assert again == pulled
+    assert imported(workspace, again).summary["verdicts"] == 0
     assert verdicts_of(workspace) == found
-    repeated = studio.push(url, token, batch, lines.append)
+    repeated = push(url, token, batch, lines.append)
     assert (repeated.added, repeated.present, repeated.changed) == (0, 12, ())
     assert len(tasks_of(anna, project)) == 13
 
     # Another answer is another export; it counts beside the ones before it.
-    late = batch.pairs[HALF]
-    annotate(anna, tasks_of(anna, project)[late.pair_id], results(batch, a=True, b=True))
-    newest = studio.pull(url, token, batch.task, batch.task_version, say_nothing)
-    assert newest.data != pulled.data
-    imported(workspace, newest.data)
+    late = batch.items[HALF]
+    annotate(anna, tasks_of(anna, project)[late.item_id], results(batch, _a=True, _b=True))
+    newest = pull(url, token, batch.task, batch.task_version, say_nothing)
+    assert newest != pulled
+    imported(workspace, newest)
     now = {(v.ad_id, v.expert): v.label for v in verdicts_of(workspace)}
-    added = {(side.id, "anna@example.org"): "positive" for side in (late.left, late.right)}
+    added = {(side.id, "anna@example.org"): "positive" for side in late.ads}
     assert now == wanted | added
 
 
@@ -205,43 +228,43 @@ def test_predictions_are_shown_and_never_read(
     anna, _ = experts
     url, token = label_studio.url, label_studio.admin.token
     batch = dataclasses.replace(read_batch(workspace, show_predictions=True), task="shown")
-    one = dataclasses.replace(batch, pairs=batch.pairs[:1])
-    project = studio.push(url, token, one, say_nothing).project_id
+    one = dataclasses.replace(batch, items=batch.items[:1])
+    project = number_of(push(url, token, one, say_nothing))
     shown = anna.call("GET", f"/api/projects/{project}/next/")
     [prediction] = shown["predictions"]
     assert prediction["model_version"] == batch.model_id
     # The next round's model, whose predictions are other ones.
     newer = dataclasses.replace(batch, round=2, model_id="model-2")
-    assert studio.push(url, token, newer, say_nothing).changed == ("model_version",)
+    assert push(url, token, newer, say_nothing).changed == ("model_version",)
     tasks = tasks_of(anna, project)
-    for pair in batch.pairs:
-        opposite = {k: s.label != batch.positive for k, s in (("a", pair.left), ("b", pair.right))}
-        annotate(anna, tasks[pair.pair_id], results(batch, **opposite))
+    for item in batch.items:
+        opposite = {k: ad.label != "positive" for k, ad in zip(("_a", "_b"), item.ads, strict=True)}
+        annotate(anna, tasks[item.item_id], results(batch, **opposite))
     wanted = {
-        side.id: "negative" if side.label == batch.positive else "positive"
-        for pair in batch.pairs
-        for side in (pair.left, pair.right)
+        ad.id: "negative" if ad.label == "positive" else "positive"
+        for item in batch.items
+        for ad in item.ads
     }
-    pulled = studio.pull(url, token, "shown", 1, say_nothing)
+    pulled = pull(url, token, "shown", 1, say_nothing)
     # What a person exports by hand says the same, and holds snapshots of the predictions.
     by_hand = label_studio.admin.call("GET", f"/api/projects/{project}/export?exportType=JSON")
     snapshots = [task["annotations"][0]["prediction"] for task in by_hand]
-    assert sum(snapshot != {} for snapshot in snapshots) == len(batch.pairs) - 1
-    for data in (pulled.data, json.dumps(by_hand).encode()):
-        rows = list(reader.read(data, "f"))
+    assert sum(snapshot != {} for snapshot in snapshots) == len(batch.items) - 1
+    for data in (pulled, json.dumps(by_hand).encode()):
+        rows = list(LabelStudio().read(data, "f"))
         ids = {row.ad_id for row in rows}  # type: ignore[union-attr]
         assert ids == set(wanted)
         said = {row.ad_id: row.label for row in rows}  # type: ignore[union-attr]
         names = {"positive": batch.positive, "negative": batch.negative}
         assert said == {ad: names[label] for ad, label in wanted.items()}
-    assert pulled.names[str(anna.id)] == anna.email
+    assert anna.email.encode() in pulled
 
 
 @pytest.fixture
 def personal(label_studio: Studio) -> Iterator[str]:
     """The administrator's personal access token; legacy tokens are switched off meanwhile."""
     token = label_studio.admin.call("POST", "/api/token/")["token"]
-    server = studio.Server(label_studio.url, token)
+    server = Client(label_studio.url, token)
     server.call("POST", "/api/jwt/settings", body=legacy(False))
     yield token
     server.call("POST", "/api/jwt/settings", body=legacy(True))
@@ -255,32 +278,52 @@ def test_personal_tokens_work_and_legacy_ones_say_when_they_do_not(
     label_studio: Studio, personal: str
 ) -> None:
     batch = batch_of(task="personal")
-    assert studio.push(label_studio.url, personal, batch, say_nothing).added == 2
+    assert push(label_studio.url, personal, batch, say_nothing).added == 2
     with pytest.raises(RunFailed, match="legacy tokens are switched off for this organization"):
-        studio.push(label_studio.url, label_studio.admin.token, batch, say_nothing)
+        push(label_studio.url, label_studio.admin.token, batch, say_nothing)
 
 
 def test_hostile_ads_and_policies_come_back_to_the_letter(label_studio: Studio) -> None:
     url, token = label_studio.url, label_studio.admin.token
     batch = batch_of(task="hostile", labels=('bait & <"switch">', "$text_b {{fine}}"))
-    project = studio.push(url, token, batch, say_nothing).project_id
-    assert studio.push(url, token, batch, say_nothing).changed == ()
+    project = number_of(push(url, token, batch, say_nothing))
+    assert push(url, token, batch, say_nothing).changed == ()
     held = label_studio.admin.call("GET", f"/api/projects/{project}/")
     assert "<b>promises</b>" in POLICY
     assert "&lt;b&gt;promises&lt;/b&gt;" in held["expert_instruction"]
-    rows = list(reader.read(studio.pull(url, token, "hostile", 3, say_nothing).data, "f"))
-    sides = [side for pair in batch.pairs for side in (pair.left, pair.right)]
+    rows = list(LabelStudio().read(pull(url, token, "hostile", 3, say_nothing), "f"))
+    sides = [ad for item in batch.items for ad in item.ads]
     assert [row.text for row in rows] == [side.text for side in sides]  # type: ignore[union-attr]
 
 
 def test_what_the_real_server_refuses_is_one_sentence(label_studio: Studio) -> None:
     url, token = label_studio.url, label_studio.admin.token
-    with pytest.raises(RunFailed, match=r"does not accept the token in .* .it says: Invalid token"):
-        studio.Server(url, "0" * 40).check()
+    with pytest.raises(
+        RunFailed, match=r"does not accept the access token in .* .it says: Invalid token"
+    ):
+        Client(url, "0" * 40).check()
     with pytest.raises(RunFailed, match="there is no Label Studio at this address"):
-        studio.Server(f"{url}/labels", token).check()
+        Client(f"{url}/labels", token).check()
     body = {"label_config": '<View><Text name="a"/></View>'}
     with pytest.raises(RunFailed, match=r"HTTP 400 .it says: .*'value' is a required property"):
-        studio.Server(url, token).call("POST", "/api/projects/validate/", body=body)
+        Client(url, token).call("POST", "/api/projects/validate/", body=body)
     with pytest.raises(RunFailed, match="not found"):
-        studio.Server(url, token).call("GET", "/api/projects/9999/")
+        Client(url, token).call("GET", "/api/projects/9999/")
+
+
+def test_single_ads_and_fields_go_into_a_project_of_their_own(
+    label_studio: Studio, experts: tuple[User, User]
+) -> None:
+    anna, _ = experts
+    url, token = label_studio.url, label_studio.admin.token
+    batch = batch_of(task="mixed", sizes=(2, 1, 1), fields=FIELDS)
+    with LabelStudioServer.connected(url, token, {}) as server:
+        pairs, single = server.push(batch, say_nothing)
+    assert (pairs.added, single.added) == (1, 2)
+    shown = anna.call("GET", f"/api/projects/{number_of(single)}/next/")
+    assert shown["data"]["text"] == batch.items[1].ads[0].lines()
+    for task in tasks_of(anna, number_of(single)).values():
+        annotate(anna, task, results(batch, **{"": True}))
+    rows = list(LabelStudio().read(pull(url, token, "mixed", 3, say_nothing), "f"))
+    said = [(row.side, row.label) for row in rows if isinstance(row, RawVerdict) and row.label]
+    assert said == [("", batch.positive)] * 2

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.text import content_key
-from pipelines.tools import sheet
+from pipelines.tools.sheet.format import COLUMNS, Sheet
 from pipelines.verdicts.spreadsheet import unprotected
 from tests.stages.test_write_review import GUESSED
 from tests.tools import batch_of, said, understood
@@ -119,7 +119,7 @@ def with_controls() -> list[tuple[str, str]]:
 
 def written(folder: Path, rows: Sequence[tuple[str, str]] = ()) -> Path:
     path = folder / "review.csv"
-    path.write_bytes(sheet.export(batch_of(list(rows) or ads()))["review.csv"])
+    path.write_bytes(Sheet().export(batch_of(list(rows) or ads()))["review.csv"])
     return path
 
 
@@ -151,7 +151,7 @@ def test_every_cell_is_the_text_that_was_sent(
 ) -> None:
     opened = convert(written(tmp_path), FLAT, tmp_path / "out", as_csv(COMMA, language))
     header, *body = table(opened)
-    assert [words(cell) for cell in header] == list(sheet.COLUMNS)
+    assert [words(cell) for cell in header] == list(COLUMNS)
     assert len(body) == len(ads())
     for cells, (id, text) in zip(body, ads(), strict=True):
         assert [cell.get(_TYPE) for cell in cells[:4]] == ["string"] * 4, (id, text)
@@ -211,7 +211,7 @@ def test_a_sheet_that_was_filled_in_comes_back(convert: Convert, tmp_path: Path)
         )
         data = saved.read_bytes()
         assert (b"left;" in data) == (separator == SEMICOLON)
-        resolved = understood(sheet.read(data, saved.name), batch)
+        resolved = understood(Sheet().read(data, saved.name), batch)
         assert resolved.rejected == (), (place, resolved.rejected[:3])
         assert said(resolved) == wanted, place
         assert {verdict.comment for verdict in resolved.verdicts} == {"=1+1"}

@@ -1,0 +1,232 @@
+"""Open files to records: JSON lines, plain text, CSV, TSV, Parquet.
+
+Pure functions over an open file: each yields an :class:`Ad` or a :class:`Rejected` for every record
+of a range. Blank lines between records are no records.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.contracts import Ad, Rejected
+from pipelines.errors import RunFailed
+from pipelines.sources.base import CONTENT_IDS, Range, ReadOptions
+from pipelines.sources.csv_lines import CsvLines
+from pipelines.sources.fields import find, kind
+from pipelines.sources.records import Place, to_ad
+
+
+def _lines(source: BinaryIO, part: Range, limit: int) -> Iterator[tuple[Place, str | Rejected]]:
+    """Yield where a line stands, and its text unless it is too long or not UTF-8.
+
+    An over-long line is skipped without being held in memory.
+    """
+    offset = part.start
+    if part.start > 0:
+        # The line that crosses the range's start belongs to the range before.
+        source.seek(part.start - 1)
+        offset = part.start - 1 + _skip_line(source)
+    number = 0
+    while part.stop < 0 or offset < part.stop:
+        line = source.readline(limit + 1)
+        if not line:
+            return
+        number += 1
+        begin, offset = offset, offset + len(line)
+        position = f"line {number}" if part.start == 0 else f"byte {begin}"
+        if begin == 0:
+            line = line.removeprefix(b"\xef\xbb\xbf")  # byte order mark
+        whole = offset - begin <= limit or line.endswith(b"\n")
+        line = line.rstrip(b"\r\n")
+        place = Place(part.place, position, line)
+        if not whole:
+            offset += _skip_line(source)
+            yield place, place.reject("too_long", f"the line is longer than {limit:,} bytes")
+            continue
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            detail = f"byte {error.start} of the line is not UTF-8"
+            yield place, place.reject("not_utf8", detail)
+            continue
+        if text.strip():
+            yield place, text
+
+
+def _skip_line(source: BinaryIO) -> int:
+    """Read to the line's end, without keeping it; -> its bytes."""
+    skipped = 0
+    while piece := source.readline(1 << 20):
+        skipped += len(piece)
+        if piece.endswith(b"\n"):
+            break
+    return skipped
+
+
+def read_jsonl(source: BinaryIO, part: Range, options: ReadOptions) -> Iterator[Ad | Rejected]:
+    """Yield the records of a file of JSON objects, one a line."""
+    for place, text in _lines(source, part, options.max_record_bytes):
+        if isinstance(text, Rejected):
+            yield text
+            continue
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            yield place.reject("not_json", f"{error}" or type(error).__name__)
+            continue
+        if isinstance(record, dict):
+            yield to_ad(record, options, place)
+        else:
+            detail = f"expected a JSON object, found {kind(record)}"
+            yield place.reject("not_an_object", detail)
+
+
+def read_text(source: BinaryIO, part: Range, options: ReadOptions) -> Iterator[Ad | Rejected]:
+    """Yield the lines of a text file: an ad each."""
+    plain = dataclasses.replace(options, id_field=CONTENT_IDS, text_field="text", weight_field="")
+    for place, text in _lines(source, part, options.max_record_bytes):
+        yield text if isinstance(text, Rejected) else to_ad({"text": text}, plain, place)
+
+
+def read_csv(source: BinaryIO, part: Range, options: ReadOptions) -> Iterator[Ad | Rejected]:
+    """Yield the rows of a file of columns, by comma or (``tsv``) by tab.
+
+    Raises:
+        RunFailed: the header is no CSV, or lacks a column.
+    """
+    # A cell may hold any bytes: surrogate escapes keep the row readable, and the check below
+    # rejects the rows that have them instead of the whole file.
+    wrapped = io.TextIOWrapper(
+        io.BufferedReader(_Readable(source), 1 << 20),
+        encoding="utf-8-sig",
+        errors="surrogateescape",
+        newline="",
+    )
+    csv.field_size_limit(options.max_record_bytes)
+    lines = CsvLines(wrapped, options.max_record_bytes)
+    # Exports with tabs do not quote; strict refuses what a lenient reader would mangle.
+    tabs = part.format == "tsv"
+    style: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {}
+    header: list[str] | None = None
+    while True:
+        try:
+            cells = next(csv.reader(lines.feed(), strict=True, **style), None)
+        except csv.Error as error:
+            position = lines.position()
+            if header is None:
+                raise RunFailed(
+                    f"{part.place}: {position}: the header is no CSV: {error}"
+                ) from error
+            reason = "too_long" if "longer than" in str(error) else "not_csv"
+            place = Place(part.place, position, lines.give_back())
+            yield place.reject(reason, f"not a CSV row: {error}")
+            continue
+        if cells is None:
+            return
+        if header is None:
+            header = cells
+            _check_columns(part, header, options, header.__contains__)
+            continue
+        if not cells:
+            continue
+        joined = ",".join(cells)
+        place = Place(part.place, lines.position(), joined)
+        if any("\udc80" <= char <= "\udcff" for char in joined):
+            yield place.reject("not_utf8", "the row holds bytes that are not UTF-8")
+        elif len(cells) != len(header):
+            detail = f"{len(cells)} cells in the row, {len(header)} in the header"
+            yield place.reject("wrong_columns", detail)
+        else:
+            yield to_ad(dict(zip(header, cells, strict=True)), options, place)
+
+
+def read_parquet(source: BinaryIO, part: Range, options: ReadOptions) -> Iterator[Ad | Rejected]:
+    """Yield the rows of a Parquet file; only the columns that are needed are read.
+
+    Raises:
+        RunFailed: a column is missing.
+    """
+    file = pq.ParquetFile(source)
+    schema = file.schema_arrow
+    _check_columns(part, schema.names, options, lambda path: bool(_column(schema, path)))
+    paths = (*options.text_paths, options.id_path, options.weight_field)
+    wanted = sorted({column for path in paths if (column := _column(schema, path))})
+    number = 0
+    for batch in file.iter_batches(batch_size=4096, columns=wanted):
+        for row in range(batch.num_rows):
+            number += 1
+            position = f"row {number}"
+            try:
+                record = {name: batch.column(name)[row].as_py() for name in batch.schema.names}
+            except UnicodeDecodeError:
+                yield Place(part.place, position, b"").reject("not_utf8", "the text is not UTF-8")
+                continue
+            shown = record if options.fields else find(record, options.text_paths[0])
+            raw = shown if isinstance(shown, bytes) else str(shown)
+            yield to_ad(record, options, Place(part.place, position, raw))
+
+
+def _column(schema: pa.Schema, path: str) -> str:
+    """Return what to read for a path: a column, or the part of a nested one; "" if there is none.
+
+    Below a list the whole list is read: Parquet's own names go on differently there.
+    """
+    if not path or path in schema.names:
+        return path
+    found: list[str] = []
+    inside: Any = schema
+    in_list = False
+    for part in path.split("."):
+        while isinstance(inside, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+            inside, in_list = inside.value_type, True
+        if not isinstance(inside, pa.Schema | pa.StructType) or part not in inside.names:
+            return ""
+        inside = inside.field(part).type
+        found += [] if in_list else [part]
+    return ".".join(found)
+
+
+def _check_columns(
+    part: Range, names: list[str], options: ReadOptions, has: Callable[[str], bool]
+) -> None:
+    """Refuse a file without a column that every record would lack, or with two of one name."""
+    texts = options.text_paths
+    remedy = "give --text_field, --id_field or --weight_field"
+    if options.fields:
+        remedy = "mend ad.fields in the task file, --id_field or --weight_field"
+        if any(map(has, texts)):
+            texts = tuple(field.path for field in options.fields if field.required)
+    others = (options.weight_field, options.id_path if options.id_field else "")
+    for name in (*texts, *others):
+        if name and not has(name):
+            raise RunFailed(
+                f"{part.place}: no column {name!r}; its columns are {', '.join(names)}; {remedy}"
+            )
+    for name in (*options.text_paths, *others):
+        if names.count(name) > 1:
+            raise RunFailed(
+                f"{part.place}: {names.count(name)} columns are named {name!r}; rename one"
+            )
+
+
+class _Readable(io.RawIOBase):
+    """Gives a Beam file the raw interface that ``io.BufferedReader`` wants."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._source.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
