@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import importlib.metadata
+import inspect
 import io
 import json
 import logging
@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from pipelines import api
 from pipelines.console import progress
 from pipelines.console.summary import printable
 from pipelines.errors import RunFailed, UsageError
@@ -173,7 +174,7 @@ def _run(arguments: list[str]) -> int:
 def _explain(error: Exception) -> int:
     """Tell the person what went wrong; -> the exit status."""
     if isinstance(error, UsageError):
-        _complain(str(error))
+        _complain(error.typed)
         return WRONG_USAGE
     if isinstance(error, RunFailed):
         _complain(error.message)
@@ -187,10 +188,7 @@ def _explain(error: Exception) -> int:
 
 
 def _calm_libraries() -> None:
-    # TensorFlow's and gRPC's start-up notes (no GPU found, ...) would bury our own lines; what
-    # really fails raises.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    api.quiet_libraries()
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s"
@@ -200,16 +198,9 @@ def _calm_libraries() -> None:
 
 
 def _worth_printing(record: logging.LogRecord) -> bool:
-    """Drop what Beam logs of a failure or Ctrl-C that ends in our own line, and a needless note."""
-    if record.exc_info and isinstance(record.exc_info[1], RunFailed):
-        return False
-    if _stopping.received:
-        return False
-    return "Resource module is not available" not in record.getMessage()
-
-
-def _say(line: str) -> None:
-    progress.write(f"scout: {line}")
+    """Drop what Beam logs of a failure or Ctrl-C that ends in our own line."""
+    failed = record.exc_info and isinstance(record.exc_info[1], RunFailed)
+    return not failed and not _stopping.received
 
 
 def _complain(message: str) -> None:
@@ -279,217 +270,73 @@ def _validate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
 
 
 def _mine(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
-    from pipelines import options
-
     if beam_flags and not Path(args.task).exists():
         raise UsageError(f"{args.task}: no such task file (TASK comes before Beam's flags)")
-    return _print_mined(args, options.mine_options(args, beam_flags))
+    mined = _call(_mine_job(beam_flags), args, beam=beam_flags)
+    if args.json:
+        _print_json(mined.to_json())
+    else:
+        _print(mined.text(args.show))
+    return OK
 
 
 def _demo(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
-    from pipelines.jobs.mine import MineOptions
-    from pipelines.sources.base import ReadOptions
-
-    task = SAMPLES / "policies" / "ads_safety.yaml"
-    chosen = MineOptions(
-        task=str(task),
-        corpus=(str(SAMPLES / "samples" / "ads.jsonl"),),
-        workspace=args.workspace,
-        date="",
-        budget=None,
-        read=ReadOptions(),
-        max_rejected_share=0.01,
-        block_rows=256,
-        range_bytes=64 << 20,
-        beam=beam_flags,
+    task, corpus = SAMPLES / "policies" / "ads_safety.yaml", SAMPLES / "samples" / "ads.jsonl"
+    mined = _call(
+        _mine_job(beam_flags), args, task=task, corpus=corpus, block_rows=256, beam=beam_flags
     )
-    return _print_mined(args, chosen, then=_hand_out)
+    # What a person looks at first.
+    page = _call(api.export, args, tool="page").files[0]
+    report = _call(api.report, args).path
+    if args.json:
+        found = mined.to_json()
+        items = found.pop("review_items")
+        _print_json({**found, "review_page": page, "report": report, "review_items": items})
+        return OK
+    _print(
+        f"{mined.text(args.show)}\n"
+        f"Review page:   {page}\n"
+        f"Report:        {report}\n\n"
+        "Open the review page in a browser and label pairs; then scout import FILE, train, status"
+        f" (each with --workspace {args.workspace})."
+    )
+    return OK
 
 
-def _hand_out(args: argparse.Namespace) -> dict[str, str]:
-    """Write what a person looks at first; -> its name -> its path."""
-    from pipelines.jobs.export import ExportOptions, export
-    from pipelines.report.round import ReportOptions, report
+def _mine_job(beam_flags: tuple[str, ...]) -> Callable[..., Any]:
+    """Return ``api.mine``; what runs elsewhere goes on when it is stopped here."""
+    from pipelines.jobs.mine import is_local
 
-    def say(line: str) -> None:
-        if not args.quiet:
-            _say(line)
-
-    exported = export(ExportOptions(args.workspace, "page"), say)
-    with progress.step("drawing the report"):
-        drawn = report(ReportOptions(args.workspace), say)
-    return {"review_page": exported.summary["files"][0], "report": drawn.path}
-
-
-def _print_mined(
-    args: argparse.Namespace,
-    chosen: Any,
-    then: Callable[[argparse.Namespace], dict[str, str]] = lambda _: {},
-) -> int:
-    from pipelines.console import summary
-    from pipelines.jobs.mine import mine
-
-    if not chosen.is_local():
+    if not is_local(beam_flags):
         _stopping.kept = f"the job may go on where it runs; {_stopping.kept}"
-    mined = mine(chosen, say=lambda line: None if args.quiet else _say(line))
-    more = then(args)
-    if args.json:
-        _print_json(
-            {
-                **mined.summary,
-                **more,
-                "review_items": [dataclasses.asdict(item) for item in mined.items],
-            }
-        )
-        return OK
-    names = mined.task.labels.model_dump()
-    if args.show:
-        shown = mined.items[: args.show]
-        _print(
-            f"The first {len(shown)} review pairs (the model's label, its probability, the ad):\n"
-        )
-        _print(summary.describe_items(shown, names))
-        _print("")
-    _print(f"Task {mined.task.name}, round {mined.summary['round']}:")
-    _print(summary.describe(mined.summary))
-    _print(f"\nPairs:         {mined.summary['pairs_file']}")
-    _print(f"Review sheet:  {mined.summary['review_sheet']}")
-    _print(f"Overlaps:      {mined.summary['overlaps_file']}")
-    for path in mined.summary["dead_letters"]:
-        _print(f"Dead letters:  {path}")
-    for name, path in more.items():
-        words = f"{name.replace('_', ' ').capitalize()}:"
-        _print(f"{words:<14} {path}")
-    if more:
-        _print(
-            "\nOpen the review page in a browser and label pairs; then scout import FILE, train, status"
-            f" (each with --workspace {args.workspace})."
-        )
-    return OK
-
-
-def _export(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from pipelines.console.summary import describe_export
-    from pipelines.jobs.export import ExportOptions, export
-
-    chosen = ExportOptions(
-        workspace=args.workspace,
-        tool=args.tool,
-        out=args.out,
-        round=args.round,
-        show_predictions=args.show_predictions,
-        force=args.force,
-        url=args.push,
-    )
-    exported = export(chosen, say=lambda line: None if args.quiet else _say(line))
-    if args.json:
-        _print_json(exported.summary)
-        return OK
-    _print(describe_export(exported.summary))
-    return OK
-
-
-def _import(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from pipelines.console.summary import describe_import
-    from pipelines.jobs.ingest import IngestOptions, ingest, read_experts
-
-    chosen = IngestOptions(
-        workspace=args.workspace,
-        files=tuple(args.files),
-        tool=args.tool,
-        url=args.pull,
-        expert=args.expert,
-        experts=read_experts(args.experts) if args.experts else {},
-    )
-    ingested = ingest(chosen, say=lambda line: None if args.quiet else _say(line))
-    if args.json:
-        _print_json(ingested.summary)
-        return OK
-    _print(describe_import(ingested.summary))
-    return OK
-
-
-def _train(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from pipelines.console.summary import describe_training
-    from pipelines.jobs.train import TrainOptions, train
-
-    trained = train(
-        TrainOptions(workspace=args.workspace, task=args.task, export=args.export),
-        say=lambda line: None if args.quiet else _say(line),
-    )
-    if args.json:
-        _print_json(trained.summary)
-        return OK
-    _print(describe_training(trained.summary))
-    return OK
+    return api.mine
 
 
 def _status(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from pipelines.console.summary import describe_rounds
-    from pipelines.jobs.status import standing
-    from pipelines.store import workspace
+    return _show(args, _call(api.status, args, stages=args.json))
 
-    place = workspace.Workspace(args.workspace)
-    found = standing(place)
-    if not found["rounds"]:
-        raise UsageError(f"--workspace {args.workspace}: no rounds here; start with `scout mine`")
+
+def _plain(function: Callable[..., Any]) -> Callable[[argparse.Namespace, tuple[str, ...]], int]:
+    """Return the command that calls a function of the API and shows what comes back."""
+
+    def command(args: argparse.Namespace, _: tuple[str, ...]) -> int:
+        return _show(args, _call(function, args))
+
+    return command
+
+
+def _call(function: Callable[..., Any], args: argparse.Namespace, **more: Any) -> Any:
+    """Call a function of the API with the flags that it has arguments for, and with ``more``."""
+    names = inspect.signature(function).parameters
+    given = {name: value for name, value in vars(args).items() if name in names}
+    return function(**{**given, **more}, progress=not getattr(args, "quiet", False))
+
+
+def _show(args: argparse.Namespace, result: Any) -> int:
     if args.json:
-        stages = {number: _stages(place, number) for number in place.rounds()}
-        for entry in found["rounds"]:
-            entry["stages"] = stages[entry["round"]]
-        _print_json({"workspace": args.workspace, **found})
-        return OK
-    _print(describe_rounds(found))
-    return OK
-
-
-def _stages(place: Any, number: int) -> dict[str, Any]:
-    from pipelines.store.facts import to_json
-    from pipelines.store.workspace import STAGES
-
-    found = {stage: place.latest(number, stage) for stage in STAGES}
-    return {
-        stage: {
-            "rows": latest.rows,
-            "created": latest.created,
-            "attempt": latest.attempt,
-            "facts": to_json(latest.facts),
-        }
-        for stage, latest in found.items()
-        if latest
-    }
-
-
-def _simulate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from pipelines.simulation.options import options_of
-    from pipelines.simulation.play import simulate
-    from pipelines.simulation.results import describe
-
-    outcome = simulate(
-        options_of(args),
-        say=lambda line: None if args.quiet else _say(line),
-    )
-    if args.json:
-        _print_json(outcome)
-        return OK
-    _print(describe(outcome))
-    return OK
-
-
-def _draw(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from pipelines.report.round import ReportOptions, report
-
-    chosen = ReportOptions(args.workspace, args.out, args.round, args.projection)
-    with progress.step("drawing the report"):
-        drawn = report(chosen, say=lambda line: None if args.quiet else _say(line))
-    if args.json:
-        _print_json(drawn.summary)
-        return OK
-    for part, why in drawn.summary["missing"].items():
-        _print(f"Missing:  {part}: {why}")
-    _print(f"Report:   {drawn.path}")
-    for path in drawn.pictures:
-        _print(f"Picture:  {path}")
+        _print_json(result.to_json())
+    else:
+        _print(result.text())
     return OK
 
 
@@ -497,12 +344,12 @@ _COMMANDS = {
     "validate": _validate,
     "mine": _mine,
     "demo": _demo,
-    "export": _export,
-    "import": _import,
-    "train": _train,
+    "export": _plain(api.export),
+    "import": _plain(api.import_verdicts),
+    "train": _plain(api.train),
     "status": _status,
-    "report": _draw,
-    "simulate": _simulate,
+    "report": _plain(api.report),
+    "simulate": _plain(api.simulate),
 }
 
 

@@ -11,6 +11,7 @@ import difflib
 import json
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,6 +39,10 @@ from pipelines.text import digest
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
 Prose = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=20_000)]
 Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=40)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+InnerShare = Annotated[float, Field(gt=0, lt=1)]
+AboveZero = Annotated[float, Field(gt=0, le=1)]
 
 
 class _Section(BaseModel):
@@ -161,7 +166,7 @@ class Embedding(_Section):
 class Labeling(_Section):
     """The label rule; without a threshold the quantile that matches the prior decides."""
 
-    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    threshold: InnerShare | None = None
 
 
 class Clustering(_Section):
@@ -191,10 +196,10 @@ class Selection(_Section):
 
     strategy: Name = "boundary"
     budget: Annotated[int, Field(ge=1, le=100_000)] = 100
-    band: Annotated[float, Field(gt=0, le=1)] = 0.25
+    band: AboveZero = 0.25
     exploration_share: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    near_identical: Annotated[float, Field(gt=0, le=1)] = 0.97
-    cover_quantile: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    near_identical: AboveZero = 0.97
+    cover_quantile: InnerShare = 0.25
     nearest_window: Annotated[int, Field(ge=1, le=10_000)] = 8
     coverage_sample_rows: Annotated[int, Field(ge=100, le=200_000)] = 20_000
 
@@ -203,7 +208,7 @@ class Review(_Section):
     """How experts review, and which of their labels are kept for evaluation."""
 
     experts_per_ad: Annotated[int, Field(ge=1, le=100)] = 2
-    evaluation_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    evaluation_share: InnerShare = 0.5
     consensus: Literal["majority", "dawid-skene"] = "majority"
     min_overlap: Annotated[int, Field(ge=1, le=10_000)] = 10
 
@@ -214,7 +219,7 @@ class Training(_Section):
     learner: Literal["llm", "encoder", "head"] = "llm"
     encoder: Annotated[str, StringConstraints(min_length=1)] = "all-minilm-l6-v2"
     lora_rank: Annotated[int, Field(ge=1, le=256)] = 8
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
+    learning_rate: InnerShare | None = None
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 16
     max_epochs: Annotated[int, Field(ge=1, le=1000)] = 8
     patience: Annotated[int, Field(ge=1, le=1000)] = 2
@@ -226,7 +231,7 @@ class Stopping(_Section):
     """When the rounds end."""
 
     max_rounds: Annotated[int, Field(ge=1, le=1000)] = 6
-    max_labels: Annotated[int, Field(ge=1)] | None = None
+    max_labels: Count | None = None
     patience: Annotated[int, Field(ge=1, le=100)] = 2
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
     parity_test: Literal["reaches", "stays above"] = "reaches"
@@ -238,10 +243,10 @@ class Task(_Section):
     """A scouting task: one policy, one model, one review budget."""
 
     name: Name
-    version: Annotated[int, Field(ge=1)]
+    version: Count
     policy: Prose
     question: Prose
-    prior: Annotated[float, Field(gt=0, lt=1)]
+    prior: InnerShare
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     labels: Labels = Labels()
     ad: Ad = Ad()
@@ -385,19 +390,40 @@ def parse_task(source: str, name: str) -> Task:
     except pydantic.ValidationError as error:
         problems = [_explain(name, lines, problem) for problem in error.errors()]
         raise UsageError("\n".join(problems)) from error
-    if task.labels.positive.casefold() == task.labels.negative.casefold():
-        line = lines.get(("labels",), 1)
-        raise UsageError(
-            f"{name}:{line}: labels: positive and negative are both "
-            f"{task.labels.positive!r}; give two names"
-        )
-    if task.stopping.parity_test == "stays above" and not task.stopping.parity_margin:
-        line = lines.get(("stopping", "parity_test"), 1)
-        raise UsageError(
-            f"{name}:{line}: stopping.parity_test: 'stays above' needs a parity_margin above 0; "
-            "with 0 the model would have to beat the experts"
-        )
+    for key, problem in _contradictions(task):
+        line = lines.get(tuple(key.split(".")), 1)
+        raise UsageError(f"{name}:{line}: {key}: {problem}")
     return task
+
+
+def given_task(task: Task | str) -> Task:
+    """Return a task that is given as itself or as its file.
+
+    Raises:
+        UsageError: as :func:`load_task`; an object was checked key by key when it was made.
+    """
+    if not isinstance(task, Task):
+        return load_task(task)
+    for key, problem in _contradictions(task):
+        raise UsageError(f"{called(task)}: {key}: {problem}")
+    return task
+
+
+def called(task: Task | str) -> str:
+    """Return what errors call a task: its file, if it came from one."""
+    return "the task" if isinstance(task, Task) else task
+
+
+def _contradictions(task: Task) -> Iterator[tuple[str, str]]:
+    """Yield keys that are well by themselves, but not together, with what is wrong."""
+    if task.labels.positive.casefold() == task.labels.negative.casefold():
+        yield "labels", f"positive and negative are both {task.labels.positive!r}; give two names"
+    if task.stopping.parity_test == "stays above" and not task.stopping.parity_margin:
+        yield (
+            "stopping.parity_test",
+            "'stays above' needs a parity_margin above 0; with 0 the model would have to beat the "
+            "experts",
+        )
 
 
 def _tuples(value: Any) -> Any:

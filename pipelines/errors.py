@@ -6,7 +6,19 @@ import re
 
 
 class UsageError(ValueError):
-    """The caller's mistake (arguments, task file, missing corpus): the command exits with 2."""
+    """The caller's mistake (arguments, task file, missing corpus): the command exits with 2.
+
+    Attributes:
+        typed: the message for who typed a command, which names its flags.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.typed = message
+
+    def name_arguments(self) -> None:
+        """Name arguments in the place of flags, for who called a function of the API."""
+        self.args = (re.sub(r"(?<![\w/.-])--([a-z]\w*)", r"\1", self.typed),)
 
 
 class RunFailed(RuntimeError):

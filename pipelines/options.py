@@ -5,30 +5,19 @@ from __future__ import annotations
 import argparse
 import datetime
 import difflib
+import inspect
 import itertools
+import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipelines import api
 from pipelines.errors import UsageError
-from pipelines.sources.base import ReadOptions
+from pipelines.simulation.conditions import CROWD_NOISES, conditions
 from pipelines.sources.files import FORMATS
-from pipelines.strategies import registry as strategies
 from pipelines.tools import registry
-
-if TYPE_CHECKING:
-    from pipelines.jobs.mine import MineOptions
-
-CROWD = "crowd"
-DEFAULT_CONDITIONS = ("boundary", "random", "uncertainty", CROWD)
-# What a crowd's errors follow: the ad's text, or chance alone.
-CROWD_NOISES = ("text", "uniform")
-
-
-def conditions() -> tuple[str, ...]:
-    """Return what ``scout simulate`` can play: any known strategy, or a crowd."""
-    return (*strategies.names(), CROWD)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -36,6 +25,14 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message} (see `{self.prog} --help`)")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            if isinstance(action, argparse._SubParsersAction):
+                error.message += _did_you_mean(value, list(action.choices))
+            raise
 
 
 def _share(text: str) -> float:
@@ -52,8 +49,8 @@ def _number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"not a number: {text!r}") from None
 
 
-def _at_least(low: int) -> Any:
-    def parse(text: str) -> int:
+def _at_least(low: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
@@ -62,7 +59,7 @@ def _at_least(low: int) -> Any:
             raise argparse.ArgumentTypeError(f"must be at least {low}, got {value}")
         return value
 
-    return parse
+    return read
 
 
 def _date(text: str) -> str:
@@ -70,6 +67,75 @@ def _date(text: str) -> str:
         return datetime.date.fromisoformat(text).isoformat()
     except ValueError:
         raise argparse.ArgumentTypeError(f"not a date like 2026-11-21: {text!r}") from None
+
+
+def _inner_share(text: str) -> float:
+    value = _number(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and below 1, got {text}")
+    return value
+
+
+def _kappa(text: str) -> float:
+    value = _number(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"a kappa to reach must be above 0, at most 1, got {text}")
+    return value
+
+
+def _kappas(text: str) -> tuple[float, ...]:
+    return tuple(_kappa(part) for part in text.split(","))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    found = tuple(_at_least(1)(part) for part in text.split(","))
+    if any(b <= a for a, b in itertools.pairwise(found)):
+        raise argparse.ArgumentTypeError(f"must increase from round to round, got {text}")
+    return found
+
+
+def _chosen_of(what: str, known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    def read(text: str) -> tuple[str, ...]:
+        names = tuple(part.strip() for part in text.split(","))
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"choose of {', '.join(known)}"
+                raise argparse.ArgumentTypeError(f"no {what} {name!r}; {hint}")
+        return names
+
+    return read
+
+
+# How the text of a flag is read, and its name in the help, by its argument's annotation.
+_KINDS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "Count": (_at_least(1), "N"),
+    "int": (_at_least(0), "N"),
+    "Share": (_share, "SHARE"),
+    "InnerShare": (_inner_share, "SHARE"),
+    "AboveZero": (_kappa, "K"),
+    "Sequence[Count]": (_numbers, "N,N,..."),
+    "Sequence[AboveZero]": (_kappas, "K,..."),
+    "Sequence[str]": (str, "NAME,..."),
+    "Place": (str, "DIR"),
+}
+
+
+def _add(to: Any, function: Callable[..., Any], *names: str, **settings: Any) -> None:
+    """Add flags for arguments of a function of the API: what they are, mean and default to is there."""
+    arguments = inspect.signature(function).parameters
+    told = re.findall(r"^    (\w+): (.+(?:\n {6}.+)*)", inspect.getdoc(function) or "", re.M)
+    meanings = {name: " ".join(words.split()).rstrip(".") for name, words in told}
+    for name in names:
+        default, kind = arguments[name].default, arguments[name].annotation.removesuffix(" | None")
+        read, metavar = _KINDS.get(kind, (str, "NAME"))
+        meaning = meanings[name]
+        if isinstance(default, str | int | float) and default:
+            meaning += "; default: %(default)s"
+        given = {"type": read, "metavar": metavar, "default": default}
+        if kind == "bool":
+            given = {"action": "store_true"}
+        to.add_argument(f"--{name}", **{**given, "help": meaning, **settings})
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -98,18 +164,14 @@ def build_parser() -> argparse.ArgumentParser:
         "flags (--runner, --project, --temp_location, ...) pass through.",
         allow_abbrev=False,
     )
-    mine.add_argument("task", metavar="TASK", help="task file (YAML)")
-    mine.add_argument(
-        "--corpus",
-        required=True,
-        action="append",
-        metavar="GLOB",
-        help="corpus files, local or gs://; may be given several times; {date} stands for --date",
-    )
-    mine.add_argument("--workspace", required=True, metavar="DIR", help="local or gs:// folder")
-    mine.add_argument("--date", type=_date, help="logical date of a scheduled run")
-    mine.add_argument("--budget", type=_at_least(1), help="pairs, instead of the task file's")
-    _add_reading(mine)
+    _add_task_and_corpus(mine)
+    _add_workspace(mine)
+    _add(mine, api.mine, "date", type=_date, metavar=None)
+    _add(mine, api.mine, "budget", metavar=None)
+    reading = mine.add_argument_group("reading")
+    _add(reading, api.mine, "id_field", "text_field", "weight_field")
+    _add(reading, api.mine, "format", choices=FORMATS, metavar=None)
+    _add(reading, api.mine, "max_text_chars", "max_rejected_share", "block_rows", "range_bytes")
     _add_output(mine, show=5)
 
     demo = commands.add_parser(
@@ -132,25 +194,15 @@ def build_parser() -> argparse.ArgumentParser:
         "round's model on the same evaluation ads, and decide whether to go on.",
         allow_abbrev=False,
     )
-    train.add_argument("--workspace", required=True, metavar="DIR", help="local or gs:// folder")
-    train.add_argument(
-        "--task",
-        default="",
-        metavar="TASK",
-        help="task file with other training or stopping settings than the pairs were mined with",
-    )
-    train.add_argument(
-        "--export",
-        default="",
-        metavar="DIR",
-        help="also write a TensorFlow SavedModel that takes raw strings; a new folder",
-    )
+    _add_workspace(train)
+    _add(train, api.train, "task", metavar="TASK")
+    _add(train, api.train, "export")
     _add_plain_output(train)
 
     status = commands.add_parser(
         "status", help="where a workspace's rounds stand", allow_abbrev=False
     )
-    status.add_argument("--workspace", required=True, metavar="DIR")
+    _add_workspace(status)
     status.add_argument("--json", action="store_true", help="print one JSON object")
     _add_report(commands)
     _add_simulate(commands)
@@ -165,28 +217,13 @@ def _add_export(commands: Any) -> None:
         "server. Experts see neither label nor score of the model.",
         allow_abbrev=False,
     )
-    out.add_argument("--workspace", required=True, metavar="DIR", help="local or gs:// folder")
-    out.add_argument(
-        "--tool",
-        required=True,
-        choices=registry.exporting(),
-        help="page: one HTML file to review in, without any tool",
-    )
-    out.add_argument(
-        "--out", default="", metavar="DIR", help="folder for the files; default: in the workspace"
-    )
-    out.add_argument(
-        "--round", type=_at_least(1), metavar="N", help="whose items; default: the last one's"
-    )
-    out.add_argument(
-        "--show_predictions", action="store_true", help="let experts see what the model says"
-    )
-    out.add_argument(
-        "--force", action="store_true", help="replace a review.csv that somebody filled in"
-    )
-    out.add_argument(
-        "--push",
-        default="",
+    _add_workspace(out)
+    _add(out, api.export, "tool", required=True, choices=registry.exporting(), metavar=None)
+    _add(out, api.export, "out", "round", "show_predictions", "force")
+    _add(
+        out,
+        api.export,
+        "push",
         metavar="URL",
         help=f"put the items into the server of {' or '.join(registry.served())} instead; items that "
         f"it has are left alone; the token comes from {registry.token_names()}",
@@ -204,31 +241,41 @@ def _add_import(commands: Any) -> None:
         allow_abbrev=False,
     )
     back.add_argument("files", metavar="FILE", nargs="*", help="verdict files, local or gs://")
-    back.add_argument("--workspace", required=True, metavar="DIR", help="local or gs:// folder")
-    back.add_argument(
-        "--tool",
-        default="",
+    _add_workspace(back)
+    _add(
+        back,
+        api.import_verdicts,
+        "tool",
         metavar="TOOL",
         help=f"where the files come from: {', '.join(registry.names())}; default: CSV, JSON lines or the "
         "review page's, by each file's name",
     )
-    back.add_argument(
-        "--pull",
-        default="",
+    _add(
+        back,
+        api.import_verdicts,
+        "pull",
         metavar="URL",
         help=f"fetch the answers from the server of {' or '.join(registry.served())} instead of files; "
         f"the token comes from {registry.token_names()}",
     )
-    back.add_argument(
-        "--expert", default="", metavar="NAME", help="who labelled, for files that name nobody"
-    )
-    back.add_argument(
-        "--experts",
-        default="",
-        metavar="FILE",
-        help='JSON object that names experts whom a tool numbers: {"3": "anna"}',
-    )
+    _add(back, api.import_verdicts, "expert")
+    _add(back, api.import_verdicts, "experts", metavar="FILE")
     _add_plain_output(back)
+
+
+def _add_task_and_corpus(command: argparse.ArgumentParser) -> None:
+    command.add_argument("task", metavar="TASK", help="task file (YAML)")
+    command.add_argument(
+        "--corpus",
+        required=True,
+        action="append",
+        metavar="GLOB",
+        help="corpus files, local or gs://; may be given several times",
+    )
+
+
+def _add_workspace(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--workspace", required=True, metavar="DIR", help="local or gs:// folder")
 
 
 def _add_plain_output(command: argparse.ArgumentParser) -> None:
@@ -244,19 +291,9 @@ def _add_report(commands: Any) -> None:
         "all rounds, into one HTML file with its pictures inside; PNGs lie beside it.",
         allow_abbrev=False,
     )
-    drawn.add_argument("--workspace", required=True, metavar="DIR", help="local or gs:// folder")
-    drawn.add_argument(
-        "--out", default="", metavar="DIR", help="default: the folder report in the workspace"
-    )
-    drawn.add_argument(
-        "--round", type=_at_least(1), metavar="N", help="default: the newest with pairs"
-    )
-    drawn.add_argument(
-        "--projection",
-        choices=("pca", "umap"),
-        default="pca",
-        help="of the ads into the plane; umap needs the extra `umap` and a minute; default %(default)s",
-    )
+    _add_workspace(drawn)
+    _add(drawn, api.report, "out", "round")
+    _add(drawn, api.report, "projection", choices=("pca", "umap"), metavar=None)
     _add_plain_output(drawn)
 
 
@@ -268,206 +305,28 @@ def _add_simulate(commands: Any) -> None:
         "beside crowd labels with the same learner.",
         allow_abbrev=False,
     )
-    simulate.add_argument("task", metavar="TASK", help="task file (YAML)")
-    simulate.add_argument(
-        "--corpus", required=True, action="append", metavar="GLOB", help="labelled corpus (JSONL)"
-    )
+    _add_task_and_corpus(simulate)
     simulate.add_argument(
         "--workspace", required=True, metavar="DIR", help="local folder; a rerun goes on there"
     )
     who = simulate.add_argument_group("experts")
-    who.add_argument(
-        "--experts",
-        choices=("gold", "recorded"),
-        default="gold",
-        help="gold: simulated from the label field; recorded: people's own labels in the ratings "
-        "field; default %(default)s",
-    )
-    who.add_argument(
-        "--expert_kappa",
-        type=_kappa,
-        default=0.8,
-        metavar="K",
-        help="kappa between two simulated experts on a class-balanced sample; 1 never errs; "
-        "default %(default)s",
-    )
-    who.add_argument("--label_field", default="label", metavar="NAME", help="default: %(default)s")
-    who.add_argument(
-        "--ratings_field",
-        default="ratings",
-        metavar="NAME",
-        help="object of name to label, default: %(default)s",
-    )
-    who.add_argument(
-        "--label_file",
-        default="",
-        metavar="FILE",
-        help="JSON lines with id and those fields, where the corpus does not hold them",
-    )
-    who.add_argument(
-        "--prevalence",
-        type=_inner_share,
-        metavar="SHARE",
-        help="thin the positives out to this share, and take it as the prior; default: the corpus "
-        "as it is, and the task's prior",
-    )
+    _add(who, api.simulate, "experts", choices=("gold", "recorded"), metavar=None)
+    _add(who, api.simulate, "expert_kappa", "label_field", "ratings_field")
+    _add(who, api.simulate, "label_file", metavar="FILE")
+    _add(who, api.simulate, "prevalence")
     plan = simulate.add_argument_group("plan")
-    plan.add_argument(
-        "--rounds", type=_at_least(1), metavar="R", help="default: as --labels says, else 5"
-    )
-    plan.add_argument(
-        "--labels",
-        type=_numbers,
-        default=(),
-        metavar="N,N,...",
-        help="fine-tuning labels to reach after each round; default: the task's budget each round",
-    )
-    plan.add_argument(
-        "--conditions",
-        type=_chosen_of("condition", conditions()),
-        default=DEFAULT_CONDITIONS,
-        metavar="NAME,...",
-        help=f"selection strategies, or labels of a crowd; of {', '.join(conditions())}; default "
-        f"{','.join(DEFAULT_CONDITIONS)}",
-    )
-    plan.add_argument("--seeds", type=_at_least(1), default=1, metavar="N", help="default 1")
-    plan.add_argument("--first_seed", type=_at_least(0), default=1, metavar="N", help="default 1")
-    plan.add_argument(
-        "--learner",
-        choices=("llm", "encoder", "head"),
-        help="instead of the task's; it trains and mines",
-    )
-    plan.add_argument(
-        "--also",
-        choices=("encoder", "head"),
-        action="append",
-        default=[],
-        help="another learner trained on the same labels",
-    )
-    plan.add_argument(
-        "--also_from",
-        type=_at_least(1),
-        default=1,
-        metavar="N",
-        help="train the other learners from so many labels on, default %(default)s",
-    )
-    plan.add_argument(
-        "--holdout",
-        type=_inner_share,
-        default=0.2,
-        metavar="SHARE",
-        help="share of the corpus kept as the natural-prevalence test sample, default %(default)s",
-    )
+    _add(plan, api.simulate, "rounds", "labels")
+    _add(plan, api.simulate, "conditions", type=_chosen_of("condition", conditions()))
+    _add(plan, api.simulate, "seeds", "first_seed")
+    _add(plan, api.simulate, "learner", choices=("llm", "encoder", "head"), metavar=None)
+    others = {"choices": ("encoder", "head"), "action": "append", "default": []}
+    _add(plan, api.simulate, "also", metavar=None, **others)
+    _add(plan, api.simulate, "also_from", "holdout")
     crowd = simulate.add_argument_group("crowd")
-    crowd.add_argument(
-        "--crowd_labels",
-        type=_at_least(10),
-        metavar="N",
-        help="labels bought from the crowd; default: every ad that is not held out",
-    )
-    crowd.add_argument(
-        "--crowd_kappa", type=_kappas, default=(0.59, 0.41), metavar="K,...", help="crowd-expert"
-    )
-    crowd.add_argument(
-        "--crowd_noise",
-        type=_chosen_of("crowd noise", CROWD_NOISES),
-        default=CROWD_NOISES,
-        metavar="NAME,...",
-        help=f"what its errors follow, of {', '.join(CROWD_NOISES)}; default both",
-    )
+    _add(crowd, api.simulate, "crowd_labels", type=_at_least(10))
+    _add(crowd, api.simulate, "crowd_kappa")
+    _add(crowd, api.simulate, "crowd_noise", type=_chosen_of("crowd noise", CROWD_NOISES))
     _add_plain_output(simulate)
-
-
-def _inner_share(text: str) -> float:
-    value = _number(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"must be above 0 and below 1, got {text}")
-    return value
-
-
-def _kappa(text: str) -> float:
-    value = _number(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"a kappa to reach must be above 0, at most 1, got {text}")
-    return value
-
-
-def _kappas(text: str) -> tuple[float, ...]:
-    return tuple(_kappa(part) for part in text.split(","))
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    numbers = tuple(_at_least(1)(part) for part in text.split(","))
-    if any(b <= a for a, b in itertools.pairwise(numbers)):
-        raise argparse.ArgumentTypeError(f"must increase from round to round, got {text}")
-    return numbers
-
-
-def _chosen_of(what: str, known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    """Return the reader of a comma-separated choice."""
-
-    def read(text: str) -> tuple[str, ...]:
-        names = tuple(part.strip() for part in text.split(","))
-        for name in names:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"choose of {', '.join(known)}"
-                raise argparse.ArgumentTypeError(f"no {what} {name!r}; {hint}")
-        return names
-
-    return read
-
-
-def _add_reading(mine: argparse.ArgumentParser) -> None:
-    reading = mine.add_argument_group("reading")
-    defaults = ReadOptions()
-    reading.add_argument(
-        "--id_field",
-        default="",
-        metavar="NAME",
-        help="field with the ad's id, a name or a dotted path; default: `id` "
-        "where a file has it, otherwise an id made from the text; `none` for the latter always",
-    )
-    reading.add_argument(
-        "--text_field",
-        default="",
-        metavar="NAME",
-        help="field with the ad's text; default: `text`, or what the task file's ad.fields say",
-    )
-    reading.add_argument(
-        "--weight_field", default="", metavar="NAME", help="field with the ad's weight"
-    )
-    reading.add_argument(
-        "--format", default="", choices=FORMATS, help="instead of going by the file name"
-    )
-    reading.add_argument(
-        "--max_text_chars",
-        type=_at_least(1),
-        default=defaults.max_text_chars,
-        metavar="N",
-        help="longer ads are rejected, default %(default)s",
-    )
-    reading.add_argument(
-        "--max_rejected_share",
-        type=_share,
-        default=0.01,
-        metavar="SHARE",
-        help="fail when more of the records are unusable, default %(default)s",
-    )
-    reading.add_argument(
-        "--block_rows",
-        type=_at_least(1),
-        default=1024,
-        metavar="N",
-        help="ads a scored block: lost at most when a run is killed, default %(default)s",
-    )
-    reading.add_argument(
-        "--range_bytes",
-        type=_at_least(1),
-        default=64 << 20,
-        metavar="N",
-        help="large JSONL and text files are read in parts of this size, default 64 MiB",
-    )
 
 
 def _add_output(command: argparse.ArgumentParser, show: int) -> None:
@@ -478,8 +337,7 @@ def _add_output(command: argparse.ArgumentParser, show: int) -> None:
         metavar="N",
         help="pairs printed, default %(default)s",
     )
-    command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    command.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    _add_plain_output(command)
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
@@ -504,11 +362,14 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
         rest_unknown = rest
     if rest_unknown:
         flag = rest_unknown[0].split("=", 1)[0]
-        near = difflib.get_close_matches(flag, known, n=1, cutoff=0.6)
-        hint = f"; did you mean {near[0]}?" if near else ""
         kind = "unknown flag" if flag.startswith("-") else "unexpected argument"
-        raise UsageError(f"scout {args.command}: {kind} {flag}{hint}")
+        raise UsageError(f"scout {args.command}: {kind} {flag}{_did_you_mean(flag, known)}")
     return args, tuple(rest)
+
+
+def _did_you_mean(found: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(found, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _flags_of(parser: argparse.ArgumentParser, command: str) -> list[str]:
@@ -525,37 +386,3 @@ def _beam_parser() -> argparse.ArgumentParser:
     for options in {str(cls): cls for cls in PipelineOptions.__subclasses__()}.values():
         options._add_argparse_args(parser)
     return parser
-
-
-def mine_options(args: argparse.Namespace, beam: tuple[str, ...]) -> MineOptions:
-    """Return the options of ``scout mine``.
-
-    Raises:
-        UsageError: ``{date}`` without ``--date``.
-    """
-    # Here, for the parser alone must answer at once.
-    from pipelines.jobs.mine import MineOptions
-
-    corpus = []
-    for pattern in args.corpus:
-        if "{date}" in pattern and not args.date:
-            raise UsageError(f"--corpus {pattern}: {{date}} needs --date")
-        corpus.append(pattern.replace("{date}", args.date or ""))
-    return MineOptions(
-        task=args.task,
-        corpus=tuple(corpus),
-        workspace=args.workspace,
-        date=args.date or "",
-        budget=args.budget,
-        read=ReadOptions(
-            id_field=args.id_field,
-            text_field=args.text_field,
-            weight_field=args.weight_field,
-            format=args.format,
-            max_text_chars=args.max_text_chars,
-        ),
-        max_rejected_share=args.max_rejected_share,
-        block_rows=args.block_rows,
-        range_bytes=args.range_bytes,
-        beam=beam,
-    )

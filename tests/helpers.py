@@ -196,7 +196,7 @@ def run(task: Path, corpus: str | Path, workspace: Path, **changes: Any) -> Mine
 
 
 def pairs_bytes(mined: Mined) -> bytes:
-    return Path(mined.summary["pairs_file"]).read_bytes()
+    return Path(mined.pairs_file).read_bytes()
 
 
 def unique_ad(text: str, id: str = "", weight: int = 1000, copies: int = 1) -> UniqueAd:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from pipelines import options
+from pipelines import api, cli, options
 from pipelines.errors import UsageError
+from pipelines.jobs.mine import is_local
 from pipelines.simulation.options import SimulateOptions, options_of
+from tests import helpers
 
+SIMULATE = ["simulate", "task.yaml", "--corpus", "a.jsonl", "--workspace", "w"]
 MINE = ["mine", "task.yaml", "--corpus", "a.jsonl", "--workspace", "w"]
 
 
@@ -20,18 +30,19 @@ def test_defaults_and_beam_flags_pass_through() -> None:
         "--num_workers=3",
     ]
     args, beam = options.parse([*MINE, *flags])
-    chosen = options.mine_options(args, beam)
-    assert chosen.corpus == ("a.jsonl",)
-    assert chosen.max_rejected_share == 0.01
-    assert chosen.beam == tuple(flags)
+    assert args.corpus == ["a.jsonl"]
+    assert args.max_rejected_share == 0.01
+    assert beam == tuple(flags)
+    chosen = helpers.options(Path("t"), "a.jsonl", Path("w"), beam=beam)
     found = chosen.pipeline_options().get_all_options()
     assert (found["runner"], found["project"], found["num_workers"]) == ("DataflowRunner", "p", 3)
     assert not chosen.is_local()
 
 
 def test_the_default_runner_is_in_memory() -> None:
-    args, beam = options.parse(MINE)
-    chosen = options.mine_options(args, beam)
+    _, beam = options.parse(MINE)
+    assert is_local(beam)
+    chosen = helpers.options(Path("t"), "a.jsonl", Path("w"), beam=beam)
     assert chosen.is_local()
     assert "FnApiRunner" in chosen.pipeline_options().get_all_options()["runner"]
 
@@ -53,6 +64,8 @@ def test_the_default_runner_is_in_memory() -> None:
         (["mine"], "required: TASK, --corpus, --workspace"),
         (["status", "--workspace", "w", "--runner=x"], "scout status: unknown flag --runner"),
         (["min"], "invalid choice: 'min'"),
+        (["min"], "; did you mean mine? (see `scout --help`)"),
+        (["improt", "a.csv"], "; did you mean import? (see `scout --help`)"),
         (["demo", "--num_workers=two"], "argument --num_workers: invalid int value: 'two'"),
     ],
 )  # fmt: skip
@@ -60,18 +73,6 @@ def test_refusals(argv: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         options.parse(argv)
     assert message in str(caught.value)
-
-
-def test_the_date_fills_the_corpus_pattern() -> None:
-    argv = ["mine", "t", "--corpus", "gs://b/{date}/*.jsonl", "--workspace", "w"]
-    args, beam = options.parse([*argv, "--date", "2026-11-21"])
-    assert options.mine_options(args, beam).corpus == ("gs://b/2026-11-21/*.jsonl",)
-    args, beam = options.parse(argv)
-    with pytest.raises(UsageError, match="needs --date"):
-        options.mine_options(args, beam)
-
-
-SIMULATE = ["simulate", "task.yaml", "--corpus", "a.jsonl", "--workspace", "w"]
 
 
 def test_the_way_backs_flags() -> None:
@@ -85,9 +86,47 @@ def test_the_way_backs_flags() -> None:
     assert args.json
 
 
+@pytest.mark.parametrize("command", cli._COMMANDS)
+def test_help_tells_of_every_flag(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        options.parse([command, "--help"])
+    shown = capsys.readouterr().out
+    for flag in options._flags_of(options.build_parser(), command):
+        # Two blanks or a new line part a flag from what it means.
+        assert re.search(rf"^  .*{flag}\b[^\n]*?(  |\n {{20,}})\S", shown, re.M), flag
+
+
+@pytest.mark.parametrize(
+    ("argv", "function"),
+    [
+        (MINE, api.mine),
+        (["export", "--workspace", "w", "--tool", "page"], api.export),
+        (["import", "--workspace", "w"], api.import_verdicts),
+        (["train", "--workspace", "w"], api.train),
+        (["report", "--workspace", "w"], api.report),
+        (SIMULATE, api.simulate),
+    ],
+)
+def test_defaults_are_those_of_the_api(argv: list[str], function: Callable[..., Any]) -> None:
+    args, _ = options.parse(argv)
+    own = inspect.signature(function).parameters
+    # Beam's flags come apart; --quiet is what stands for progress.
+    assert set(own) - set(vars(args)) <= {"beam", "progress"}
+    for name, argument in own.items():
+        if argument.default is not inspect.Parameter.empty and hasattr(args, name):
+            given = getattr(args, name)
+            assert (tuple(given) if isinstance(given, list) else given) == argument.default, name
+
+
+def simulation(argv: list[str]) -> SimulateOptions:
+    args, _ = options.parse(argv)
+    names = {field.name for field in dataclasses.fields(SimulateOptions)}
+    given = {name: value for name, value in vars(args).items() if name in names}
+    return options_of({**given, "corpus": tuple(args.corpus)})
+
+
 def test_simulations_defaults_are_those_of_its_options() -> None:
-    args, _ = options.parse(SIMULATE)
-    assert options_of(args) == SimulateOptions(task="task.yaml", corpus=("a.jsonl",), workspace="w")
+    assert simulation(SIMULATE) == SimulateOptions("task.yaml", ("a.jsonl",), "w")
 
 
 def test_simulations_flags_arrive() -> None:
@@ -100,8 +139,7 @@ def test_simulations_flags_arrive() -> None:
         *("--crowd_noise", "text"),
         *("--expert_kappa", "1", "--corpus", "b.jsonl", "--quiet"),
     ]
-    args, _ = options.parse([*SIMULATE, *flags])
-    assert options_of(args) == SimulateOptions(
+    assert simulation([*SIMULATE, *flags]) == SimulateOptions(
         task="task.yaml",
         corpus=("a.jsonl", "b.jsonl"),
         workspace="w",
@@ -124,7 +162,6 @@ def test_simulations_flags_arrive() -> None:
         crowd_kappa=(0.6, 0.4),
         crowd_noise=("text",),
     )
-    assert args.quiet
 
 
 @pytest.mark.parametrize(

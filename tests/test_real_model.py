@@ -38,9 +38,9 @@ def test_real_scores_find_the_same_pairs_from_any_shards(tmp_path: Path) -> None
     task = helpers.write_task(tmp_path, TASK)
     corpus = helpers.write_jsonl(tmp_path / "ads.jsonl", ads)
     whole = helpers.run(task, corpus, tmp_path / "w", block_rows=64)
-    assert whole.summary["scored_now"] == 71
-    assert whole.summary["truncated"] > 0
-    assert whole.summary["rejected"] == 0
+    assert whole.scored_now == 71
+    assert whole.truncated > 0
+    assert whole.rejected == 0
     assert len(whole.items) == 8
     probabilities = {ad.probability for item in whole.items for ad in item.ads}
     assert len(probabilities) > 8
@@ -50,5 +50,5 @@ def test_real_scores_find_the_same_pairs_from_any_shards(tmp_path: Path) -> None
     for shard in range(3):
         helpers.write_jsonl(tmp_path / "cut" / f"{shard}.jsonl", ads[shard::3])
     cut = helpers.run(task, tmp_path / "cut" / "*.jsonl", tmp_path / "w2", block_rows=17)
-    assert cut.summary["scored_now"] == 71
+    assert cut.scored_now == 71
     assert helpers.pairs_bytes(cut) == helpers.pairs_bytes(whole)

@@ -33,13 +33,14 @@ def describe(summary: Mapping[str, Any]) -> str:
         ("rejected", rejected),
         ("unique ads", f"{summary['unique']:,}"),
         ("scored now", f"{summary['scored_now']:,} ({summary['reused']:,} scored before)"),
-        ("truncated", f"{summary['truncated']:,} longer than the model's window"),
         (
             "positives",
             f"{summary['positives']:,} ({summary['positive_share']:.2%}) at p >= "
             f"{summary['threshold_probability']:.4g}",
         ),
     ]
+    if summary["truncated"] is not None:
+        rows.insert(-1, ("truncated", f"{summary['truncated']:,} longer than the model's window"))
     # Not every strategy makes clusters, searches overlaps and counts what it covers.
     by_overlaps = summary.get("covered_share") is not None
     if by_overlaps:

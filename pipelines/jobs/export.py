@@ -11,6 +11,7 @@ from typing import Any
 
 from pipelines.console.progress import step
 from pipelines.errors import UsageError
+from pipelines.jobs.results import Exported
 from pipelines.store import storage
 from pipelines.store.workspace import Workspace
 from pipelines.tools import registry
@@ -39,17 +40,6 @@ class ExportOptions:
     show_predictions: bool = False
     force: bool = False
     url: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """What an export leaves behind.
-
-    Attributes:
-        summary: counts and paths, JSON values.
-    """
-
-    summary: dict[str, Any]
 
 
 def export(options: ExportOptions, say: Callable[[str], None]) -> Exported:
@@ -111,7 +101,7 @@ def export(options: ExportOptions, say: Callable[[str], None]) -> Exported:
                 f"{path}: left by an earlier export, whose {batch.noun}s may have been others; delete "
                 "it, lest somebody labels it"
             )
-    return Exported(summary)
+    return Exported(**summary)
 
 
 def _write(

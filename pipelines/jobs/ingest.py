@@ -11,11 +11,11 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 from pipelines.console.progress import step
 from pipelines.contracts import Rejected
 from pipelines.errors import RunFailed, UsageError
+from pipelines.jobs.results import Ingested
 from pipelines.store import files, storage
 from pipelines.store.facts import ImportEntry, VerdictsFacts
 from pipelines.store.workspace import Manifest, Workspace
@@ -61,17 +61,6 @@ class IngestOptions:
     url: str = ""
     expert: str = ""
     experts: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Ingested:
-    """What an import leaves behind.
-
-    Attributes:
-        summary: counts and paths, JSON values.
-    """
-
-    summary: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +154,14 @@ def _import(
             "to make one count again, send it in a new file)"
         )
     if not new:
-        return Ingested(_summary(workspace, definition, [], before, known))
+        return _outcome(workspace, definition, [], before, known)
     workspace.check_writable()
     with step("storing verdicts"):
         written = commit(workspace, reading.shown, definition, new)
-    summary = _summary(workspace, definition, written, before, known)
-    for line in _lines(summary):
+    ingested = _outcome(workspace, definition, written, before, known)
+    for line in _lines(ingested):
         say(line)
-    return Ingested(summary)
+    return ingested
 
 
 def _open(path: str, tool: str) -> _Source:
@@ -189,6 +178,8 @@ def read_experts(path: str) -> dict[str, str]:
     """
     try:
         names = json.loads(decode(_read(path), path))
+    except UsageError as error:
+        raise UsageError(f"--experts {error}") from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"--experts {path}: is no JSON: {error or type(error).__name__}") from None
     except RunFailed as error:
@@ -268,13 +259,13 @@ def _folded(names: Mapping[str, str]) -> dict[str, str]:
     return folded
 
 
-def _summary(
+def _outcome(
     workspace: Workspace,
     definition: Definition,
     written: Sequence[Manifest[VerdictsFacts]],
     before: Mapping[int, Manifest[VerdictsFacts]],
     known: Sequence[str],
-) -> dict[str, Any]:
+) -> Ingested:
     """Return what this import added, from the manifests it wrote, and where the halves stand."""
     entries: list[ImportEntry] = []
     letters: list[str] = []
@@ -298,44 +289,44 @@ def _summary(
         name: sum(getattr(entry, name) for entry in entries)
         for name in ("verdicts", "labels", "rejected", "unanswered", "changed_mind")
     }
-    return {
-        "task": definition.task,
-        "task_version": definition.version,
-        "rounds": [manifest.round for manifest in written],
-        "files": sorted({entry.name for entry in entries}),
-        "imported_before": list(known),
+    return Ingested(
+        task=definition.task,
+        task_version=definition.version,
+        rounds=tuple(manifest.round for manifest in written),
+        files=tuple(sorted({entry.name for entry in entries})),
+        imported_before=tuple(known),
         **total,
-        "skips": total["verdicts"] - total["labels"],
-        "rejected_by_reason": dict(sorted(reasons.items())),
-        "experts": sorted({name for entry in entries for name in entry.experts}),
-        "fine_tuning_ads": sum(len(found.fine_tuning) for found in keys),
-        "evaluation_ads": sum(len(found.evaluation) for found in keys),
-        "withheld_ads": sum(len(found.withheld) for found in keys),
-        "dead_letters": [workspace.path(path) for path in letters],
-    }
+        skips=total["verdicts"] - total["labels"],
+        rejected_by_reason=dict(sorted(reasons.items())),
+        experts=tuple(sorted({name for entry in entries for name in entry.experts})),
+        fine_tuning_ads=sum(len(found.fine_tuning) for found in keys),
+        evaluation_ads=sum(len(found.evaluation) for found in keys),
+        withheld_ads=sum(len(found.withheld) for found in keys),
+        dead_letters=tuple(workspace.path(path) for path in letters),
+    )
 
 
-def _lines(summary: Mapping[str, Any]) -> list[str]:
+def _lines(found: Ingested) -> list[str]:
     """Return what a person should know of an import."""
     lines = [
-        f"{summary['verdicts']:,} verdicts ({summary['skips']:,} skips) of "
-        f"{len(summary['experts'])} experts, in rounds "
-        f"{', '.join(map(str, summary['rounds'])) or 'none'}"
+        f"{found.verdicts:,} verdicts ({found.skips:,} skips) of "
+        f"{len(found.experts)} experts, in rounds "
+        f"{', '.join(map(str, found.rounds)) or 'none'}"
     ]
-    if summary["rejected"]:
-        counts = ", ".join(f"{r} {n:,}" for r, n in summary["rejected_by_reason"].items())
-        where = ", ".join(summary["dead_letters"])
-        lines.append(f"{summary['rejected']:,} rows could not be used: {counts}; see {where}")
-    if summary["unanswered"]:
-        lines.append(f"{summary['unanswered']:,} ads of the files are not answered yet")
-    if summary["changed_mind"]:
+    if found.rejected:
+        counts = ", ".join(f"{r} {n:,}" for r, n in found.rejected_by_reason.items())
+        where = ", ".join(found.dead_letters)
+        lines.append(f"{found.rejected:,} rows could not be used: {counts}; see {where}")
+    if found.unanswered:
+        lines.append(f"{found.unanswered:,} ads of the files are not answered yet")
+    if found.changed_mind:
         lines.append(
-            f"{summary['changed_mind']:,} rows contradict an earlier row of the same expert; the "
+            f"{found.changed_mind:,} rows contradict an earlier row of the same expert; the "
             "last one counts"
         )
     lines.append(
-        f"with verdicts so far, under version {summary['task_version']} of the policy: "
-        f"{summary['fine_tuning_ads']:,} ads for fine-tuning, "
-        f"{summary['evaluation_ads']:,} for evaluation, {summary['withheld_ads']:,} withheld"
+        f"with verdicts so far, under version {found.task_version} of the policy: "
+        f"{found.fine_tuning_ads:,} ads for fine-tuning, "
+        f"{found.evaluation_ads:,} for evaluation, {found.withheld_ads:,} withheld"
     )
     return lines

@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +18,14 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from models import prompting
 from models.backends.base import BackendError, LabelerIdentity
 from models.backends.pool import LabelerPool
-from pipelines.config import Task, load_task
+from pipelines.config import Task, called, given_task
 from pipelines.console import metrics, summary
 from pipelines.console.progress import step
-from pipelines.contracts import FORMAT_VERSION, BlockFile, ReviewItem
+from pipelines.contracts import FORMAT_VERSION, BlockFile
 from pipelines.errors import RunFailed, UsageError, find_run_failed
 from pipelines.handlers import LoadLabeler, trained_backend, trained_embedding
 from pipelines.jobs import selection
+from pipelines.jobs.results import Mined, plain
 from pipelines.numerics import agreement
 from pipelines.sources import registry as sources
 from pipelines.sources.base import CONTENT_IDS, Range, ReadOptions, fingerprint
@@ -59,7 +60,7 @@ class MineOptions:
     """Everything ``scout mine`` was told.
 
     Attributes:
-        task: path of the task file.
+        task: the task, or the path of its file.
         corpus: globs of corpus files.
         workspace: folder, local or ``gs://``.
         date: logical date of a scheduled run, ``YYYY-MM-DD``, or "".
@@ -71,7 +72,7 @@ class MineOptions:
         beam: Beam's own flags.
     """
 
-    task: str
+    task: Task | str
     corpus: tuple[str, ...]
     workspace: str
     date: str
@@ -84,29 +85,23 @@ class MineOptions:
 
     def pipeline_options(self) -> PipelineOptions:
         """Return Beam's options; the in-memory runner unless another was named."""
-        flags = list(self.beam)
-        if not any(flag == "--runner" or flag.startswith("--runner=") for flag in flags):
-            flags.append(f"--runner={DEFAULT_RUNNER}")
-        return PipelineOptions(flags)
+        return _pipeline_options(self.beam)
 
     def is_local(self) -> bool:
         """Tell whether the pipeline runs in this process."""
-        return str(self.pipeline_options().get_all_options()["runner"] or "") in _LOCAL_RUNNERS
+        return is_local(self.beam)
 
 
-@dataclass(frozen=True, slots=True)
-class Mined:
-    """What ``mine`` leaves behind.
+def _pipeline_options(beam_flags: Sequence[str]) -> PipelineOptions:
+    flags = list(beam_flags)
+    if not any(flag == "--runner" or flag.startswith("--runner=") for flag in flags):
+        flags.append(f"--runner={DEFAULT_RUNNER}")
+    return PipelineOptions(flags)
 
-    Attributes:
-        summary: counts, seconds and paths; JSON values.
-        items: what experts are asked about, in review order.
-        task: the task as it ran.
-    """
 
-    summary: dict[str, Any]
-    items: list[ReviewItem]
-    task: Task
+def is_local(beam_flags: Sequence[str]) -> bool:
+    """Tell whether a pipeline with these flags of Beam's runs in this process."""
+    return str(_pipeline_options(beam_flags).get_all_options()["runner"] or "") in _LOCAL_RUNNERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +155,7 @@ def mine(
 
 def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     """Decide everything that is decided before the pipeline is built; raises as ``mine`` does."""
-    task = load_task(options.task)
+    task = given_task(options.task)
     options = dataclasses.replace(options, read=task.reading(options.read))
     if options.budget is not None:
         selection = task.selection.model_copy(update={"budget": options.budget})
@@ -233,10 +228,10 @@ def _strategy(options: MineOptions, task: Task) -> Strategy:
     try:
         strategy = registry.create(task.selection.strategy)
     except UsageError as error:
-        raise UsageError(f"{options.task}: {error}") from error
+        raise UsageError(f"{called(options.task)}: {error}") from error
     if Need.SCORES in strategy.needs:
         raise UsageError(
-            f"{options.task}: selection.strategy: {strategy.name!r} needs {Need.SCORES.value}, and the "
+            f"{called(options.task)}: selection.strategy: {strategy.name!r} needs {Need.SCORES.value}, and the "
             "model gives one; choose another strategy"
         )
     return strategy
@@ -262,7 +257,7 @@ def _check_guideline(
         if number < round_number:
             if held.version == task.version and held.guideline() != task.guideline():
                 raise UsageError(
-                    f"{options.task}: policy or label names differ from those of round {number}, but "
+                    f"{called(options.task)}: policy or label names differ from those of round {number}, but "
                     f"the version is {task.version} as it was then; set version: {task.version + 1} "
                     "(it starts new evaluation), or take the change back"
                 )
@@ -298,9 +293,9 @@ def _identify(
             return found, trained_embedding(task, learnt.learner)
         return task.backend().identify(say), task.embedding_preset()
     except BackendError as error:
-        raise UsageError(f"{options.task}: model: {error}") from error
+        raise UsageError(f"{called(options.task)}: model: {error}") from error
     except ValueError as error:
-        raise UsageError(f"{options.task}: prompt: {error}") from error
+        raise UsageError(f"{called(options.task)}: prompt: {error}") from error
 
 
 def _is_finished(workspace: Workspace, round_number: int, mine_hash: str) -> bool:
@@ -350,7 +345,7 @@ def _check_remote(options: MineOptions, task: Task) -> None:
     ):
         if preset.startswith((".", "/", "~")):
             raise UsageError(
-                f"{options.task}: {key}: {preset} is a folder of this machine; put the model into "
+                f"{called(options.task)}: {key}: {preset} is a folder of this machine; put the model into "
                 "the workers' image or give a preset's name"
             )
 
@@ -505,43 +500,45 @@ def _outcome(plan: Plan, counters: dict[str, int], seconds: float) -> Mined:
     scored_now = counters.get("ScoreAds/scored", 0)
     records = counters.get("ReadAds/records", 0)
     threshold, boundary = pairs.facts.threshold, pairs.facts.boundary
-    facts: dict[str, Any] = {
-        "task": plan.task.name,
-        "round": number,
-        "records": scored.facts.records,
-        "rejected": scored.facts.rejected,
-        "rejected_by_reason": dict(scored.facts.reasons),
-        "unique": scored.facts.unique,
-        "scored_now": scored_now,
-        "reused": scored.rows - scored_now,
-        "truncated": clusters.facts.truncated if clusters else None,
-        "positives": threshold.n_positive,
-        "positive_share": threshold.share,
-        "threshold_probability": round(threshold.probability, 6),
-        "threshold_source": threshold.source,
-        "positive_clusters": clusters.facts.positive_clusters if clusters else None,
-        "negative_clusters": clusters.facts.negative_clusters if clusters else None,
-        "overlaps": clusters.facts.overlaps if clusters else None,
-        "candidates": pairs.facts.candidates,
-        "pairs": pairs.rows,
-        "exploration_pairs": pairs.facts.sources.get("exploration", 0),
-        "budget": plan.task.selection.budget,
-        "covered_share": boundary.covered_share if boundary else None,
-        "seconds_by_stage": busy,
-        "seconds": round(seconds, 2),
-        "scoring_rate": _rate(scored_now, busy.get("ScoreAds", 0.0)),
-        "reading_rate": _rate(records, busy.get("ReadAds", 0.0)),
-        "model_id": plan.identity.model_id,
-        "prompt_hash": plan.identity.prompt_hash,
-        "pairs_file": workspace.path(pairs.file("items.jsonl").path),
-        "review_sheet": workspace.path(review.file("review.csv").path),
-        "overlaps_file": workspace.path(f"{clusters.attempt}/overlaps.jsonl") if clusters else None,
-        "dead_letters": [workspace.path(path) for path in scored.facts.dead_letters],
-    }
+    mined = Mined(
+        task=plan.task.name,
+        round=number,
+        records=scored.facts.records,
+        rejected=scored.facts.rejected,
+        rejected_by_reason=scored.facts.reasons,
+        unique=scored.facts.unique,
+        scored_now=scored_now,
+        reused=scored.rows - scored_now,
+        truncated=clusters.facts.truncated if clusters else None,
+        positives=threshold.n_positive,
+        positive_share=threshold.share,
+        threshold_probability=round(threshold.probability, 6),
+        threshold_source=threshold.source,
+        positive_clusters=clusters.facts.positive_clusters if clusters else None,
+        negative_clusters=clusters.facts.negative_clusters if clusters else None,
+        overlaps=clusters.facts.overlaps if clusters else None,
+        candidates=pairs.facts.candidates,
+        pairs=pairs.rows,
+        exploration_pairs=pairs.facts.sources.get("exploration", 0),
+        budget=plan.task.selection.budget,
+        covered_share=boundary.covered_share if boundary else None,
+        seconds_by_stage=busy,
+        seconds=round(seconds, 2),
+        scoring_rate=_rate(scored_now, busy.get("ScoreAds", 0.0)),
+        reading_rate=_rate(records, busy.get("ReadAds", 0.0)),
+        model_id=plan.identity.model_id,
+        prompt_hash=plan.identity.prompt_hash,
+        pairs_file=workspace.path(pairs.file("items.jsonl").path),
+        review_sheet=workspace.path(review.file("review.csv").path),
+        overlaps_file=workspace.path(f"{clusters.attempt}/overlaps.jsonl") if clusters else None,
+        dead_letters=tuple(workspace.path(path) for path in scored.facts.dead_letters),
+        items=tuple(workspace.read_items(pairs)),
+        names=plan.task.labels.model_dump(),
+    )
     if counters:
-        data = json.dumps(facts, indent=1, ensure_ascii=False).encode() + b"\n"
+        data = json.dumps(plain(mined), indent=1, ensure_ascii=False).encode() + b"\n"
         storage.write(workspace.path(f"{review.attempt}/summary.json"), data)
-    return Mined(summary=facts, items=workspace.read_items(pairs), task=plan.task)
+    return mined
 
 
 def _rate(number: int, seconds: float) -> float | None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
+from pipelines.jobs.results import Labelled, Round, RoundModel, Stage, Standing
 from pipelines.store import storage
-from pipelines.store.facts import to_json
-from pipelines.store.workspace import Workspace
+from pipelines.store.workspace import STAGES, Workspace
 
 
-def standing(workspace: Workspace) -> dict[str, Any]:
-    """Return where the rounds stand; JSON values.
+def standing(workspace: Workspace, stages: bool = False) -> Standing:
+    """Return where the rounds stand.
 
     Rounds of an earlier version of the policy are marked: their kappas do not compare.
+
+    Args:
+        workspace: the workspace.
+        stages: whether to read the newest manifest of every stage of every round, too.
     """
     all_pairs, all_verdicts = workspace.pairs.by_round(), workspace.verdicts.by_round()
     models = workspace.model.by_round()
-    rounds: list[dict[str, Any]] = []
+    rounds: list[Round] = []
     newest = 0
     for number in workspace.rounds():
         pairs, verdicts = all_pairs.get(number), all_verdicts.get(number)
@@ -28,33 +33,43 @@ def standing(workspace: Workspace) -> dict[str, Any]:
         elif pairs:
             version = pairs.facts.origin.task.version
         newest = version or newest
-        entry: dict[str, Any] = {
-            "round": number,
-            "task_version": version,
-            "pairs": pairs.rows if pairs else 0,
-            "covered_share": pairs.facts.covered_share if pairs else None,
-            "labelled": None,
-            "model": None,
-        }
+        labelled, trained = None, None
         if verdicts:
             keys = verdicts.facts.keys
-            entry["labelled"] = {
-                "fine_tuning": len(keys.fine_tuning),
-                "evaluation": len(keys.evaluation),
-                "withheld": len(keys.withheld),
-                "experts": list(verdicts.facts.experts),
-            }
+            labelled = Labelled(
+                len(keys.fine_tuning),
+                len(keys.evaluation),
+                len(keys.withheld),
+                verdicts.facts.experts,
+            )
         if model:
-            entry["model"] = {
-                "model_id": model.facts.learnt.model_id,
-                "learner": model.facts.learnt.learner,
-                "labels": to_json(model.facts.labels),
-                "evaluation": to_json(model.facts.evaluation),
-            }
-        rounds.append(entry)
-    for entry in rounds:
-        entry["comparable"] = entry["task_version"] == newest
-    return {"rounds": rounds, "task_version": newest, "next": _next_step(workspace, rounds)}
+            learnt = model.facts.learnt
+            trained = RoundModel(
+                learnt.model_id, learnt.learner, model.facts.labels, model.facts.evaluation
+            )
+        rounds.append(
+            Round(
+                round=number,
+                task_version=version,
+                pairs=pairs.rows if pairs else 0,
+                covered_share=pairs.facts.covered_share if pairs else None,
+                labelled=labelled,
+                model=trained,
+                comparable=True,
+                stages=_stages(workspace, number) if stages else {},
+            )
+        )
+    rounds = [replace(entry, comparable=entry.task_version == newest) for entry in rounds]
+    return Standing(workspace.root, tuple(rounds), newest, _next_step(workspace, rounds))
+
+
+def _stages(workspace: Workspace, number: int) -> dict[str, Stage]:
+    found = {stage: workspace.latest(number, stage) for stage in STAGES}
+    return {
+        stage: Stage(latest.rows, latest.created, latest.attempt, latest.facts)
+        for stage, latest in found.items()
+        if latest
+    }
 
 
 def imported_into(workspace: Workspace, task_version: int) -> dict[str, str]:
@@ -85,29 +100,29 @@ def _open_ads(workspace: Workspace, number: int) -> int:
     return max(0, pairs.facts.ads - answered)
 
 
-def _next_step(workspace: Workspace, rounds: list[dict[str, Any]]) -> str:
+def _next_step(workspace: Workspace, rounds: Sequence[Round]) -> str:
     if not rounds:
         return "run `scout mine`"
     last = rounds[-1]
-    number = last["round"]
+    number = last.round
     review = workspace.review.latest(number)
-    if review is None and not last["labelled"]:
+    if review is None and not last.labelled:
         return "run `scout mine` again: it goes on where it stopped"
-    if not last["labelled"] and review:
+    if not last.labelled and review:
         # A page from before the round was mined again is not what experts should label.
         since = datetime.fromisoformat(review.created).timestamp()
         found = storage.match(workspace.path(f"exports/round-{number:04d}/page/review*.html"))
         pages = [page for page in found if page.last_updated_in_seconds >= since]
         sheet = pages[0].path if pages else workspace.path(review.file("review.csv").path)
         return f"let experts label {sheet}, then run `scout import`"
-    if not last["model"]:
+    if not last.model:
         left = _open_ads(workspace, number)
         first = f"label the {left:,} ads of round {number} that are open, then " if left else ""
         return f"run `scout train`; if it finds too few labels, {first}`scout mine` for more pairs"
     model = workspace.model.latest(number)
     assert model is not None
     # Not by time: an import may come within the same second, and on an earlier round.
-    if model.facts.verdicts != imported_into(workspace, last["task_version"]):
+    if model.facts.verdicts != imported_into(workspace, last.task_version):
         return "run `scout train` again: verdicts came in since"
     decision = model.facts.evaluation.decision
     if decision.stop:

@@ -16,13 +16,14 @@ from models.backends import registry
 from models.backends.base import BackendError
 from models.backends.pool import LabelerPool
 from models.training import trainer
-from pipelines.config import Task, load_task
+from pipelines.config import Task, called, given_task
 from pipelines.console.progress import step
 from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed, UsageError
 from pipelines.handlers import load_trained
 from pipelines.jobs.evaluate import Candidate, base_pairs, evaluate_models, margins_of
 from pipelines.jobs.labels import Labels, fine_tuning_labels, write_ties
+from pipelines.jobs.results import Trained
 from pipelines.jobs.status import where_labels_come_from
 from pipelines.store import files, model_store, storage
 from pipelines.store.facts import (
@@ -46,20 +47,13 @@ class TrainOptions:
 
     Attributes:
         workspace: folder, local or ``gs://``.
-        task: path of a task file to use instead of the one that was mined with, or "".
+        task: a task or its file to use instead of the one that was mined with, or "".
         export: local folder for a SavedModel that takes raw strings, or "".
     """
 
     workspace: str
-    task: str = ""
+    task: Task | str = ""
     export: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What ``train`` leaves behind; JSON values."""
-
-    summary: dict[str, Any]
 
 
 def training_settings(task: Task) -> trainer.TrainingSettings:
@@ -104,7 +98,7 @@ def train(
     """
     workspace = Workspace(options.workspace)
     stored = workspace.pairs_of().facts.origin.task
-    task = load_task(options.task) if options.task else stored
+    task = given_task(options.task) if options.task else stored
     _check_task(options, task, stored)
     round_number = _round_of(workspace, task)
     workspace.check_writable()
@@ -142,7 +136,7 @@ def train(
         )
     if options.export:
         _export(workspace, task, done, options.export, say)
-    return Trained(_summary(workspace, done))
+    return _outcome(workspace, done)
 
 
 def _train(
@@ -265,23 +259,23 @@ def _fit(
 
 
 def _check_task(options: TrainOptions, task: Task, stored: Task) -> None:
+    where = f"--task {options.task}" if isinstance(options.task, str) else called(options.task)
     if task.name != stored.name:
         raise UsageError(
-            f"--task {options.task}: is the task {task.name!r}, but the workspace holds "
-            f"{stored.name!r}"
+            f"{where}: is the task {task.name!r}, but the workspace holds {stored.name!r}"
         )
     shaping: Any = {"training": True, "stopping": True, "review": {"consensus", "min_overlap"}}
     own, other = (t.model_dump(mode="json", exclude=shaping) for t in (task, stored))
     changed = sorted(key for key in own if own[key] != other[key] and key != "version")
     if task.version == stored.version and changed:
         raise UsageError(
-            f"--task {options.task}: differs from the task that the pairs were mined with in "
+            f"{where}: differs from the task that the pairs were mined with in "
             f"{', '.join(changed)}; only training, stopping, review.consensus and review.min_overlap "
             "may be changed here: mine with the new task instead"
         )
     if task.version != stored.version:
         raise UsageError(
-            f"--task {options.task}: has version {task.version}, the pairs were mined with version "
+            f"{where}: has version {task.version}, the pairs were mined with version "
             f"{stored.version}; mine a round with the new version first"
         )
     backend = registry.find(task.model.backend, task.model.preset)
@@ -358,16 +352,19 @@ def _learner_name(task: Task) -> str:
     return names[task.training.learner]
 
 
-def _summary(workspace: Workspace, manifest: Manifest[ModelFacts]) -> dict[str, Any]:
-    facts = manifest.facts
-    learnt = to_json(facts.learnt)
-    shown = ("learner", "model_id", "threshold_probability", "threshold_margin", "epochs")
-    return {
-        "task": facts.task.name,
-        "round": manifest.round,
-        "model": workspace.path(model_store.model_files(manifest)[0].path.rpartition("/")[0]),
-        **{name: learnt[name] for name in shown},
-        "labels": to_json(facts.labels),
-        "evaluation": to_json(facts.evaluation),
-        "ties": [workspace.path(f.path) for f in manifest.files if f.path.endswith("/ties.csv")],
-    }
+def _outcome(workspace: Workspace, manifest: Manifest[ModelFacts]) -> Trained:
+    learnt = manifest.facts.learnt
+    ties = (file.path for file in manifest.files if file.path.endswith("/ties.csv"))
+    return Trained(
+        task=manifest.facts.task.name,
+        round=manifest.round,
+        model=workspace.path(model_store.model_files(manifest)[0].path.rpartition("/")[0]),
+        learner=learnt.learner,
+        model_id=learnt.model_id,
+        threshold_probability=learnt.threshold_probability,
+        threshold_margin=learnt.threshold_margin,
+        epochs=learnt.epochs,
+        labels=manifest.facts.labels,
+        evaluation=manifest.facts.evaluation,
+        ties=tuple(map(workspace.path, ties)),
+    )

@@ -187,7 +187,7 @@ def read_round(workspace: Workspace, wanted: int | None) -> Evidence:
         clusters=workspace.clusters.find(pairs.round, pairs.config_hash),
         scored=_scored_of(workspace, pairs),
         items=tuple(workspace.read_items(pairs)),
-        stand=standing(workspace),
+        stand=standing(workspace).to_json(),
     )
 
 

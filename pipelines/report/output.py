@@ -11,6 +11,7 @@ from typing import Any
 from apache_beam.io.filesystems import FileSystems
 
 from pipelines.errors import UsageError
+from pipelines.jobs.results import Result
 from pipelines.report.html import Facts, Section, page
 from pipelines.store import storage
 
@@ -23,8 +24,8 @@ ROUND_PICTURES = tuple(
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+@dataclass(frozen=True, slots=True, repr=False)
+class Report(Result):
     """What was written.
 
     Attributes:
@@ -36,6 +37,16 @@ class Report:
     path: str
     pictures: tuple[str, ...]
     summary: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is in it as JSON values."""
+        return self.summary
+
+    def text(self) -> str:
+        """Return where it is, and what it lacks."""
+        lines = [f"Missing:  {part}: {why}" for part, why in self.summary["missing"].items()]
+        lines += [f"Report:   {self.path}", *(f"Picture:  {path}" for path in self.pictures)]
+        return "\n".join(lines)
 
 
 def check_folder(path: str) -> str:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 
 from pipelines.console.progress import Step
-from pipelines.options import CROWD
+from pipelines.simulation.conditions import CROWD
 
 
 class Forecast:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from pipelines.config import Task
 from pipelines.errors import UsageError
-from pipelines.options import CROWD, CROWD_NOISES, DEFAULT_CONDITIONS
+from pipelines.simulation.conditions import CROWD, CROWD_NOISES, DEFAULT_CONDITIONS
 from pipelines.store import storage
 
 OURS = "boundary"
@@ -37,7 +38,7 @@ class Crowd:
 class SimulateOptions:
     """Everything ``scout simulate`` was told; see ``scout simulate --help``."""
 
-    task: str
+    task: Task | str
     corpus: tuple[str, ...]
     workspace: str
     experts: str = "gold"
@@ -81,20 +82,20 @@ class SimulateOptions:
         return rounds | {crowd.name: 1 for crowd in self.crowds}
 
 
-def options_of(args: argparse.Namespace) -> SimulateOptions:
-    """Return the options of a parsed command line.
+def options_of(given: Mapping[str, Any]) -> SimulateOptions:
+    """Return options, from what was given of them; ``rounds`` may be None.
 
     Raises:
         UsageError: options that contradict each other.
     """
-    names = {field.name for field in dataclasses.fields(SimulateOptions)}
-    given = {name: getattr(args, name) for name in names if hasattr(args, name)}
-    rounds = args.rounds or len(args.labels) or _ROUNDS
-    if args.labels and len(args.labels) != rounds:
+    labels, workspace = given["labels"], given["workspace"]
+    rounds = given["rounds"] or len(labels) or _ROUNDS
+    if labels and len(labels) != rounds:
         raise UsageError(
-            f"--labels names {len(args.labels)} rounds, --rounds {rounds}; leave --rounds out"
+            f"--labels names {len(labels)} rounds, --rounds {rounds}; leave --rounds out"
         )
-    if not storage.is_local(args.workspace):
-        raise UsageError(f"--workspace {args.workspace}: a simulation needs a local folder")
-    given |= {"corpus": tuple(args.corpus), "also": tuple(dict.fromkeys(args.also))}
-    return SimulateOptions(**given | {"rounds": rounds})
+    if not storage.is_local(workspace):
+        raise UsageError(f"--workspace {workspace}: a simulation needs a local folder")
+    return SimulateOptions(
+        **{**given, "rounds": rounds, "also": tuple(dict.fromkeys(given["also"]))}
+    )

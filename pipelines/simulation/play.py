@@ -25,7 +25,7 @@ import numpy as np
 from models.backends.base import BackendError
 from models.backends.pool import LabelerPool, RememberingLabeler
 from models.training import trainer
-from pipelines.config import Task, load_task
+from pipelines.config import Task, called, given_task
 from pipelines.console.progress import step
 from pipelines.errors import RunFailed, UsageError
 from pipelines.handlers import LoadLabeler
@@ -99,7 +99,7 @@ def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
     outcome = {
         "task": task.name,
         "negative": task.labels.negative,
-        "options": dataclasses.asdict(options),
+        "options": dataclasses.asdict(options) | {"task": called(options.task)},
         "ads": len(corpus),
         "summary": summarize(rows),
         "stops": stops,
@@ -120,7 +120,7 @@ def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
 
 
 def _task(options: SimulateOptions) -> Task:
-    task = load_task(options.task)
+    task = given_task(options.task)
     # All conditions learn from as few labels as can be learnt from: early rounds are to be seen.
     training: dict[str, Any] = {"min_per_class": 2}
     if options.learner:

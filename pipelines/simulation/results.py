@@ -4,10 +4,41 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from pipelines.jobs.results import Result
 from pipelines.simulation.measure import SETS
 from pipelines.simulation.options import OURS
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Simulated(Result):
+    """What a simulation leaves behind.
+
+    Attributes:
+        task: name of the task.
+        negative: what it calls a negative ad.
+        options: everything that was asked for.
+        ads: distinct labelled ads.
+        summary: mean and spread over seeds, a row a condition, learner and round.
+        stops: what the stopping rule said, a row a seed and strategy.
+        rows: what was measured, a row a seed, condition, learner and round.
+        seconds: in all.
+    """
+
+    task: str
+    negative: str
+    options: Mapping[str, Any]
+    ads: int
+    summary: Sequence[Mapping[str, Any]]
+    stops: Sequence[Mapping[str, Any]]
+    rows: Sequence[Mapping[str, Any]]
+    seconds: float
+
+    def text(self) -> str:
+        """Return the table of conditions."""
+        return describe(self.to_json())
 
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

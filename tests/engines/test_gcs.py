@@ -45,9 +45,9 @@ def test_the_main_job_on_object_storage(bucket: str, tmp_path: Path) -> None:
     task = helpers.write_task(tmp_path)
     mined = helpers.run(task, f"{bucket}/ads/*.jsonl", f"{bucket}/w")  # type: ignore[arg-type]
     local = helpers.run(task, helpers.write_jsonl(tmp_path / "ads.jsonl", ads), tmp_path / "w")
-    assert storage.read(mined.summary["pairs_file"]) == helpers.pairs_bytes(local)
+    assert storage.read(mined.pairs_file) == helpers.pairs_bytes(local)
     again = helpers.run(task, f"{bucket}/ads/*.jsonl", f"{bucket}/w")  # type: ignore[arg-type]
-    assert again.summary["scored_now"] == 0
+    assert again.scored_now == 0
     assert Workspace(f"{bucket}/w").rounds() == [1]
     with pytest.raises(FileNotFoundError):
         storage.read(f"{bucket}/none")

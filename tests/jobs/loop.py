@@ -54,13 +54,13 @@ class Loop:
         return self.command("mine", self.folder / "task.yaml", "--corpus", corpus, "--show", 0)
 
     def train(self, task: str = "", export: str = "") -> tuple[dict[str, Any], list[str]]:
-        """Train; -> the summary, and what was said."""
+        """Train; -> the outcome as JSON, and what was said."""
         said: list[str] = []
-        summary = train.train(TrainOptions(str(self.root), task, export), said.append).summary
+        summary = train.train(TrainOptions(str(self.root), task, export), said.append).to_json()
         return summary, said
 
     def status(self) -> dict[str, Any]:
-        return status.standing(self.place)
+        return status.standing(self.place).to_json()
 
     def manifest(self, number: int, stage: str) -> Manifest:
         found = self.place.latest(number, stage)

@@ -94,7 +94,7 @@ def test_two_experts_sheets_become_two_halves(root: Path) -> None:
     said: list[str] = []
     files = (fill(root, "Anna", alternate), fill(root, " BO ", lambda _: "positive", "utf-16"))
     options = IngestOptions(str(root), tuple(map(str, files)))
-    summary = ingest(options, said.append).summary
+    summary = ingest(options, said.append).to_json()
     assert (summary["verdicts"], summary["labels"], summary["skips"]) == (48, 40, 8)
     assert (summary["rejected"], summary["unanswered"], summary["changed_mind"]) == (0, 0, 0)
     assert (summary["experts"], summary["rounds"]) == (["anna", "bo"], [1])
@@ -116,23 +116,23 @@ def test_both_names_in_one_file(root: Path) -> None:
     one, other = fill(root, "anna", alternate), fill(root, "bo", alternate)
     both = root.parent / "both.csv"
     both.write_bytes(one.read_bytes() + other.read_bytes().split(b"\r\n", 1)[1])
-    summary = load(root, both).summary
+    summary = load(root, both).to_json()
     assert (summary["verdicts"], summary["rejected"], summary["changed_mind"]) == (48, 0, 0)
 
 
 def test_the_same_file_again_changes_nothing(root: Path) -> None:
     path = fill(root, "anna", alternate)
-    first = load(root, path).summary
+    first = load(root, path).to_json()
     before, said = tree(root), []
     again = path.rename(path.with_name("renamed.csv"))
-    summary = ingest(IngestOptions(str(root), (str(again),)), said.append).summary
+    summary = ingest(IngestOptions(str(root), (str(again),)), said.append).to_json()
     assert tree(root) == before
     [line] = said
     assert line.startswith(f"{again}: imported before; nothing to do (its verdicts do not overrule")
     assert (summary["verdicts"], summary["imported_before"]) == (0, [str(again)])
     assert summary["evaluation_ads"] == first["evaluation_ads"]
     # Beside a new file, too.
-    assert load(root, again, fill(root, "bo", alternate)).summary["files"] == ["bo.csv"]
+    assert load(root, again, fill(root, "bo", alternate)).files == ("bo.csv",)
     place = Workspace(str(root))
     assert sum(len(read_half(place, half, 1)) for half in HALVES) == 48
 
@@ -140,9 +140,9 @@ def test_the_same_file_again_changes_nothing(root: Path) -> None:
 def test_the_same_bytes_of_two_experts_are_two_imports(root: Path) -> None:
     # Sheets without a name: two people who agree on every row hand in equal files.
     path = fill(root, "", alternate)
-    assert load(root, path, expert="ann").summary["experts"] == ["ann"]
-    assert load(root, path, expert="bob").summary["experts"] == ["bob"]
-    assert load(root, path, expert="bob").summary["files"] == []
+    assert load(root, path, expert="ann").experts == ("ann",)
+    assert load(root, path, expert="bob").experts == ("bob",)
+    assert load(root, path, expert="bob").files == ()
     place = Workspace(str(root))
     table = ratings([v for half in HALVES for v in read_half(place, half, 1)])
     assert table.experts == ("ann", "bob")
@@ -151,9 +151,9 @@ def test_the_same_bytes_of_two_experts_are_two_imports(root: Path) -> None:
 
 def test_a_file_without_names_can_be_named_afterwards(root: Path) -> None:
     named, nameless = fill(root, "bob", alternate), fill(root, "", alternate)
-    first = load(root, named, nameless).summary
+    first = load(root, named, nameless).to_json()
     assert (first["experts"], first["unanswered"] + first["rejected"]) == (["bob"], 24)
-    assert load(root, nameless, expert="ann").summary["experts"] == ["ann"]
+    assert load(root, nameless, expert="ann").experts == ("ann",)
 
 
 def test_nothing_but_the_evaluator_opens_the_evaluation_half(
@@ -182,7 +182,7 @@ def test_nothing_but_the_evaluator_opens_the_evaluation_half(
 def test_what_cannot_be_used_is_named_where_it_lies(root: Path) -> None:
     path = fill(root, "anna", lambda number: "perhaps" if number == 3 else "negative")
     said: list[str] = []
-    summary = ingest(IngestOptions(str(root), (str(path),)), said.append).summary
+    summary = ingest(IngestOptions(str(root), (str(path),)), said.append).to_json()
     assert (summary["verdicts"], summary["rejected_by_reason"]) == (23, {"unknown_label": 1})
     [letters] = summary["dead_letters"]
     assert f"1 rows could not be used: unknown_label 1; see {letters}" in said
@@ -258,7 +258,7 @@ def test_a_kill_in_the_pipeline_and_another_run(
         with pytest.raises(Exception, match="No space left"):
             load(root, path)
     assert verdict_manifests(Workspace(str(root))) == {}
-    assert load(root, path).summary["verdicts"] == 24
+    assert load(root, path).verdicts == 24
 
 
 def test_each_file_is_read_once_and_no_pipeline_is_built(
@@ -267,7 +267,7 @@ def test_each_file_is_read_once_and_no_pipeline_is_built(
     files = [fill(root, name, alternate) for name in ("anna", "bo")]
     monkeypatch.setattr("apache_beam.Pipeline.__init__", None)
     del opened[:]
-    assert load(root, *files).summary["verdicts"] == 48
+    assert load(root, *files).verdicts == 48
     assert [opened.count(str(path)) for path in files] == [1, 1]
     del opened[:]
     load(root, *files)
@@ -298,11 +298,11 @@ def test_an_import_killed_at_a_manifest_goes_on_with_the_rounds_that_lack_it(
         patch.setattr(storage, "write", write)
         with pytest.raises(KeyboardInterrupt):
             load(root, path)
-    summary = load(root, path).summary
+    summary = load(root, path).to_json()
     assert summary["rounds"] == [1, 2][stop - 1 :]
     entries = [e for m in verdict_manifests(Workspace(str(root))).values() for e in entries_of(m)]
     [one, other] = [entry for entry in entries if entry.name == "anna.jsonl"]
-    assert one["verdicts"] + other["verdicts"] == len(shown.by_ad)
+    assert one.verdicts + other.verdicts == len(shown.by_ad)
 
 
 def rows_of(root: Path, expert: str) -> list[RawVerdict]:
@@ -318,12 +318,12 @@ def rows_of(root: Path, expert: str) -> list[RawVerdict]:
 def test_rows_in_memory_give_what_files_give(root: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(root, tmp_path / "other"))
     place = Workspace(str(root))
-    summary = ingest_verdicts(place, rows_of(root, "anna"), "round 1").summary
+    summary = ingest_verdicts(place, rows_of(root, "anna"), "round 1").to_json()
     lines = [
         {"ad_id": row.ad_id, "item_id": row.item_id, "label": row.label, "expert": row.expert}
         for row in rows_of(other, "anna")
     ]
-    from_file = load(other, helpers.write_jsonl(tmp_path / "v.jsonl", lines)).summary
+    from_file = load(other, helpers.write_jsonl(tmp_path / "v.jsonl", lines)).to_json()
     counts = ("verdicts", "labels", "skips", "fine_tuning_ads", "evaluation_ads", "withheld_ads")
     assert [summary[c] for c in counts] == [from_file[c] for c in counts]
     for half in HALVES:
@@ -333,7 +333,7 @@ def test_rows_in_memory_give_what_files_give(root: Path, tmp_path: Path) -> None
         ]
         assert found[0] == found[1]
     before = tree(root)
-    again = ingest_verdicts(place, rows_of(root, "anna"), "round 1").summary
+    again = ingest_verdicts(place, rows_of(root, "anna"), "round 1").to_json()
     assert (again["verdicts"], again["imported_before"]) == (0, ["round 1"])
     assert tree(root) == before
 
@@ -354,7 +354,7 @@ def test_a_sheet_of_an_older_policy_does_not_count_for_the_new_one(mined: Path, 
     [new] = sorted(root.glob("rounds/0001/review/*/review.csv"))[1:]
     again = root.parent / "new.csv"
     again.write_bytes(new.read_bytes().replace(b",,,\r\n", b",positive,anna,\r\n"))
-    summary = load(root, again).summary
+    summary = load(root, again).to_json()
     assert (summary["verdicts"], summary["task_version"]) == (24, 2)
 
 
@@ -371,8 +371,8 @@ def test_an_old_sheet_is_read_with_the_label_names_of_its_version(
     helpers.run(write(1, "bait", "ok"), corpus, root)
     sheets = [fill(root, name, lambda n: ("bait", "ok")[n % 2]) for name in ("anna", "bo")]
     load(root, sheets[0])
-    assert helpers.run(write(2, *later), corpus, root).summary["round"] == 2
-    assert load(root, sheets[1]).summary["rejected"] == 0
+    assert helpers.run(write(2, *later), corpus, root).round == 2
+    assert load(root, sheets[1]).rejected == 0
     for half in HALVES:
         found = [(v.key, v.label) for v in latest(read_half(Workspace(str(root)), half, 1))]
         assert len(found) == 2 * len(set(found)) > 0, "both said the same"
@@ -390,7 +390,7 @@ def test_a_policy_that_changes_needs_a_new_version(mined: Path, root: Path) -> N
     sheet = max(root.glob("rounds/0001/review/*/review.csv"))
     again = root.parent / "again.csv"
     again.write_bytes(sheet.read_bytes().replace(b",,,\r\n", b",positive,anna,\r\n"))
-    assert load(root, again).summary["verdicts"] == 24
+    assert load(root, again).verdicts == 24
     # Now they have: another policy under the same version would take over their verdicts.
     shutil.copy(mined / "task.yaml", task)
     with pytest.raises(UsageError, match=r"differ from those of round 1, .* set version: 2"):

@@ -60,8 +60,8 @@ def test_pairs_are_what_they_promise(task: Path, corpus: Path, tmp_path: Path) -
             assert ad.margin == scored[ad.id]["margin"]
             used.append(ad.id)
         ads = helpers.by_label(item)
-        assert ads["positive"].probability >= mined.summary["threshold_probability"] - 1e-6
-        assert ads["negative"].probability < mined.summary["threshold_probability"]
+        assert ads["positive"].probability >= mined.threshold_probability - 1e-6
+        assert ads["negative"].probability < mined.threshold_probability
         if item.source == "boundary":
             assert item.overlap is not None
             so_far = item.overlap.cumulative_share
@@ -71,7 +71,7 @@ def test_pairs_are_what_they_promise(task: Path, corpus: Path, tmp_path: Path) -
             assert item.propensity is not None and 0 < item.propensity <= 1
             assert item.drawn in {ad.key for ad in item.ads}
     assert len(set(used)) == len(used), "an ad is asked about once"
-    assert mined.summary["covered_share"] == pytest.approx(share, abs=1e-6)
+    assert mined.covered_share == pytest.approx(share, abs=1e-6)
 
 
 def test_a_rerun_changes_nothing_and_scores_nothing(
@@ -81,7 +81,7 @@ def test_a_rerun_changes_nothing_and_scores_nothing(
     before = sorted(path for path in (tmp_path / "w").rglob("*") if path.is_file())
     second = helpers.run(task, corpus, tmp_path / "w")
     assert helpers.pairs_bytes(second) == helpers.pairs_bytes(first)
-    assert (second.summary["scored_now"], second.summary["reused"]) == (0, 200)
+    assert (second.scored_now, second.reused) == (0, 200)
     assert sorted(path for path in (tmp_path / "w").rglob("*") if path.is_file()) == before
 
 
@@ -98,7 +98,7 @@ def test_pairs_do_not_depend_on_shards_or_order(
     assert helpers.pairs_bytes(cut) == helpers.pairs_bytes(whole)
     # The same ads in other files: nothing is scored again.
     again = helpers.run(task, tmp_path / "cut" / "*.jsonl", tmp_path / "w")
-    assert again.summary["scored_now"] == 0
+    assert again.scored_now == 0
     assert helpers.pairs_bytes(again) == helpers.pairs_bytes(whole)
 
 
@@ -111,7 +111,7 @@ def test_new_ads_are_scored_and_old_ones_reused_with_todays_weights(
         ad["shown"] = 3
     grown = helpers.write_jsonl(tmp_path / "grown.jsonl", ads[50:])
     mined = helpers.run(task, grown, tmp_path / "w", read=ReadOptions(weight_field="shown"))
-    assert (mined.summary["scored_now"], mined.summary["reused"]) == (30, 150)
+    assert (mined.scored_now, mined.reused) == (30, 150)
     rows = scored_rows(tmp_path / "w")
     assert {row["id"] for row in rows} == {ad["id"] for ad in ads[50:]}
     assert {row["weight"] for row in rows} == {3000}
@@ -124,11 +124,11 @@ def test_a_changed_prompt_or_seed_is_another_run(task: Path, corpus: Path, tmp_p
     text = helpers.FAKE_TASK
     other_seed = helpers.write_task(tmp_path, text + "seed: 5\n")
     second = helpers.run(other_seed, corpus, tmp_path / "w")
-    assert second.summary["scored_now"] == 0
-    assert second.summary["pairs_file"] != first.summary["pairs_file"]
+    assert second.scored_now == 0
+    assert second.pairs_file != first.pairs_file
     other_prompt = helpers.write_task(tmp_path, text.replace("nobody can promise", "no one can"))
     third = helpers.run(other_prompt, corpus, tmp_path / "w")
-    assert third.summary["scored_now"] == 200
+    assert third.scored_now == 200
 
 
 def test_duplicates_are_scored_once_and_weigh_their_sum(task: Path, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_duplicates_are_scored_once_and_weigh_their_sum(task: Path, tmp_path: Pa
     rows = [{**ad, "w": 1} for ad in ads] + copies
     corpus = helpers.write_jsonl(tmp_path / "a.jsonl", rows)
     mined = helpers.run(task, corpus, tmp_path / "w", read=ReadOptions(weight_field="w"))
-    assert (mined.summary["records"], mined.summary["unique"]) == (130, 100)
+    assert (mined.records, mined.unique) == (130, 100)
     found = {row["id"]: row for row in scored_rows(tmp_path / "w")}
     assert set(found) == {ad["id"] for ad in ads}, "the smallest id represents the copies"
     assert (found["t0000"]["weight"], found["t0000"]["copies"]) == (3500, 2)
@@ -154,7 +154,7 @@ def test_another_spelling_as_representative_is_scored_anew(task: Path, tmp_path:
     shouted = {"id": "a-smaller-id", "text": ads[5]["text"].upper()}
     grown = helpers.write_jsonl(tmp_path / "b.jsonl", [*ads, shouted])
     mined = helpers.run(task, grown, tmp_path / "w")
-    assert (mined.summary["scored_now"], mined.summary["unique"]) == (1, 60)
+    assert (mined.scored_now, mined.unique) == (1, 60)
     texts = {row["id"]: row["text"] for row in scored_rows(tmp_path / "w")}
     assert texts["a-smaller-id"] == shouted["text"]
 
@@ -185,7 +185,7 @@ def test_one_bad_record_of_each_kind(task: Path, tmp_path: Path) -> None:
     mined = helpers.run(task, path, tmp_path / "w", max_rejected_share=0.06)
     letters = [
         json.loads(line)
-        for name in mined.summary["dead_letters"]
+        for name in mined.dead_letters
         for line in Path(name).read_text(encoding="utf-8").splitlines()
     ]
     assert sorted(letter["reason"] for letter in letters) == sorted(reason for _, reason in BAD)
@@ -197,7 +197,7 @@ def test_one_bad_record_of_each_kind(task: Path, tmp_path: Path) -> None:
         "latin"
     }
     assert {row["id"] for row in scored_rows(tmp_path / "w")} == {ad["id"] for ad in good}
-    assert mined.summary["rejected"] == 11
+    assert mined.rejected == 11
     assert len(mined.items) == 12
 
 
@@ -246,7 +246,7 @@ def test_one_class_empty_says_what_to_change(task: Path, corpus: Path, tmp_path:
 def test_extreme_settings_still_give_pairs(extra: str, corpus: Path, tmp_path: Path) -> None:
     base = helpers.FAKE_TASK.replace("selection: {budget: 12}\n", "")
     mined = helpers.run(helpers.write_task(tmp_path, base + extra), corpus, tmp_path / "w")
-    assert 1 <= len(mined.items) <= mined.summary["budget"]
+    assert 1 <= len(mined.items) <= mined.budget
     used = [ad.id for item in mined.items for ad in item.ads]
     assert len(set(used)) == len(used)
 
@@ -326,7 +326,7 @@ def test_a_killed_run_goes_on(
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     resumed = helpers.run(task, corpus, tmp_path / "w")
     whole_blocks = min((when if how == "after" else when - 1) // 2, 4)
-    assert resumed.summary["scored_now"] == 200 - sum([64, 64, 64, 8][:whole_blocks])
+    assert resumed.scored_now == 200 - sum([64, 64, 64, 8][:whole_blocks])
     ids = [row["id"] for row in scored_rows(tmp_path / "w")]
     assert sorted(ids) == sorted(ad["id"] for ad in helpers.tiny_ads())
     untouched = helpers.run(task, corpus, tmp_path / "w2")
@@ -364,7 +364,7 @@ def test_every_killed_run_keeps_what_it_scored(task: Path, corpus: Path, tmp_pat
         assert len(keys) == run
         assert place.rounds() == []
     resumed = helpers.run(task, corpus, tmp_path / "w")
-    assert resumed.summary["scored_now"] == 200 - 3 * 40
+    assert resumed.scored_now == 200 - 3 * 40
     untouched = helpers.run(task, corpus, tmp_path / "w2")
     assert helpers.pairs_bytes(resumed) == helpers.pairs_bytes(untouched)
 
@@ -381,7 +381,7 @@ def test_a_damaged_block_is_named(task: Path, corpus: Path, tmp_path: Path) -> N
     )
     block.unlink()
     mended = helpers.run(task, corpus, tmp_path / "w", budget=7)
-    assert 0 < mended.summary["scored_now"] <= 64
+    assert 0 < mended.scored_now <= 64
     assert rows.num_rows <= 64
     whole = helpers.run(task, corpus, tmp_path / "w2", budget=7)
     assert helpers.pairs_bytes(mended) == helpers.pairs_bytes(whole)
@@ -393,7 +393,7 @@ def test_a_second_mining_reads_a_block_whole_once(tmp_path: Path) -> None:
     stored = sum(path.stat().st_size for path in tmp_path.rglob("block-*.parquet"))
     with helpers.counted_blocks() as counts:
         mined = mine(mine_scaling.options(tmp_path), lambda line: None)
-    assert mined.summary["scored_now"] == 0 and mined.items
+    assert mined.scored_now == 0 and mined.items
     assert counts["whole"] == stored, "verified by its hash where clusters are assigned"
     # The margins; key, margin and vector of what centroids are fitted on, here all ads; the rows of
     # the band. It was three times more.
@@ -447,7 +447,7 @@ def test_few_positives_are_for_pairs_not_for_exploration(corpus: Path, tmp_path:
     )
     mined = helpers.run(helpers.write_task(tmp_path, rare), corpus, tmp_path / "w")
     assert [item.source for item in mined.items] == ["boundary"] * 4
-    assert mined.summary["covered_share"] > 0
+    assert mined.covered_share > 0
 
 
 def test_heavy_weights_neither_overflow_nor_pass_unseen(task: Path, tmp_path: Path) -> None:
@@ -456,11 +456,11 @@ def test_heavy_weights_neither_overflow_nor_pass_unseen(task: Path, tmp_path: Pa
     mined = helpers.run(task, corpus, tmp_path / "w", read=ReadOptions(weight_field="w"))
     covered = [item.overlap.covered_weight for item in mined.items if item.overlap]
     assert min(covered) >= 0
-    assert sum(covered) == pytest.approx(mined.summary["covered_share"] * 200e9, rel=1e-4)
+    assert sum(covered) == pytest.approx(mined.covered_share * 200e9, rel=1e-4)
     zero = [{**ad, "w": 0} for ad in helpers.tiny_ads()]
     corpus = helpers.write_jsonl(tmp_path / "zero.jsonl", zero)
     mined = helpers.run(task, corpus, tmp_path / "w2", read=ReadOptions(weight_field="w"))
-    assert mined.summary["covered_share"] == 0
+    assert mined.covered_share == 0
     assert mined.items
 
 
@@ -490,12 +490,12 @@ def test_a_later_round_never_shows_an_ad_again(task: Path, corpus: Path, tmp_pat
     folder = place.new_attempt(1, "verdicts")
     place.commit(Manifest.of(folder, "h", [], 0, VerdictsFacts("tiny", 1, 0.5, 0)))
     second = helpers.run(task, corpus, tmp_path / "w")
-    assert second.summary["round"] == 2
+    assert second.round == 2
     shown = {ad.key for item in first.items for ad in item.ads}
     new = {ad.key for item in second.items for ad in item.ads}
     assert new
     assert not shown & new
-    assert second.summary["scored_now"] == 0
+    assert second.scored_now == 0
 
 
 def test_the_direct_runner_gives_the_same_pairs(task: Path, corpus: Path, tmp_path: Path) -> None:

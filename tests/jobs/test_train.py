@@ -402,8 +402,8 @@ def test_killed_at_every_write_and_run_again(loop: Loop, monkeypatch: pytest.Mon
             except Killed:
                 pass
         assert place.latest(1, "model") is None
-        assert status.standing(place)["next"].startswith("run `scout train`;")
-        summary = train.train(options, lambda line: None).summary
+        assert status.standing(place).next.startswith("run `scout train`;")
+        summary = train.train(options, lambda line: None).to_json()
         [manifest] = place.manifests(1, "model")
         assert summary["model_id"] == manifest.facts.learnt.model_id == model_id
         assert manifest.facts.evaluation.models[-1].model_id == model_id

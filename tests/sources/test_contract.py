@@ -161,12 +161,12 @@ def test_the_main_job_reads_any_source(tmp_path: Path) -> None:
     with registry.registered(source):
         mined = helpers.run(task, "held://spring", tmp_path / "v", range_bytes=500)
         assert helpers.pairs_bytes(mined) == helpers.pairs_bytes(of_file)
-        assert helpers.run(task, "held://spring", tmp_path / "v").summary["scored_now"] == 0
+        assert helpers.run(task, "held://spring", tmp_path / "v").scored_now == 0
         source.ads.append({"id": "new", "text": "A winner for your museum"})
         source.ads.append({"id": "no text"})
         again = helpers.run(task, "held://spring", tmp_path / "v", max_rejected_share=0.1)
-        assert again.summary["scored_now"] == 1
-        letters = [Path(name).read_text() for name in again.summary["dead_letters"]]
+        assert again.scored_now == 1
+        letters = [Path(name).read_text() for name in again.dead_letters]
         [letter] = map(json.loads, "".join(letters).splitlines())
         assert (letter["source"], letter["position"]) == ("held://spring", f"row {len(ads) + 1}")
 

@@ -371,11 +371,11 @@ def test_the_fields_are_part_of_what_was_scored(tmp_path: Path) -> None:
     alone = "ad: {fields: [{path: creative.headline}]}\n"
     task = helpers.write_task(tmp_path, helpers.FAKE_TASK + alone)
     same = helpers.run(task, corpus, tmp_path / "w")
-    assert same.summary["scored_now"] == 0, "the same texts"
+    assert same.scored_now == 0, "the same texts"
     assert helpers.pairs_bytes(same) == helpers.pairs_bytes(before)
     task = helpers.write_task(tmp_path, helpers.FAKE_TASK + AD + '  template: "{Headline}"\n')
     shown = helpers.run(task, corpus, tmp_path / "w")
-    assert shown.summary["scored_now"] == 0, "what the model sees is the same"
+    assert shown.scored_now == 0, "what the model sees is the same"
     assert all(json.loads(row["fields"]) for row in scored(tmp_path / "w").values())
     with pytest.raises(
         UsageError, match=r"--text_field creative\.headline: the task file has ad\.f"

@@ -218,11 +218,11 @@ def test_a_round_on_object_storage(bucket: str, encoder: str, cache: Path, tmp_p
         for expert in ("anna", "bo")
     ]
     ingest.ingest_verdicts(place, rows)
-    summary = train.train(TrainOptions(root), lambda line: None).summary
+    summary = train.train(TrainOptions(root), lambda line: None).to_json()
     assert summary["model"].startswith("gs://")
     assert summary["evaluation"]["models"][1]["kappa"]["value"] > 0.6
     mined = helpers.run(task, corpus, root)  # type: ignore[arg-type]
-    assert (mined.summary["round"], mined.summary["scored_now"]) == (2, 200)
-    assert mined.summary["model_id"].startswith(summary["model_id"])
+    assert (mined.round, mined.scored_now) == (2, 200)
+    assert mined.model_id.startswith(summary["model_id"])
     [copied] = (cache / "trained").iterdir()
     assert trained.read_manifest(copied).model_id == summary["model_id"]

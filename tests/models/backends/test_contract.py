@@ -139,8 +139,8 @@ def test_it_mines_once_it_is_registered_and_named(tmp_path: Path) -> None:
     with registry.registered("shouting", Shouting):
         mined = helpers.run(task, corpus, tmp_path / "w")
         assert len(mined.items) == 12
-        assert mined.summary["model_id"] == "shouting@1"
-        assert helpers.run(task, corpus, tmp_path / "w", budget=5).summary["scored_now"] == 0
+        assert mined.model_id == "shouting@1"
+        assert helpers.run(task, corpus, tmp_path / "w", budget=5).scored_now == 0
         shown = [ad for item in mined.items for ad in item.ads]
         margins = Shouting(LabelerSpec("1", PROMPT)).load().margins([ad.text for ad in shown])
         assert [ad.margin for ad in shown] == margins.tolist()

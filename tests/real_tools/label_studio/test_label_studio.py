@@ -178,7 +178,7 @@ def test_a_round_there_and_back(
     assert len(found_tasks) == 13
     assert sum(len(task["annotations"]) for task in found_tasks) == 26
     ingested = imported(workspace, pulled)
-    summary = ingested.summary
+    summary = ingested.to_json()
     assert summary["experts"] == ["anna@example.org", "bo@example.org"]
     assert summary["rejected_by_reason"] == {"half_pair": 1, "unknown_item": 2}
     assert summary["skips"] == 2
@@ -205,7 +205,7 @@ def test_a_round_there_and_back(
     # Nothing changed, so nothing changes.
     again = pull(url, token, batch.task, batch.task_version, say_nothing)
     assert again == pulled
-    assert imported(workspace, again).summary["verdicts"] == 0
+    assert imported(workspace, again).verdicts == 0
     assert verdicts_of(workspace) == found
     repeated = push(url, token, batch, lines.append)
     assert (repeated.added, repeated.present, repeated.changed) == (0, 12, ())

@@ -1,0 +1,405 @@
+"""What a notebook calls: every command of ``scout``, as a function.
+
+    from pipelines import api
+
+    mined = api.mine("task.yaml", "ads/*.jsonl", "workspace")
+    api.export("workspace", "page")
+    api.import_verdicts("workspace", ["anna.csv", "bo.csv"])
+    api.train("workspace")
+    api.status("workspace")
+
+Arguments mean what the flags of the same names mean (``scout mine --help``). What comes back is shown
+as the command would print it, and has it as fields; ``to_json()`` is what ``--json`` prints. Nothing is
+printed unless ``progress`` is set: then what is done, and how far it is, goes to stderr. What a person
+should know of a run is in the result's ``notes``, too.
+
+Every function raises ``pipelines.errors.UsageError`` for what the caller can mend, and ``RunFailed``
+where the run could not produce what it promised. Nothing heavy is loaded before it is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import functools
+import logging
+import os
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from pipelines.console import progress as console
+from pipelines.errors import UsageError
+from pipelines.jobs.results import Exported, Ingested, Mined, Result, Standing, Trained
+from pipelines.simulation.conditions import CROWD_NOISES, DEFAULT_CONDITIONS
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+    from pipelines.config import AboveZero, Count, InnerShare, Share, Task
+    from pipelines.report.output import Report
+    from pipelines.simulation.results import Simulated
+
+Place = str | os.PathLike[str]
+_Result = TypeVar("_Result", bound=Result)
+
+
+def mine(
+    task: Task | Place,
+    corpus: Place | Sequence[Place],
+    workspace: Place,
+    *,
+    budget: Count | None = None,
+    date: str | None = None,
+    id_field: str = "",
+    text_field: str = "",
+    weight_field: str = "",
+    format: str = "",
+    max_text_chars: Count = 20_000,
+    max_rejected_share: Share = 0.01,
+    block_rows: Count = 1024,
+    range_bytes: Count = 64 << 20,
+    beam: Sequence[str] = (),
+    progress: bool = False,
+) -> Mined:
+    """Score a corpus and choose what experts should look at.
+
+    Args:
+        task: the task, or its file.
+        corpus: glob of files, local or ``gs://``, or several.
+        workspace: folder, local or ``gs://``.
+        budget: pairs, instead of the task file's.
+        date: logical date of a scheduled run; stands for {date} in the corpus.
+        id_field: field with the ad's id, a name or a dotted path; by default `id` where a file has it, otherwise an id made from
+            the text; `none` for the latter always.
+        text_field: field with the ad's text; by default `text`, or what the task's ad.fields say.
+        weight_field: field with the ad's weight.
+        format: instead of going by the file name.
+        max_text_chars: longer ads are rejected.
+        max_rejected_share: fail when more of the records are unusable.
+        block_rows: ads a scored block: lost at most when a run is killed.
+        range_bytes: large JSONL and text files are read in parts of this size.
+        beam: Beam's own flags, such as ``["--runner=DataflowRunner"]``.
+        progress: tell on stderr what is done.
+    """
+    with _call(mine, locals()) as say:
+        from pipelines.jobs import mine as job
+        from pipelines.sources.base import ReadOptions
+        from pipelines.sources.files import FORMATS
+
+        _choose("format", [format] if format else [], FORMATS)
+        options = job.MineOptions(
+            task=_task(task),
+            corpus=_dated(_several(corpus), date),
+            workspace=os.fspath(workspace),
+            date=date or "",
+            budget=budget,
+            read=ReadOptions(id_field, text_field, weight_field, format, max_text_chars),
+            max_rejected_share=max_rejected_share,
+            block_rows=block_rows,
+            range_bytes=range_bytes,
+            beam=tuple(beam),
+        )
+        return say.end(job.mine(options, say))
+
+
+def export(
+    workspace: Place,
+    tool: str,
+    *,
+    out: Place = "",
+    round: Count | None = None,
+    show_predictions: bool = False,
+    force: bool = False,
+    push: str = "",
+    progress: bool = False,
+) -> Exported:
+    """Write a round's items for a labeling tool, or put them into its server.
+
+    Args:
+        workspace: folder, local or ``gs://``.
+        tool: whose format; page is one HTML file to review in, without any tool.
+        out: folder for the files; by default one in the workspace.
+        round: whose items; by default the last one's.
+        show_predictions: let experts see what the model says.
+        force: replace a review.csv that somebody filled in.
+        push: URL of the tool's server, to put the items there instead of into files.
+        progress: tell on stderr what is done.
+    """
+    with _call(export, locals()) as say:
+        from pipelines.jobs import export as job
+        from pipelines.tools.registry import exporting
+
+        _choose("tool", [tool], exporting())
+        options = job.ExportOptions(
+            os.fspath(workspace), tool, os.fspath(out), round, show_predictions, force, push
+        )
+        return say.end(job.export(options, say))
+
+
+def import_verdicts(
+    workspace: Place,
+    files: Place | Sequence[Place] = (),
+    *,
+    tool: str = "",
+    pull: str = "",
+    expert: str = "",
+    experts: Mapping[str, str] | Place = "",
+    progress: bool = False,
+) -> Ingested:
+    """Read experts' verdicts into a workspace; the same file twice changes nothing.
+
+    Args:
+        workspace: folder, local or ``gs://``.
+        files: verdict files, local or ``gs://``.
+        tool: where the files come from; by default each file's name tells.
+        pull: URL of the tool's server, to fetch the answers from there instead of files.
+        expert: who labelled, for files that name nobody.
+        experts: JSON object that names experts whom a tool numbers: {"3": "anna"}, or its file.
+        progress: tell on stderr what is done.
+    """
+    with _call(import_verdicts, locals()) as say:
+        from pipelines.jobs import ingest
+
+        names = experts if isinstance(experts, Mapping) else {}
+        if not isinstance(experts, Mapping) and experts:
+            names = ingest.read_experts(os.fspath(experts))
+        options = ingest.IngestOptions(
+            os.fspath(workspace), _several(files), tool, pull, expert, names
+        )
+        return say.end(ingest.ingest(options, say))
+
+
+def train(
+    workspace: Place, *, task: Task | Place = "", export: Place = "", progress: bool = False
+) -> Trained:
+    """Train on one half of the labels, evaluate on the other, and decide whether to go on.
+
+    Args:
+        workspace: folder, local or ``gs://``.
+        task: task file with other training or stopping settings than the pairs were mined with.
+        export: also write a TensorFlow SavedModel that takes raw strings; a new folder.
+        progress: tell on stderr what is done.
+    """
+    with _call(train, locals()) as say:
+        from pipelines.jobs import train as job
+
+        options = job.TrainOptions(os.fspath(workspace), _task(task), os.fspath(export))
+        return say.end(job.train(options, say))
+
+
+def status(workspace: Place, *, stages: bool = False, progress: bool = False) -> Standing:
+    """Tell where a workspace's rounds stand, and what to do next.
+
+    Args:
+        workspace: folder, local or ``gs://``.
+        stages: read what each stage says of itself, too.
+        progress: tell on stderr what is done.
+    """
+    with _call(status, locals()) as say:
+        from pipelines.jobs.status import standing
+        from pipelines.store.workspace import Workspace
+
+        found = standing(Workspace(os.fspath(workspace)), stages)
+        if not found.rounds:
+            raise UsageError(f"--workspace {workspace}: no rounds here; start with `scout mine`")
+        return say.end(found)
+
+
+def report(
+    workspace: Place,
+    *,
+    out: Place = "",
+    round: Count | None = None,
+    projection: str = "pca",
+    progress: bool = False,
+) -> Report:
+    """Draw a round into one HTML file with its pictures.
+
+    Args:
+        workspace: folder, local or ``gs://``.
+        out: by default the folder `report` in the workspace.
+        round: by default the newest with pairs.
+        projection: of the ads into the plane; umap needs the extra `umap` and a minute.
+        progress: tell on stderr what is done.
+    """
+    with _call(report, locals()) as say:
+        from pipelines.report import round as job
+
+        options = job.ReportOptions(os.fspath(workspace), os.fspath(out), round, projection)
+        with console.step("drawing the report"):
+            return say.end(job.report(options, say))
+
+
+def simulate(
+    task: Task | Place,
+    corpus: Place | Sequence[Place],
+    workspace: Place,
+    *,
+    experts: Literal["gold", "recorded"] = "gold",
+    expert_kappa: AboveZero = 0.8,
+    label_field: str = "label",
+    ratings_field: str = "ratings",
+    label_file: Place = "",
+    prevalence: InnerShare | None = None,
+    rounds: Count | None = None,
+    labels: Sequence[Count] = (),
+    conditions: Sequence[str] = DEFAULT_CONDITIONS,
+    seeds: Count = 1,
+    first_seed: int = 1,
+    learner: Literal["llm", "encoder", "head"] | None = None,
+    also: Sequence[Literal["encoder", "head"]] = (),
+    also_from: Count = 1,
+    holdout: InnerShare = 0.2,
+    crowd_labels: Count | None = None,
+    crowd_kappa: Sequence[AboveZero] = (0.59, 0.41),
+    crowd_noise: Sequence[str] = CROWD_NOISES,
+    progress: bool = False,
+) -> Simulated:
+    """Play the whole loop on a labelled corpus, beside what it competes with.
+
+    Args:
+        task: the task, or its file.
+        corpus: glob of labelled JSON lines, or several.
+        workspace: local folder; a rerun goes on there.
+        experts: gold, simulated from the label field, or recorded, people's own labels in the ratings
+            field.
+        expert_kappa: kappa between two simulated experts on a class-balanced sample; 1 never errs.
+        label_field: field with the label.
+        ratings_field: object of name to label.
+        label_file: JSON lines with id and those fields, where the corpus does not hold them.
+        prevalence: thin the positives out to this share, and take it as the prior; by default the
+            corpus as it is, and the task's prior.
+        rounds: by default as many as labels says, else 5.
+        labels: fine-tuning labels to reach after each round; by default the task's budget each round.
+        conditions: selection strategies, or crowd for the labels of one; by default boundary, random,
+            uncertainty and crowd.
+        seeds: how often, each time with other chance.
+        first_seed: of them.
+        learner: instead of the task's; it trains and mines.
+        also: another learner trained on the same labels.
+        also_from: train the other learners from so many labels on.
+        holdout: share of the corpus kept as the natural-prevalence test sample.
+        crowd_labels: labels bought from the crowd; by default every ad that is not held out.
+        crowd_kappa: between the crowd and the experts; by default 0.59 and 0.41, each for itself.
+        crowd_noise: what the crowd's errors follow; by default text and uniform, each for itself.
+        progress: tell on stderr what is done.
+    """
+    given = dict(locals())
+    with _call(simulate, given) as say:
+        from pipelines.simulation import conditions as known
+        from pipelines.simulation.options import options_of
+        from pipelines.simulation.play import simulate as job
+        from pipelines.simulation.results import Simulated
+
+        _choose("conditions", conditions, known.conditions())
+        _choose("crowd_noise", crowd_noise, CROWD_NOISES)
+        if list(labels) != sorted(set(labels)):
+            raise UsageError(f"--labels: must increase from round to round, got {labels}")
+        del given["progress"]
+        given |= {"task": _task(task), "corpus": _several(corpus)}
+        given |= {name: os.fspath(given[name]) for name in ("workspace", "label_file")}
+        given |= {name: tuple(held) for name, held in given.items() if isinstance(held, list)}
+        return say.end(Simulated(**job(options_of(given), say)))
+
+
+def quiet_libraries() -> None:
+    """Keep TensorFlow, gRPC and Beam from printing what they find at their start.
+
+    It (no GPU found, ...) would bury our own lines; what really fails raises.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    logging.getLogger().addFilter(_worth_logging)
+
+
+def _worth_logging(record: logging.LogRecord) -> bool:
+    return "Resource module is not available" not in record.getMessage()
+
+
+class _Notes:
+    """Collects what a job says, and prints it if it is asked to."""
+
+    def __init__(self, printed: bool) -> None:
+        self._printed = printed
+        self._lines: list[str] = []
+
+    def __call__(self, line: str) -> None:
+        self._lines.append(line)
+        if self._printed:
+            console.write(f"scout: {line}")
+
+    def end(self, result: _Result) -> _Result:
+        """Return the result with what was said."""
+        return dataclasses.replace(result, notes=tuple(self._lines))
+
+
+@contextlib.contextmanager
+def _call(function: Callable[..., Result], given: Mapping[str, Any]) -> Iterator[_Notes]:
+    """Check a function's arguments and run its body; yields what its job is to tell."""
+    quiet_libraries()
+    loud = bool(given["progress"])
+    try:
+        _check(function, given)
+        with console.Reporter(quiet=not loud):
+            yield _Notes(loud)
+    except UsageError as error:
+        error.name_arguments()
+        raise
+
+
+def _check(function: Callable[..., Result], given: Mapping[str, Any]) -> None:
+    from pydantic import ValidationError
+
+    for name, kind in _kinds(function).items():
+        try:
+            kind.validate_python(given[name], strict=True)
+        except ValidationError as error:
+            message = error.errors()[0]["msg"]
+            raise UsageError(
+                f"--{name}: {given[name]!r} is refused: {message[0].lower()}{message[1:]}"
+            ) from None
+
+
+@functools.cache
+def _kinds(function: Callable[..., Result]) -> dict[str, TypeAdapter[Any]]:
+    """Return what checks each argument, by its annotation."""
+    from pydantic import TypeAdapter
+
+    from pipelines import config
+
+    own = {name: kind for name, kind in function.__annotations__.items() if name != "return"}
+    hints = typing.get_type_hints(
+        types.SimpleNamespace(__annotations__=own), {**vars(config), **globals()}, None, True
+    )
+    return {name: TypeAdapter(hint) for name, hint in hints.items()}
+
+
+def _choose(argument: str, names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--{argument}: no {name!r}; choose of {', '.join(known)}")
+
+
+def _task(task: Task | Place) -> Task | str:
+    return os.fspath(task) if isinstance(task, str | os.PathLike) else task
+
+
+def _several(places: Place | Sequence[Place]) -> tuple[str, ...]:
+    if isinstance(places, str | os.PathLike):
+        return (os.fspath(places),)
+    return tuple(os.fspath(place) for place in places)
+
+
+def _dated(corpus: Sequence[str], date: str | None) -> tuple[str, ...]:
+    """Return the globs with the date in its place."""
+    for pattern in corpus:
+        if "{date}" in pattern and not date:
+            raise UsageError(f"--corpus {pattern}: {{date}} needs --date")
+    try:
+        day = datetime.date.fromisoformat(date).isoformat() if date else ""
+    except ValueError:
+        raise UsageError(f"--date: not a date like 2026-11-21: {date!r}") from None
+    return tuple(pattern.replace("{date}", day) for pattern in corpus)

@@ -1,0 +1,318 @@
+"""What the jobs leave behind, typed: the same for a notebook, for a person and for ``--json``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pipelines.console import summary
+
+if TYPE_CHECKING:
+    from pipelines.contracts import ReviewItem
+    from pipelines.store.facts import EpochFigures, Evaluation, LabelCounts
+
+# Of the fields of a result that ``--json`` does not print.
+APART = {"json": False}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Result:
+    """What a job leaves behind. Its ``repr`` is what the command prints.
+
+    Attributes:
+        notes: what a person should know of the run, a line each.
+    """
+
+    notes: tuple[str, ...] = field(default=(), kw_only=True, metadata=APART)
+
+    def text(self) -> str:
+        """Return the outcome for a person."""
+        raise NotImplementedError
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome as JSON values: what ``--json`` prints."""
+        return plain(self)
+
+    def __repr__(self) -> str:
+        return self.text()
+
+
+def plain(value: Any) -> Any:
+    """Return dataclasses, mappings and sequences as JSON objects and lists."""
+    if dataclasses.is_dataclass(value):
+        shown = (f.name for f in dataclasses.fields(value) if f.metadata.get("json", True))
+        return {name: plain(getattr(value, name)) for name in shown}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    # A task, which pydantic keeps.
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Mined(Result):
+    """What ``mine`` leaves behind.
+
+    Attributes:
+        task: name of the task.
+        round: the round that the pairs belong to.
+        records, rejected: records read, and how many of them are no ads.
+        rejected_by_reason: reason -> records.
+        unique: distinct ads.
+        scored_now, reused: ads that this run scored, and an earlier one.
+        truncated: ads of which the model saw only the beginning.
+        positives, positive_share: ads at or above the threshold, and their share of all, 0 to 1.
+        threshold_probability, threshold_source: the threshold, and what it was chosen by.
+        positive_clusters, negative_clusters, overlaps, covered_share: of the selection of overlapping
+            pairs, None of any other: clusters of each label, cluster pairs searched, and the share of
+            the corpus weight that the pairs cover.
+        candidates, pairs, exploration_pairs: what was chosen from, chosen, and of that explored.
+        budget: pairs wanted.
+        seconds_by_stage, seconds: busy seconds of each stage, and seconds in all.
+        scoring_rate, reading_rate: ads and records per second; None where nothing was done.
+        model_id, prompt_hash: what scored the ads.
+        pairs_file, review_sheet, overlaps_file, dead_letters: paths.
+        items: what experts are asked about, in review order.
+        names: what the task calls ``positive`` and ``negative``.
+    """
+
+    task: str
+    round: int
+    records: int
+    rejected: int
+    rejected_by_reason: Mapping[str, int]
+    unique: int
+    scored_now: int
+    reused: int
+    truncated: int | None
+    positives: int
+    positive_share: float
+    threshold_probability: float
+    threshold_source: str
+    positive_clusters: int | None
+    negative_clusters: int | None
+    overlaps: int | None
+    candidates: int
+    pairs: int
+    exploration_pairs: int
+    budget: int
+    covered_share: float | None
+    seconds_by_stage: Mapping[str, float]
+    seconds: float
+    scoring_rate: float | None
+    reading_rate: float | None
+    model_id: str
+    prompt_hash: str
+    pairs_file: str
+    review_sheet: str
+    overlaps_file: str | None
+    dead_letters: tuple[str, ...]
+    items: tuple[ReviewItem, ...] = field(metadata=APART)
+    names: Mapping[str, str] = field(metadata=APART)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome as JSON values, the review items last."""
+        return {**plain(self), "review_items": plain(self.items)}
+
+    def text(self, show: int = 5) -> str:
+        """Return the outcome for a person, after the first ``show`` review items."""
+        lines = []
+        if show:
+            shown = self.items[:show]
+            lines += [
+                f"The first {len(shown)} review pairs (the model's label, its probability, the ad):\n",
+                f"{summary.describe_items(shown, self.names)}\n",
+            ]
+        lines += [
+            f"Task {self.task}, round {self.round}:",
+            f"{summary.describe(plain(self))}\n",
+            f"Pairs:         {self.pairs_file}",
+            f"Review sheet:  {self.review_sheet}",
+        ]
+        if self.overlaps_file:
+            lines.append(f"Overlaps:      {self.overlaps_file}")
+        return "\n".join([*lines, *(f"Dead letters:  {path}" for path in self.dead_letters)])
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Exported(Result):
+    """What an export leaves behind.
+
+    Attributes:
+        task, task_version: of the round.
+        round: whose items.
+        tool: whose format.
+        items, counted: how many, as a number and in words.
+        experts_per_ad: how many experts should answer each ad.
+        blind: whether experts do not see what the model says.
+        files: paths of what was written.
+        pushed: what the tool's server was given, an entry a part; empty for files.
+        next_step: how the answers come back.
+    """
+
+    task: str
+    task_version: int
+    round: int
+    tool: str
+    items: int
+    counted: str
+    experts_per_ad: int
+    blind: bool
+    files: Sequence[str]
+    pushed: Sequence[Mapping[str, Any]]
+    next_step: str
+
+    def text(self) -> str:
+        """Return the outcome for a person."""
+        return summary.describe_export(self.to_json())
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Ingested(Result):
+    """What an import leaves behind.
+
+    Attributes:
+        task, task_version: of the newest pairs.
+        rounds: rounds that got verdicts.
+        files: names of the files that were new.
+        imported_before: paths of those that were not.
+        verdicts, labels, rejected, unanswered, changed_mind, skips: see
+            :class:`pipelines.store.facts.ImportEntry`; a skip is a verdict that is no label.
+        rejected_by_reason: reason -> rows.
+        experts: who speaks in the new files.
+        fine_tuning_ads, evaluation_ads, withheld_ads: ads with a label so far, by half.
+        dead_letters: paths of the rejected rows.
+    """
+
+    task: str
+    task_version: int
+    rounds: tuple[int, ...]
+    files: tuple[str, ...]
+    imported_before: tuple[str, ...]
+    verdicts: int
+    labels: int
+    rejected: int
+    unanswered: int
+    changed_mind: int
+    skips: int
+    rejected_by_reason: Mapping[str, int]
+    experts: tuple[str, ...]
+    fine_tuning_ads: int
+    evaluation_ads: int
+    withheld_ads: int
+    dead_letters: tuple[str, ...]
+
+    def text(self) -> str:
+        """Return the outcome for a person."""
+        return summary.describe_import(self.to_json())
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Trained(Result):
+    """What a training leaves behind.
+
+    Attributes:
+        task: name of the task.
+        round: that the model belongs to.
+        model: folder of the model.
+        learner, model_id, threshold_probability, threshold_margin, epochs: see
+            :class:`pipelines.store.facts.Learnt`.
+        labels: what it learnt from.
+        evaluation: all models against the experts, and whether to go on.
+        ties: paths of sheets with the ads that have no majority.
+    """
+
+    task: str
+    round: int
+    model: str
+    learner: str
+    model_id: str
+    threshold_probability: float
+    threshold_margin: float
+    epochs: tuple[EpochFigures, ...]
+    labels: LabelCounts
+    evaluation: Evaluation
+    ties: tuple[str, ...]
+
+    def text(self) -> str:
+        """Return the outcome for a person."""
+        return summary.describe_training(self.to_json())
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """How many ads of a round have a label, by half, and who labelled."""
+
+    fine_tuning: int
+    evaluation: int
+    withheld: int
+    experts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundModel:
+    """A round's model: what it learnt from, and how it stands to the experts."""
+
+    model_id: str
+    learner: str
+    labels: LabelCounts
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a stage's newest manifest says; ``facts`` are of the stage's class."""
+
+    rows: int
+    created: str
+    attempt: str
+    facts: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Where a round stands.
+
+    Attributes:
+        round: its number.
+        task_version: version of the policy that it was mined for.
+        pairs: review pairs.
+        covered_share: share of the corpus weight that they cover, or None.
+        labelled: None before any import.
+        model: None before any training.
+        comparable: whether its kappas compare with the newest ones: the policy is the same.
+        stages: the newest manifest of every stage, by its name.
+    """
+
+    round: int
+    task_version: int
+    pairs: int
+    covered_share: float | None
+    labelled: Labelled | None
+    model: RoundModel | None
+    comparable: bool
+    stages: Mapping[str, Stage]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Standing(Result):
+    """Where a workspace stands.
+
+    Attributes:
+        workspace: the folder.
+        rounds: in their order.
+        task_version: version of the policy of the newest round.
+        next: what to do next.
+    """
+
+    workspace: str
+    rounds: tuple[Round, ...]
+    task_version: int
+    next: str
+
+    def text(self) -> str:
+        """Return the table of rounds."""
+        return summary.describe_rounds(self.to_json())
