@@ -83,11 +83,13 @@ def test_a_notebook(loop: Loop, tmp_path: Path, capsys: pytest.CaptureFixture[st
     chosen: dict[str, Any] = {"labels": [10, 20], "conditions": ["random"], "expert_kappa": 1}
     simulated = api.simulate(task, tmp_path / "gold.jsonl", tmp_path / "s", **chosen)
     assert "Cohen's kappa with the experts, mean over 1 seed\n" in repr(simulated)
-    assert [(row["condition"], row["labels"]) for row in simulated.rows] == [
-        ("random", 10),
-        ("random", 20),
+    assert [(row["condition"], row["round"]) for row in simulated.rows] == [
+        ("random", 1),
+        ("random", 2),
     ]
-    assert f"{simulated.rows[1]['natural']:z.2f}" in repr(simulated)
+    last = simulated.rows[-1]
+    shown = next(line for line in repr(simulated).splitlines() if f" {last['labels']} " in line)
+    assert f"{last['natural']:z.2f}" in shown
     assert f"written to {tmp_path / 's' / 'simulation.json'}" in simulated.notes
 
     results = (mined, exported, ingested, trained, standing, again, report, simulated)
@@ -138,7 +140,7 @@ CALLS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (api.import_verdicts, {"experts": "no--pe.json"}, "experts no--pe.json: no such file"),
     (api.status, {}, "workspace w: no rounds here; start with `scout mine`"),
     (api.report, {"projection": "tsne"}, "projection tsne: unknown; choose pca or umap"),
-    (api.simulate, {"conditions": ["ours"]}, "conditions: no 'ours'; choose of boundary, random"),
+    (api.simulate, {"conditions": ["ours"]}, "conditions: no 'ours'; choose of boundary, uncertainty, "),
     (api.simulate, {"conditions": "random"}, "conditions: 'random' is refused: "),
     (api.simulate, {"learner": "svm"}, "learner: 'svm' is refused: input should be 'llm', "),
     (api.simulate, {"labels": [50, 25]}, "labels: must increase from round to round, got [50, 25]"),
