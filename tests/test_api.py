@@ -15,8 +15,10 @@ from pipelines import api
 from pipelines.config import Task, load_task
 from pipelines.errors import UsageError
 from pipelines.store.workspace import Workspace
+from pipelines.tools.batch import read_batch
 from tests import helpers
 from tests.jobs.loop import EXPERTS, GOLD, Loop, said_by, write_verdicts
+from tests.tools.test_page import as_file, saved
 
 
 @pytest.fixture
@@ -193,3 +195,26 @@ def test_every_function_tells_of_every_argument() -> None:
                      api.simulate):  # fmt: skip
         told = re.findall(r"^    (\w+): ", inspect.getdoc(function) or "", re.M)
         assert told == list(inspect.signature(function).parameters)
+
+
+def test_the_readmes_example_runs(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "task.yaml").rename("my_policy.yaml")
+    (tmp_path / "ads").mkdir()
+    (tmp_path / "ads.jsonl").rename("ads/spring.jsonl")
+    names: dict[str, Any] = {}
+    for line in block.splitlines():
+        exec(line, names)
+        if "api.export" in line:
+            batch = read_batch(Workspace("runs/spring"))
+            ids = [ad.id for item in batch.items for ad in item.ads]
+            for file, expert in (("ann.json", "anna"), ("bob.json", "bo")):
+                answers = [said_by(expert, id) for id in ids]
+                Path(file).write_bytes(as_file(saved(batch, answers, expert=expert)))
+    shown = capsys.readouterr().out
+    assert "fine-tuning" in shown and "Next: " in shown
+    assert names["mined"].pairs == 30

@@ -58,14 +58,15 @@ class Loop:
         storage.write(str(self._task_file), task.encode())
 
     def play(self, number: int, labels: int | None) -> Round:
-        """Play a round, or the rest of it.
+        """Play a round, or the rest of it; once every ad was shown, nothing is new.
 
         Args:
             number: of the round.
             labels: fine-tuning labels that it should add, or None to go by the task's budget.
         """
         place, seed = self._workspace, self._seed
-        if not place.model.latest(number):
+        exhausted = len(place.shown_keys(number)) >= len(seed.division.pool)
+        if not exhausted and not place.model.latest(number):
             if not place.verdicts.latest(number):
                 self._mine(None if labels is None else self._budget(number, labels))
             items = place.read_items(place.pairs_of(number))
@@ -74,8 +75,8 @@ class Loop:
             # Too few labels of a class: the next round mines with the model there is.
             with contextlib.suppress(TooFewLabels):
                 train(TrainOptions(place.root), lambda _: None, seed.pool)
-        model = None
-        if done := place.model.latest(number):
+        model, models = None, place.model.by_round()
+        if done := models.get(max(models, default=0) if exhausted else number):
             learnt, own = done.facts.learnt, model_store.model_files(done)
             labeler = load_trained(place, self._task, learnt.learner, own, seed.pool)
             model = Model(labeler.margins, learnt.threshold_margin)
@@ -144,7 +145,7 @@ class Loop:
             ((number, found) for number, found in decisions if found.stop),
             (rounds, Decided(False, "rounds", f"did not stop in {rounds} rounds", 0)),
         )
-        last = models[rounds].facts.evaluation.models if rounds in models else ()
+        last = models[max(models)].facts.evaluation.models if models else ()
         kappas = {
             model.round: (model.kappa.value, model.kappa.high)
             for model in last

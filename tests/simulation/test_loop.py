@@ -131,6 +131,17 @@ def test_rounds_without_labels_enough_have_no_model(bench: Bench) -> None:
     assert bench.play("few", **options)["rows"] == found["rows"]
 
 
+def test_once_every_ad_was_shown_the_rounds_stay_as_they_are(bench: Bench) -> None:
+    found = bench.play("all", labels=(200, 300), conditions=("random",), expert_kappa=1.0)
+    first, second = found["rows"]
+    place = bench.place("random", "all")
+    assert place.pairs_of().round == 1
+    assert place.pairs_of().rows == len(divide(bench.corpus(), None, 0.2, 1).pool)
+    assert second == first | {"round": 2} and first["threshold"] is not None
+    [stop] = found["stops"]
+    assert list(stop["kappas"]) == ["1"]
+
+
 def test_a_stop_is_the_rules_first_and_the_best_round_by_its_interval(played: Played) -> None:
     stops = played.outcome["stops"]
     assert [(stop["seed"], stop["condition"]) for stop in stops] == [
