@@ -237,8 +237,13 @@ def _versions() -> str:
 def _validate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
     from models import prompting
     from pipelines.config import load_task
+    from pipelines.strategies import registry
 
     task = load_task(args.task)
+    try:
+        registry.check(task.selection.strategy)
+    except UsageError as error:
+        raise UsageError(f"{args.task}: {error}") from error
     spec = task.prompt_spec()
     try:
         prompt = prompting.describe(spec, args.ad)

@@ -27,6 +27,13 @@ def argv(tmp_path: Path) -> list[str]:
     return ["mine", str(task), "--corpus", str(corpus), "--workspace", str(tmp_path / "w")]
 
 
+def test_validate_knows_the_strategies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = helpers.FAKE_TASK.replace("budget: 12", "budget: 12, strategy: uncertanty")
+    path = helpers.write_task(tmp_path, text)
+    assert cli.main(["validate", str(path)]) == cli.WRONG_USAGE
+    assert "no strategy 'uncertanty'; did you mean 'uncertainty'?" in capsys.readouterr().err
+
+
 def test_mine_then_status(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(argv) == cli.OK
     out = capsys.readouterr().out

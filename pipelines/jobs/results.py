@@ -122,8 +122,9 @@ class Mined(Result):
         lines = []
         if show:
             shown = self.items[:show]
+            what = "pairs" if all(len(item.ads) == 2 for item in self.items) else "items"
             lines += [
-                f"The first {len(shown)} review pairs (the model's label, its probability, the ad):\n",
+                f"The first {len(shown)} review {what} (the model's label, its probability, the ad):\n",
                 f"{summary.describe_items(shown, self.names)}\n",
             ]
         lines += [

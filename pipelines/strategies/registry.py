@@ -27,17 +27,22 @@ def names() -> tuple[str, ...]:
     return tuple(_STRATEGIES)
 
 
-def create(name: str) -> Strategy:
-    """Return a strategy by its name.
+def check(name: str) -> None:
+    """Refuse a name that no strategy has; nothing is loaded.
 
     Raises:
-        UsageError: there is none of that name; says which there are.
+        UsageError: says which there are.
     """
-    found = _STRATEGIES.get(name)
-    if found is None:
+    if name not in _STRATEGIES:
         near = difflib.get_close_matches(name, _STRATEGIES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(_STRATEGIES)}"
         raise UsageError(f"selection.strategy: no strategy {name!r}; {hint}")
+
+
+def create(name: str) -> Strategy:
+    """Return a strategy by its name; raises as :func:`check` does."""
+    check(name)
+    found = _STRATEGIES[name]
     if isinstance(found, str):
         module, _, attribute = found.partition(":")
         found = getattr(importlib.import_module(module), attribute)
