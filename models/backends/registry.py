@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 from models.backends.base import Backend
+from models.registry import Registry
 
 # A line each: the module and the class in it.
-_BACKENDS: dict[str, str | type[Backend]] = {
-    "keras": "models.backends.keras_llm:KerasLLM",
-    "fake": "models.backends.fake:Fake",
-}
+_BACKENDS: Registry[type[Backend]] = Registry(
+    "backend",
+    {
+        "keras": "models.backends.keras_llm:KerasLLM",
+        "fake": "models.backends.fake:Fake",
+    },
+)
 # The preset "fake" means the backend of that name, any other one Keras.
 AUTO, FAKE = "auto", "fake"
 
@@ -36,25 +38,17 @@ def find(name: str, preset: str = "") -> type[Backend]:
         name = FAKE if preset == FAKE else "keras"
     if name not in _BACKENDS:
         raise ValueError(f"no backend {name!r}; use one of {', '.join(names())}")
-    found = _BACKENDS[name]
-    if isinstance(found, str):
-        module, _, attribute = found.partition(":")
-        found = getattr(importlib.import_module(module), attribute)
-        assert isinstance(found, type) and issubclass(found, Backend)
-    return found
+    return _BACKENDS.get(name)
 
 
-@contextlib.contextmanager
-def registered(name: str, backend: type[Backend]) -> Iterator[None]:
+def registered(name: str, backend: type[Backend]) -> AbstractContextManager[None]:
     """Add a backend of another package, or of a test, while the context lasts.
 
     Raises:
         ValueError: the name is taken.
     """
-    if name in names():
-        raise ValueError(f"a backend {name!r} is there already")
-    _BACKENDS[name] = backend
-    try:
-        yield
-    finally:
-        del _BACKENDS[name]
+    if name == AUTO:
+        raise ValueError(
+            f"{AUTO!r} is no backend's name: it stands for the one that the preset needs"
+        )
+    return _BACKENDS.registered(name, backend)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ APART = {"json": False}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Result:
+class Result(abc.ABC):
     """What a job leaves behind. Its ``repr`` is what the command prints.
 
     Attributes:
@@ -27,9 +28,9 @@ class Result:
 
     notes: tuple[str, ...] = field(default=(), kw_only=True, metadata=APART)
 
+    @abc.abstractmethod
     def text(self) -> str:
         """Return the outcome for a person."""
-        raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON values: what ``--json`` prints."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
+from models.registry import Registry
 from pipelines.sources.base import Listed, Range, ReadOptions, Source
 
 # Scheme of the ``--corpus`` value -> module and class. What has no scheme of its own is files.
 _DEFAULT = "files"
-_SOURCES: dict[str, str | Source] = {
-    "files": "pipelines.sources.files:Files",
-}
+_SOURCES: Registry[Source] = Registry(
+    "source",
+    {
+        "files": "pipelines.sources.files:Files",
+    },
+    instances=True,
+)
 
 
 def names() -> list[str]:
@@ -22,27 +26,16 @@ def names() -> list[str]:
 
 def get(name: str) -> Source:
     """Return a source by its name."""
-    found = _SOURCES[name]
-    if isinstance(found, str):
-        module, _, member = found.partition(":")
-        found = _SOURCES[name] = getattr(importlib.import_module(module), member)()
-    return found
+    return _SOURCES.get(name)
 
 
-@contextlib.contextmanager
-def registered(source: Source) -> Iterator[None]:
+def registered(source: Source) -> AbstractContextManager[None]:
     """Make a source known under its own name, as long as the context lasts.
 
     Raises:
         ValueError: the name is taken.
     """
-    if source.name in _SOURCES:
-        raise ValueError(f"there is a source {source.name!r} already")
-    _SOURCES[source.name] = source
-    try:
-        yield
-    finally:
-        del _SOURCES[source.name]
+    return _SOURCES.registered(source.name, source)
 
 
 def list_corpus(patterns: Sequence[str]) -> list[Listed]:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import importlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from models.registry import Registry
 from pipelines.errors import UsageError
 
 if TYPE_CHECKING:
     # Strategies bring scikit-learn along: their names must be known at once.
     from pipelines.strategies.base import Strategy
 
-_STRATEGIES: dict[str, str | type[Strategy]] = {
-    "boundary": "pipelines.strategies.boundary:Boundary",
-    "uncertainty": "pipelines.strategies.uncertainty:Uncertainty",
-    "random": "pipelines.strategies.random:Random",
-    "exploration": "pipelines.strategies.exploration:Exploration",
-}
+_STRATEGIES: Registry[type[Strategy]] = Registry(
+    "strategy",
+    {
+        "boundary": "pipelines.strategies.boundary:Boundary",
+        "uncertainty": "pipelines.strategies.uncertainty:Uncertainty",
+        "random": "pipelines.strategies.random:Random",
+        "exploration": "pipelines.strategies.exploration:Exploration",
+    },
+)
 
 
 def names() -> tuple[str, ...]:
@@ -42,24 +44,13 @@ def check(name: str) -> None:
 def create(name: str) -> Strategy:
     """Return a strategy by its name; raises as :func:`check` does."""
     check(name)
-    found = _STRATEGIES[name]
-    if isinstance(found, str):
-        module, _, attribute = found.partition(":")
-        found = getattr(importlib.import_module(module), attribute)
-    return found()
+    return _STRATEGIES.get(name)()
 
 
-@contextlib.contextmanager
-def registered(strategy: type[Strategy]) -> Iterator[None]:
+def registered(strategy: type[Strategy]) -> AbstractContextManager[None]:
     """Know a strategy of one's own, by its name, while the body runs.
 
     Raises:
         ValueError: the name is taken.
     """
-    if strategy.name in _STRATEGIES:
-        raise ValueError(f"a strategy {strategy.name!r} is registered already")
-    _STRATEGIES[strategy.name] = strategy
-    try:
-        yield
-    finally:
-        del _STRATEGIES[strategy.name]
+    return _STRATEGIES.registered(strategy.name, strategy)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
+from models.registry import Registry
 from pipelines.errors import UsageError
 from pipelines.tools.base import Tool
 
 # A line each: the module and the class in it. Who is asked first whether a file is theirs stands first.
-_TOOLS: dict[str, str | Tool] = {
-    "page": "pipelines.tools.page.format:ReviewPage",
-    "csv": "pipelines.tools.sheet.format:Sheet",
-    "jsonl": "pipelines.tools.sheet.format:JsonLines",
-    "label-studio": "pipelines.tools.label_studio.format:LabelStudio",
-    "argilla": "pipelines.tools.argilla.format:Argilla",
-    "doccano": "pipelines.tools.doccano.format:Doccano",
-    "prodigy": "pipelines.tools.prodigy.format:Prodigy",
-}
+_TOOLS: Registry[Tool] = Registry(
+    "tool",
+    {
+        "page": "pipelines.tools.page.format:ReviewPage",
+        "csv": "pipelines.tools.sheet.format:Sheet",
+        "jsonl": "pipelines.tools.sheet.format:JsonLines",
+        "label-studio": "pipelines.tools.label_studio.format:LabelStudio",
+        "argilla": "pipelines.tools.argilla.format:Argilla",
+        "doccano": "pipelines.tools.doccano.format:Doccano",
+        "prodigy": "pipelines.tools.prodigy.format:Prodigy",
+    },
+    instances=True,
+)
 
 
 def names() -> list[str]:
@@ -49,11 +52,7 @@ def get(name: str) -> Tool:
     """
     if name not in _TOOLS:
         raise UsageError(f"--tool {name}: unknown; give one of {', '.join(_TOOLS)}")
-    found = _TOOLS[name]
-    if isinstance(found, str):
-        module, _, member = found.partition(":")
-        found = _TOOLS[name] = getattr(importlib.import_module(module), member)()
-    return found
+    return _TOOLS.get(name)
 
 
 def get_served(name: str, flag: str) -> Tool:
@@ -87,17 +86,10 @@ def reader_of(path: str, data: bytes, name: str = "") -> Tool:
     )
 
 
-@contextlib.contextmanager
-def registered(tool: Tool) -> Iterator[None]:
+def registered(tool: Tool) -> AbstractContextManager[None]:
     """Make a tool known under its own name, as long as the context lasts.
 
     Raises:
         ValueError: the name is taken.
     """
-    if tool.name in _TOOLS:
-        raise ValueError(f"there is a tool {tool.name!r} already")
-    _TOOLS[tool.name] = tool
-    try:
-        yield
-    finally:
-        del _TOOLS[tool.name]
+    return _TOOLS.registered(tool.name, tool)

@@ -145,7 +145,7 @@ def test_it_mines_once_it_is_registered_and_named(tmp_path: Path) -> None:
         margins = Shouting(LabelerSpec("1", PROMPT)).load().margins([ad.text for ad in shown])
         assert [ad.margin for ad in shown] == margins.tolist()
         with (
-            pytest.raises(ValueError, match="a backend 'shouting' is there already"),
+            pytest.raises(ValueError, match="there is a backend 'shouting' already"),
             registry.registered("shouting", Shouting),
         ):
             pass
