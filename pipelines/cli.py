@@ -22,7 +22,7 @@ from typing import Any
 
 from pipelines import api
 from pipelines.console import progress
-from pipelines.console.summary import printable
+from pipelines.console.visible import printable
 from pipelines.errors import RunFailed, UsageError
 
 SAMPLES = Path(__file__).resolve().parent.parent / "templates"

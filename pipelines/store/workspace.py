@@ -259,10 +259,6 @@ class Workspace:
         """Return the newest attempt of a stage that is known by its name alone, or None."""
         return Attempts[Any](self, stage).latest(round_number)
 
-    def manifests(self, round_number: int, stage: str) -> list[Manifest[Any]]:
-        """Return all attempts of a stage that is known by its name alone, oldest first."""
-        return Attempts[Any](self, stage).all(round_number)
-
     def pairs_of(self, round_number: int | None = None) -> Manifest[PairsFacts]:
         """Return the newest pairs of a round, or those of the last round that has some.
 

@@ -8,7 +8,7 @@ import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipelines.console.summary import printable
+from pipelines.console.visible import printable
 from pipelines.errors import UsageError
 
 

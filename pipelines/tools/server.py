@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from pipelines.console.progress import step
-from pipelines.console.summary import printable
+from pipelines.console.visible import printable
 from pipelines.errors import RunFailed
 from pipelines.tools.access import Access
 from pipelines.tools.batch import Batch

@@ -346,7 +346,7 @@ def test_a_sheet_of_an_older_policy_does_not_count_for_the_new_one(mined: Path, 
     helpers.run(task, root.parent / "ads.jsonl", root)
     ads = [
         {ad.key for item in Workspace(str(root)).read_items(m) for ad in item.ads}
-        for m in Workspace(str(root)).manifests(1, "pairs")
+        for m in Workspace(str(root)).pairs.all(1)
     ]
     assert ads[0] == ads[1]
     with pytest.raises(RunFailed, match="other_version 24"):

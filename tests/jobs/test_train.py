@@ -404,7 +404,7 @@ def test_killed_at_every_write_and_run_again(loop: Loop, monkeypatch: pytest.Mon
         assert place.latest(1, "model") is None
         assert status.standing(place).next.startswith("run `scout train`;")
         summary = train.train(options, lambda line: None).to_json()
-        [manifest] = place.manifests(1, "model")
+        [manifest] = place.model.all(1)
         assert summary["model_id"] == manifest.facts.learnt.model_id == model_id
         assert manifest.facts.evaluation.models[-1].model_id == model_id
         assert [f.path for f in manifest.files if manifest.attempt not in f.path] == []

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipelines.console.progress import step
-from pipelines.console.summary import printable
+from pipelines.console.visible import printable
 from pipelines.errors import RunFailed, UsageError
 from pipelines.tools import outgoing
 from pipelines.tools.argilla import format

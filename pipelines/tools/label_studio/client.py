@@ -17,7 +17,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
-from pipelines.console.summary import printable
+from pipelines.console.visible import printable
 from pipelines.errors import RunFailed
 from pipelines.tools.label_studio.format import ACCESS
 from pipelines.tools.server import refused, told, unreached

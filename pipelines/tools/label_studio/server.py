@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from pipelines.console.progress import step
-from pipelines.console.summary import printable
+from pipelines.console.visible import printable
 from pipelines.errors import RunFailed
 from pipelines.tools import outgoing
 from pipelines.tools.batch import Batch
