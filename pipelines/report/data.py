@@ -24,7 +24,7 @@ from pipelines.jobs.status import standing
 from pipelines.numerics import calibration, hashing, kmeans
 from pipelines.numerics.hashing import below, sample_limit
 from pipelines.numerics.projection import Plane, pca_plane
-from pipelines.report.html import word
+from pipelines.report.words import word
 from pipelines.store import blocks, files
 from pipelines.store.facts import ClustersFacts, PairsFacts, ScoredFacts
 from pipelines.store.workspace import Manifest, Workspace

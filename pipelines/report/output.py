@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import markupsafe
 from apache_beam.io.filesystems import FileSystems
 
 from pipelines.errors import UsageError
 from pipelines.jobs.results import Result
-from pipelines.report.html import Facts, Section, page
+from pipelines.report.html import Section, page
 from pipelines.store import storage
 
 FILE = "report.html"
@@ -75,7 +76,7 @@ def check_folder(path: str) -> str:
 def write(
     folder: str,
     title: str,
-    facts: Facts,
+    head: markupsafe.Markup,
     sections: Sequence[Section],
     summary: dict[str, Any],
     say: Say,
@@ -85,12 +86,12 @@ def write(
     Args:
         folder: from :func:`check_folder`.
         title: of the page.
-        facts: what stands at its top.
+        head: what stands at its top.
         sections: its parts, in order.
         summary: what is in it; JSON values, to which paths, size and what is missing are added.
         say: told where it is.
     """
-    html = page(title, facts, sections)
+    html = page(title, head, sections)
     pictures = {p.name: p.png for section in sections for p in section.pictures}
     for name, png in pictures.items():
         storage.write(storage.join(folder, name), png)

@@ -1,11 +1,28 @@
-"""How the report writes kappas, shares and models."""
+"""How the report writes numbers, kappas and models: what its templates have as filters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.report.html import word
+import markupsafe
+
+from pipelines.console.visible import printable
+
+
+def word(value: object, limit: int = 200) -> str:
+    """Return something from a task file, a path or a corpus as text that is safe to show."""
+    return printable(str(value), limit)
+
+
+def fold(text: str) -> markupsafe.Markup:
+    """Return a text on one line, escaped: a template's sentence may be broken anywhere."""
+    return markupsafe.Markup(" ").join(markupsafe.escape(text).split())
+
+
+def number(value: float, form: str = ",") -> str:
+    """Return a number in Python's format language."""
+    return format(value, form)
 
 
 def kappa_text(kappa: Mapping[str, Any]) -> str:
@@ -21,6 +38,14 @@ def value_text(found: Mapping[str, Any]) -> str:
     """Return a value without an interval, or why it is not there."""
     value = found["value"]
     return f"undefined ({word(found['reason'])})" if value is None else f"{value:z.2f}"
+
+
+def mean_text(entry: Mapping[str, Any], name: str, form: str = "z.2f") -> str:
+    """Return a simulation's mean with its spread over seeds, where there are several."""
+    value, spread = entry[name], entry[f"{name}_sd"]
+    if value is None:
+        return "undefined"
+    return format(value, form) if spread is None else f"{value:{form}} ±{spread:{form}}"
 
 
 def percent(share: float | None) -> str:
