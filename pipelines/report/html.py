@@ -20,6 +20,7 @@ from typing import Any
 import jinja2
 import markupsafe
 
+from pipelines.console import summary
 from pipelines.console.visible import visible
 from pipelines.report import words
 
@@ -128,9 +129,9 @@ def _environment() -> jinja2.Environment:
         "fold": words.fold,
         "json": functools.partial(json.dumps, ensure_ascii=False),
         "kappa": words.kappa_text,
-        "mean": words.mean_text,
+        "mean": summary.mean_text,
         "model": words.model_name,
-        "number": words.number,
+        "number": summary.number,
         "percent": words.percent,
         "value": words.value_text,
         "visible": visible,

@@ -20,11 +20,6 @@ def fold(text: str) -> markupsafe.Markup:
     return markupsafe.Markup(" ").join(markupsafe.escape(text).split())
 
 
-def number(value: float, form: str = ",") -> str:
-    """Return a number in Python's format language."""
-    return format(value, form)
-
-
 def kappa_text(kappa: Mapping[str, Any]) -> str:
     """Return a kappa with its interval, or why it, or the interval, is not there."""
     if kappa["value"] is None:
@@ -38,14 +33,6 @@ def value_text(found: Mapping[str, Any]) -> str:
     """Return a value without an interval, or why it is not there."""
     value = found["value"]
     return f"undefined ({word(found['reason'])})" if value is None else f"{value:z.2f}"
-
-
-def mean_text(entry: Mapping[str, Any], name: str, form: str = "z.2f") -> str:
-    """Return a simulation's mean with its spread over seeds, where there are several."""
-    value, spread = entry[name], entry[f"{name}_sd"]
-    if value is None:
-        return "undefined"
-    return format(value, form) if spread is None else f"{value:{form}} ±{spread:{form}}"
 
 
 def percent(share: float | None) -> str:
