@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.console.visible import printable
-from pipelines.contracts import ReviewItem
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_TEMPLATES = Path(__file__).resolve().parents[2] / "templates" / "console"
+TEMPLATES = Path(__file__).resolve().parents[2] / "templates" / "console"
 
 
 def stage_seconds(counters: Mapping[str, int]) -> dict[str, float]:
@@ -23,42 +22,6 @@ def stage_seconds(counters: Mapping[str, int]) -> dict[str, float]:
         for name, value in sorted(counters.items())
         if name.endswith("/msec")
     }
-
-
-def describe(summary: Mapping[str, Any]) -> str:
-    """Return the closing summary of mining as text."""
-    return rendered("mined", summary)
-
-
-def describe_items(items: Sequence[ReviewItem], names: Mapping[str, str]) -> str:
-    """Return review items as text, a line an ad.
-
-    Args:
-        items: in review order.
-        names: what the task calls ``positive`` and ``negative``.
-    """
-    width = max(len(name) for name in names.values())
-    return rendered("items", {"items": items, "names": names, "width": width})
-
-
-def describe_export(summary: Mapping[str, Any]) -> str:
-    """Return an export's outcome as text."""
-    return rendered("export", summary)
-
-
-def describe_import(summary: Mapping[str, Any]) -> str:
-    """Return an import's outcome as text."""
-    return rendered("import", summary)
-
-
-def describe_training(summary: Mapping[str, Any]) -> str:
-    """Return a training's outcome as text."""
-    return rendered("training", summary)
-
-
-def describe_rounds(found: Mapping[str, Any]) -> str:
-    """Return the table of rounds: labels, agreement, and why the loop goes on or stops."""
-    return rendered("rounds", found)
 
 
 def rendered(template: str, values: Mapping[str, Any]) -> str:
@@ -72,7 +35,7 @@ def _environment() -> Environment:
     import jinja2
 
     environment = jinja2.Environment(  # noqa: S701, a terminal has no markup
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )

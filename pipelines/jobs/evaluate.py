@@ -109,8 +109,7 @@ def measure(
             values,
             stopping_rule(task),
             n_labels=fine_tuning_ads + labelled,
-            min_overlap=task.review.min_overlap,
-            seed=task.seed,
+            bootstrap=agreement.Bootstrap(task.review.min_overlap, seed=task.seed),
         )
     alpha, alpha_reason = agreement.krippendorff_alpha(values)
     majority = agreement.consensus(values)

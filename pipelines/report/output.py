@@ -43,12 +43,6 @@ class Report(Result):
         """Return what is in it as JSON values."""
         return self.summary
 
-    def text(self) -> str:
-        """Return where it is, and what it lacks."""
-        lines = [f"Missing:  {part}: {why}" for part, why in self.summary["missing"].items()]
-        lines += [f"Report:   {self.path}", *(f"Picture:  {path}" for path in self.pictures)]
-        return "\n".join(lines)
-
 
 def check_folder(path: str) -> str:
     """Return the folder to write to, tried out: drawing for a minute and failing then is late.

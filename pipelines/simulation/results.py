@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.console.summary import rendered
 from pipelines.jobs.results import Result
 from pipelines.simulation.measure import SETS
-from pipelines.simulation.options import OURS
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -37,10 +35,6 @@ class Simulated(Result):
     rows: Sequence[Mapping[str, Any]]
     seconds: float
 
-    def text(self) -> str:
-        """Return the table of conditions."""
-        return describe(self.to_json())
-
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return mean and spread over seeds of every condition, learner and round."""
@@ -64,11 +58,3 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             entry[f"{name}_undefined"] = len(members) - len(values)
         found.append(entry)
     return found
-
-
-def describe(outcome: Mapping[str, Any]) -> str:
-    """Return the outcome as a table."""
-    summary = outcome["summary"]
-    experts = next((entry for entry in summary if entry["condition"] == OURS), summary[0])
-    seeds = len({row["seed"] for row in outcome["rows"]})
-    return rendered("simulated", {**outcome, "experts": experts, "seeds": seeds, "sets": SETS})
