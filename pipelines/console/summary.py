@@ -69,9 +69,9 @@ def mean_text(entry: Mapping[str, Any], name: str, form: str = "z.2f") -> str:
 
 def _columns(lines: str) -> str:
     """Put what stands behind the first colon of each line under one another."""
-    rows = [line.split(": ", maxsplit=1) for line in lines.splitlines() if line]
-    width = max(len(name) for name, _ in rows)
-    return "".join(f"  {name:<{width}}  {value}\n" for name, value in rows)
+    rows = [line.partition(": ") for line in lines.splitlines() if line]
+    width = max(len(name) for name, _, _ in rows)
+    return "".join(f"  {name:<{width}}  {value}\n" for name, _, value in rows)
 
 
 def _table(lines: str, left: int = 0) -> str:

@@ -29,34 +29,6 @@ _NO_PICTURES: Mapping[str, bytes] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture of the report.
-
-    Attributes:
-        name: file name beside the report, without folder.
-        png: the file's bytes.
-    """
-
-    name: str
-    png: bytes
-
-    @property
-    def base64(self) -> str:
-        """The file as text."""
-        return base64.b64encode(self.png).decode()
-
-    @property
-    def width(self) -> int:
-        """Pixels, from the file's head (PNG specification, IHDR)."""
-        return int(struct.unpack(">I", self.png[16:20])[0])
-
-    @property
-    def height(self) -> int:
-        """Pixels."""
-        return int(struct.unpack(">I", self.png[20:24])[0])
-
-
-@dataclass(frozen=True, slots=True)
 class Section:
     """A part of the report.
 
@@ -64,14 +36,14 @@ class Section:
         id: of its heading, another one for each section of a report.
         title: its heading.
         body: what stands under it.
-        pictures: those in it, which lie beside the report, too.
+        pictures: PNG files in it by their file names; they lie beside the report, too.
         missing: what it lacks, and which command gives it if one does; not escaped.
     """
 
     id: str
     title: str
     body: markupsafe.Markup
-    pictures: tuple[Picture, ...] = ()
+    pictures: Mapping[str, bytes]
     missing: str = ""
 
 
@@ -88,16 +60,22 @@ def section(
         id: of the heading; by default the template's name.
         numbers: whatever the template names.
     """
-    found = {name: Picture(f"report-{name}.png", png) for name, png in pictures.items()}
-    module = rendered(f"sections/{template}.html", pictures=found, **numbers)
+    module = rendered(f"sections/{template}.html", pictures=pictures, **numbers)
     missing = words.fold(getattr(module, "missing", "")).unescape()
     title, body = words.fold(getattr(module, "title", "")), module.__html__()
-    return Section(id or template, title, body, tuple(found.values()), missing)
+    beside = {f"report-{name}.png": png for name, png in pictures.items()}
+    return Section(id or template, title, body, beside, missing)
 
 
 def rendered(template: str, **numbers: Any) -> jinja2.environment.TemplateModule:
     """Return what a template makes of numbers: its text and what it sets."""
     return _environment().get_template(template).make_module(numbers)
+
+
+def png_size(png: bytes) -> tuple[int, int]:
+    """Return a picture's width and height in pixels, from its head (PNG specification, IHDR)."""
+    width, height = struct.unpack(">II", png[16:24])
+    return width, height
 
 
 def page(title: str, head: markupsafe.Markup, sections: Sequence[Section]) -> bytes:
@@ -126,12 +104,14 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
     )
     environment.filters |= {
+        "base64": lambda data: base64.b64encode(data).decode(),
         "fold": words.fold,
         "json": functools.partial(json.dumps, ensure_ascii=False),
         "kappa": words.kappa_text,
         "mean": summary.mean_text,
         "model": words.model_name,
         "number": summary.number,
+        "png_size": png_size,
         "percent": words.percent,
         "value": words.value_text,
         "visible": visible,

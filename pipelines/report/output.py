@@ -86,7 +86,7 @@ def write(
         say: told where it is.
     """
     html = page(title, head, sections)
-    pictures = {p.name: p.png for section in sections for p in section.pictures}
+    pictures = {name: png for section in sections for name, png in section.pictures.items()}
     for name, png in pictures.items():
         storage.write(storage.join(folder, name), png)
     path = storage.join(folder, FILE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import itertools
 import socket
@@ -17,7 +18,7 @@ from pipelines.console.visible import visible
 from pipelines.contracts import ReviewItem
 from pipelines.numerics import calibration
 from pipelines.report.data import read_round
-from pipelines.report.html import Picture, Section, section
+from pipelines.report.html import Section, section
 from pipelines.report.html import page as html_page
 from pipelines.report.pictures import maps, scores
 from pipelines.report.pictures.canvas import WIDTH_INCHES, Names
@@ -148,7 +149,7 @@ def test_a_report_of_a_full_sample_is_light(desk: Desk, tmp_path: Path) -> None:
     ]
     image = Markup('<img src="data:image/png;base64,{}" alt="a picture">')
     sections = [
-        Section(f"s{i}", "A picture", image.format(Picture(f"{i}.png", png).base64))
+        Section(f"s{i}", "A picture", image.format(base64.b64encode(png).decode()), {})
         for i, png in enumerate(pictures)
     ]
     told = ("condition", "stopped_after", "rule", "no_later_better_after", "reason")
