@@ -43,6 +43,5 @@ def agreement_by_round(models: Sequence[Estimate], experts: Estimate) -> bytes:
             axes.tick_params(axis="x", rotation=60)
         axes.set_xlim(-0.5, len(models) - 0.5)
         canvas.kappa_axis(axes, [end for one in [*models, experts] for end in one.ends])
-        canvas.legend_above(axes)
 
     return canvas.picture(draw, height=4.9)

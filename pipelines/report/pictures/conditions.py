@@ -158,7 +158,6 @@ def learning_curves(curves: Sequence[Curve], experts: Estimate) -> bytes:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,.0f}"))
         axes.set_xlabel("training labels" + (" (log scale)" if logarithmic else ""))
         canvas.kappa_axis(axes, ends)
-        canvas.legend_above(axes)
 
     return canvas.picture(draw, height=5.2)
 
@@ -202,6 +201,5 @@ def side_by_side(
         axes.set_xlabel("Cohen's kappa with the experts")
         axes.grid(axis="x")
         axes.axvline(0, color=GREY, lw=1)
-        canvas.legend_above(axes)
 
     return canvas.picture(draw, height=1.5 + 0.55 * max(rows, 2))

@@ -37,6 +37,5 @@ def coverage_curve(shares: Sequence[float], exploration: int, budget: int) -> by
         axes.set_xlabel("pairs reviewed, in review order")
         axes.set_ylabel("corpus weight covered")
         axes.grid(axis="y")
-        canvas.legend_above(axes)
 
     return canvas.picture(draw, height=4.5)
