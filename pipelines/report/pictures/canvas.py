@@ -166,6 +166,11 @@ def _columns(labels: Sequence[str]) -> int:
     return 1
 
 
+def marks(axes: Axes, x: Any, y: Any, marker: str, colour: str, **look: Any) -> None:
+    """Draw values as marks with a white edge."""
+    axes.plot(x, y, marker=marker, color=colour, mec="white", **{"ls": "none", "ms": 8, **look})
+
+
 def experts_line(axes: Axes, experts: Estimate, colour: str = BLUE) -> None:
     """Draw what the experts reach among themselves, with its interval; nothing where undefined."""
     if experts.value is None:
