@@ -6,7 +6,7 @@ import dataclasses
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import apache_beam as beam
 import numpy as np
@@ -71,6 +71,7 @@ def centroid_file(model: ClusterModel, totals: ClusterTotals) -> bytes:
 Clusters = tuple[()] | tuple[beam.PCollection, beam.PCollection, beam.PCollection]
 
 
+@dataclasses.dataclass(eq=False)
 class WriteReview(beam.PTransform):
     """Write a round's items and review sheet, and the clusters of a strategy that makes some.
 
@@ -85,50 +86,29 @@ class WriteReview(beam.PTransform):
         instructions: what experts need to know, from ``pipelines.tools.sheet.format.review_instructions``.
     """
 
-    def __init__(
-        self,
-        root: str,
-        attempts: Mapping[str, str],
-        config_hash: str,
-        origin: Provenance,
-        instructions: str,
-    ) -> None:
-        super().__init__()
-        missing = {"clusters", "pairs", "review"} - set(attempts)
-        if missing:
-            raise ValueError(f"WriteReview: no attempt for {sorted(missing)}")
-        self._write = _Write(root, dict(attempts), config_hash, origin, instructions)
+    root: str
+    attempts: Mapping[str, str]
+    config_hash: str
+    origin: Provenance
+    instructions: str
 
     def expand(self, inputs: tuple[beam.PCollection, ...]) -> beam.PCollection[str]:
         """Apply the transform."""
         chosen, threshold, *clusters = inputs
         names = ("overlaps", "model", "totals") if clusters else ()
         beside = {n: pvalue.AsSingleton(p) for n, p in zip(names, clusters, strict=True)}
-        return chosen | "Write" >> beam.ParDo(
+        return chosen | "Write" >> beam.Map(
             self._write, threshold=pvalue.AsSingleton(threshold), **beside
         )
 
-
-class _Write(beam.DoFn):
-    def __init__(
-        self,
-        root: str,
-        attempts: dict[str, str],
-        config_hash: str,
-        origin: Provenance,
-        instructions: str,
-    ) -> None:
-        self._root, self._attempts, self._hash = root, attempts, config_hash
-        self._origin, self._instructions = origin, instructions
-
-    def process(
+    def _write(
         self,
         chosen: Chosen,
         threshold: Threshold,
         overlaps: list[Overlap] | None = None,
         model: ClusterModel | None = None,
         totals: ClusterTotals | None = None,
-    ) -> Iterator[str]:
+    ) -> str:
         with metrics.timed(STAGE):
             if overlaps is not None and model is not None and totals is not None:
                 self._commit(
@@ -138,7 +118,7 @@ class _Write(beam.DoFn):
                         "centroids.npz": (centroid_file(model, totals), len(totals.count)),
                     },
                     ClustersFacts(
-                        origin=self._origin,
+                        origin=self.origin,
                         threshold=threshold,
                         positive_clusters=len(model.positive),
                         negative_clusters=len(model.negative),
@@ -159,7 +139,7 @@ class _Write(beam.DoFn):
                 "pairs",
                 {"items.jsonl": (to_lines(items), len(items))},
                 PairsFacts(
-                    origin=self._origin,
+                    origin=self.origin,
                     threshold=threshold,
                     sources=Counter(item.source for item in items),
                     ads=ads,
@@ -171,11 +151,11 @@ class _Write(beam.DoFn):
                 "review",
                 {
                     "review.csv": (review_sheet(items), ads),
-                    "instructions.txt": (self._instructions.encode(), 1),
+                    "instructions.txt": (self.instructions.encode(), 1),
                 },
-                ReviewFacts(self._origin, self._attempts["pairs"]),
+                ReviewFacts(self.origin, self.attempts["pairs"]),
             )
-            yield self._attempts["review"]
+            return self.attempts["review"]
 
     def _commit(
         self,
@@ -183,10 +163,10 @@ class _Write(beam.DoFn):
         contents: dict[str, tuple[bytes, int]],
         facts: ClustersFacts | PairsFacts | ReviewFacts,
     ) -> None:
-        attempt = self._attempts[stage]
+        attempt = self.attempts[stage]
         written = [
-            files.write(self._root, f"{attempt}/{name}", data, rows)
+            files.write(self.root, f"{attempt}/{name}", data, rows)
             for name, (data, rows) in contents.items()
         ]
-        manifest = Manifest.of(attempt, self._hash, written, written[0].rows, facts)
-        Workspace(self._root).commit(manifest)
+        manifest = Manifest.of(attempt, self.config_hash, written, written[0].rows, facts)
+        Workspace(self.root).commit(manifest)
