@@ -43,15 +43,10 @@ from pipelines.verdicts.shown import Definition, shown_ads, task_definition
 
 @dataclass(frozen=True, slots=True)
 class IngestOptions:
-    """Everything ``scout import`` was told.
+    """Everything ``scout import`` was told; see ``pipelines.api.import_verdicts``.
 
     Attributes:
-        workspace: folder, local or ``gs://``.
-        files: verdict files, local or ``gs://``.
-        tool: where the files come from, one of ``pipelines.tools.registry.names``, or "" to go by
-            each name.
         url: of the tool's server, to fetch answers from beside the files; or "".
-        expert: who speaks where a file names nobody at all, or "".
         experts: other names of experts, e.g. a tool's user numbers: name in the file -> name.
     """
 

@@ -44,7 +44,6 @@ from pipelines.store.workspace import Manifest, Workspace, config_hash
 from pipelines.strategies import registry
 from pipelines.strategies.base import Need, Strategy
 from pipelines.strategies.base import Plan as SelectionPlan
-from pipelines.tools.sheet.format import review_instructions
 from pipelines.verdicts.halves import ratings, read_half
 
 DEFAULT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
@@ -57,18 +56,10 @@ _VERSIONED = ("apache-beam", "tensorflow", "keras", "keras-hub", "numpy", "sciki
 
 @dataclass(frozen=True, slots=True)
 class MineOptions:
-    """Everything ``scout mine`` was told.
+    """Everything ``scout mine`` was told; see ``pipelines.api.mine``.
 
     Attributes:
-        task: the task, or the path of its file.
-        corpus: globs of corpus files.
-        workspace: folder, local or ``gs://``.
-        date: logical date of a scheduled run, ``YYYY-MM-DD``, or "".
-        budget: review budget instead of the task's, pairs, or None.
         read: how records become ads.
-        max_rejected_share: largest share of records that may be rejected, 0 to 1.
-        block_rows: ads a scored block.
-        range_bytes: size in which large JSONL and text files are cut, bytes.
         beam: Beam's own flags.
     """
 
@@ -85,23 +76,17 @@ class MineOptions:
 
     def pipeline_options(self) -> PipelineOptions:
         """Return Beam's options; the in-memory runner unless another was named."""
-        return _pipeline_options(self.beam)
+        return PipelineOptions([f"--runner={DEFAULT_RUNNER}", *self.beam])
 
     def is_local(self) -> bool:
         """Tell whether the pipeline runs in this process."""
         return is_local(self.beam)
 
 
-def _pipeline_options(beam_flags: Sequence[str]) -> PipelineOptions:
-    flags = list(beam_flags)
-    if not any(flag == "--runner" or flag.startswith("--runner=") for flag in flags):
-        flags.append(f"--runner={DEFAULT_RUNNER}")
-    return PipelineOptions(flags)
-
-
 def is_local(beam_flags: Sequence[str]) -> bool:
     """Tell whether a pipeline with these flags of Beam's runs in this process."""
-    return str(_pipeline_options(beam_flags).get_all_options()["runner"] or "") in _LOCAL_RUNNERS
+    options = PipelineOptions([f"--runner={DEFAULT_RUNNER}", *beam_flags])
+    return str(options.get_all_options()["runner"] or "") in _LOCAL_RUNNERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +152,8 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     workspace.check_writable()
     _check_remote(options, task)
     round_number = workspace.current_round()
-    model = _model(workspace, task, round_number)
+    models = model_store.models(workspace, task.version, before_round=round_number)
+    model = models[-1] if models else None
     if model:
         say(f"round {round_number}: labelling with the model of round {model.round}")
     learnt = model.round if model else 0
@@ -266,12 +252,6 @@ def _check_guideline(
                 f"round {number} is mined again for another policy: sheets and exports that were "
                 "handed out for it no longer count; export it again"
             )
-
-
-def _model(workspace: Workspace, task: Task, round_number: int) -> Manifest[ModelFacts] | None:
-    """Return the newest model that earlier rounds of this version of the policy trained."""
-    found = model_store.models(workspace, task.version, before_round=round_number)
-    return found[-1] if found else None
 
 
 def _identify(
@@ -396,14 +376,6 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
         attempts,
         plan.mine_hash,
         origin,
-        review_instructions(
-            task.name,
-            task.version,
-            task.policy,
-            task.labels.positive,
-            task.labels.negative,
-            task.review.experts_per_ad,
-        ),
     )
 
 

@@ -12,6 +12,7 @@ import apache_beam as beam
 import numpy as np
 from apache_beam import pvalue
 
+from pipelines.config import Task
 from pipelines.console import metrics
 from pipelines.contracts import ReviewItem
 from pipelines.numerics.calibration import Threshold
@@ -28,7 +29,7 @@ from pipelines.store.facts import (
 from pipelines.store.review_items import to_lines
 from pipelines.store.workspace import Manifest, Workspace
 from pipelines.strategies.base import Chosen
-from pipelines.tools.sheet.format import ad_sheet
+from pipelines.tools.sheet.format import ad_sheet, review_instructions
 
 STAGE = "WriteReview"
 
@@ -82,15 +83,13 @@ class WriteReview(beam.PTransform):
         root: the workspace.
         attempts: of ``clusters``, ``pairs`` and ``review``, their folders.
         config_hash: of what shaped all three.
-        origin: provenance for the manifests.
-        instructions: what experts need to know, from ``pipelines.tools.sheet.format.review_instructions``.
+        origin: provenance for the manifests, and the task that experts are told of.
     """
 
     root: str
     attempts: Mapping[str, str]
     config_hash: str
     origin: Provenance
-    instructions: str
 
     def expand(self, inputs: tuple[beam.PCollection, ...]) -> beam.PCollection[str]:
         """Apply the transform."""
@@ -151,7 +150,7 @@ class WriteReview(beam.PTransform):
                 "review",
                 {
                     "review.csv": (review_sheet(items), ads),
-                    "instructions.txt": (self.instructions.encode(), 1),
+                    "instructions.txt": (_instructions(self.origin.task).encode(), 1),
                 },
                 ReviewFacts(self.origin, self.attempts["pairs"]),
             )
@@ -170,3 +169,10 @@ class WriteReview(beam.PTransform):
         ]
         manifest = Manifest.of(attempt, self.config_hash, written, written[0].rows, facts)
         Workspace(self.root).commit(manifest)
+
+
+def _instructions(task: Task) -> str:
+    labels, experts = task.labels, task.review.experts_per_ad
+    return review_instructions(
+        task.name, task.version, task.policy, labels.positive, labels.negative, experts
+    )
