@@ -19,6 +19,7 @@ from pipelines.jobs.results import Ingested
 from pipelines.store import files, storage
 from pipelines.store.facts import ImportEntry, VerdictsFacts
 from pipelines.store.workspace import Manifest, Workspace
+from pipelines.text import storable
 from pipelines.tools import registry
 from pipelines.verdicts.commit_imports import (
     Import,
@@ -27,7 +28,6 @@ from pipelines.verdicts.commit_imports import (
     entries_of,
     file_identity,
     is_imported,
-    verdict_manifests,
 )
 from pipelines.verdicts.resolve_rows import Reading
 from pipelines.verdicts.rows import (
@@ -36,7 +36,6 @@ from pipelines.verdicts.rows import (
     RawVerdict,
     decode,
     normalize_expert,
-    storable,
 )
 from pipelines.verdicts.shown import Definition, shown_ads, task_definition
 
@@ -131,7 +130,7 @@ def _import(
     say: Callable[[str], None],
 ) -> Ingested:
     """Import sources, in their order; nothing is written before all of them are understood."""
-    before = verdict_manifests(workspace)
+    before = workspace.verdicts.by_round()
     new: list[Import] = []
     known: list[str] = []
     with step("reading verdicts", total) as advance:

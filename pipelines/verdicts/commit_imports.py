@@ -24,10 +24,10 @@ from pipelines.numerics.split import EVALUATION, FINE_TUNING, SIDES, WITHHELD, S
 from pipelines.store import files
 from pipelines.store.facts import AnsweredKeys, ImportEntry, VerdictsFacts
 from pipelines.store.workspace import Manifest, Workspace, config_hash
-from pipelines.text import normalize_text
+from pipelines.text import normalize_text, storable
 from pipelines.verdicts.halves import files_of, to_lines
 from pipelines.verdicts.resolve_rows import Reading, Resolved, common_reasons, resolve
-from pipelines.verdicts.rows import SKIP, RawRows, storable
+from pipelines.verdicts.rows import SKIP, RawRows
 from pipelines.verdicts.shown import Definition, Shown
 
 COMMITTED = "verdicts"
@@ -84,11 +84,6 @@ def describe(path: str, tool: str, data: bytes, rows: RawRows, reading: Reading)
         content=files.sha256(data),
         resolved=resolve(rows, reading),
     )
-
-
-def verdict_manifests(workspace: Workspace) -> dict[int, Manifest[VerdictsFacts]]:
-    """Return the newest verdicts manifest of every round that has one."""
-    return workspace.verdicts.by_round()
 
 
 def entries_of(manifest: Manifest[VerdictsFacts] | None) -> tuple[ImportEntry, ...]:
@@ -153,7 +148,7 @@ def commit(
     Raises:
         RunFailed: no verdict in any new file, a damaged workspace, or another import meanwhile.
     """
-    manifests = verdict_manifests(workspace)
+    manifests = workspace.verdicts.by_round()
     pending = _pending(imports, shown, manifests)
     if not pending:
         return []

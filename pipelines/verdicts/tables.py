@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -33,8 +32,8 @@ from typing import Any
 from pipelines.contracts import LEFT, RIGHT, Rejected
 from pipelines.errors import RunFailed
 from pipelines.sources.csv_lines import CsvLines
-from pipelines.text import normalize_text
-from pipelines.verdicts.rows import SKIP, RawVerdict, dead_letter, decode, storable
+from pipelines.text import normalize_text, storable
+from pipelines.verdicts.rows import SKIP, RawVerdict, dead_letter, decode, parse_json
 
 _MAX_RECORD_CHARS = 16 << 20
 _SIDES = {"left": LEFT, "a": LEFT, "l": LEFT, "right": RIGHT, "b": RIGHT, "r": RIGHT}
@@ -135,12 +134,12 @@ def read_jsonl(data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
             yield _unreadable(detail, source, position, line)
             continue
         try:
-            record = json.loads(line, object_pairs_hook=_object)
+            record = parse_json(line)
             if not isinstance(record, dict):
                 raise ValueError(f"expected a JSON object, found {type(record).__name__}")
             row = _json_fields(record)
-        except (ValueError, RecursionError) as error:
-            yield _unreadable(str(error) or type(error).__name__, source, position, line)
+        except ValueError as error:
+            yield _unreadable(str(error), source, position, line)
             continue
         yield from _to_rows(row, source, position)
 
@@ -203,13 +202,6 @@ def _fields_of(header: Sequence[str], source: str) -> list[str]:
             f"found {storable(shown)}"
         )
     return fields
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a field is given twice")
-    return found
 
 
 def _json_fields(record: Mapping[str, Any]) -> dict[str, str]:
