@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterable
 
 import apache_beam as beam
@@ -15,8 +14,7 @@ from pipelines.store import files
 
 def to_lines(rejected: Iterable[Rejected]) -> bytes:
     """Return rejected records as sorted JSON lines."""
-    lines = [json.dumps(dataclasses.asdict(item), ensure_ascii=False) for item in rejected]
-    return "".join(f"{line}\n" for line in sorted(lines)).encode()
+    return b"".join(sorted(files.json_lines(rejected).splitlines(keepends=True)))
 
 
 @dataclasses.dataclass(eq=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -26,7 +25,6 @@ from pipelines.store.facts import (
     Provenance,
     ReviewFacts,
 )
-from pipelines.store.review_items import to_lines
 from pipelines.store.workspace import Manifest, Workspace
 from pipelines.strategies.base import Chosen
 from pipelines.tools.sheet.format import ad_sheet, review_instructions
@@ -43,13 +41,17 @@ def review_sheet(items: Sequence[ReviewItem]) -> bytes:
 
 def overlap_lines(overlaps: Sequence[Overlap]) -> bytes:
     """Return the ranked cluster pairs as JSON lines."""
-    lines = []
-    for place, overlap in enumerate(overlaps, start=1):
-        fields = {"rank": place, **dataclasses.asdict(overlap), "mass": overlap.mass / 1000}
-        lines.append(
-            json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in fields.items()})
-        )
-    return "".join(f"{line}\n" for line in lines).encode()
+    rows = (
+        {"rank": place, **dataclasses.asdict(overlap), "mass": overlap.mass / 1000}
+        for place, overlap in enumerate(overlaps, start=1)
+    )
+    return files.json_lines(
+        {
+            name: round(value, 6) if isinstance(value, float) else value
+            for name, value in row.items()
+        }
+        for row in rows
+    )
 
 
 def centroid_file(model: ClusterModel, totals: ClusterTotals) -> bytes:
@@ -136,7 +138,7 @@ class WriteReview(beam.PTransform):
                 )
             self._commit(
                 "pairs",
-                {"items.jsonl": (to_lines(items), len(items))},
+                {"items.jsonl": (files.json_lines(items), len(items))},
                 PairsFacts(
                     origin=self.origin,
                     threshold=threshold,

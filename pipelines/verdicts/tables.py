@@ -31,7 +31,7 @@ from typing import Any
 
 from pipelines.contracts import LEFT, RIGHT, Rejected
 from pipelines.errors import RunFailed
-from pipelines.sources.csv_lines import CsvLines
+from pipelines.sources.csv_lines import CsvLines, NoRecord
 from pipelines.text import normalize_text, storable
 from pipelines.verdicts.rows import SKIP, RawVerdict, dead_letter, decode, parse_json
 
@@ -77,26 +77,19 @@ def read_csv(data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
     first, *rest = re.split(r"\r\n|\r|\n", text.lstrip("\r\n"), maxsplit=2)
     hint = re.fullmatch(r"sep=(.)", first.strip().strip('"'), flags=re.IGNORECASE)
     if hint and text.startswith(first):
-        next(lines.feed())
+        lines.skip()
         first = rest[0] if rest else ""
     delimiter = hint[1] if hint else max(",;\t", key=lambda char: _known_columns(first, char))
     header: list[str] | None = None
     fields: list[str] = []
-    while True:
-        try:
-            cells = next(csv.reader(lines.feed(), strict=True, delimiter=delimiter), None)
-        except csv.Error as error:
-            position = lines.position()
+    for position, cells in lines.records(delimiter=delimiter):
+        if isinstance(cells, NoRecord):
             if header is None:
-                raise RunFailed(f"{source}: the header is no CSV: {error}") from error
-            excerpt = lines.give_back()
-            yield _unreadable(f"not a CSV row: {error}", source, position, excerpt)
+                raise RunFailed(f"{source}: the header is no CSV: {cells.error}") from cells.error
+            yield _unreadable(f"not a CSV row: {cells.error}", source, position, cells.line)
             continue
-        if cells is None:
-            break
         if not any(cell.strip() for cell in cells):
             continue
-        position = lines.position()
         if header is None:
             header = cells
             fields = _fields_of(header, source)

@@ -27,7 +27,7 @@ from pipelines.verdicts.halves import (
     read_half,
 )
 from pipelines.verdicts.resolve_rows import Reading
-from pipelines.verdicts.shown import shown_ads, task_definition
+from pipelines.verdicts.shown import shown_ads
 from pipelines.verdicts.tables import read_csv
 from tests.verdicts import item_of, mined
 
@@ -88,7 +88,7 @@ def imported(place: Workspace, *files: str) -> list[Manifest]:
     for order, text in enumerate(files):
         name, data = f"in/{order}.csv", text.encode()
         imports.append(describe(name, "csv", data, read_csv(data, name), reading))
-    return stage.commit(place, reading.shown, task_definition(place), imports)
+    return stage.commit(place, reading.shown, place.pairs_of().facts.origin.task, imports)
 
 
 def two_rounds(root: Path) -> Workspace:
