@@ -61,16 +61,12 @@ class ClusterModel:
         positive: (kp, dim) float32 centroids.
         negative: (kn, dim) float32 centroids.
         neighbors: (kp, kn) int64, neighbours across labels among the sampled ads.
-        n_positive: positive ads in the corpus.
-        n_negative: negative ads in the corpus.
     """
 
     space: kmeans.VectorSpace
     positive: np.ndarray
     negative: np.ndarray
     neighbors: np.ndarray
-    n_positive: int
-    n_negative: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +124,7 @@ def fit(
         (len(centroids[0]), len(centroids[1])),
         settings.neighbors,
     )
-    return ClusterModel(
-        space=space,
-        positive=centroids[0],
-        negative=centroids[1],
-        neighbors=neighbors,
-        n_positive=threshold.n_positive,
-        n_negative=threshold.n_negative,
-    )
+    return ClusterModel(space, centroids[0], centroids[1], neighbors)
 
 
 def assign_block(

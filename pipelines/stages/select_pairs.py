@@ -80,7 +80,7 @@ class SelectPairs(beam.PTransform):
                 overlaps=overlaps,
                 space=model.space,
                 total_weight=int(totals.mass.sum()),
-                population=model.n_positive + model.n_negative,
+                population=threshold.n_positive + threshold.n_negative,
             )
             chosen = self.strategy.choose(pool, self.plan.at(threshold, open_ads))
             if not chosen.items:

@@ -7,7 +7,7 @@ are still checked.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines.contracts import LEFT, RIGHT, Rejected
@@ -104,6 +104,11 @@ def slots_in(fields: Mapping[str, Any]) -> tuple[Slot, ...]:
 def comparable(text: str) -> str:
     """Return a text that came back, "" where it may differ from what was sent out."""
     return "" if MARK in text else text
+
+
+def comparable_row(row: RawVerdict) -> RawVerdict:
+    """Return a row with id and text as :func:`comparable` leaves them."""
+    return replace(row, ad_id=comparable(row.ad_id), text=comparable(row.text))
 
 
 def load_json(data: bytes, source: str) -> Any:
