@@ -43,7 +43,13 @@ def test_the_sheet_is_blind_and_in_drawn_order() -> None:
     assert b"0.25" not in sheet
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+49 30", "-5%", "@sum", " =1", "＝1", "\ufeff=1"])
+# Nothing but their first character makes these formulas.
+_WIDE = ("＝sum(a)", "＋sum(a)", "－sum(a)", "＠sum(a)")
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+49 30", "-5%", "@sum", " =1", "＝1", "\ufeff=1", *_WIDE]
+)
 def test_formulas_are_disarmed(text: str) -> None:
     assert safe_cell(text) == f"'{text}"
 
