@@ -142,21 +142,6 @@ def test_scann_needs_no_second_search_for_ordinary_queries():
     index.search(queries, 3)
 
 
-@needs_scann
-def test_hashing_without_a_tree_finds_nearly_all():
-    rows, queries = two_labels(2, 4000, 200)
-    index = ScannIndex(rows, "ah")
-    expected, expected_distances = ExactIndex(rows).search(queries, 1)
-    got, distances = index.search(queries, 1)
-    same = got == expected
-    assert same.mean() >= 0.97
-    assert np.array_equal(distances[same], expected_distances[same])
-    # Too few points to train on.
-    assert ScannIndex(rows[:15], "ah").search(queries, 1)[0].shape == (200, 1)
-    with pytest.raises(ValueError, match="scorer must be 'brute_force' or 'ah', got 'tree'"):
-        ScannIndex(rows, "tree")
-
-
 class IncompleteSearcher:
     """Misses neighbours the way ScaNN does: index 0 at a distance of NaN."""
 
@@ -195,7 +180,7 @@ def test_auto_takes_the_exact_index_for_small_sets():
 
 @needs_scann
 def test_auto_takes_scann_for_large_sets():
-    assert isinstance(build_index(unit_rows(0, 50, 4), exact_below=50, seed=3), ScannIndex)
+    assert isinstance(build_index(unit_rows(0, 50, 4), exact_below=50), ScannIndex)
     assert isinstance(build_index(unit_rows(0, 50, 4), kind="scann"), ScannIndex)
 
 
