@@ -80,7 +80,7 @@ class RememberingLabeler(Labeler):
             partial,
             identity=np.array(astuple(self.identity)),
             name=np.array([np.frombuffer(name, dtype=np.uint8) for name in self._rows]),
-            **self._answers,
+            **self._answers,  # type: ignore[arg-type]
         )
         os.replace(partial, path)
 

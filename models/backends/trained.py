@@ -26,7 +26,7 @@ class Trained(Backend):
         self,
         folder: Path,
         *,
-        embedding: str | None = None,
+        embedding: str = "llm",
         dtype: str | None = None,
         cache: VectorCache | None = None,
     ) -> None:
@@ -34,21 +34,19 @@ class Trained(Backend):
 
         Args:
             folder: what the trainer wrote.
-            embedding: where vectors come from; None takes the default. An llm's: "llm" (default) or
-                an encoder as in `presets.load_encoder`. An encoder's: "base" (default: as before
-                training, so that rounds compare; a second pass) or "own" (tuned, free). A head's:
-                "base", which costs nothing.
+            embedding: where an llm's vectors come from: "llm" or an encoder as in
+                `presets.load_encoder`. Those of an encoder or a head are its base's, so that rounds
+                compare: for a tuned encoder a second pass, for a head nothing more.
             dtype: precision of scoring; None takes the manifest's.
             cache: keeps a frozen encoder and its vectors between labelers.
 
         Raises:
-            trained.TrainedModelError: The folder holds no manifest, or the embedding does not fit.
+            trained.TrainedModelError: The folder holds no manifest.
             BackendError: A package that is needed is not installed.
         """
         self.check_packages()
-        self.folder, self._cache = folder, cache
+        self.folder, self._cache, self._embedding = folder, cache, embedding
         self.manifest = trained.read_manifest(folder)
-        self._embedding = _embedding(self.manifest, embedding)
         self._dtype = dtype or self.manifest.dtype
 
     def identify(self, progress: Progress | None = None) -> LabelerIdentity:
@@ -63,9 +61,8 @@ class Trained(Backend):
             embedder = None if own else encoder.identify(self._embedding, progress)
             window, prompt = manifest.window, manifest.prompt_hash
             return name_scores(manifest.model_id, dtype, window, prompt, embedder)
-        base = manifest.model_id if self._embedding == "own" else manifest.base_model_id
         vectors = encoder.embedding_id(
-            base, dtype, manifest.normalize, manifest.window, manifest.longest
+            manifest.base_model_id, dtype, manifest.normalize, manifest.window, manifest.longest
         )
         return _identity(manifest, dtype, vectors)
 
@@ -88,40 +85,17 @@ class Trained(Backend):
             )
         frozen = VectorCache() if cache is None else cache
         if manifest.learner == "head":
-            own = frozen.encoder(parts.bundle, dtype, manifest.window)
-            return EncoderLabeler(parts, own, cache=cache)
-        own = SentenceEncoder(parts.bundle, dtype=dtype, max_tokens=manifest.window)
-        base = None
-        if self._embedding == "base":
+            own = base = frozen.encoder(parts.bundle, dtype, manifest.window)
+        else:
+            own = SentenceEncoder(parts.bundle, dtype=dtype, max_tokens=manifest.window)
             base = frozen.encoder(frozen.bundle(manifest.preset), dtype, manifest.window)
-        return EncoderLabeler(parts, own, base=base, cache=cache)
+        return EncoderLabeler(parts, own, base, cache)
 
 
 def _identity(manifest: trained.TrainedModel, dtype: str, vectors: str) -> LabelerIdentity:
     """Return the identity of a tuned encoder or a head, loaded or not."""
     name = f"{manifest.model_id}/{dtype}/{manifest.window}"
     return LabelerIdentity(name, manifest.prompt_hash, vectors, str(encoder.TOKENS_PER_BATCH))
-
-
-def _embedding(manifest: trained.TrainedModel, embedding: str | None) -> str:
-    """Check where vectors come from; fills in the default.
-
-    Raises:
-        trained.TrainedModelError: If it does not fit the learner.
-    """
-    if manifest.learner == "llm":
-        if embedding in ("base", "own"):
-            raise trained.TrainedModelError(
-                f"embedding: {embedding!r} is for encoders; an llm's is 'llm' or an encoder's name"
-            )
-        return embedding or "llm"
-    allowed = ("base", "own") if manifest.learner == "encoder" else ("base",)
-    if embedding not in (None, *allowed):
-        raise trained.TrainedModelError(
-            f"embedding: got {embedding!r} for a model of learner {manifest.learner!r}; use one of "
-            f"{', '.join(allowed)}"
-        )
-    return embedding or "base"
 
 
 def linear(vectors: np.ndarray, kernel: np.ndarray, bias: float) -> np.ndarray:
@@ -153,8 +127,7 @@ class EncoderLabeler(Labeler):
         self,
         parts: Parts,
         encoder: SentenceEncoder,
-        *,
-        base: SentenceEncoder | None = None,
+        base: SentenceEncoder,
         cache: VectorCache | None = None,
     ) -> None:
         """Put the parts together.
@@ -162,14 +135,13 @@ class EncoderLabeler(Labeler):
         Args:
             parts: head and manifest.
             encoder: what the head reads.
-            base: where `vectors` come from; None takes the encoder's own.
+            base: the frozen encoder, where vectors come from; may be the same.
             cache: keeps what the frozen encoder gave.
         """
         assert parts.kernel is not None
         self._kernel, self._bias = parts.kernel, parts.bias
         self._encoder, self._base, self._cache = encoder, base, cache
-        self._tuned = parts.manifest.learner == "encoder"
-        self.identity = _identity(parts.manifest, encoder.dtype, (base or encoder).embedding_id)
+        self.identity = _identity(parts.manifest, encoder.dtype, base.embedding_id)
         self.dim = encoder.dim
 
     def _embed(self, encoder: SentenceEncoder, texts: Sequence[str]) -> np.ndarray:
@@ -181,7 +153,7 @@ class EncoderLabeler(Labeler):
             vectors[tokens.n_own == 0] = np.nan
             return vectors
 
-        if self._cache is None or (self._tuned and encoder is self._encoder):
+        if self._cache is None or encoder is not self._base:
             return embed(texts)
         return self._cache.vectors(encoder.embedding_id, texts, embed)
 
@@ -194,7 +166,7 @@ class EncoderLabeler(Labeler):
         tokens = self._encoder.tokenize(texts)
         own = self._embed(self._encoder, texts)
         margin = linear(own, self._kernel, self._bias)
-        base = own if self._base is None else self._embed(self._base, texts)
+        base = own if self._base is self._encoder else self._embed(self._base, texts)
         with np.errstate(over="ignore", invalid="ignore"):
             vectors = base.astype(np.float16)
         bad = (tokens.n_own == 0) | ~np.isfinite(margin) | ~np.isfinite(vectors).all(axis=1)

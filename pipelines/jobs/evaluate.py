@@ -179,9 +179,7 @@ def evaluate_models(
                 round=manifest.round,
                 model_id=learnt.model_id,
                 threshold=learnt.threshold_margin,
-                margins=margins_of(
-                    functools.partial(load_trained, workspace, task, learnt.learner, own, pool)
-                ),
+                margins=margins_of(functools.partial(load_trained, workspace, task, own, pool)),
             )
         )
     found = evaluate(workspace, task, shown.texts(), [*candidates, current], fine_tuning_ads)

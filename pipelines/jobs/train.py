@@ -181,9 +181,7 @@ def _train(
         round=round_number,
         model_id=learnt.model_id,
         threshold=learnt.threshold_margin,
-        margins=margins_of(
-            functools.partial(load_trained, workspace, task, learnt.learner, own, pool)
-        ),
+        margins=margins_of(functools.partial(load_trained, workspace, task, own, pool)),
     )
     report = evaluate_models(workspace, task, shown, current, number, say, pool)
     data = json.dumps(to_json(report), indent=1, sort_keys=True).encode()
