@@ -11,6 +11,7 @@ import numpy as np
 from models import encoder, presets
 from models.backends.base import Backend, LabelBatch, Labeler, LabelerIdentity, Progress
 from models.backends.forward import choose_forward
+from models.bert import lay_out
 from models.encoder import SentenceEncoder
 from models.prompting import PromptSpec, PromptWindow, render
 from pipelines.console.progress import step
@@ -205,11 +206,8 @@ class LLMLabeler(Labeler):
 
     def _score(self, ads: Sequence[Sequence[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
         """Lays ads out in one batch; rows left over stay empty."""
-        rows = self.rows(length)
-        tokens = np.zeros((rows, length + len(self.window.suffix)), np.int32)
+        suffix, rows = self.window.suffix, self.rows(length)
+        tokens, _ = lay_out([[*ad, *suffix] for ad in ads], rows, length + len(suffix))
         n_ad = np.zeros(rows, np.int32)
-        for row, ad in enumerate(ads):
-            tokens[row, : len(ad)] = ad
-            tokens[row, len(ad) : len(ad) + len(self.window.suffix)] = self.window.suffix
-            n_ad[row] = len(ad)
+        n_ad[: len(ads)] = [len(ad) for ad in ads]
         return self._forward(tokens, n_ad, self._flat(length))

@@ -258,17 +258,17 @@ class _Merger:
         self._ranks = np.append(order, _NEVER).astype(np.int64)
         self.products = np.append(self.products, 0).astype(np.int32)
 
-    def _rank(self, ids: Any, words: Any, at: Any) -> Any:
-        """Ranks the pairs that start at some places; `_NEVER` where there is no merge."""
+    def _rank(self, ids: Any, words: Any) -> Any:
+        """Ranks each id's pair with the one behind it; `_NEVER` where there is no merge."""
         import tensorflow as tf
 
-        behind = tf.minimum(at + 1, tf.size(ids) - 1)
-        left, right = tf.gather(ids, at), tf.gather(ids, behind)
-        key = tf.cast(left, tf.int64) * self._size + tf.cast(right, tf.int64)
+        wide = tf.cast(ids, tf.int64)
+        key = wide * self._size + following(wide, 0)
         entry = tf.searchsorted(tf.constant(self._keys), key)
-        known = tf.gather(tf.constant(self._keys), entry) == key
-        together = (tf.gather(words, at) == tf.gather(words, behind)) & (behind > at)
-        return tf.where(known & together, tf.gather(tf.constant(self._ranks), entry), _NEVER)
+        mergeable = (tf.gather(tf.constant(self._keys), entry) == key) & (
+            words == following(words, tf.constant(-1, tf.int64))
+        )
+        return tf.where(mergeable, tf.gather(tf.constant(self._ranks), entry), _NEVER)
 
     def __call__(self, rows: Any) -> Any:
         """Merges.
@@ -298,21 +298,15 @@ class _Merger:
             )
             ids = tf.where(chosen, product, ids)
             keep = ~previous(chosen, False)
-            fresh = tf.boolean_mask(chosen, keep)
             ids, words = tf.boolean_mask(ids, keep), tf.boolean_mask(words, keep)
-            ranks = tf.boolean_mask(ranks, keep)
-            # Only pairs with a new token have a new rank.
-            stale = tf.where(fresh | following(fresh, False))
-            found = self._rank(ids, words, tf.cast(stale[:, 0], tf.int32))
-            return ids, words, tf.tensor_scatter_nd_update(ranks, stale, found)
+            return ids, words, self._rank(ids, words)
 
         ids, words = rows.flat_values, rows.value_rowids()
-        ranks = self._rank(ids, words, tf.range(tf.size(ids)))
         flat = tf.TensorShape([None])
         ids, words, _ = tf.while_loop(
             lambda _ids, _words, ranks: tf.reduce_any(ranks < _NEVER),
             step,
-            (ids, words, ranks),
+            (ids, words, self._rank(ids, words)),
             shape_invariants=(flat, flat, flat),
         )
         return tf.RaggedTensor.from_value_rowids(ids, words, n_words)
