@@ -228,13 +228,8 @@ def _save(
 ) -> Path:
     """Writes the SavedModel and export.json; `out` appears whole or not at all.
 
-    Args:
-        margins: From tf.string (n,) to float32 (n,).
-        variables: The Keras variables that it reads.
-        parts: Whose threshold decides.
-        about: More entries of export.json.
-        labels: As `export`'s.
-        out: A new or empty folder.
+    `margins` goes from tf.string (n,) to float32 (n,) and reads the Keras `variables`; `about` are
+    more entries of export.json.
     """
     import tensorflow as tf
 

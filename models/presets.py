@@ -56,11 +56,6 @@ class CausalLMBundle:
     model_id: str
     dtype: str
 
-    @property
-    def chat_format(self) -> str:
-        """The model's own chat format, a name in `models.prompting.CHAT_FORMATS`."""
-        return self.tokenizer.chat_format
-
 
 @dataclass(frozen=True, slots=True)
 class EncoderBundle:
@@ -98,9 +93,6 @@ def load_causal_lm(
         dtype: Keras dtype policy for weights and computation.
         progress: Told what takes time.
 
-    Returns:
-        Model, tokenizer and identity.
-
     Raises:
         PresetError: If there is no such model, or it is not a causal language model.
     """
@@ -126,9 +118,6 @@ def load_encoder(
         spec: An embedded name, a local folder, or a KerasHub preset name of a BERT-like model.
         dtype: Keras dtype policy.
         progress: Told what takes time.
-
-    Returns:
-        Backbone, tokenizer and identity.
 
     Raises:
         PresetError: If there is no such encoder, or its kind is not supported.
@@ -275,21 +264,12 @@ def _load_tokenizer(keras_hub: Any, source: _Source) -> TextTokenizer:
 
 def _word_piece(tokenizer: Any) -> Any:
     """Builds a fast tokenizer with [CLS] and [SEP] from KerasHub's WordPiece."""
-    import tokenizers
-    from tokenizers import models, normalizers, pre_tokenizers, processors
+    from tokenizers.implementations import BertWordPieceTokenizer
 
-    words = list(tokenizer.get_vocabulary())
-    vocab = {word: i for i, word in enumerate(words)}
+    vocab = {word: i for i, word in enumerate(tokenizer.get_vocabulary())}
     if not {"[CLS]", "[SEP]", "[UNK]"} <= vocab.keys():
         raise PresetError(f"tokenizer {type(tokenizer).__name__} has no [CLS], [SEP] and [UNK]")
-    fast = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))  # noqa: S106
-    fast.normalizer = normalizers.BertNormalizer(lowercase=bool(tokenizer.lowercase))
-    fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    ends = [(token, vocab[token]) for token in ("[CLS]", "[SEP]")]
-    fast.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=ends
-    )
-    return fast
+    return BertWordPieceTokenizer(vocab, lowercase=bool(tokenizer.lowercase))._tokenizer
 
 
 def _sentence_settings(source: _Source) -> tuple[int, bool]:
@@ -369,12 +349,7 @@ def _weights_hash(folder: Path) -> str:
 def identify_causal_lm(spec: str, progress: Progress | None = None) -> tuple[str, str]:
     """Returns a model's id and chat format without loading its weights.
 
-    Args:
-        spec: As in `load_causal_lm`.
-        progress: Told what takes time.
-
-    Raises:
-        PresetError: If there is no such model.
+    Raises as `load_causal_lm` does.
     """
     with _loading(spec, "causal language model"):
         source = _resolve(spec, progress)

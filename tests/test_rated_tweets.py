@@ -223,5 +223,5 @@ def test_the_policy_fits_the_corpus() -> None:
         rated_tweets.NEGATIVE,
     )
     prompt = task.prompt_spec()
-    assert "SKYPE NEEDS TO DIE" in describe(prompt, "SKYPE NEEDS TO DIE", "chatml")
+    assert "SKYPE NEEDS TO DIE" in describe(prompt, "SKYPE NEEDS TO DIE")
     assert render(prompt).positive_answer != render(prompt).negative_answer

@@ -108,12 +108,8 @@ class LLMLabeler(Labeler):
     ) -> None:
         """Computes the prompt's prefix and checks the fast pass.
 
-        Args:
-            bundle: Model and tokenizer.
-            prompt: The task's prompt.
-            embedder: Where vectors come from; None takes the model's mean final hidden state
-                over the ad's tokens.
-            max_ad_tokens: Ads are cut after so many tokens, at least 1.
+        Vectors come from the embedder; without one they are the model's mean final hidden state
+        over the ad's tokens. The rest is as for `PromptWindow`.
 
         Raises:
             ValueError: If the prompt is not usable with this model.
