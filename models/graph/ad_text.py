@@ -131,7 +131,4 @@ def _shadows() -> CharMap:
 
 @functools.lru_cache(maxsize=1)
 def _word_characters() -> CharClass:
-    def uniform(text: str) -> bool:
-        return len({char.isalnum() for char in text}) == 1
-
-    return CharClass(lambda char: int(char.isalnum()), uniform)
+    return CharClass(lambda text: [int(char.isalnum()) for char in text])

@@ -136,13 +136,12 @@ def _bert_classes() -> CharClass:
 
     split = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
 
-    def number(char: str) -> int:
-        return (_TEXT, _SPACE, _ALONE)[len(split(f"a{char}a")) - 1]
+    def classify(text: str) -> list[int]:
+        if len(split(f"a{text}a")) == 1:
+            return [_TEXT] * len(text)
+        return [(_TEXT, _SPACE, _ALONE)[len(split(f"a{char}a")) - 1] for char in text]
 
-    def uniform(text: str) -> bool:
-        return len(split(text)) == 1 and number(text[0]) == _TEXT
-
-    return CharClass(number, uniform)
+    return CharClass(classify)
 
 
 # --- Byte pairs -------------------------------------------------------------------------------
@@ -325,10 +324,12 @@ def _gpt2_classes() -> CharClass:
         kind = next((k for k, friend in kinds if len(split(friend + char)) == 1), _BLANK)
         return kind + 4 * (len(apart(f"a{char}a")) == 3)
 
-    def uniform(text: str) -> bool:
-        return len(split(text)) == len(apart(text)) == 1
+    def classify(text: str) -> list[int]:
+        if len(split(text)) == len(apart(text)) == 1:
+            return [number(text[0])] * len(text)
+        return [number(char) for char in text]
 
-    return CharClass(number, uniform)
+    return CharClass(classify)
 
 
 def _byte_ids(vocab: dict[str, int]) -> np.ndarray:

@@ -206,11 +206,6 @@ def test_auto_falls_back_once_with_a_reason(without_scann, caplog):
         build_index(data, kind="scann")
 
 
-def test_unknown_kinds_are_refused():
-    with pytest.raises(ValueError, match="kind must be 'auto', 'exact' or 'scann', got 'faiss'"):
-        build_index(unit_rows(0, 3, 2), kind="faiss")
-
-
 def test_a_processor_without_avx_is_noticed_before_loading(tmp_path, monkeypatch):
     monkeypatch.setattr(neighbors.platform, "machine", lambda: "x86_64")
     cpuinfo = tmp_path / "cpuinfo"
