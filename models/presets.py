@@ -62,13 +62,12 @@ class EncoderBundle:
     """A sentence encoder with its tokenizer.
 
     Attributes:
-        backbone: `keras_hub.models.Backbone` over token_ids, padding_mask, segment_ids.
+        backbone: `keras_hub.models.Backbone` over token_ids, padding_mask, segment_ids, in float32.
         tokenizer: `tokenizers.Tokenizer` that adds the encoder's own special tokens.
         model_id: Name and short hash of the weights.
         dim: The vectors' dimension.
         max_tokens: Longest sequence, special tokens included.
         normalize: Whether the reference normalises its vectors.
-        dtype: The Keras dtype policy it was loaded in.
     """
 
     backbone: Any
@@ -77,7 +76,6 @@ class EncoderBundle:
     dim: int
     max_tokens: int
     normalize: bool
-    dtype: str
 
 
 # --- Loading ----------------------------------------------------------------------------------
@@ -109,14 +107,11 @@ def load_causal_lm(
         return CausalLMBundle(model, tokenizer, _model_id(source), dtype)
 
 
-def load_encoder(
-    spec: str, dtype: str = "float32", progress: Progress | None = None
-) -> EncoderBundle:
-    """Loads a sentence encoder whose vectors are the mean over all its tokens.
+def load_encoder(spec: str, progress: Progress | None = None) -> EncoderBundle:
+    """Loads a sentence encoder whose vectors are the mean over all its tokens, in float32.
 
     Args:
         spec: An embedded name, a local folder, or a KerasHub preset name of a BERT-like model.
-        dtype: Keras dtype policy.
         progress: Told what takes time.
 
     Raises:
@@ -127,7 +122,7 @@ def load_encoder(
     with step(f"loading {short_name(spec)}"), _loading(spec, "sentence encoder"):
         source = _resolve(spec, progress)
         keras_hub = _keras_hub()
-        backbone = keras_hub.models.Backbone.from_preset(source.preset, dtype=dtype)
+        backbone = keras_hub.models.Backbone.from_preset(source.preset, dtype="float32")
         max_tokens, normalize = _sentence_settings(source)
         if source.folder is not None and source.transformers:
             tokenizer = tokenizers.Tokenizer.from_file(str(source.folder / "tokenizer.json"))
@@ -141,7 +136,6 @@ def load_encoder(
             dim=int(backbone.hidden_dim),
             max_tokens=min(max_tokens, limit),
             normalize=normalize,
-            dtype=dtype,
         )
 
 

@@ -221,7 +221,7 @@ def train_encoder(
     report: Report,
 ) -> Outcome:
     """Tune an encoder and a head on it."""
-    bundle = presets.load_encoder(settings.preset, "float32", say)
+    bundle = presets.load_encoder(settings.preset, say)
     encoder = SentenceEncoder(bundle, dtype=settings.dtype, max_tokens=window(bundle, settings))
     tokens = encoder.tokenize(ads.texts)
     _refuse_wordless(ads, (tokens.n_own > 0).tolist())
