@@ -27,7 +27,6 @@ class Trained(Backend):
         folder: Path,
         *,
         embedding: str = "llm",
-        dtype: str | None = None,
         cache: VectorCache | None = None,
     ) -> None:
         """Read the folder's manifest.
@@ -37,7 +36,6 @@ class Trained(Backend):
             embedding: where an llm's vectors come from: "llm" or an encoder as in
                 `presets.load_encoder`. Those of an encoder or a head are its base's, so that rounds
                 compare: for a tuned encoder a second pass, for a head nothing more.
-            dtype: precision of scoring; None takes the manifest's.
             cache: keeps a frozen encoder and its vectors between labelers.
 
         Raises:
@@ -47,7 +45,6 @@ class Trained(Backend):
         self.check_packages()
         self.folder, self._cache, self._embedding = folder, cache, embedding
         self.manifest = trained.read_manifest(folder)
-        self._dtype = dtype or self.manifest.dtype
 
     def identify(self, progress: Progress | None = None) -> LabelerIdentity:
         """Return the identity, by the manifest alone.
@@ -55,7 +52,7 @@ class Trained(Backend):
         Raises:
             presets.PresetError: An encoder named as embedding cannot be had.
         """
-        manifest, dtype = self.manifest, self._dtype
+        manifest, dtype = self.manifest, self.manifest.dtype
         if manifest.learner == "llm":
             own = self._embedding == "llm"
             embedder = None if own else encoder.identify(self._embedding, progress)
@@ -64,7 +61,7 @@ class Trained(Backend):
         vectors = encoder.embedding_id(
             manifest.base_model_id, dtype, manifest.normalize, manifest.window, manifest.longest
         )
-        return _identity(manifest, dtype, vectors)
+        return _identity(manifest, vectors)
 
     def load(self) -> Labeler:
         """Load the labeler.
@@ -73,8 +70,8 @@ class Trained(Backend):
             trained.TrainedModelError: The folder is no usable model, or its base has changed.
             presets.PresetError: The base cannot be had.
         """
-        manifest, dtype, cache = self.manifest, self._dtype, self._cache
-        parts = trained.load_parts(self.folder, dtype=dtype, cache=cache)
+        manifest, dtype, cache = self.manifest, self.manifest.dtype, self._cache
+        parts = trained.load_parts(self.folder, cache=cache)
         if isinstance(parts.bundle, presets.CausalLMBundle):
             assert manifest.prompt is not None
             return LLMLabeler(
@@ -92,9 +89,9 @@ class Trained(Backend):
         return EncoderLabeler(parts, own, base, cache)
 
 
-def _identity(manifest: trained.TrainedModel, dtype: str, vectors: str) -> LabelerIdentity:
+def _identity(manifest: trained.TrainedModel, vectors: str) -> LabelerIdentity:
     """Return the identity of a tuned encoder or a head, loaded or not."""
-    name = f"{manifest.model_id}/{dtype}/{manifest.window}"
+    name = f"{manifest.model_id}/{manifest.dtype}/{manifest.window}"
     return LabelerIdentity(name, manifest.prompt_hash, vectors, str(encoder.TOKENS_PER_BATCH))
 
 
@@ -141,7 +138,7 @@ class EncoderLabeler(Labeler):
         assert parts.kernel is not None
         self._kernel, self._bias = parts.kernel, parts.bias
         self._encoder, self._base, self._cache = encoder, base, cache
-        self.identity = _identity(parts.manifest, encoder.dtype, base.embedding_id)
+        self.identity = _identity(parts.manifest, base.embedding_id)
         self.dim = encoder.dim
 
     def _embed(self, encoder: SentenceEncoder, texts: Sequence[str]) -> np.ndarray:

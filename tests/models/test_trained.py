@@ -141,8 +141,10 @@ def test_labels_like_any_labeler(learner: str, models: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_text_depends_on_itself_alone(dtype: str, models: Path) -> None:
-    labeler = Trained(models / "encoder", dtype=dtype).load()
+def test_a_text_depends_on_itself_alone(dtype: str, models: Path, tmp_path: Path) -> None:
+    folder = copied(models / "encoder", tmp_path / "m")
+    edit(folder, dtype=dtype)
+    labeler = Trained(folder).load()
     together = labeler.label(TEXTS)
     turned = labeler.label(TEXTS[::-1])
     np.testing.assert_array_equal(turned.margin[::-1], together.margin)
@@ -163,12 +165,14 @@ def test_vectors_are_the_base_encoders(models: Path, encoder_preset: str) -> Non
 
 
 @pytest.mark.model
-def test_an_llm_is_the_labeler_it_was_before(llm_model: Path) -> None:
+def test_an_llm_is_the_labeler_it_was_before(llm_model: Path, tmp_path: Path) -> None:
     labeler = Trained(llm_model).load()
     assert isinstance(labeler, LLMLabeler)
     identity = Trained(llm_model).identify()
     assert identity == labeler.identity
-    assert Trained(llm_model, dtype="bfloat16").identify().model_id != identity.model_id
+    coarser = copied(llm_model, tmp_path / "m")
+    edit(coarser, dtype="bfloat16")
+    assert Trained(coarser).identify().model_id != identity.model_id
 
 
 def test_identity_needs_no_weights(models: Path, tmp_path: Path) -> None:
