@@ -127,7 +127,7 @@ class LLMLabeler(Labeler):
             window.prompt.hash,
             embedder.embedding_id if embedder else None,
         )
-        self.dim = embedder.dim if embedder else int(bundle.model.backbone.hidden_dim)
+        self._dim = int(bundle.model.backbone.hidden_dim)
 
     @property
     def pass_name(self) -> str:
@@ -173,8 +173,7 @@ class LLMLabeler(Labeler):
         ids, truncated = self.window.encode(texts)
         n_tokens = np.array([len(i) for i in ids], dtype=np.int32)
         margin = np.full(len(ids), np.nan, np.float32)
-        dim = self.dim if self._embedder is None else 0
-        vectors = np.full((len(ids), dim), np.nan, np.float16)
+        vectors = np.full((len(ids), self._dim), np.nan, np.float16)
         batches = self._batches([len(i) for i in ids])
 
         def run(batch: tuple[int, list[int]]) -> tuple[np.ndarray, np.ndarray]:

@@ -39,11 +39,6 @@ class RememberingLabeler(Labeler):
         self._rows: dict[bytes, int] = {}
         self._answers: dict[str, np.ndarray] = {}
 
-    @property
-    def dim(self) -> int:  # type: ignore[override]
-        """Dimension of the vectors."""
-        return self._inner().dim
-
     def __len__(self) -> int:
         return len(self._rows)
 

@@ -139,7 +139,6 @@ class EncoderLabeler(Labeler):
         self._kernel, self._bias = parts.kernel, parts.bias
         self._encoder, self._base, self._cache = encoder, base, cache
         self.identity = _identity(parts.manifest, base.embedding_id)
-        self.dim = encoder.dim
 
     def _embed(self, encoder: SentenceEncoder, texts: Sequence[str]) -> np.ndarray:
         """Return float32 (n, dim), NaN without words; remembered only of a frozen encoder."""

@@ -108,8 +108,6 @@ class Shouting(Backend):
 
 
 class ShoutingLabeler(Labeler):
-    dim = 26
-
     def __init__(self, identity: LabelerIdentity) -> None:
         self.identity = identity
 
