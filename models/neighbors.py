@@ -129,24 +129,18 @@ class ScannIndex:
 NeighborIndex = ExactIndex | ScannIndex
 
 
-def build_index(
-    vectors: np.ndarray,
-    *,
-    kind: IndexKind = "auto",
-    exact_below: int = EXACT_BELOW,
-) -> NeighborIndex:
+def build_index(vectors: np.ndarray, kind: IndexKind = "auto") -> NeighborIndex:
     """Index vectors for search. Every kind gives the same answers; only the speed differs.
 
     Args:
         vectors: float32 (n, d) unit vectors, finite; n may be 0.
-        kind: "exact", "scann", or "auto": ScaNN from `exact_below` vectors on, if it can be loaded.
-        exact_below: smallest n for which "auto" takes ScaNN.
+        kind: "exact", "scann", or "auto": ScaNN from `EXACT_BELOW` vectors on, if it can be loaded.
 
     Raises:
         ValueError: if `vectors` is no finite matrix.
         ImportError: if kind is "scann" and ScaNN cannot be loaded.
     """
-    if kind == "exact" or (kind == "auto" and len(vectors) < exact_below):
+    if kind == "exact" or (kind == "auto" and len(vectors) < EXACT_BELOW):
         return ExactIndex(vectors)
     problem = scann_problem()
     if problem is None:

@@ -175,12 +175,12 @@ def test_indexes_pickle(kind):
 
 def test_auto_takes_the_exact_index_for_small_sets():
     assert isinstance(build_index(unit_rows(0, 50, 4)), ExactIndex)
-    assert isinstance(build_index(unit_rows(0, 50, 4), kind="exact", exact_below=1), ExactIndex)
+    assert isinstance(build_index(unit_rows(0, 5000, 4), kind="exact"), ExactIndex)
 
 
 @needs_scann
 def test_auto_takes_scann_for_large_sets():
-    assert isinstance(build_index(unit_rows(0, 50, 4), exact_below=50), ScannIndex)
+    assert isinstance(build_index(unit_rows(0, neighbors.EXACT_BELOW, 4)), ScannIndex)
     assert isinstance(build_index(unit_rows(0, 50, 4), kind="scann"), ScannIndex)
 
 
@@ -195,10 +195,10 @@ def without_scann(monkeypatch):
 
 
 def test_auto_falls_back_once_with_a_reason(without_scann, caplog):
-    data = unit_rows(0, 30, 4)
+    data = unit_rows(0, neighbors.EXACT_BELOW, 4)
     with caplog.at_level(logging.WARNING):
-        assert isinstance(build_index(data, exact_below=1), ExactIndex)
-        assert isinstance(build_index(data, exact_below=1), ExactIndex)
+        assert isinstance(build_index(data), ExactIndex)
+        assert isinstance(build_index(data), ExactIndex)
     (record,) = caplog.records
     assert "ScaNN cannot be loaded" in record.getMessage()
     assert "searching exactly instead" in record.getMessage()
