@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from models import ad_text as python
-from models.graph.tables import CharClass, CharMap, GraphFunction, decode, encode, previous, select
+from models.graph.tables import CharClass, CharMap, GraphFunction, decode, encode
 from models.prompting import RenderedPrompt
 
 _OPEN, _CLOSE = 1, 2  # control characters, which a folded text cannot hold
@@ -39,18 +39,14 @@ def ad_text(
     pattern = python.marker_pattern((*extra, *(m for m in markers if len(m) > 1))).pattern
     folded, shadow, is_word = _folding(quotes), _shadows(), _word_characters()
 
-    def fold_space(rows: Any) -> Any:
-        """Collapses runs of spaces and trims; `rows` hold no other white space."""
-        values, row = rows.flat_values, rows.value_rowids()
-        solid = values != ord(" ")
-        at = tf.range(tf.size(values))
-        last = tf.math.unsorted_segment_max(tf.where(solid, at, -1), row, rows.nrows())
-        # A row's first character follows another row: no space may open a row.
-        follows = previous(solid, False) & (row == previous(row, tf.constant(-1, tf.int64)))
-        return select(rows, solid | (follows & (at < tf.gather(last, row))))
+    def keep(rows: Any, stays: Any) -> Any:
+        """Puts spaces for other characters, collapses runs of them (the only white space), trims."""
+        kept = encode(rows.with_flat_values(tf.where(stays, rows.flat_values, ord(" "))))
+        return tf.strings.strip(tf.strings.regex_replace(kept, " +", " "))
 
-    def cut(rows: Any) -> tuple[Any, Any]:
-        """Puts a space for every marker; tells which rows had one."""
+    def cut(texts: Any) -> tuple[Any, Any]:
+        """Puts a space for every marker; tells which texts had one."""
+        rows = decode(texts)
         seen, places = shadow(rows.flat_values)
         row = tf.gather(rows.value_rowids(), places)
         shadows = encode(tf.RaggedTensor.from_value_rowids(seen, row, rows.nrows()))
@@ -69,42 +65,27 @@ def ad_text(
             tf.concat([first, final + 1], 0),
             n_chars + 1,
         )
-        inside = tf.cumsum(edges)[:-1] > 0
-        return fold_space(rows.with_flat_values(tf.where(inside, ord(" "), rows.flat_values))), (
-            marked != shadows
-        )
+        outside = tf.cumsum(edges)[:-1] == 0
+        return keep(rows, outside), marked != shadows
 
-    def words_only(rows: Any, chosen: Any) -> Any:
-        stays = (is_word(rows.flat_values) > 0) | ~tf.gather(chosen, rows.value_rowids())
-        return fold_space(rows.with_flat_values(tf.where(stays, rows.flat_values, ord(" "))))
-
-    def step(values: Any, splits: Any, passes: Any, _hit: Any) -> tuple[Any, Any, Any, Any]:
-        rows, hit = cut(tf.RaggedTensor.from_row_splits(values, splits, validate=False))
+    def step(texts: Any, passes: Any, _hit: Any) -> tuple[Any, Any, Any]:
+        texts, hit = cut(texts)
         passes += 1
-        rows = tf.cond(
-            (passes == python.MAX_PASSES) & tf.reduce_any(hit),
-            lambda: words_only(rows, hit),
-            lambda: rows,
-        )
-        return rows.flat_values, rows.row_splits, passes, hit
+        rows = decode(texts)
+        too_deep = hit & (passes == python.MAX_PASSES)
+        return tf.where(too_deep, keep(rows, is_word(rows.flat_values) > 0), texts), passes, hit
 
     def prepare(texts: Any) -> Any:
         rows = decode(texts)[:, :max_chars]
-        rows = fold_space(rows.with_flat_values(folded(rows.flat_values)[0]))
-        # A row without a marker stays as it is however often it is looked at, so that the number
-        # of passes is every remaining row's own.
-        values, splits, _, _ = tf.while_loop(
-            lambda _values, _splits, _passes, hit: tf.reduce_any(hit),
+        texts = keep(rows.with_flat_values(folded(rows.flat_values)[0]), True)
+        # A text without a marker stays as it is however often it is looked at, so that the number
+        # of passes is every remaining text's own.
+        texts, _, _ = tf.while_loop(
+            lambda _texts, _passes, hit: tf.reduce_any(hit),
             step,
-            (rows.flat_values, rows.row_splits, 0, tf.ones_like(texts, tf.bool)),
-            shape_invariants=(
-                tf.TensorShape([None]),
-                tf.TensorShape([None]),
-                tf.TensorShape([]),
-                tf.TensorShape([None]),
-            ),
+            (texts, 0, tf.ones_like(texts, tf.bool)),
         )
-        return encode(tf.RaggedTensor.from_row_splits(values, splits))
+        return texts
 
     return prepare
 
