@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from models import ad_text as python
-from models.graph.tables import CharClass, CharMap, GraphFunction, decode, encode
+from models.graph.tables import CharMap, GraphFunction, decode, encode
 from models.prompting import RenderedPrompt
 
 _OPEN, _CLOSE = 1, 2  # control characters, which a folded text cannot hold
@@ -37,19 +37,17 @@ def ad_text(
 
     extra, quotes = python.delimiters(prompt.prefix, prompt.suffix) if prompt else ((), "")
     pattern = python.marker_pattern((*extra, *(m for m in markers if len(m) > 1))).pattern
-    folded, shadow, is_word = _folding(quotes), _shadows(), _word_characters()
+    folded, shadow, words = _folding(quotes), _shadows(), _words()
 
-    def keep(rows: Any, stays: Any) -> Any:
-        """Puts spaces for other characters, collapses runs of them (the only white space), trims."""
-        kept = encode(rows.with_flat_values(tf.where(stays, rows.flat_values, ord(" "))))
-        return tf.strings.strip(tf.strings.regex_replace(kept, " +", " "))
+    def tidy(rows: Any) -> Any:
+        """Collapses runs of spaces and trims; `rows` hold no other white space."""
+        return tf.strings.strip(tf.strings.regex_replace(encode(rows), " +", " "))
 
     def cut(texts: Any) -> tuple[Any, Any]:
         """Puts a space for every marker; tells which texts had one."""
         rows = decode(texts)
-        seen, places = shadow(rows.flat_values)
-        row = tf.gather(rows.value_rowids(), places)
-        shadows = encode(tf.RaggedTensor.from_value_rowids(seen, row, rows.nrows()))
+        seen, places = shadow(rows)
+        shadows = encode(seen)
         marked = tf.strings.regex_replace(
             shadows, f"(?:{pattern})", f"{chr(_OPEN)}\\0{chr(_CLOSE)}"
         )
@@ -65,19 +63,18 @@ def ad_text(
             tf.concat([first, final + 1], 0),
             n_chars + 1,
         )
-        outside = tf.cumsum(edges)[:-1] == 0
-        return keep(rows, outside), marked != shadows
+        inside = tf.cumsum(edges)[:-1] > 0
+        cut_out = rows.with_flat_values(tf.where(inside, ord(" "), rows.flat_values))
+        return tidy(cut_out), marked != shadows
 
     def step(texts: Any, passes: Any, _hit: Any) -> tuple[Any, Any, Any]:
         texts, hit = cut(texts)
         passes += 1
-        rows = decode(texts)
         too_deep = hit & (passes == python.MAX_PASSES)
-        return tf.where(too_deep, keep(rows, is_word(rows.flat_values) > 0), texts), passes, hit
+        return tf.where(too_deep, tidy(words(decode(texts))[0]), texts), passes, hit
 
     def prepare(texts: Any) -> Any:
-        rows = decode(texts)[:, :max_chars]
-        texts = keep(rows.with_flat_values(folded(rows.flat_values)[0]), True)
+        texts = tidy(folded(decode(texts)[:, :max_chars])[0])
         # A text without a marker stays as it is however often it is looked at, so that the number
         # of passes is every remaining text's own.
         texts, _, _ = tf.while_loop(
@@ -111,5 +108,5 @@ def _shadows() -> CharMap:
 
 
 @functools.lru_cache(maxsize=1)
-def _word_characters() -> CharClass:
-    return CharClass(lambda text: [int(char.isalnum()) for char in text])
+def _words() -> CharMap:
+    return CharMap(lambda text: "".join(char if char.isalnum() else " " for char in text))

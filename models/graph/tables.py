@@ -72,18 +72,19 @@ class CharMap:
         # One more, so that a gather always has something to look at.
         self.outputs = np.array([ord(c) for out in outputs for c in out] + [0], np.int32)
 
-    def __call__(self, chars: Any) -> tuple[Any, Any]:
-        """Maps code points.
+    def __call__(self, rows: Any) -> tuple[Any, Any]:
+        """Maps rows of characters.
 
         Args:
-            chars: int32 (k,).
+            rows: Ragged code points (n, None).
 
         Returns:
-            Code points int32 (m,), and for each of them, int32 (m,) ascending, the place in
-            `chars` it comes from.
+            Ragged code points (n, None), and for each of their values, int32 (m,) ascending, the
+            place among the values of `rows` that it comes from.
         """
         import tensorflow as tf
 
+        chars = rows.flat_values
         kinds = _look_up(self.pages, self.kinds, chars)
         starts = tf.gather(tf.constant(self.starts), kinds)
         counts = tf.where(kinds == 0, 1, tf.gather(tf.constant(self.starts), kinds + 1) - starts)
@@ -92,7 +93,9 @@ class CharMap:
         at = tf.range(tf.size(places)) - tf.gather(first - starts, places)
         has = tf.gather(kinds, places) > 0
         replaced = tf.gather(tf.constant(self.outputs), at * tf.cast(has, tf.int32))
-        return tf.where(has, replaced, tf.gather(chars, places)), places
+        values = tf.where(has, replaced, tf.gather(chars, places))
+        row = tf.gather(rows.value_rowids(), places)
+        return tf.RaggedTensor.from_value_rowids(values, row, rows.nrows()), places
 
 
 class CharClass:

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 # --- WordPiece --------------------------------------------------------------------------------
 
-_TEXT, _ALONE, _SPACE = 0, 1, 2
-
 
 def word_piece(tokenizer: tokenizers.Tokenizer) -> GraphFunction:
     """Builds BERT's tokenization as a graph, without the special tokens around a text.
@@ -63,8 +61,7 @@ def word_piece(tokenizer: tokenizers.Tokenizer) -> GraphFunction:
     if unknown not in model["vocab"]:
         raise GraphTokenizerError(f"WordPiece vocabulary: the unknown token {unknown!r} is missing")
     max_chars = int(model["max_input_chars_per_word"])
-    normalize = _normalizer(json.dumps(source["normalizer"]))
-    classes = _bert_classes()
+    spaced = _bert_words(json.dumps(source["normalizer"]))
     pieces = tf_text.FastWordpieceTokenizer(
         vocab=vocab,
         suffix_indicator=indicator,
@@ -80,18 +77,10 @@ def word_piece(tokenizer: tokenizers.Tokenizer) -> GraphFunction:
         raise GraphTokenizerError(f"WordPiece vocabulary: a word holds {too_long!r}")
 
     def tokenize(texts: Any) -> Any:
-        rows = decode(texts)
-        values, places = normalize(rows.flat_values)
-        row = tf.gather(rows.value_rowids(), places)
-        kinds = classes(values)
-        same_row = row == previous(row, tf.constant(-1, tf.int64))
-        runs_on = (kinds == _TEXT) & (previous(kinds, _SPACE) == _TEXT) & same_row
-        solid = kinds != _SPACE
-        chars = tf.RaggedTensor.from_value_rowids(values, row, rows.nrows())
-        words, counts = split_words(select(chars, solid), tf.boolean_mask(~runs_on, solid))
-        strings = tf.where(words.row_lengths() > max_chars, too_long, encode(words))
-        ids = pieces.tokenize(strings)
-        return tf.RaggedTensor.from_row_lengths(ids, counts).merge_dims(1, 2)
+        words = tf.strings.split(encode(spaced(decode(texts))[0]))
+        too_many = tf.strings.length(words.flat_values, "UTF8_CHAR") > max_chars
+        ids = pieces.tokenize(tf.where(too_many, too_long, words.flat_values))
+        return words.with_values(ids).merge_dims(1, 2)
 
     bare = _bare(source)
     bare.encode_special_tokens = True
@@ -123,25 +112,15 @@ def _bare(source: dict[str, Any]) -> tokenizers.Tokenizer:
 
 
 @functools.lru_cache(maxsize=4)
-def _normalizer(source: str) -> CharMap:
-    from tokenizers import normalizers
+def _bert_words(source: str) -> CharMap:
+    """Reads what BERT's normaliser makes of a character, with spaces where it parts words."""
+    from tokenizers import normalizers, pre_tokenizers
 
     kept = {key: value for key, value in json.loads(source).items() if key != "type"}
-    return CharMap(normalizers.BertNormalizer(**kept).normalize_str)
-
-
-@functools.lru_cache(maxsize=1)
-def _bert_classes() -> CharClass:
-    from tokenizers import pre_tokenizers
-
+    normalize = normalizers.BertNormalizer(**kept).normalize_str
     split = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
-
-    def classify(text: str) -> list[int]:
-        if len(split(f"a{text}a")) == 1:
-            return [_TEXT] * len(text)
-        return [(_TEXT, _SPACE, _ALONE)[len(split(f"a{char}a")) - 1] for char in text]
-
-    return CharClass(classify)
+    # Between letters, for at a text's ends no space would show.
+    return CharMap(lambda text: " ".join(piece for piece, _ in split(f"a{normalize(text)}a"))[1:-1])
 
 
 # --- Byte pairs -------------------------------------------------------------------------------
