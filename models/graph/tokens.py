@@ -125,7 +125,6 @@ def _bert_words(source: str) -> CharMap:
 
 # --- Byte pairs -------------------------------------------------------------------------------
 
-_BLANK, _LETTER, _NUMBER, _OTHER = 0, 1, 2, 3
 # What GPT-2's pattern cuts off behind an apostrophe; none starts another.
 _CONTRACTIONS = ("s", "t", "re", "ve", "m", "ll", "d")
 _NEVER = np.int64(2**62)
@@ -157,46 +156,26 @@ def byte_pair(tokenizer: tokenizers.Tokenizer) -> GraphFunction:
     model = source["model"]
     first_ids = _byte_ids(model["vocab"])
     merge = _Merger(model)
-    classes = _gpt2_classes()
+    classes = _gpt2_classes(digits is not None)
+    # GPT-2's pattern over a text of classes. RE2 does not look ahead: that the last of several
+    # blanks goes with what follows, or alone (`\s+(?!\S)`), is a replacement of its own.
+    number = {None: " ?1+", False: "1+", True: "1"}[digits]
+    word = f"'(?:{'|'.join(_CONTRACTIONS)})| ?[a-z]+|{number}| ?[!']+|[ \t]+"
+    last_blank = f"([ \t])([ \t][^ \t{'' if digits is None else '1'}])"
     dropped = tf.constant(sorted(own.special_ids), tf.int32)
     never_special = own.special_ids.isdisjoint({*first_ids.tolist(), *merge.products.tolist()})
 
-    def starts(chars: Any, row: Any) -> Any:
-        """Tells where words start; bool (k,), of code points (k,) and their rows."""
-        packed = classes(chars)
-        kind, is_digit = packed % 4, packed >= 4
-        new_row = row != previous(row, tf.constant(-1, tf.int64))
-        after_digit = previous(is_digit, False)
-        if digits is None:
-            new_piece = new_row
-        elif digits:
-            new_piece = new_row | is_digit | after_digit
-        else:
-            new_piece = new_row | (is_digit != after_digit)
-        ends_piece = following(new_piece, True)
-        before = tf.where(new_piece, -1, previous(kind, -1))
-        glued = ~new_piece & (previous(chars, 0) == ord(" "))  # a space opens the word behind it
-        # The last blank of a run goes with what follows, or alone: `\s+(?!\S)`.
-        last_blank = (kind == _BLANK) & ~ends_piece & (following(kind, -1) != _BLANK)
-        start = new_piece | tf.where(
-            kind == _BLANK, (before != _BLANK) | last_blank, (before != kind) & ~glued
-        )
-        opens = start & (chars == ord("'"))
-        inside, behind = tf.zeros_like(opens), tf.zeros_like(opens)
-        for letters in _CONTRACTIONS:
-            found, at, broken = opens, chars, new_piece
-            for letter in letters:
-                at, broken = following(at, 0), following(broken, True)
-                found &= (at == ord(letter)) & ~broken
-            for _ in letters:
-                found = previous(found, False)
-                inside |= found
-            behind |= previous(found, False)
-        return (start | behind) & ~inside
+    def starts(rows: Any) -> Any:
+        """Tells where words start in ragged code points (n, None); bool over their values."""
+        seen = encode(rows.with_flat_values(classes(rows.flat_values)))
+        seen = tf.strings.regex_replace(seen, last_blank, "\\1\n\\2")
+        # Now a line break follows every word, the last one of a text, too.
+        broken = decode(tf.strings.regex_replace(seen, word, "\\0\n")).flat_values == ord("\n")
+        return tf.boolean_mask(previous(broken, True), ~broken)
 
     def tokenize(texts: Any) -> Any:
         rows = decode(texts)
-        words, counts = split_words(rows, starts(rows.flat_values, rows.value_rowids()))
+        words, counts = split_words(rows, starts(rows))
         distinct, which = tf.unique(encode(words))
         singles = tf.strings.bytes_split(distinct)
         codes = tf.io.decode_raw(singles.flat_values, tf.uint8, fixed_length=1)[:, 0]
@@ -290,18 +269,24 @@ class _Merger:
         return tf.RaggedTensor.from_value_rowids(ids, words, n_words)
 
 
-@functools.lru_cache(maxsize=1)
-def _gpt2_classes() -> CharClass:
-    """Reads the classes of GPT-2's pattern, 0 to 3, plus 4 for what Digits sets apart."""
+@functools.lru_cache(maxsize=2)
+def _gpt2_classes(digits: bool) -> CharClass:
+    """Reads the classes of GPT-2's pattern: a character that stands for its kind.
+
+    "a" is a letter, "1" a number (what Digits sets apart, where it comes first), "!" any other, a
+    tab a blank; space, apostrophe and the letters of contractions stand for themselves.
+    """
     from tokenizers import pre_tokenizers
 
     split = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True).pre_tokenize_str
     apart = pre_tokenizers.Digits(individual_digits=True).pre_tokenize_str
 
     def number(char: str) -> int:
-        kinds = ((_LETTER, "a"), (_NUMBER, "1"), (_OTHER, "!"))
-        kind = next((k for k, friend in kinds if len(split(friend + char)) == 1), _BLANK)
-        return kind + 4 * (len(apart(f"a{char}a")) == 3)
+        if char in " '" or char in "".join(_CONTRACTIONS):
+            return ord(char)
+        if digits and len(apart(f"a{char}a")) == 3:
+            return ord("1")
+        return ord(next((kind for kind in "a1!" if len(split(kind + char)) == 1), "\t"))
 
     def classify(text: str) -> list[int]:
         if len(split(text)) == len(apart(text)) == 1:
