@@ -175,25 +175,6 @@ def select(rows: Any, keep: Any) -> Any:
     return tf.RaggedTensor.from_row_lengths(tf.boolean_mask(rows.flat_values, keep), counts)
 
 
-def split_words(chars: Any, starts: Any) -> tuple[Any, Any]:
-    """Divides rows of characters into words.
-
-    Args:
-        chars: Ragged code points (n, None).
-        starts: bool over its flat values, whether a word starts there; the first of a row does.
-
-    Returns:
-        The words' code points, ragged (w, None); how many words a row has, int64 (n,).
-    """
-    import tensorflow as tf
-
-    counts = tf.math.unsorted_segment_sum(
-        tf.cast(starts, tf.int64), chars.value_rowids(), chars.nrows()
-    )
-    words = tf.RaggedTensor.from_row_starts(chars.flat_values, tf.where(starts)[:, 0])
-    return words, counts
-
-
 # --- Checks -----------------------------------------------------------------------------------
 
 

@@ -20,7 +20,6 @@ from models.graph.tables import (
     following,
     previous,
     select,
-    split_words,
 )
 from models.tokenization import FastTokenizer
 
@@ -165,17 +164,20 @@ def byte_pair(tokenizer: tokenizers.Tokenizer) -> GraphFunction:
     dropped = tf.constant(sorted(own.special_ids), tf.int32)
     never_special = own.special_ids.isdisjoint({*first_ids.tolist(), *merge.products.tolist()})
 
-    def starts(rows: Any) -> Any:
-        """Tells where words start in ragged code points (n, None); bool over their values."""
+    def split(rows: Any) -> tuple[Any, Any]:
+        """Divides ragged code points (n, None) into words (w, None); counts them, int64 (n,)."""
         seen = encode(rows.with_flat_values(classes(rows.flat_values)))
         seen = tf.strings.regex_replace(seen, last_blank, "\\1\n\\2")
         # Now a line break follows every word, the last one of a text, too.
         broken = decode(tf.strings.regex_replace(seen, word, "\\0\n")).flat_values == ord("\n")
-        return tf.boolean_mask(previous(broken, True), ~broken)
+        starts = tf.boolean_mask(previous(broken, True), ~broken)
+        counts = tf.math.unsorted_segment_sum(
+            tf.cast(starts, tf.int64), rows.value_rowids(), rows.nrows()
+        )
+        return tf.RaggedTensor.from_row_starts(rows.flat_values, tf.where(starts)[:, 0]), counts
 
     def tokenize(texts: Any) -> Any:
-        rows = decode(texts)
-        words, counts = split_words(rows, starts(rows))
+        words, counts = split(decode(texts))
         distinct, which = tf.unique(encode(words))
         singles = tf.strings.bytes_split(distinct)
         codes = tf.io.decode_raw(singles.flat_values, tf.uint8, fixed_length=1)[:, 0]
