@@ -12,6 +12,7 @@ LLM = [
     "tokenizers>=0.20",
     "safetensors>=0.5",
     "gguf>=0.10",
+    "filelock>=3.12",
 ]
 # For `review.consensus: dawid-skene`; crowd-kit uses keywords that pandas 4 drops.
 CONSENSUS = ["crowd-kit>=1.4.2", "pandas>=2.2,<4"]

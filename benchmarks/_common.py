@@ -20,18 +20,14 @@ DATA_VARIABLE = "SCOUT_BENCH_DATA"
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
-    """Make a parser with the arguments of every benchmark."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Make a parser for a benchmark on labelled headlines."""
+    parser = _parser(description)
     parser.add_argument(
         "--data",
         type=Path,
         default=os.environ.get(DATA_VARIABLE),
         help=f"labelled headlines, gzipped JSONL with text and label (default: ${DATA_VARIABLE})",
     )
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here as well")
-    parser.add_argument("--no_check", action="store_true", help="exit with 0 on a missed target")
     return parser
 
 
@@ -39,15 +35,19 @@ def make_synthetic_parser(
     description: str | None, sizes: Sequence[int], repeats: int
 ) -> argparse.ArgumentParser:
     """Make a parser for a benchmark on synthetic ads, which measures in processes of its own."""
+    parser = _parser(description)
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(sizes))
+    parser.add_argument("--repeats", type=int, default=repeats, help="default: %(default)s")
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    return parser
+
+
+def _parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(sizes))
-    parser.add_argument("--repeats", type=int, default=repeats, help="default: %(default)s")
-    parser.add_argument("--data", type=Path, help="not used: the vectors are synthetic")
-    parser.add_argument("--json", type=Path, metavar="OUT")
-    parser.add_argument("--no_check", action="store_true")
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here as well")
+    parser.add_argument("--no_check", action="store_true", help="exit with 0 on a missed target")
     return parser
 
 

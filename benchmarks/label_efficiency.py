@@ -36,7 +36,7 @@ FULL_FROM = 80
 
 
 def studies(
-    data: str, tweets: str | None, seeds: int, crowd_seeds: int, work: Path
+    data: str, tweets: str | None, seeds: int, crowd_seeds: int
 ) -> dict[str, SimulateOptions]:
     """Return the simulations by name."""
     headlines = SimulateOptions(
@@ -75,23 +75,18 @@ def studies(
     found["headlines 5%, full, crowd"] = variant(
         learner="encoder", conditions=("crowd",), crowd_noise=("text",), seeds=crowd_seeds
     )
-    return {
-        name: dataclasses.replace(options, workspace=str(work / _folder(name)))
-        for name, options in found.items()
-    }
+    return found
 
 
-def _folder(name: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in name)
-
-
-def play(name: str, options: SimulateOptions, known: Sequence[Path]) -> dict[str, Any]:
-    """Run one study; LLM-0's answers of an earlier one are used again."""
-    root = Path(options.workspace)
+def play(name: str, options: SimulateOptions, work: Path) -> dict[str, Any]:
+    """Run one study in a folder of its own; LLM-0's answers of an earlier one are used again."""
+    root = work / "".join(c if c.isalnum() else "-" for c in name)
     root.mkdir(parents=True, exist_ok=True)
-    for other in known:
-        if (other / "llm0.npz").is_file() and not (root / "llm0.npz").is_file():
-            shutil.copy(other / "llm0.npz", root / "llm0.npz")
+    # Headlines come first; answers to another prompt are not taken.
+    for held in sorted(work.glob("*/llm0.npz"))[:1]:
+        if not (root / held.name).is_file():
+            shutil.copy(held, root)
+    options = dataclasses.replace(options, workspace=str(root))
     return simulate(options, say=lambda line: _common.log(f"{name}: {line}"))
 
 
@@ -211,10 +206,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--seeds must be at least 2, got {args.seeds}")
     outcomes: dict[str, dict[str, Any]] = {}
     rows: list[dict[str, Any]] = []
-    chosen = studies(str(args.data), args.tweets, args.seeds, args.crowd_seeds, args.work)
-    known = [Path(options.workspace) for options in chosen.values()]
+    chosen = studies(str(args.data), args.tweets, args.seeds, args.crowd_seeds)
     for name, options in chosen.items():
-        outcomes[name] = play(name, options, known)
+        outcomes[name] = play(name, options, args.work)
         rows += table(name, outcomes[name])
     details = {
         "stops": {name: outcome["stops"] for name, outcome in outcomes.items()},

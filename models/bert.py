@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-DTYPES = ("float32", "bfloat16")
 _MASKED = -1e9
 
 

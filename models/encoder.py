@@ -63,19 +63,15 @@ class SentenceEncoder:
         """Read the weights as they are now; later changes to the backbone are not seen.
 
         Args:
-            bundle: Backbone in float32, and tokenizer.
-            dtype: of the products; a backbone that is no BERT runs as it is, in its own.
+            bundle: Backbone and tokenizer.
+            dtype: of the products, "float32" or "bfloat16"; a backbone that is no BERT runs as it
+                is, in float32.
             max_tokens: Longest sequence, special tokens included; None takes the encoder's own.
-
-        Raises:
-            ValueError: An unknown dtype.
         """
         import tensorflow as tf
         import tokenizers
 
-        if dtype not in bert.DTYPES:
-            raise ValueError(f"dtype: got {dtype!r}; use one of {', '.join(bert.DTYPES)}")
-        self.dtype = dtype if bert.fits(bundle.backbone) else bundle.dtype
+        self.dtype = dtype if bert.fits(bundle.backbone) else "float32"
         self.dim = bundle.dim
         self.normalize = bundle.normalize
         self.max_tokens = min(max_tokens or bundle.max_tokens, bundle.max_tokens)
@@ -200,7 +196,7 @@ class VectorCache:
     def bundle(self, preset: str, progress: Progress | None = None) -> presets.EncoderBundle:
         """Return a base encoder, loaded once; its weights must stay as they are."""
         if preset not in self._bundles:
-            self._bundles[preset] = presets.load_encoder(preset, "float32", progress)
+            self._bundles[preset] = presets.load_encoder(preset, progress)
         return self._bundles[preset]
 
     def encoder(

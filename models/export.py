@@ -32,13 +32,11 @@ from typing import Any
 
 import numpy as np
 
-from models import bert, presets, tokenization, trained
+from models import bert, lora, presets, tokenization, trained
 from models.ad_text import MAX_CHARS_PER_TOKEN
 from models.backends.base import Progress
-from models.backends.passes import WholeForward
 from models.graph import ad_text, tokens
 from models.graph.tables import GraphFunction
-from models.prompting import PromptWindow
 from pipelines.numerics import calibration
 
 # Raise it when the signature or export.json changes.
@@ -92,13 +90,12 @@ def write(parts: trained.Parts, out: Path, labels: tuple[str, str]) -> Path:
     about: dict[str, Any] = {"model_id": manifest.model_id}
     if isinstance(bundle, presets.CausalLMBundle):
         assert manifest.prompt is not None
-        window = PromptWindow(bundle, manifest.prompt, manifest.window)
-        prompt = window.prompt
-        about |= {"kind": "llm", "max_ad_tokens": window.max_ad_tokens}
+        run = lora.PromptPass(bundle, manifest.prompt, manifest.window)
+        prompt = run.window.prompt
+        about |= {"kind": "llm", "max_ad_tokens": run.window.max_ad_tokens}
         about["prompt"] = {"prefix": prompt.prefix, "suffix": prompt.suffix, "hash": prompt.hash}
-        return _save(
-            _llm_margins(bundle, window), bundle.model.variables, parts, about, labels, out
-        )
+        margins = _llm_margins(bundle, run)
+        return _save(margins, bundle.model.variables, parts, about, labels, out)
     about |= {"kind": "encoder", "max_tokens": min(manifest.window, bundle.max_tokens)}
     margins = _encoder_margins(parts, bundle, about["max_tokens"])
     return _save(margins, bundle.backbone.variables, parts, about, labels, out)
@@ -133,7 +130,7 @@ def _encoder_margins(
     return margins
 
 
-def _llm_margins(bundle: presets.CausalLMBundle, window: PromptWindow) -> GraphFunction:
+def _llm_margins(bundle: presets.CausalLMBundle, run: lora.PromptPass) -> GraphFunction:
     """Builds a causal language model that answers a prompt.
 
     The prompt's markup becomes special tokens, an ad's never does. The margin is the logit of the
@@ -142,19 +139,17 @@ def _llm_margins(bundle: presets.CausalLMBundle, window: PromptWindow) -> GraphF
     """
     import tensorflow as tf
 
-    prefix, suffix = window.prefix, window.suffix
+    window = run.window
     prepare = ad_text.ad_text(window.max_chars, window.prompt, bundle.tokenizer.special_tokens)
     tokenize = tokens.byte_pair(_tokenizer(bundle))
-    whole = WholeForward(bundle.model, prefix, len(suffix), window.answers)
 
     def score(rows: Any) -> Any:
-        n_ad = tf.cast(rows.row_lengths(), tf.int32) - (len(prefix) + len(suffix))
-        return whole._run(rows.to_tensor(0), n_ad)[0]
+        return run.margins(rows.to_tensor(0), tf.cast(rows.row_lengths(), tf.int32))
 
     def margins(texts: Any) -> Any:
         ads = prepare(texts)
         ids = tokenize(tf.where(ads == "", "", window.lead + ads))[:, : window.max_ad_tokens]
-        found = _in_chunks(score, _between(prefix, ids, suffix), _ROWS["llm"])
+        found = _in_chunks(score, _between(window.prefix, ids, window.suffix), _ROWS["llm"])
         return tf.where(ids.row_lengths() > 0, found, np.float32(np.nan))
 
     return margins
@@ -233,13 +228,8 @@ def _save(
 ) -> Path:
     """Writes the SavedModel and export.json; `out` appears whole or not at all.
 
-    Args:
-        margins: From tf.string (n,) to float32 (n,).
-        variables: The Keras variables that it reads.
-        parts: Whose threshold decides.
-        about: More entries of export.json.
-        labels: As `export`'s.
-        out: A new or empty folder.
+    `margins` goes from tf.string (n,) to float32 (n,) and reads the Keras `variables`; `about` are
+    more entries of export.json.
     """
     import tensorflow as tf
 

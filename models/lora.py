@@ -160,6 +160,6 @@ class PromptPass(WholeForward):
         Returns:
             float32 (rows,), logit of the positive minus logit of the negative answer.
         """
-        return self._eager(tokens, n_tokens - (len(self.window.prefix) + len(self.window.suffix)))[
-            0
-        ]
+        n_prompt = len(self.window.prefix) + len(self.window.suffix)
+        margin, _ = self._eager(tokens, n_tokens - n_prompt)
+        return margin

@@ -9,7 +9,7 @@ import functools
 import logging
 import platform
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
@@ -36,68 +36,34 @@ IndexKind = Literal["auto", "exact", "scann"]
 # Below this many vectors a search takes milliseconds either way.
 EXACT_BELOW = 4096
 _SPARE_NEIGHBORS = 4
-_REORDER = 30
 
 _log = logging.getLogger(__name__)
 
 
-class NeighborIndex(Protocol):
-    """Anything that finds nearest rows."""
-
-    def __len__(self) -> int:
-        """Number of indexed rows."""
-        ...
-
-    def search(self, queries: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:
-        """Find each query's m nearest rows.
-
-        Args:
-            queries: float32 (q, d) unit vectors; q may be 0.
-            m: neighbours wanted, at least 1.
-
-        Returns:
-            indices int32 (q, min(m, n)) and Euclidean distances float32 of the same shape,
-            ascending, ties by lower index, nothing missing.
-
-        Raises:
-            ValueError: if m < 1, or the queries are not finite or of another dimension.
-        """
-        ...
-
-
 class ScannIndex:
-    """ScaNN without a tree: float32 brute force, or asymmetric hashing with exact reordering.
+    """ScaNN's brute force in float32.
 
-    Brute force searches everything, two builds agree, and it costs nothing to build. Its candidates
-    are certified: where rounding could have cut off a neighbour (ties and copies), the query is
+    It searches everything, two builds agree, and it costs nothing to build. Its candidates are
+    certified: where rounding could have cut off a neighbour (ties and copies), the query is
     searched again exactly, so it always answers as `ExactIndex` does.
 
-    Asymmetric hashing ("ah") searches a compressed copy. At 100,000 x 384 on two cores it answered
-    1.1 times as many queries a second after 10 s of training, and found .94 of the nearest
-    (benchmarks/neighbor_recall.py): it pays only far beyond that size or for millions of queries,
-    and its recall is not guaranteed. There is no tree: queries of the opposite label lie outside
-    the distribution its leaves were trained on, and it loses a quarter of the neighbours.
+    Asymmetric hashing, which searches a compressed copy, is not used: at 100,000 x 384 on two cores
+    it answered 1.1 times as many queries a second after 10 s of training, and found .94 of the
+    nearest. Nor is a tree: queries of the opposite label lie outside the distribution its leaves
+    were trained on, and it loses a quarter of the neighbours.
 
     Args:
         vectors: float32 (n, d), finite; n may be 0.
-        scorer: "brute_force" or "ah"; "ah" falls back to brute force under 16 vectors, which it
-            cannot train on.
 
     Raises:
-        ValueError: if `vectors` is no finite matrix (a NaN inside ScaNN could end the process) or
-            the scorer unknown.
+        ValueError: if `vectors` is no finite matrix (a NaN inside ScaNN could end the process).
         ImportError: if ScaNN cannot be loaded.
 
-    Memory: a view of `vectors` and ScaNN's own copy, 4 * n * d bytes ("ah" adds n * d / 4).
+    Memory: a view of `vectors` and ScaNN's own copy, 4 * n * d bytes.
     """
 
-    def __init__(
-        self, vectors: np.ndarray, scorer: Literal["brute_force", "ah"] = "brute_force"
-    ) -> None:
-        if scorer not in ("brute_force", "ah"):
-            raise ValueError(f"scorer must be 'brute_force' or 'ah', got {scorer!r}")
+    def __init__(self, vectors: np.ndarray) -> None:
         self.vectors = as_matrix("vectors", vectors)
-        self._scorer = scorer if len(self.vectors) >= 16 else "brute_force"
         self._squared_norms = squared_norms(self.vectors)
         self._fallback: ExactIndex | None = None
         self._searcher: Any = self._build() if len(self.vectors) else None
@@ -106,11 +72,11 @@ class ScannIndex:
         return len(self.vectors)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # ScaNN's searchers do not pickle; a brute force one is rebuilt in a moment.
-        return (type(self), (self.vectors, self._scorer))
+        # ScaNN's searchers do not pickle; this one is rebuilt in a moment.
+        return (type(self), (self.vectors,))
 
     def search(self, queries: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:
-        """Find each query's m nearest rows, as `NeighborIndex.search` says.
+        """Find each query's m nearest rows, as `ExactIndex.search` says.
 
         Memory: about q * (m + 4) * 40 bytes beside the exact search of uncertain queries.
         """
@@ -144,8 +110,6 @@ class ScannIndex:
         """Tell for which queries no row outside the fetched ones can belong to the nearest."""
         if ordered.shape[1] == len(self.vectors):
             return np.ones(len(queries), dtype=bool)
-        if self._scorer == "ah":
-            return np.ones(len(queries), dtype=bool)
         squared = np.square(ordered.astype(np.float64))
         slack = error_bound(squared_norms(queries), self._squared_norms, queries.shape[1])
         return squared[:, -1] - squared[:, wanted - 1] > 4.0 * slack
@@ -159,37 +123,24 @@ class ScannIndex:
         from scann import scann_ops_pybind
 
         builder = scann_ops_pybind.builder(self.vectors, _SPARE_NEIGHBORS, "squared_l2")
-        if self._scorer == "ah":
-            builder = builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(_REORDER)
-        else:
-            builder = builder.score_brute_force(quantize=False)
-        return builder.build()
+        return builder.score_brute_force(quantize=False).build()
 
 
-def build_index(
-    vectors: np.ndarray,
-    *,
-    kind: IndexKind = "auto",
-    seed: int = 0,
-    exact_below: int = EXACT_BELOW,
-) -> NeighborIndex:
+NeighborIndex = ExactIndex | ScannIndex
+
+
+def build_index(vectors: np.ndarray, kind: IndexKind = "auto") -> NeighborIndex:
     """Index vectors for search. Every kind gives the same answers; only the speed differs.
 
     Args:
         vectors: float32 (n, d) unit vectors, finite; n may be 0.
-        kind: "exact", "scann", or "auto": ScaNN from `exact_below` vectors on, if it can be loaded.
-        seed: unused by both kinds, which have nothing random; part of the interface for those that
-            do.
-        exact_below: smallest n for which "auto" takes ScaNN.
+        kind: "exact", "scann", or "auto": ScaNN from `EXACT_BELOW` vectors on, if it can be loaded.
 
     Raises:
-        ValueError: if `vectors` is no finite matrix or the kind is unknown.
+        ValueError: if `vectors` is no finite matrix.
         ImportError: if kind is "scann" and ScaNN cannot be loaded.
     """
-    del seed
-    if kind not in ("auto", "exact", "scann"):
-        raise ValueError(f"kind must be 'auto', 'exact' or 'scann', got {kind!r}")
-    if kind == "exact" or (kind == "auto" and len(vectors) < exact_below):
+    if kind == "exact" or (kind == "auto" and len(vectors) < EXACT_BELOW):
         return ExactIndex(vectors)
     problem = scann_problem()
     if problem is None:

@@ -56,24 +56,18 @@ class CausalLMBundle:
     model_id: str
     dtype: str
 
-    @property
-    def chat_format(self) -> str:
-        """The model's own chat format, a name in `models.prompting.CHAT_FORMATS`."""
-        return self.tokenizer.chat_format
-
 
 @dataclass(frozen=True, slots=True)
 class EncoderBundle:
     """A sentence encoder with its tokenizer.
 
     Attributes:
-        backbone: `keras_hub.models.Backbone` over token_ids, padding_mask, segment_ids.
+        backbone: `keras_hub.models.Backbone` over token_ids, padding_mask, segment_ids, in float32.
         tokenizer: `tokenizers.Tokenizer` that adds the encoder's own special tokens.
         model_id: Name and short hash of the weights.
         dim: The vectors' dimension.
         max_tokens: Longest sequence, special tokens included.
         normalize: Whether the reference normalises its vectors.
-        dtype: The Keras dtype policy it was loaded in.
     """
 
     backbone: Any
@@ -82,7 +76,6 @@ class EncoderBundle:
     dim: int
     max_tokens: int
     normalize: bool
-    dtype: str
 
 
 # --- Loading ----------------------------------------------------------------------------------
@@ -97,9 +90,6 @@ def load_causal_lm(
         spec: An embedded name, a KerasHub preset name, or a local folder.
         dtype: Keras dtype policy for weights and computation.
         progress: Told what takes time.
-
-    Returns:
-        Model, tokenizer and identity.
 
     Raises:
         PresetError: If there is no such model, or it is not a causal language model.
@@ -117,18 +107,12 @@ def load_causal_lm(
         return CausalLMBundle(model, tokenizer, _model_id(source), dtype)
 
 
-def load_encoder(
-    spec: str, dtype: str = "float32", progress: Progress | None = None
-) -> EncoderBundle:
-    """Loads a sentence encoder whose vectors are the mean over all its tokens.
+def load_encoder(spec: str, progress: Progress | None = None) -> EncoderBundle:
+    """Loads a sentence encoder whose vectors are the mean over all its tokens, in float32.
 
     Args:
         spec: An embedded name, a local folder, or a KerasHub preset name of a BERT-like model.
-        dtype: Keras dtype policy.
         progress: Told what takes time.
-
-    Returns:
-        Backbone, tokenizer and identity.
 
     Raises:
         PresetError: If there is no such encoder, or its kind is not supported.
@@ -138,7 +122,7 @@ def load_encoder(
     with step(f"loading {short_name(spec)}"), _loading(spec, "sentence encoder"):
         source = _resolve(spec, progress)
         keras_hub = _keras_hub()
-        backbone = keras_hub.models.Backbone.from_preset(source.preset, dtype=dtype)
+        backbone = keras_hub.models.Backbone.from_preset(source.preset, dtype="float32")
         max_tokens, normalize = _sentence_settings(source)
         if source.folder is not None and source.transformers:
             tokenizer = tokenizers.Tokenizer.from_file(str(source.folder / "tokenizer.json"))
@@ -152,7 +136,6 @@ def load_encoder(
             dim=int(backbone.hidden_dim),
             max_tokens=min(max_tokens, limit),
             normalize=normalize,
-            dtype=dtype,
         )
 
 
@@ -275,21 +258,12 @@ def _load_tokenizer(keras_hub: Any, source: _Source) -> TextTokenizer:
 
 def _word_piece(tokenizer: Any) -> Any:
     """Builds a fast tokenizer with [CLS] and [SEP] from KerasHub's WordPiece."""
-    import tokenizers
-    from tokenizers import models, normalizers, pre_tokenizers, processors
+    from tokenizers.implementations import BertWordPieceTokenizer
 
-    words = list(tokenizer.get_vocabulary())
-    vocab = {word: i for i, word in enumerate(words)}
+    vocab = {word: i for i, word in enumerate(tokenizer.get_vocabulary())}
     if not {"[CLS]", "[SEP]", "[UNK]"} <= vocab.keys():
         raise PresetError(f"tokenizer {type(tokenizer).__name__} has no [CLS], [SEP] and [UNK]")
-    fast = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))  # noqa: S106
-    fast.normalizer = normalizers.BertNormalizer(lowercase=bool(tokenizer.lowercase))
-    fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    ends = [(token, vocab[token]) for token in ("[CLS]", "[SEP]")]
-    fast.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=ends
-    )
-    return fast
+    return BertWordPieceTokenizer(vocab, lowercase=bool(tokenizer.lowercase))._tokenizer
 
 
 def _sentence_settings(source: _Source) -> tuple[int, bool]:
@@ -369,12 +343,7 @@ def _weights_hash(folder: Path) -> str:
 def identify_causal_lm(spec: str, progress: Progress | None = None) -> tuple[str, str]:
     """Returns a model's id and chat format without loading its weights.
 
-    Args:
-        spec: As in `load_causal_lm`.
-        progress: Told what takes time.
-
-    Raises:
-        PresetError: If there is no such model.
+    Raises as `load_causal_lm` does.
     """
     with _loading(spec, "causal language model"):
         source = _resolve(spec, progress)

@@ -190,18 +190,9 @@ def render(spec: PromptSpec, chat_format: str = "chatml") -> RenderedPrompt:
     return RenderedPrompt(prefix, suffix, positive, negative, digest)
 
 
-def describe(spec: PromptSpec, ad: str, chat_format: str = "chatml") -> str:
-    """Shows the whole prompt as the model reads it, with one ad in its place.
-
-    Args:
-        spec: The task file's prompt.
-        ad: Any text; prepared as in a run.
-        chat_format: As in `render`.
-
-    Returns:
-        The prompt's text; the answer would follow at once.
-    """
-    prompt = render(spec, chat_format)
+def describe(spec: PromptSpec, ad: str) -> str:
+    """Shows the whole prompt, with an ad prepared as in a run; the answer would follow at once."""
+    prompt = render(spec)
     return f"{prompt.prefix}{prepare_ad(ad, prompt)}{prompt.suffix}"
 
 
@@ -312,8 +303,7 @@ class PromptWindow:
         Args:
             bundle: Whose tokens, chat format and longest sequence count.
             prompt: The task's prompt.
-            max_ad_tokens: Ads are cut after so many tokens, at least 1; fewer where the model's
-                longest sequence asks for it.
+            max_ad_tokens: At least 1; fewer are read where the model's longest sequence asks for it.
 
         Raises:
             ValueError: If the prompt is not usable with this model.
@@ -321,7 +311,7 @@ class PromptWindow:
         if max_ad_tokens < 1:
             raise ValueError(f"max_ad_tokens: must be at least 1, got {max_ad_tokens}")
         self._tokenizer = tokenizer = bundle.tokenizer
-        self.prompt = render(prompt, bundle.chat_format)
+        self.prompt = render(prompt, tokenizer.chat_format)
         text, suffix = self.prompt.prefix.rstrip(" "), self.prompt.suffix
         self.lead = self.prompt.prefix[len(text) :]
         self.prefix = [*tokenizer.bos, *(tokenizer.encode_markup(text) if text else [])]

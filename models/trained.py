@@ -315,7 +315,7 @@ def load_parts(
     if cache is not None and manifest.learner == "head":
         encoder = cache.bundle(manifest.preset, progress)
     else:
-        encoder = presets.load_encoder(manifest.preset, "float32", progress)
+        encoder = presets.load_encoder(manifest.preset, progress)
     _check_base(folder, manifest, encoder.model_id)
     try:
         kernel, bias = tensors.pop(KERNEL), float(tensors.pop(BIAS)[0])

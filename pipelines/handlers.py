@@ -190,8 +190,8 @@ class LoadLabeler:
         if self.model is None:
             labeler = self.task.backend().load()
         else:
-            learner, own = self.model.facts.learnt.learner, model_store.model_files(self.model)
-            labeler = load_trained(Workspace(self.root), self.task, learner, own, self.pool)
+            own = model_store.model_files(self.model)
+            labeler = load_trained(Workspace(self.root), self.task, own, self.pool)
         if labeler.identity != self.expected:
             raise RunFailed(
                 f"the worker loaded {labeler.identity}, the launcher planned {self.expected}; give "
@@ -203,7 +203,6 @@ class LoadLabeler:
 def trained_backend(
     workspace: Workspace,
     task: Task,
-    learner: str,
     own: Sequence[BlockFile],
     pool: LabelerPool | None = None,
 ) -> Trained:
@@ -213,27 +212,24 @@ def trained_backend(
         RunFailed: it is gone or damaged.
     """
     folder = model_store.fetch(workspace, own)
-    embedding = trained_embedding(task, learner)
     try:
+        embedding = task.embedding_preset()
         return Trained(folder, embedding=embedding, cache=pool.vectors if pool else None)
     except TrainedModelError as error:
         raise RunFailed(str(error)) from error
 
 
 def trained_embedding(task: Task, learner: str) -> str:
-    """Return where the vectors of a trained model come from, as ``Trained`` takes it.
+    """Return where the vectors of a trained model come from.
 
     An encoder's are those of its base, so that rounds lay clusters in one space.
     """
-    if learner != "llm":
-        return "base"
-    return task.embedding_preset()
+    return task.embedding_preset() if learner == "llm" else "base"
 
 
 def load_trained(
     workspace: Workspace,
     task: Task,
-    learner: str,
     own: Sequence[BlockFile],
     pool: LabelerPool | None = None,
 ) -> Labeler:
@@ -242,14 +238,13 @@ def load_trained(
     Args:
         workspace: the workspace.
         task: the task.
-        learner: what it is, as ``training.learner``.
         own: its files.
         pool: remembers vectors, where a simulation asks for it.
 
     Raises:
         RunFailed: it is gone, damaged, or its base weights have changed.
     """
-    backend = trained_backend(workspace, task, learner, own, pool)
+    backend = trained_backend(workspace, task, own, pool)
     try:
         return backend.load()
     except TrainedModelError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import json
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import rated_tweets
-from benchmarks.rated_tweets import RatedTweet, Source, SourceError
+from benchmarks.rated_tweets import RatedTweet
 from models.prompting import describe, render
 from pipelines.config import load_task
 
@@ -79,7 +78,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def pin(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setattr(rated_tweets, "SOURCE", Source("vaderSentiment==3.3.2", sha256))
+    monkeypatch.setattr(rated_tweets, "SHA256", sha256)
 
 
 def rows(path: Path) -> list[dict]:
@@ -103,7 +102,7 @@ def test_each_rater_has_an_own_opinion_and_the_label_is_the_majority_of_all(
     assert list(rows(out)[0]["ratings"]) == ["rater-01", "rater-02", "rater-03"]
     assert list(tmp_path.glob(".*.tmp")) == []
     said = capsys.readouterr().out
-    assert "4 tweets, 3 raters each" in said and "0 copies" in said
+    assert "4 tweets, 3 raters each" in said
 
 
 def test_a_lower_threshold_makes_fewer_hostile(archive: Path, tmp_path: Path) -> None:
@@ -143,7 +142,7 @@ def test_pip_runs_nothing_of_a_package_with_another_hash(
     archive.write_bytes(forged)
     assert rated_tweets.main(["--out", str(tmp_path / "t.jsonl")]) == 1
     said = capsys.readouterr().err
-    assert hashlib.sha256(forged).hexdigest() in said and rated_tweets.SOURCE.sha256 in said
+    assert hashlib.sha256(forged).hexdigest() in said and rated_tweets.SHA256 in said
     assert "it was not used" in said
     assert not trace.exists()
 
@@ -154,91 +153,23 @@ def test_a_given_archive_with_another_hash_is_refused(
     archive.write_bytes(archive.read_bytes() + b"\0")
     out = tmp_path / "tweets.jsonl"
     assert rated_tweets.main(["--out", str(out), "--archive", str(archive)]) == 1
-    assert f"expected {rated_tweets.SOURCE.sha256}" in capsys.readouterr().err
+    assert f"expected {rated_tweets.SHA256}" in capsys.readouterr().err
     assert not out.exists()
 
 
-@pytest.mark.parametrize(
-    ("archive_bytes", "message"),
-    [
-        (b"no archive", "damaged"),
-        (tar_gz({"a/b.txt": b"x" * 5000})[:60], "damaged"),
-        (gzip.compress(b"no tar"), "damaged"),
-        (tar_gz({"c.txt": b""}), "holds 0 files b.txt"),
-        (tar_gz({"notb.txt": b""}), "holds 0 files b.txt"),
-        (tar_gz({"a/b.txt": b"", "c/b.txt": b""}), "holds 2 files b.txt"),
-    ],
-)
-def test_damaged_and_wrong_archives_are_named(archive_bytes: bytes, message: str) -> None:
-    with pytest.raises(SourceError, match=message):
-        rated_tweets.member(archive_bytes, "b.txt")
-
-
-def test_no_link_is_followed_and_no_giant_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        link = tarfile.TarInfo("b.txt")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
-        archive.addfile(link)
-    with pytest.raises(SourceError, match="holds 0 files"):
-        rated_tweets.member(packed.getvalue(), "b.txt")
-    monkeypatch.setattr(rated_tweets, "_MAX_MEMBER_BYTES", 10)
-    assert rated_tweets.member(tar_gz({"b.txt": b"x" * 10}), "b.txt") == b"x" * 10
-    with pytest.raises(SourceError, match="11 bytes, expected at most 10"):
-        rated_tweets.member(tar_gz({"b.txt": b"x" * 11}), "b.txt")
-
-
-def test_tweets_whose_files_disagree_and_copies_are_left_out() -> None:
-    texts = texts_file([*TWEETS, (5, "SO  lucky &amp; grateful <3", [1, 1, 1])])
+def test_tweets_whose_files_disagree_are_left_out() -> None:
+    texts = texts_file(TWEETS)
     wrong = texts.replace("2\t-2.600000000\t", "2\t-2.500000000\t")
     assert wrong != texts
-    ratings = ratings_file([*TWEETS, (5, "", [1, 1, 1])])
-    parsed = rated_tweets.parse(wrong, ratings)
-    assert [tweet.id for tweet in parsed.tweets] == ["tweet-0001", "tweet-0003", "tweet-10000"]
-    assert (parsed.contradicted, parsed.copies) == (1, 1)
-
-
-@pytest.mark.parametrize(
-    ("texts", "ratings", "message"),
-    [
-        ("1\t0.0\ta\tb\n", "1\t0.0\t1\t[0]\n", "GroundTruth.txt, line 1: 4 tab-separated fields"),
-        ("1\t0.0\ta\n", "1\t0.0\t[0]\n", "Ratings.txt, line 1: 3 tab-separated fields"),
-        ("", "", "line 1: 1 tab-separated fields"),
-        ("1\t0.0\ta\n", "2\t0.0\t1\t[0]\n", "line 1: .* tweet '1' .* tweet '2'"),
-        ("1\t0.0\ta\n2\t0.0\tb\n", "1\t0.0\t1\t[0]\n", "has 2 tweets and .* has 1"),
-        ("1\t0.0\ta\n", "1\t0.0\t1\t[0, 5]\n", "line 1: score 5; expected a whole number"),
-        ("1\t0.0\ta\n", "1\t0.0\t1\t[0.5]\n", "score 0.5"),
-        ("1\t0.0\ta\n", "1\t0.0\t1\t[true]\n", "score True"),
-        ("1\t0.0\ta\n", "1\t0.0\t1\t[]\n", "no list of scores"),
-        ("1\t0.0\ta\n", "1\t0.0\t1\t[1,\n", "no list of scores"),
-        ("1\tlow\ta\n", "1\t0.0\t1\t[0]\n", "the mean 'low' is no number"),
-    ],
-)
-def test_a_file_in_another_form_is_named_with_its_line(
-    texts: str, ratings: str, message: str
-) -> None:
-    with pytest.raises(SourceError, match=message):
-        rated_tweets.parse(texts, ratings)
+    tweets, contradicted = rated_tweets.parse(wrong, ratings_file(TWEETS))
+    assert [tweet.id for tweet in tweets] == ["tweet-0001", "tweet-0003", "tweet-10000"]
+    assert contradicted == 1
 
 
 def test_a_line_break_of_unicode_inside_a_tweet_ends_no_line() -> None:
     tweets = [(1, "one\u2028two\x85three", [0, 0])]
-    parsed = rated_tweets.parse(texts_file(tweets), ratings_file(tweets))
-    assert parsed.tweets[0].text == "one\u2028two\x85three"
-
-
-def test_files_that_are_not_utf8_and_files_without_a_usable_tweet_are_refused(
-    archive: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    argv = ["--out", str(tmp_path / "t.jsonl"), "--archive", str(archive), "--raters", "2"]
-    for texts, message in ((b"1\t0.0\tcaf\xe9\n", "not UTF-8"), (b"1\tnan\ta\n", "no tweet is")):
-        archive.write_bytes(sdist(texts, b"1\t0.0\t1\t[0, 0, 0]\n"))
-        pin(monkeypatch, archive)
-        assert rated_tweets.main(argv) == 1
-        assert message in capsys.readouterr().err
+    parsed, _ = rated_tweets.parse(texts_file(tweets), ratings_file(tweets))
+    assert parsed[0].text == "one\u2028two\x85three"
 
 
 def test_more_raters_than_a_tweet_has_is_refused_and_the_last_score_is_never_a_rater(
@@ -292,5 +223,5 @@ def test_the_policy_fits_the_corpus() -> None:
         rated_tweets.NEGATIVE,
     )
     prompt = task.prompt_spec()
-    assert "SKYPE NEEDS TO DIE" in describe(prompt, "SKYPE NEEDS TO DIE", "chatml")
+    assert "SKYPE NEEDS TO DIE" in describe(prompt, "SKYPE NEEDS TO DIE")
     assert render(prompt).positive_answer != render(prompt).negative_answer

@@ -91,11 +91,9 @@ class Labeler(abc.ABC):
 
     Attributes:
         identity: what decides its scores, exactly as its backend's `identify` said.
-        dim: dimension of the vectors.
     """
 
     identity: LabelerIdentity
-    dim: int
 
     @abc.abstractmethod
     def label(self, texts: Sequence[str]) -> LabelBatch:

@@ -46,7 +46,6 @@ class FakeLabeler(Labeler):
 
     def __init__(self, prompt_hash: str = "fake") -> None:
         self.identity = _identity(prompt_hash)
-        self.dim = DIM
         self.calls = 0
 
     def label(self, texts: Sequence[str]) -> LabelBatch:

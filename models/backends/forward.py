@@ -23,7 +23,7 @@ from models.backends.passes import (
 )
 
 
-class SharedPrefixForward:
+class SharedPrefixForward(Forward):
     """Llama's forward pass with one copy of the prefix's keys and values for all rows."""
 
     name = "shared-prefix"
@@ -66,12 +66,6 @@ class SharedPrefixForward:
             return margin_of(last, head), mean
 
         self._run = run
-
-    def __call__(
-        self, tokens: np.ndarray, n_ad: np.ndarray, n_flat: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        margin, mean = self._run(tokens, n_ad, np.int32(n_flat))
-        return margin.numpy(), mean.numpy()
 
 
 class _LlamaWeights:
@@ -246,7 +240,7 @@ def choose_forward(
     n_ad = np.full(rows, len(probe), np.int32)
     whole = WholeForward(model, prefix, len(suffix), answers)
     margin, mean = whole.once(tokens, n_ad)
-    kinds: list[type[SharedPrefixForward] | type[CachedForward]] = []
+    kinds: list[type[SharedPrefixForward | CachedForward]] = []
     if type(model.backbone).__name__ in ("LlamaBackbone", "Llama3Backbone"):
         kinds.append(SharedPrefixForward)
     if hasattr(model, "call_with_cache") and hasattr(model, "_build_cache") and prefix:

@@ -11,6 +11,7 @@ import numpy as np
 from models import encoder, presets
 from models.backends.base import Backend, LabelBatch, Labeler, LabelerIdentity, Progress
 from models.backends.forward import choose_forward
+from models.bert import lay_out
 from models.encoder import SentenceEncoder
 from models.prompting import PromptSpec, PromptWindow, render
 from pipelines.console.progress import step
@@ -107,12 +108,8 @@ class LLMLabeler(Labeler):
     ) -> None:
         """Computes the prompt's prefix and checks the fast pass.
 
-        Args:
-            bundle: Model and tokenizer.
-            prompt: The task's prompt.
-            embedder: Where vectors come from; None takes the model's mean final hidden state
-                over the ad's tokens.
-            max_ad_tokens: Ads are cut after so many tokens, at least 1.
+        Vectors come from the embedder; without one they are the model's mean final hidden state
+        over the ad's tokens. The rest is as for `PromptWindow`.
 
         Raises:
             ValueError: If the prompt is not usable with this model.
@@ -130,7 +127,7 @@ class LLMLabeler(Labeler):
             window.prompt.hash,
             embedder.embedding_id if embedder else None,
         )
-        self.dim = embedder.dim if embedder else int(bundle.model.backbone.hidden_dim)
+        self._dim = int(bundle.model.backbone.hidden_dim)
 
     @property
     def pass_name(self) -> str:
@@ -176,8 +173,7 @@ class LLMLabeler(Labeler):
         ids, truncated = self.window.encode(texts)
         n_tokens = np.array([len(i) for i in ids], dtype=np.int32)
         margin = np.full(len(ids), np.nan, np.float32)
-        dim = self.dim if self._embedder is None else 0
-        vectors = np.full((len(ids), dim), np.nan, np.float16)
+        vectors = np.full((len(ids), self._dim), np.nan, np.float16)
         batches = self._batches([len(i) for i in ids])
 
         def run(batch: tuple[int, list[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -205,11 +201,8 @@ class LLMLabeler(Labeler):
 
     def _score(self, ads: Sequence[Sequence[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
         """Lays ads out in one batch; rows left over stay empty."""
-        rows = self.rows(length)
-        tokens = np.zeros((rows, length + len(self.window.suffix)), np.int32)
+        suffix, rows = self.window.suffix, self.rows(length)
+        tokens, _ = lay_out([[*ad, *suffix] for ad in ads], rows, length + len(suffix))
         n_ad = np.zeros(rows, np.int32)
-        for row, ad in enumerate(ads):
-            tokens[row, : len(ad)] = ad
-            tokens[row, len(ad) : len(ad) + len(self.window.suffix)] = self.window.suffix
-            n_ad[row] = len(ad)
+        n_ad[: len(ads)] = [len(ad) for ad in ads]
         return self._forward(tokens, n_ad, self._flat(length))

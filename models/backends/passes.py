@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 
-class Forward(Protocol):
+class Forward:
     """Scores rows of token ids laid out as ad, suffix, padding.
 
     Attributes:
@@ -22,7 +22,9 @@ class Forward(Protocol):
     """
 
     name: str
-    packs: bool
+    packs = False
+    # Traced; takes the flat list's length as well where the pass packs.
+    _run: Any
 
     def __call__(
         self, tokens: np.ndarray, n_ad: np.ndarray, n_flat: int
@@ -40,7 +42,8 @@ class Forward(Protocol):
             vectors float32 (rows, dim), the mean final hidden state over the ad's tokens. Rows
             left out hold anything.
         """
-        ...
+        margin, mean = self._run(tokens, n_ad, *([np.int32(n_flat)] if self.packs else []))
+        return margin.numpy(), mean.numpy()
 
 
 def answer_head(backbone: Any, answers: tuple[int, int]) -> tuple[Any, float | None] | None:
@@ -90,11 +93,10 @@ def pool(hidden: Any, n_ad: Any, n_suffix: int) -> tuple[Any, Any]:
     return mean, last
 
 
-class WholeForward:
+class WholeForward(Forward):
     """Runs the whole prompt through the model, as a plain user of KerasHub would."""
 
     name = "whole"
-    packs = False
 
     def __init__(
         self, model: Any, prefix: Sequence[int], n_suffix: int, answers: tuple[int, int]
@@ -140,13 +142,9 @@ class WholeForward:
         return np.concatenate([prefix, tokens], axis=1)
 
     def __call__(
-        self,
-        tokens: np.ndarray,
-        n_ad: np.ndarray,
-        n_flat: int,  # noqa: ARG002
+        self, tokens: np.ndarray, n_ad: np.ndarray, n_flat: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        margin, mean = self._run(self._whole(tokens), n_ad)
-        return margin.numpy(), mean.numpy()
+        return super().__call__(self._whole(tokens), n_ad, n_flat)
 
     def once(self, tokens: np.ndarray, n_ad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Does the same without tracing, for a single batch."""
@@ -154,11 +152,10 @@ class WholeForward:
         return margin.numpy(), mean.numpy()
 
 
-class CachedForward:
+class CachedForward(Forward):
     """Runs ad and suffix behind a broadcast copy of the prefix's cache."""
 
     name = "cached"
-    packs = False
 
     def __init__(
         self, model: Any, prefix: Sequence[int], n_suffix: int, answers: tuple[int, int]
@@ -201,15 +198,6 @@ class CachedForward:
             return tf.cast(final[:, answers[0]] - final[:, answers[1]], tf.float32), mean
 
         self._run = run
-
-    def __call__(
-        self,
-        tokens: np.ndarray,
-        n_ad: np.ndarray,
-        n_flat: int,  # noqa: ARG002
-    ) -> tuple[np.ndarray, np.ndarray]:
-        margin, mean = self._run(tokens, n_ad)
-        return margin.numpy(), mean.numpy()
 
 
 def signature() -> list[Any]:

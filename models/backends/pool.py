@@ -6,14 +6,16 @@ import hashlib
 import os
 import uuid
 import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import astuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, fields
 from pathlib import Path
 
 import numpy as np
 
 from models.backends.base import LabelBatch, Labeler, LabelerIdentity
 from models.encoder import VectorCache
+
+_COLUMNS = tuple(field.name for field in fields(LabelBatch))
 
 
 class RememberingLabeler(Labeler):
@@ -33,12 +35,9 @@ class RememberingLabeler(Labeler):
         self.identity = identity
         self._load = load
         self._labeler: Labeler | None = None
-        self._rows: dict[bytes, tuple[float, np.ndarray, int, bool]] = {}
-
-    @property
-    def dim(self) -> int:  # type: ignore[override]
-        """Dimension of the vectors."""
-        return self._inner().dim
+        # Of each text its row in the answers, which are the columns of a `LabelBatch`.
+        self._rows: dict[bytes, int] = {}
+        self._answers: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -53,39 +52,30 @@ class RememberingLabeler(Labeler):
         if not texts:
             return self._inner().label(texts)
         names = [_name(text) for text in texts]
-        asked = dict(zip(names, texts, strict=True))
-        new = {name: text for name, text in asked.items() if name not in self._rows}
+        new = {n: text for n, text in zip(names, texts, strict=True) if n not in self._rows}
         if new:
             batch = self._inner().label(list(new.values()))
-            for i, name in enumerate(new):
-                self._rows[name] = (
-                    float(batch.margin[i]),
-                    batch.vectors[i],
-                    int(batch.n_tokens[i]),
-                    bool(batch.truncated[i]),
-                )
+            self._remember(list(new), {column: getattr(batch, column) for column in _COLUMNS})
         rows = [self._rows[name] for name in names]
-        return LabelBatch(
-            margin=np.array([row[0] for row in rows], dtype=np.float32),
-            vectors=np.stack([row[1] for row in rows]),
-            n_tokens=np.array([row[2] for row in rows], dtype=np.int32),
-            truncated=np.array([row[3] for row in rows], dtype=bool),
-        )
+        return LabelBatch(**{column: self._answers[column][rows] for column in _COLUMNS})
+
+    def _remember(self, names: Sequence[bytes], answers: Mapping[str, np.ndarray]) -> None:
+        known = len(self._rows)
+        self._rows.update(zip(names, range(known, known + len(names)), strict=True))
+        for column, values in answers.items():
+            earlier = [self._answers[column]] if known else []
+            self._answers[column] = np.concatenate([*earlier, values])
 
     def save(self, path: Path) -> None:
         """Write all answers; the file appears whole."""
         if not self._rows:
             return
-        rows = list(self._rows.values())
         partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
         np.savez(
             partial,
             identity=np.array(astuple(self.identity)),
             name=np.array([np.frombuffer(name, dtype=np.uint8) for name in self._rows]),
-            margin=np.array([row[0] for row in rows], dtype=np.float32),
-            vectors=np.stack([row[1] for row in rows]),
-            n_tokens=np.array([row[2] for row in rows], dtype=np.int32),
-            truncated=np.array([row[3] for row in rows], dtype=bool),
+            **self._answers,  # type: ignore[arg-type]
         )
         os.replace(partial, path)
 
@@ -96,12 +86,8 @@ class RememberingLabeler(Labeler):
         with np.load(path, allow_pickle=False) as held:
             if held["identity"].tolist() != list(astuple(self.identity)):
                 return False
-            columns = [held[name] for name in ("margin", "vectors", "n_tokens", "truncated")]
-            for name, margin, vector, n_tokens, truncated in zip(
-                held["name"], *columns, strict=True
-            ):
-                row = (float(margin), vector, int(n_tokens), bool(truncated))
-                self._rows[name.tobytes()] = row
+            names = [name.tobytes() for name in held["name"]]
+            self._remember(names, {column: held[column] for column in _COLUMNS})
         return True
 
 

@@ -26,30 +26,25 @@ class Trained(Backend):
         self,
         folder: Path,
         *,
-        embedding: str | None = None,
-        dtype: str | None = None,
+        embedding: str = "llm",
         cache: VectorCache | None = None,
     ) -> None:
         """Read the folder's manifest.
 
         Args:
             folder: what the trainer wrote.
-            embedding: where vectors come from; None takes the default. An llm's: "llm" (default) or
-                an encoder as in `presets.load_encoder`. An encoder's: "base" (default: as before
-                training, so that rounds compare; a second pass) or "own" (tuned, free). A head's:
-                "base", which costs nothing.
-            dtype: precision of scoring; None takes the manifest's.
+            embedding: where an llm's vectors come from: "llm" or an encoder as in
+                `presets.load_encoder`. Those of an encoder or a head are its base's, so that rounds
+                compare: for a tuned encoder a second pass, for a head nothing more.
             cache: keeps a frozen encoder and its vectors between labelers.
 
         Raises:
-            trained.TrainedModelError: The folder holds no manifest, or the embedding does not fit.
+            trained.TrainedModelError: The folder holds no manifest.
             BackendError: A package that is needed is not installed.
         """
         self.check_packages()
-        self.folder, self._cache = folder, cache
+        self.folder, self._cache, self._embedding = folder, cache, embedding
         self.manifest = trained.read_manifest(folder)
-        self._embedding = _embedding(self.manifest, embedding)
-        self._dtype = dtype or self.manifest.dtype
 
     def identify(self, progress: Progress | None = None) -> LabelerIdentity:
         """Return the identity, by the manifest alone.
@@ -57,17 +52,16 @@ class Trained(Backend):
         Raises:
             presets.PresetError: An encoder named as embedding cannot be had.
         """
-        manifest, dtype = self.manifest, self._dtype
+        manifest, dtype = self.manifest, self.manifest.dtype
         if manifest.learner == "llm":
             own = self._embedding == "llm"
             embedder = None if own else encoder.identify(self._embedding, progress)
             window, prompt = manifest.window, manifest.prompt_hash
             return name_scores(manifest.model_id, dtype, window, prompt, embedder)
-        base = manifest.model_id if self._embedding == "own" else manifest.base_model_id
         vectors = encoder.embedding_id(
-            base, dtype, manifest.normalize, manifest.window, manifest.longest
+            manifest.base_model_id, dtype, manifest.normalize, manifest.window, manifest.longest
         )
-        return _identity(manifest, dtype, vectors)
+        return _identity(manifest, vectors)
 
     def load(self) -> Labeler:
         """Load the labeler.
@@ -76,8 +70,8 @@ class Trained(Backend):
             trained.TrainedModelError: The folder is no usable model, or its base has changed.
             presets.PresetError: The base cannot be had.
         """
-        manifest, dtype, cache = self.manifest, self._dtype, self._cache
-        parts = trained.load_parts(self.folder, dtype=dtype, cache=cache)
+        manifest, dtype, cache = self.manifest, self.manifest.dtype, self._cache
+        parts = trained.load_parts(self.folder, cache=cache)
         if isinstance(parts.bundle, presets.CausalLMBundle):
             assert manifest.prompt is not None
             return LLMLabeler(
@@ -88,40 +82,17 @@ class Trained(Backend):
             )
         frozen = VectorCache() if cache is None else cache
         if manifest.learner == "head":
-            own = frozen.encoder(parts.bundle, dtype, manifest.window)
-            return EncoderLabeler(parts, own, cache=cache)
-        own = SentenceEncoder(parts.bundle, dtype=dtype, max_tokens=manifest.window)
-        base = None
-        if self._embedding == "base":
+            own = base = frozen.encoder(parts.bundle, dtype, manifest.window)
+        else:
+            own = SentenceEncoder(parts.bundle, dtype=dtype, max_tokens=manifest.window)
             base = frozen.encoder(frozen.bundle(manifest.preset), dtype, manifest.window)
-        return EncoderLabeler(parts, own, base=base, cache=cache)
+        return EncoderLabeler(parts, own, base, cache)
 
 
-def _identity(manifest: trained.TrainedModel, dtype: str, vectors: str) -> LabelerIdentity:
+def _identity(manifest: trained.TrainedModel, vectors: str) -> LabelerIdentity:
     """Return the identity of a tuned encoder or a head, loaded or not."""
-    name = f"{manifest.model_id}/{dtype}/{manifest.window}"
+    name = f"{manifest.model_id}/{manifest.dtype}/{manifest.window}"
     return LabelerIdentity(name, manifest.prompt_hash, vectors, str(encoder.TOKENS_PER_BATCH))
-
-
-def _embedding(manifest: trained.TrainedModel, embedding: str | None) -> str:
-    """Check where vectors come from; fills in the default.
-
-    Raises:
-        trained.TrainedModelError: If it does not fit the learner.
-    """
-    if manifest.learner == "llm":
-        if embedding in ("base", "own"):
-            raise trained.TrainedModelError(
-                f"embedding: {embedding!r} is for encoders; an llm's is 'llm' or an encoder's name"
-            )
-        return embedding or "llm"
-    allowed = ("base", "own") if manifest.learner == "encoder" else ("base",)
-    if embedding not in (None, *allowed):
-        raise trained.TrainedModelError(
-            f"embedding: got {embedding!r} for a model of learner {manifest.learner!r}; use one of "
-            f"{', '.join(allowed)}"
-        )
-    return embedding or "base"
 
 
 def linear(vectors: np.ndarray, kernel: np.ndarray, bias: float) -> np.ndarray:
@@ -153,8 +124,7 @@ class EncoderLabeler(Labeler):
         self,
         parts: Parts,
         encoder: SentenceEncoder,
-        *,
-        base: SentenceEncoder | None = None,
+        base: SentenceEncoder,
         cache: VectorCache | None = None,
     ) -> None:
         """Put the parts together.
@@ -162,15 +132,13 @@ class EncoderLabeler(Labeler):
         Args:
             parts: head and manifest.
             encoder: what the head reads.
-            base: where `vectors` come from; None takes the encoder's own.
+            base: the frozen encoder, where vectors come from; may be the same.
             cache: keeps what the frozen encoder gave.
         """
         assert parts.kernel is not None
         self._kernel, self._bias = parts.kernel, parts.bias
         self._encoder, self._base, self._cache = encoder, base, cache
-        self._tuned = parts.manifest.learner == "encoder"
-        self.identity = _identity(parts.manifest, encoder.dtype, (base or encoder).embedding_id)
-        self.dim = encoder.dim
+        self.identity = _identity(parts.manifest, base.embedding_id)
 
     def _embed(self, encoder: SentenceEncoder, texts: Sequence[str]) -> np.ndarray:
         """Return float32 (n, dim), NaN without words; remembered only of a frozen encoder."""
@@ -181,7 +149,7 @@ class EncoderLabeler(Labeler):
             vectors[tokens.n_own == 0] = np.nan
             return vectors
 
-        if self._cache is None or (self._tuned and encoder is self._encoder):
+        if self._cache is None or encoder is not self._base:
             return embed(texts)
         return self._cache.vectors(encoder.embedding_id, texts, embed)
 
@@ -194,7 +162,7 @@ class EncoderLabeler(Labeler):
         tokens = self._encoder.tokenize(texts)
         own = self._embed(self._encoder, texts)
         margin = linear(own, self._kernel, self._bias)
-        base = own if self._base is None else self._embed(self._base, texts)
+        base = own if self._base is self._encoder else self._embed(self._base, texts)
         with np.errstate(over="ignore", invalid="ignore"):
             vectors = base.astype(np.float16)
         bad = (tokens.n_own == 0) | ~np.isfinite(margin) | ~np.isfinite(vectors).all(axis=1)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from models import ad_text as python
-from models.graph.tables import CharClass, CharMap, GraphFunction, decode, encode, previous, select
+from models.graph.tables import CharMap, GraphFunction, decode, encode
 from models.prompting import RenderedPrompt
 
 _OPEN, _CLOSE = 1, 2  # control characters, which a folded text cannot hold
@@ -37,23 +37,17 @@ def ad_text(
 
     extra, quotes = python.delimiters(prompt.prefix, prompt.suffix) if prompt else ((), "")
     pattern = python.marker_pattern((*extra, *(m for m in markers if len(m) > 1))).pattern
-    folded, shadow, is_word = _folding(quotes), _shadows(), _word_characters()
+    folded, shadow, words = _folding(quotes), _shadows(), _words()
 
-    def fold_space(rows: Any) -> Any:
+    def tidy(rows: Any) -> Any:
         """Collapses runs of spaces and trims; `rows` hold no other white space."""
-        values, row = rows.flat_values, rows.value_rowids()
-        solid = values != ord(" ")
-        at = tf.range(tf.size(values))
-        last = tf.math.unsorted_segment_max(tf.where(solid, at, -1), row, rows.nrows())
-        # A row's first character follows another row: no space may open a row.
-        follows = previous(solid, False) & (row == previous(row, tf.constant(-1, tf.int64)))
-        return select(rows, solid | (follows & (at < tf.gather(last, row))))
+        return tf.strings.strip(tf.strings.regex_replace(encode(rows), " +", " "))
 
-    def cut(rows: Any) -> tuple[Any, Any]:
-        """Puts a space for every marker; tells which rows had one."""
-        seen, places = shadow(rows.flat_values)
-        row = tf.gather(rows.value_rowids(), places)
-        shadows = encode(tf.RaggedTensor.from_value_rowids(seen, row, rows.nrows()))
+    def cut(texts: Any) -> tuple[Any, Any]:
+        """Puts a space for every marker; tells which texts had one."""
+        rows = decode(texts)
+        seen, places = shadow(rows)
+        shadows = encode(seen)
         marked = tf.strings.regex_replace(
             shadows, f"(?:{pattern})", f"{chr(_OPEN)}\\0{chr(_CLOSE)}"
         )
@@ -70,41 +64,25 @@ def ad_text(
             n_chars + 1,
         )
         inside = tf.cumsum(edges)[:-1] > 0
-        return fold_space(rows.with_flat_values(tf.where(inside, ord(" "), rows.flat_values))), (
-            marked != shadows
-        )
+        cut_out = rows.with_flat_values(tf.where(inside, ord(" "), rows.flat_values))
+        return tidy(cut_out), marked != shadows
 
-    def words_only(rows: Any, chosen: Any) -> Any:
-        stays = (is_word(rows.flat_values) > 0) | ~tf.gather(chosen, rows.value_rowids())
-        return fold_space(rows.with_flat_values(tf.where(stays, rows.flat_values, ord(" "))))
-
-    def step(values: Any, splits: Any, passes: Any, _hit: Any) -> tuple[Any, Any, Any, Any]:
-        rows, hit = cut(tf.RaggedTensor.from_row_splits(values, splits, validate=False))
+    def step(texts: Any, passes: Any, _hit: Any) -> tuple[Any, Any, Any]:
+        texts, hit = cut(texts)
         passes += 1
-        rows = tf.cond(
-            (passes == python.MAX_PASSES) & tf.reduce_any(hit),
-            lambda: words_only(rows, hit),
-            lambda: rows,
-        )
-        return rows.flat_values, rows.row_splits, passes, hit
+        too_deep = hit & (passes == python.MAX_PASSES)
+        return tf.where(too_deep, tidy(words(decode(texts))[0]), texts), passes, hit
 
     def prepare(texts: Any) -> Any:
-        rows = decode(texts)[:, :max_chars]
-        rows = fold_space(rows.with_flat_values(folded(rows.flat_values)[0]))
-        # A row without a marker stays as it is however often it is looked at, so that the number
-        # of passes is every remaining row's own.
-        values, splits, _, _ = tf.while_loop(
-            lambda _values, _splits, _passes, hit: tf.reduce_any(hit),
+        texts = tidy(folded(decode(texts)[:, :max_chars])[0])
+        # A text without a marker stays as it is however often it is looked at, so that the number
+        # of passes is every remaining text's own.
+        texts, _, _ = tf.while_loop(
+            lambda _texts, _passes, hit: tf.reduce_any(hit),
             step,
-            (rows.flat_values, rows.row_splits, 0, tf.ones_like(texts, tf.bool)),
-            shape_invariants=(
-                tf.TensorShape([None]),
-                tf.TensorShape([None]),
-                tf.TensorShape([]),
-                tf.TensorShape([None]),
-            ),
+            (texts, 0, tf.ones_like(texts, tf.bool)),
         )
-        return encode(tf.RaggedTensor.from_row_splits(values, splits))
+        return texts
 
     return prepare
 
@@ -130,8 +108,5 @@ def _shadows() -> CharMap:
 
 
 @functools.lru_cache(maxsize=1)
-def _word_characters() -> CharClass:
-    def uniform(text: str) -> bool:
-        return len({char.isalnum() for char in text}) == 1
-
-    return CharClass(lambda char: int(char.isalnum()), uniform)
+def _words() -> CharMap:
+    return CharMap(lambda text: "".join(char if char.isalnum() else " " for char in text))

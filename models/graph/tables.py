@@ -22,10 +22,9 @@ import numpy as np
 GraphFunction = Callable[[Any], Any]
 
 _PAGE = 256
-_N_PAGES = 0x110000 // _PAGE
 _SURROGATES = range(0xD800, 0xE000)
-# Planes 4 to 13 hold no character: their first page stands for all of them.
-_EMPTY_PAGES = range(0x400, 0xE00)
+# Planes 4 to 13 hold no character: the page before stands for all of them but their first.
+_EMPTY = range(0x40100, 0xE0000)
 
 # What a converted tokenizer is tried on before anyone may use it: digits, contractions, runs of
 # white space, accents, scripts, emoji, markup, and characters that no vocabulary has.
@@ -51,42 +50,41 @@ class CharMap:
     """A table from one code point to a sequence of code points.
 
     Read off a function on strings that treats characters one by one: what it makes of a text is
-    what it makes of the characters, joined. Two levels, pages of 256 code points, equal pages kept
-    once; kind 0 stands for itself, kind k > 0 for the k-th replacement. Takes about 0.5 MB.
+    what it makes of the characters, joined. Kind 0 stands for itself, kind k > 0 for the k-th
+    replacement. Takes about 0.5 MB.
     """
 
     def __init__(self, convert: Callable[[str], str]) -> None:
         kinds: dict[str, int] = {}
 
-        def kind(char: str) -> int:
-            out = convert(char)
+        def kind(char: str, out: str) -> int:
             return 0 if out == char else kinds.setdefault(out, len(kinds) + 1)
 
-        def page(text: str) -> list[int] | None:
-            out = convert(text)
-            if out == text:
-                return [0] * _PAGE
-            return None if out else [kind(text[0])] * _PAGE
+        def page(text: str) -> list[int]:
+            # Most pages stay as they are, or vanish.
+            if (out := convert(text)) in (text, ""):
+                return [kind(text, out)] * _PAGE
+            return [kind(char, convert(char)) for char in text]
 
-        self.pages, self.kinds = _two_levels(kind, page)
+        self.pages, self.kinds = _two_levels(page)
         outputs = ["", *kinds]
-        counts = [len(out) for out in outputs]
-        self.starts = np.cumsum([0, *counts]).astype(np.int32)
+        self.starts = np.cumsum([0, *map(len, outputs)]).astype(np.int32)
         # One more, so that a gather always has something to look at.
         self.outputs = np.array([ord(c) for out in outputs for c in out] + [0], np.int32)
 
-    def __call__(self, chars: Any) -> tuple[Any, Any]:
-        """Maps code points.
+    def __call__(self, rows: Any) -> tuple[Any, Any]:
+        """Maps rows of characters.
 
         Args:
-            chars: int32 (k,).
+            rows: Ragged code points (n, None).
 
         Returns:
-            Code points int32 (m,), and for each of them, int32 (m,) ascending, the place in
-            `chars` it comes from.
+            Ragged code points (n, None), and for each of their values, int32 (m,) ascending, the
+            place among the values of `rows` that it comes from.
         """
         import tensorflow as tf
 
+        chars = rows.flat_values
         kinds = _look_up(self.pages, self.kinds, chars)
         starts = tf.gather(tf.constant(self.starts), kinds)
         counts = tf.where(kinds == 0, 1, tf.gather(tf.constant(self.starts), kinds + 1) - starts)
@@ -95,59 +93,41 @@ class CharMap:
         at = tf.range(tf.size(places)) - tf.gather(first - starts, places)
         has = tf.gather(kinds, places) > 0
         replaced = tf.gather(tf.constant(self.outputs), at * tf.cast(has, tf.int32))
-        return tf.where(has, replaced, tf.gather(chars, places)), places
+        values = tf.where(has, replaced, tf.gather(chars, places))
+        row = tf.gather(rows.value_rowids(), places)
+        return tf.RaggedTensor.from_value_rowids(values, row, rows.nrows()), places
 
 
 class CharClass:
     """A table from code points to small numbers; same layout as `CharMap`."""
 
-    def __init__(
-        self, number: Callable[[str], int], uniform: Callable[[str], bool] | None = None
-    ) -> None:
-        """Reads the table off a function.
-
-        Args:
-            number: A character's class, at least 0.
-            uniform: Whether all characters of a text surely have the class of the first one, to
-                save time; None asks for every character.
-        """
-
-        def page(text: str) -> list[int] | None:
-            return [number(text[0])] * _PAGE if uniform and uniform(text) else None
-
-        self.pages, self.values = _two_levels(number, page)
+    def __init__(self, classify: Callable[[str], list[int]]) -> None:
+        """Reads the table off a function from a text to its characters' classes."""
+        self.pages, self.values = _two_levels(classify)
 
     def __call__(self, chars: Any) -> Any:
         """Returns the classes, int32 (k,), of code points int32 (k,)."""
         return _look_up(self.pages, self.values, chars)
 
 
-def _two_levels(
-    value: Callable[[str], int], whole: Callable[[str], list[int] | None]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Fills a two-level table.
+def _two_levels(page: Callable[[str], list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Fills a table of pages of 256 code points, equal pages kept once.
 
     Args:
-        value: A character's value.
-        whole: The values of a page's 256 characters at once, or None to ask for each.
+        page: From a page's characters to their values.
 
     Returns:
         For each page, int32 (4352,), where it starts in the values, int32 (256 * distinct pages,).
     """
     known: dict[tuple[int, ...], int] = {}
-    pages = np.zeros(_N_PAGES, np.int32)
-    for number in range(_N_PAGES):
-        if number in _EMPTY_PAGES[1:]:
-            pages[number] = pages[_EMPTY_PAGES[0]]
-            continue
-        codes = range(number * _PAGE, (number + 1) * _PAGE)
-        text = "".join(map(chr, codes))
-        # Surrogates are never decoded from UTF-8.
-        values = [0] * _PAGE if codes[0] in _SURROGATES else whole(text)
-        if values is None:
-            values = [value(char) for char in text]
-        pages[number] = known.setdefault(tuple(values), len(known) * _PAGE)
-    return pages, np.array([v for page in known for v in page], np.int32)
+    starts = []
+    for first in range(0, 0x110000, _PAGE):
+        if first in _SURROGATES:  # never decoded from UTF-8
+            values = [0] * _PAGE
+        elif first not in _EMPTY:
+            values = page("".join(map(chr, range(first, first + _PAGE))))
+        starts.append(known.setdefault(tuple(values), len(known) * _PAGE))
+    return np.array(starts, np.int32), np.array([v for page in known for v in page], np.int32)
 
 
 def _look_up(pages: np.ndarray, values: np.ndarray, chars: Any) -> Any:
@@ -193,25 +173,6 @@ def select(rows: Any, keep: Any) -> Any:
         tf.cast(keep, tf.int64), rows.value_rowids(), rows.nrows()
     )
     return tf.RaggedTensor.from_row_lengths(tf.boolean_mask(rows.flat_values, keep), counts)
-
-
-def split_words(chars: Any, starts: Any) -> tuple[Any, Any]:
-    """Divides rows of characters into words.
-
-    Args:
-        chars: Ragged code points (n, None).
-        starts: bool over its flat values, whether a word starts there; the first of a row does.
-
-    Returns:
-        The words' code points, ragged (w, None); how many words a row has, int64 (n,).
-    """
-    import tensorflow as tf
-
-    counts = tf.math.unsorted_segment_sum(
-        tf.cast(starts, tf.int64), chars.value_rowids(), chars.nrows()
-    )
-    words = tf.RaggedTensor.from_row_starts(chars.flat_values, tf.where(starts)[:, 0])
-    return words, counts
 
 
 # --- Checks -----------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from models.graph.tables import (
     following,
     previous,
     select,
-    split_words,
 )
 from models.tokenization import FastTokenizer
 
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     import tokenizers
 
 # --- WordPiece --------------------------------------------------------------------------------
-
-_TEXT, _ALONE, _SPACE = 0, 1, 2
 
 
 def word_piece(tokenizer: tokenizers.Tokenizer) -> GraphFunction:
@@ -63,8 +60,7 @@ def word_piece(tokenizer: tokenizers.Tokenizer) -> GraphFunction:
     if unknown not in model["vocab"]:
         raise GraphTokenizerError(f"WordPiece vocabulary: the unknown token {unknown!r} is missing")
     max_chars = int(model["max_input_chars_per_word"])
-    normalize = _normalizer(json.dumps(source["normalizer"]))
-    classes = _bert_classes()
+    spaced = _bert_words(json.dumps(source["normalizer"]))
     pieces = tf_text.FastWordpieceTokenizer(
         vocab=vocab,
         suffix_indicator=indicator,
@@ -80,18 +76,10 @@ def word_piece(tokenizer: tokenizers.Tokenizer) -> GraphFunction:
         raise GraphTokenizerError(f"WordPiece vocabulary: a word holds {too_long!r}")
 
     def tokenize(texts: Any) -> Any:
-        rows = decode(texts)
-        values, places = normalize(rows.flat_values)
-        row = tf.gather(rows.value_rowids(), places)
-        kinds = classes(values)
-        same_row = row == previous(row, tf.constant(-1, tf.int64))
-        runs_on = (kinds == _TEXT) & (previous(kinds, _SPACE) == _TEXT) & same_row
-        solid = kinds != _SPACE
-        chars = tf.RaggedTensor.from_value_rowids(values, row, rows.nrows())
-        words, counts = split_words(select(chars, solid), tf.boolean_mask(~runs_on, solid))
-        strings = tf.where(words.row_lengths() > max_chars, too_long, encode(words))
-        ids = pieces.tokenize(strings)
-        return tf.RaggedTensor.from_row_lengths(ids, counts).merge_dims(1, 2)
+        words = tf.strings.split(encode(spaced(decode(texts))[0]))
+        too_many = tf.strings.length(words.flat_values, "UTF8_CHAR") > max_chars
+        ids = pieces.tokenize(tf.where(too_many, too_long, words.flat_values))
+        return words.with_values(ids).merge_dims(1, 2)
 
     bare = _bare(source)
     bare.encode_special_tokens = True
@@ -123,31 +111,19 @@ def _bare(source: dict[str, Any]) -> tokenizers.Tokenizer:
 
 
 @functools.lru_cache(maxsize=4)
-def _normalizer(source: str) -> CharMap:
-    from tokenizers import normalizers
+def _bert_words(source: str) -> CharMap:
+    """Reads what BERT's normaliser makes of a character, with spaces where it parts words."""
+    from tokenizers import normalizers, pre_tokenizers
 
     kept = {key: value for key, value in json.loads(source).items() if key != "type"}
-    return CharMap(normalizers.BertNormalizer(**kept).normalize_str)
-
-
-@functools.lru_cache(maxsize=1)
-def _bert_classes() -> CharClass:
-    from tokenizers import pre_tokenizers
-
+    normalize = normalizers.BertNormalizer(**kept).normalize_str
     split = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
-
-    def number(char: str) -> int:
-        return (_TEXT, _SPACE, _ALONE)[len(split(f"a{char}a")) - 1]
-
-    def uniform(text: str) -> bool:
-        return len(split(text)) == 1 and number(text[0]) == _TEXT
-
-    return CharClass(number, uniform)
+    # Between letters, for at a text's ends no space would show.
+    return CharMap(lambda text: " ".join(piece for piece, _ in split(f"a{normalize(text)}a"))[1:-1])
 
 
 # --- Byte pairs -------------------------------------------------------------------------------
 
-_BLANK, _LETTER, _NUMBER, _OTHER = 0, 1, 2, 3
 # What GPT-2's pattern cuts off behind an apostrophe; none starts another.
 _CONTRACTIONS = ("s", "t", "re", "ve", "m", "ll", "d")
 _NEVER = np.int64(2**62)
@@ -179,46 +155,29 @@ def byte_pair(tokenizer: tokenizers.Tokenizer) -> GraphFunction:
     model = source["model"]
     first_ids = _byte_ids(model["vocab"])
     merge = _Merger(model)
-    classes = _gpt2_classes()
+    classes = _gpt2_classes(digits is not None)
+    # GPT-2's pattern over a text of classes. RE2 does not look ahead: that the last of several
+    # blanks goes with what follows, or alone (`\s+(?!\S)`), is a replacement of its own.
+    number = {None: " ?1+", False: "1+", True: "1"}[digits]
+    word = f"'(?:{'|'.join(_CONTRACTIONS)})| ?[a-z]+|{number}| ?[!']+|[ \t]+"
+    last_blank = f"([ \t])([ \t][^ \t{'' if digits is None else '1'}])"
     dropped = tf.constant(sorted(own.special_ids), tf.int32)
     never_special = own.special_ids.isdisjoint({*first_ids.tolist(), *merge.products.tolist()})
 
-    def starts(chars: Any, row: Any) -> Any:
-        """Tells where words start; bool (k,), of code points (k,) and their rows."""
-        packed = classes(chars)
-        kind, is_digit = packed % 4, packed >= 4
-        new_row = row != previous(row, tf.constant(-1, tf.int64))
-        after_digit = previous(is_digit, False)
-        if digits is None:
-            new_piece = new_row
-        elif digits:
-            new_piece = new_row | is_digit | after_digit
-        else:
-            new_piece = new_row | (is_digit != after_digit)
-        ends_piece = following(new_piece, True)
-        before = tf.where(new_piece, -1, previous(kind, -1))
-        glued = ~new_piece & (previous(chars, 0) == ord(" "))  # a space opens the word behind it
-        # The last blank of a run goes with what follows, or alone: `\s+(?!\S)`.
-        last_blank = (kind == _BLANK) & ~ends_piece & (following(kind, -1) != _BLANK)
-        start = new_piece | tf.where(
-            kind == _BLANK, (before != _BLANK) | last_blank, (before != kind) & ~glued
+    def split(rows: Any) -> tuple[Any, Any]:
+        """Divides ragged code points (n, None) into words (w, None); counts them, int64 (n,)."""
+        seen = encode(rows.with_flat_values(classes(rows.flat_values)))
+        seen = tf.strings.regex_replace(seen, last_blank, "\\1\n\\2")
+        # Now a line break follows every word, the last one of a text, too.
+        broken = decode(tf.strings.regex_replace(seen, word, "\\0\n")).flat_values == ord("\n")
+        starts = tf.boolean_mask(previous(broken, True), ~broken)
+        counts = tf.math.unsorted_segment_sum(
+            tf.cast(starts, tf.int64), rows.value_rowids(), rows.nrows()
         )
-        opens = start & (chars == ord("'"))
-        inside, behind = tf.zeros_like(opens), tf.zeros_like(opens)
-        for letters in _CONTRACTIONS:
-            found, at, broken = opens, chars, new_piece
-            for letter in letters:
-                at, broken = following(at, 0), following(broken, True)
-                found &= (at == ord(letter)) & ~broken
-            for _ in letters:
-                found = previous(found, False)
-                inside |= found
-            behind |= previous(found, False)
-        return (start | behind) & ~inside
+        return tf.RaggedTensor.from_row_starts(rows.flat_values, tf.where(starts)[:, 0]), counts
 
     def tokenize(texts: Any) -> Any:
-        rows = decode(texts)
-        words, counts = split_words(rows, starts(rows.flat_values, rows.value_rowids()))
+        words, counts = split(decode(texts))
         distinct, which = tf.unique(encode(words))
         singles = tf.strings.bytes_split(distinct)
         codes = tf.io.decode_raw(singles.flat_values, tf.uint8, fixed_length=1)[:, 0]
@@ -258,17 +217,17 @@ class _Merger:
         self._ranks = np.append(order, _NEVER).astype(np.int64)
         self.products = np.append(self.products, 0).astype(np.int32)
 
-    def _rank(self, ids: Any, words: Any, at: Any) -> Any:
-        """Ranks the pairs that start at some places; `_NEVER` where there is no merge."""
+    def _rank(self, ids: Any, words: Any) -> Any:
+        """Ranks each id's pair with the one behind it; `_NEVER` where there is no merge."""
         import tensorflow as tf
 
-        behind = tf.minimum(at + 1, tf.size(ids) - 1)
-        left, right = tf.gather(ids, at), tf.gather(ids, behind)
-        key = tf.cast(left, tf.int64) * self._size + tf.cast(right, tf.int64)
+        wide = tf.cast(ids, tf.int64)
+        key = wide * self._size + following(wide, 0)
         entry = tf.searchsorted(tf.constant(self._keys), key)
-        known = tf.gather(tf.constant(self._keys), entry) == key
-        together = (tf.gather(words, at) == tf.gather(words, behind)) & (behind > at)
-        return tf.where(known & together, tf.gather(tf.constant(self._ranks), entry), _NEVER)
+        mergeable = (tf.gather(tf.constant(self._keys), entry) == key) & (
+            words == following(words, tf.constant(-1, tf.int64))
+        )
+        return tf.where(mergeable, tf.gather(tf.constant(self._ranks), entry), _NEVER)
 
     def __call__(self, rows: Any) -> Any:
         """Merges.
@@ -298,43 +257,45 @@ class _Merger:
             )
             ids = tf.where(chosen, product, ids)
             keep = ~previous(chosen, False)
-            fresh = tf.boolean_mask(chosen, keep)
             ids, words = tf.boolean_mask(ids, keep), tf.boolean_mask(words, keep)
-            ranks = tf.boolean_mask(ranks, keep)
-            # Only pairs with a new token have a new rank.
-            stale = tf.where(fresh | following(fresh, False))
-            found = self._rank(ids, words, tf.cast(stale[:, 0], tf.int32))
-            return ids, words, tf.tensor_scatter_nd_update(ranks, stale, found)
+            return ids, words, self._rank(ids, words)
 
         ids, words = rows.flat_values, rows.value_rowids()
-        ranks = self._rank(ids, words, tf.range(tf.size(ids)))
         flat = tf.TensorShape([None])
         ids, words, _ = tf.while_loop(
             lambda _ids, _words, ranks: tf.reduce_any(ranks < _NEVER),
             step,
-            (ids, words, ranks),
+            (ids, words, self._rank(ids, words)),
             shape_invariants=(flat, flat, flat),
         )
         return tf.RaggedTensor.from_value_rowids(ids, words, n_words)
 
 
-@functools.lru_cache(maxsize=1)
-def _gpt2_classes() -> CharClass:
-    """Reads the classes of GPT-2's pattern, 0 to 3, plus 4 for what Digits sets apart."""
+@functools.lru_cache(maxsize=2)
+def _gpt2_classes(digits: bool) -> CharClass:
+    """Reads the classes of GPT-2's pattern: a character that stands for its kind.
+
+    "a" is a letter, "1" a number (what Digits sets apart, where it comes first), "!" any other, a
+    tab a blank; space, apostrophe and the letters of contractions stand for themselves.
+    """
     from tokenizers import pre_tokenizers
 
     split = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True).pre_tokenize_str
     apart = pre_tokenizers.Digits(individual_digits=True).pre_tokenize_str
 
     def number(char: str) -> int:
-        kinds = ((_LETTER, "a"), (_NUMBER, "1"), (_OTHER, "!"))
-        kind = next((k for k, friend in kinds if len(split(friend + char)) == 1), _BLANK)
-        return kind + 4 * (len(apart(f"a{char}a")) == 3)
+        if char in " '" or char in "".join(_CONTRACTIONS):
+            return ord(char)
+        if digits and len(apart(f"a{char}a")) == 3:
+            return ord("1")
+        return ord(next((kind for kind in "a1!" if len(split(kind + char)) == 1), "\t"))
 
-    def uniform(text: str) -> bool:
-        return len(split(text)) == len(apart(text)) == 1
+    def classify(text: str) -> list[int]:
+        if len(split(text)) == len(apart(text)) == 1:
+            return [number(text[0])] * len(text)
+        return [number(char) for char in text]
 
-    return CharClass(number, uniform)
+    return CharClass(classify)
 
 
 def _byte_ids(vocab: dict[str, int]) -> np.ndarray:

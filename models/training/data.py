@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,17 +77,12 @@ def check_ads(ads: LabelledAds, settings: TrainingSettings) -> LabelledAds:
 
     Raises:
         TooFewLabelsError: Nothing there, or too few ads of a class.
-        TrainingDataError: Lists of different length, a key twice, a label that is neither 0 nor 1.
+        TrainingDataError: A label that is neither 0 nor 1.
     """
     labels = np.asarray(ads.labels)
     n = len(ads.keys)
-    if not n and not len(ads.texts) and not labels.size:
+    if not n:
         raise TooFewLabelsError("no labelled ads: import experts' verdicts first")
-    if len(ads.texts) != n or labels.shape != (n,):
-        raise TrainingDataError(
-            f"{n} keys, {len(ads.texts)} texts and labels of shape {labels.shape}: give one of "
-            "each for every ad"
-        )
     odd = ~np.isin(labels, (0, 1))
     if odd.any():
         where = int(np.flatnonzero(odd)[0])
@@ -98,9 +92,6 @@ def check_ads(ads: LabelledAds, settings: TrainingSettings) -> LabelledAds:
         )
     order = sorted(range(n), key=lambda i: ads.keys[i])
     keys = tuple(ads.keys[i] for i in order)
-    for first, second in itertools.pairwise(keys):
-        if first == second:
-            raise TrainingDataError(f"ad {first} is there twice: give one label an ad")
     labels = labels[order].astype(np.int8)
     for name, value in (("positive", 1), ("negative", 0)):
         found = int((labels == value).sum())

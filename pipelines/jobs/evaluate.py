@@ -183,7 +183,7 @@ def trained_candidate(
     pool: LabelerPool | None,
 ) -> Candidate:
     """Return a round's model, which is loaded when it is asked; ``own`` are its files."""
-    load = functools.partial(load_trained, workspace, task, learnt.learner, own, pool)
+    load = functools.partial(load_trained, workspace, task, own, pool)
     return Candidate(round_number, learnt.model_id, learnt.threshold_margin, _margins_of(load))
 
 

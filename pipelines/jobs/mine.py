@@ -262,7 +262,7 @@ def _identify(
         if model:
             learnt = model.facts.learnt
             own = model_store.model_files(model)
-            found = trained_backend(workspace, task, learnt.learner, own).identify(say)
+            found = trained_backend(workspace, task, own).identify(say)
             prompt = prompting.render(task.prompt_spec()).hash
             if learnt.learner == "llm" and learnt.task_prompt_hash != prompt:
                 say("the task's prompt has changed since that model was trained; it keeps its own")

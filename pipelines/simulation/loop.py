@@ -78,7 +78,7 @@ class Loop:
         model, models = None, place.model.by_round()
         if done := models.get(max(models, default=0) if exhausted else number):
             learnt, own = done.facts.learnt, model_store.model_files(done)
-            labeler = load_trained(place, self._task, learnt.learner, own, seed.pool)
+            labeler = load_trained(place, self._task, own, seed.pool)
             model = Model(labeler.margins, learnt.threshold_margin)
         return Round(number, self._labels(number), model)
 

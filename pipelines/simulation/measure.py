@@ -104,8 +104,7 @@ def learn(seed: Seed, learner: str, ads: trainer.LabelledAds) -> Model | None:
             return None
         except trainer.TrainingDataError as error:
             raise RunFailed(f"seed {seed.number}: {error}") from error
-        embedding = "own" if learner == "encoder" else None
-        labeler = Trained(folder, embedding=embedding, cache=seed.pool.vectors).load()
+        labeler = Trained(folder, cache=seed.pool.vectors).load()
     return Model(labeler.margins, manifest.threshold_margin)
 
 

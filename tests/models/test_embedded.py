@@ -158,8 +158,3 @@ def test_leftovers_of_a_killed_process_go(wheel: embedded.EmbeddedWheel, tmp_pat
     (tmp_path / "cache" / "models" / f".making-{NAME}-dead").mkdir(parents=True)
     folder = embedded.ensure_embedded(NAME)
     assert left_over(tmp_path) == [folder.name]
-
-
-def test_unknown_embedded_name() -> None:
-    with pytest.raises(PresetError, match="no embedded model 'nope'"):
-        embedded.ensure_embedded("nope")

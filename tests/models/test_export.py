@@ -256,7 +256,7 @@ def test_scores_are_those_of_the_trained_model(
 ) -> None:
     # Without the rounding of scores, which hides differences or makes them larger.
     monkeypatch.setattr(calibration, "MARGIN_STEP", 2.0**-20)
-    batch = Trained(models[kind], dtype="float32").load().label(TEXTS)
+    batch = Trained(models[kind]).load().label(TEXTS)
     assert np.nanstd(batch.margin) > 0.05, "or any constant would pass"
     assert batch.truncated.any() and np.isnan(batch.margin).any()
     np.testing.assert_allclose(served[kind].column("margin"), batch.margin, atol=1e-4)

@@ -126,7 +126,7 @@ def test_labels_like_any_labeler(learner: str, models: Path) -> None:
     labeler = Trained(models / learner).load()
     batch = labeler.label([*TEXTS[:6], "", "\x00", LONG])
     assert batch.margin.dtype == np.float32 and batch.vectors.dtype == np.float16
-    assert batch.vectors.shape == (9, labeler.dim) == (9, 16)
+    assert batch.vectors.shape == (9, 16)
     np.testing.assert_array_equal(np.isnan(batch.margin), [*[False] * 6, True, True, False])
     assert np.isnan(batch.vectors[6:8]).all() and np.isfinite(batch.vectors[:6]).all()
     np.testing.assert_array_equal(batch.truncated, [*[False] * 8, True])
@@ -141,8 +141,10 @@ def test_labels_like_any_labeler(learner: str, models: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_text_depends_on_itself_alone(dtype: str, models: Path) -> None:
-    labeler = Trained(models / "encoder", dtype=dtype, embedding="own").load()
+def test_a_text_depends_on_itself_alone(dtype: str, models: Path, tmp_path: Path) -> None:
+    folder = copied(models / "encoder", tmp_path / "m")
+    edit(folder, dtype=dtype)
+    labeler = Trained(folder).load()
     together = labeler.label(TEXTS)
     turned = labeler.label(TEXTS[::-1])
     np.testing.assert_array_equal(turned.margin[::-1], together.margin)
@@ -152,32 +154,25 @@ def test_a_text_depends_on_itself_alone(dtype: str, models: Path) -> None:
     assert (copies.vectors == together.vectors[3]).all()
 
 
-def test_vectors_are_the_base_encoders_unless_asked(models: Path, encoder_preset: str) -> None:
+def test_vectors_are_the_base_encoders(models: Path, encoder_preset: str) -> None:
     base = SentenceEncoder(presets.load_encoder(encoder_preset), max_tokens=22).encode(TEXTS)
-    labelers = {
-        (learner, kind): Trained(models / learner, embedding=kind).load()
-        for learner, kind in (("head", "base"), ("encoder", "base"), ("encoder", "own"))
-    }
-    for (learner, kind), labeler in labelers.items():
-        vectors = labeler.label(TEXTS).vectors
-        same = np.array_equal(vectors, base.astype(np.float16))
-        assert same == (kind == "base")
-        assert Trained(models / learner, embedding=kind).identify() == labeler.identity
-    ids = [labeler.identity.embedding_id for labeler in labelers.values()]
-    assert ids[0] == ids[1] != ids[2]
-    margins = [labelers["encoder", kind].label(TEXTS).margin for kind in ("base", "own")]
-    np.testing.assert_array_equal(*margins)
+    labelers = {learner: Trained(models / learner).load() for learner in ("head", "encoder")}
+    for learner, labeler in labelers.items():
+        np.testing.assert_array_equal(labeler.label(TEXTS).vectors, base.astype(np.float16))
+        assert Trained(models / learner).identify() == labeler.identity
+    ids = {labeler.identity.embedding_id for labeler in labelers.values()}
+    assert len(ids) == 1
 
 
 @pytest.mark.model
-def test_an_llm_is_the_labeler_it_was_before(llm_model: Path) -> None:
+def test_an_llm_is_the_labeler_it_was_before(llm_model: Path, tmp_path: Path) -> None:
     labeler = Trained(llm_model).load()
     assert isinstance(labeler, LLMLabeler)
     identity = Trained(llm_model).identify()
     assert identity == labeler.identity
-    assert Trained(llm_model, dtype="bfloat16").identify().model_id != identity.model_id
-    with pytest.raises(TrainedModelError, match="'own' is for encoders"):
-        Trained(llm_model, embedding="own").load()
+    coarser = copied(llm_model, tmp_path / "m")
+    edit(coarser, dtype="bfloat16")
+    assert Trained(coarser).identify().model_id != identity.model_id
 
 
 def test_identity_needs_no_weights(models: Path, tmp_path: Path) -> None:
@@ -254,13 +249,6 @@ def test_refuses_a_damaged_model(spoil: object, words: str, models: Path, tmp_pa
     spoil(folder)  # type: ignore[operator]
     with pytest.raises(TrainedModelError, match=words):
         Trained(folder).load()
-
-
-def test_refuses_an_embedding_that_does_not_fit(models: Path) -> None:
-    with pytest.raises(TrainedModelError, match="'own' for a model of learner 'head'"):
-        Trained(models / "head", embedding="own").load()
-    with pytest.raises(TrainedModelError, match="'llm' for a model of learner 'encoder'"):
-        Trained(models / "encoder", embedding="llm").identify()
 
 
 def test_a_killed_save_leaves_no_model(models: Path, tmp_path: Path) -> None:

@@ -117,10 +117,10 @@ def test_a_damaged_local_model_is_refused(name: str, model: Path, tmp_path: Path
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(RunFailed, match=rf"{name} (is damaged|cannot be read).*train again"):
-        handlers.load_trained(place, task, "head", own)
+        handlers.load_trained(place, task, own)
     path.unlink()
     with pytest.raises(RunFailed, match=r"restore it or train again|cut short; train again"):
-        handlers.load_trained(place, task, "head", own)
+        handlers.load_trained(place, task, own)
 
 
 def test_each_rounds_newest_model_of_one_policy_version(model: Path, tmp_path: Path) -> None:

@@ -72,8 +72,6 @@ def test_trained_models_keep_the_contract(
     preset = llm_preset if learner == "llm" else encoder_preset
     trainer.train(make_ads(20), settings(learner, preset, max_epochs=1), tmp_path / "m")
     check_backend(Trained(tmp_path / "m"), LONG)
-    if learner == "encoder":
-        check_backend(Trained(tmp_path / "m", embedding="own"), LONG)
 
 
 # --- The registry -----------------------------------------------------------------------------
@@ -110,8 +108,6 @@ class Shouting(Backend):
 
 
 class ShoutingLabeler(Labeler):
-    dim = 26
-
     def __init__(self, identity: LabelerIdentity) -> None:
         self.identity = identity
 

@@ -109,7 +109,7 @@ def test_shapes_dtypes_and_steps(completion: LLMLabeler) -> None:
     batch = completion.label(ADS)
     assert batch.margin.shape == (16,)
     assert batch.margin.dtype == np.float32
-    assert batch.vectors.shape == (16, completion.dim) == (16, 576)
+    assert batch.vectors.shape == (16, 576)
     assert batch.vectors.dtype == np.float16
     assert batch.n_tokens.dtype == np.int32
     assert batch.truncated.dtype == bool

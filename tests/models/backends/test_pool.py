@@ -66,10 +66,9 @@ def test_the_answers_are_those_of_the_wrapped_one() -> None:
     assert len(loaded) == 1 and len(loaded[0].asked) == 14 == len(labeler)
 
 
-def test_it_has_the_identity_it_was_given_and_the_models_dimension() -> None:
+def test_it_has_the_identity_it_was_given() -> None:
     labeler, _ = remembering()
     assert labeler.identity == IDENTITY
-    assert labeler.dim == DIM
 
 
 def test_no_texts() -> None:
