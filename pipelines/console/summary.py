@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,13 +22,9 @@ def stage_seconds(counters: Mapping[str, int]) -> dict[str, float]:
 def describe(summary: Mapping[str, Any]) -> str:
     """Return the closing summary of mining as text."""
     rejected = _with_reasons(summary["rejected"], summary["rejected_by_reason"])
-    budget = summary["budget"]
-    chosen = f"{summary['pairs']:,} of a budget of {budget:,}"
-    if summary["pairs"] < budget:
-        # Once it is fitted to the experts' labels, the prior has no say in the threshold.
-        cure = "; a higher prior gives more positives"
-        by_prior = summary["threshold_source"] == "prior"
-        chosen += f" (no candidate is left: an ad is shown once{cure if by_prior else ''})"
+    chosen = f"{summary['pairs']:,} of a budget of {summary['budget']:,}"
+    if summary["covered_share"] is not None and summary["single_ads"]:
+        chosen += f", {summary['single_ads']:,} of them single ads"
     rows = [
         ("ads read", f"{summary['records']:,}"),
         ("rejected", rejected),
@@ -39,6 +36,8 @@ def describe(summary: Mapping[str, Any]) -> str:
             f"{summary['threshold_probability']:.4g}",
         ),
     ]
+    if summary["threshold_bound"]:
+        rows.append(("threshold", _bound(summary["threshold_bound"])))
     if summary["truncated"] is not None:
         rows.insert(-1, ("truncated", f"{summary['truncated']:,} longer than the model's window"))
     # Not every strategy makes clusters, searches overlaps and counts what it covers.
@@ -52,6 +51,8 @@ def describe(summary: Mapping[str, Any]) -> str:
         ]
     name = "chosen pairs" if by_overlaps else "chosen"
     rows.append((name, f"{chosen}, {summary['exploration_pairs']} of them exploration"))
+    if summary["note"]:
+        rows.append(("why", summary["note"]))
     if by_overlaps:
         rows.append(("corpus covered", f"{summary['covered_share']:.1%} of its weight"))
     seconds = summary["seconds_by_stage"]
@@ -153,7 +154,7 @@ def describe_training(summary: Mapping[str, Any]) -> str:
             f"{labels['fine_tuning']:,}, {_share(labels['fine_tuning_positive'], labels['fine_tuning'])}"
             f" positive{tied}",
         ),
-        ("threshold", f"p >= {summary['threshold_probability']:.4g}"),
+        ("threshold", _trained_threshold(summary)),
     ]
     if summary["epochs"]:
         seconds = sum(epoch["seconds"] for epoch in summary["epochs"])
@@ -161,6 +162,24 @@ def describe_training(summary: Mapping[str, Any]) -> str:
     parts = [_table(rows), "", _evaluation(report), "", _sentence(report["decision"]["reason"])]
     parts += [f"Tied ads:  {path}" for path in summary["ties"]]
     return "\n".join([*parts, f"Model:     {summary['model']}"])
+
+
+def _trained_threshold(summary: Mapping[str, Any]) -> str:
+    """Return a training's threshold, how sure it is, and what the prior does to it."""
+    shown, fitted = f"p >= {summary['threshold_probability']:.4g}", summary["fitted"]
+    if summary["bound"]:
+        return f"{shown}; {_bound(summary['bound'])}"
+    if fitted is None:
+        return shown
+    low, high = (1 / (1 + math.exp(-fitted[end])) for end in ("low", "high"))
+    return f"{shown} (95% interval {low:.4g} to {high:.4g})"
+
+
+def _bound(bound: Mapping[str, Any]) -> str:
+    # SciPy comes with it, which a command that says little should not wait for.
+    from pipelines.numerics.calibration import PriorBound
+
+    return str(PriorBound(**bound))
 
 
 def _evaluation(report: Mapping[str, Any]) -> str:

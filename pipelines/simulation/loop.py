@@ -47,7 +47,7 @@ class Loop:
         """
         changes: dict[str, Any] = {"strategy": strategy}
         if strategy != OURS:
-            changes["exploration_share"] = 0.0
+            changes |= {"exploration_share": 0.0, "first_round_share": 0.0}
         selection = seed.task.selection.model_copy(update=changes)
         self._seed, self._strategy = seed, strategy
         self._task = seed.task.model_copy(update={"selection": selection})

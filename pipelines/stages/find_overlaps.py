@@ -9,7 +9,6 @@ import numpy as np
 from apache_beam import pvalue
 
 from pipelines.console import metrics
-from pipelines.errors import RunFailed
 from pipelines.numerics.overlap import ClusterStats, Overlap, rank_overlaps
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
 
@@ -36,7 +35,7 @@ class FindOverlaps(beam.PTransform):
     """Rank cluster pairs of opposite labels and keep the top few of each positive cluster.
 
     Input: singletons ``PCollection[ClusterModel]`` and ``PCollection[ClusterTotals]``. Output: a
-    singleton ``PCollection[list[Overlap]]``, best first.
+    singleton ``PCollection[list[Overlap]]``, best first; empty where a label has no ads.
     """
 
     def __init__(self, per_positive_cluster: int) -> None:
@@ -67,8 +66,6 @@ class _Rank(beam.DoFn):
                 model.neighbors,
                 per_positive=self._per_positive,
             )
-            if not found:
-                raise RunFailed("no cluster pair of opposite labels has members on both sides")
             metrics.count(STAGE, "clusters", len(model.positive) + len(model.negative))
             metrics.count(STAGE, "overlaps", len(found))
             yield found

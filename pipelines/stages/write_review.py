@@ -165,6 +165,7 @@ class _Write(beam.DoFn):
                     ads=ads,
                     candidates=chosen.candidates,
                     boundary=boundary,
+                    note=chosen.note,
                 ),
             )
             self._commit(

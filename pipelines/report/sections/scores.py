@@ -14,6 +14,8 @@ _SOURCES = {
     "prior": "the quantile that matches the prior",
     "fixed": "a probability that the task names",
     "fitted": "fitted on the experts' labels",
+    "bounded": "fitted on the experts' labels, and moved to the nearest share that the prior allows",
+    "none": "of no meaning: the model gives all ads the same score",
 }
 
 
@@ -37,9 +39,19 @@ def scores(found: Evidence) -> Section:
         f"All {sample.ads:,} ads by the model's score. {split} (dashed), {called} (hatched orange). The "
         f"threshold is {source}. Scores rank well and are badly calibrated: p is no share of what "
         "experts would say.",
+        *_bound(found),
         _band(found),
         _nearness(found),
     )
+
+
+def _bound(found: Evidence) -> tuple[str, ...]:
+    """Say how sure a threshold is that few labels fitted, and what the prior does to it."""
+    bound = found.pairs.facts.threshold.bound
+    if bound is None:
+        return ()
+    text = str(bound)
+    return (f"{text[0].upper()}{text[1:]}.",)
 
 
 def _band(found: Evidence) -> str:
