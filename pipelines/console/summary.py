@@ -237,6 +237,8 @@ def describe_rounds(found: Mapping[str, Any]) -> str:
                 _short_kappa(own["kappa"]),
             ]
             notes.append(f"  round {entry['round']}: {report['decision']['reason']}")
+            if model["bound"]:
+                notes.append(f"  its threshold: {_bound(model['bound'])}")
         elif labelled:
             cells += [
                 f"+{labelled['fine_tuning']:,}",

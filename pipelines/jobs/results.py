@@ -268,12 +268,13 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class RoundModel:
-    """A round's model: what it learnt from, and how it stands to the experts."""
+    """A round's model: what it learnt from, how it stands to the experts, and what bounds its threshold."""
 
     model_id: str
     learner: str
     labels: LabelCounts
     evaluation: Evaluation
+    bound: PriorBound | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,9 @@ def choose_threshold(histogram: np.ndarray, rule: LabelRule) -> calibration.Thre
                 return calibration.bounded_threshold(histogram, rule.fitted, rule.prior)
             except calibration.OneClassError as error:
                 if np.count_nonzero(histogram) == 1 and histogram.sum() > 1:
-                    _log.warning("the trained model gives all ads the same score: none is preferred")
+                    _log.warning(
+                        "the trained model gives all ads the same score: none is preferred"
+                    )
                     return calibration.no_threshold(histogram)
                 _log.warning("%s: the prior decides instead", error)
                 return calibration.prior_threshold(histogram, rule.prior)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.numerics.calibration import PriorBound
 from pipelines.report.data import Evidence
 from pipelines.report.html import Section, Table, drawn, word
 from pipelines.report.pictures.agreement import agreement_by_round
@@ -41,6 +42,7 @@ def agreement(found: Evidence) -> Section:
         "kappas of different versions do not compare."
     )
     paragraphs = (by_rule, not_shown) if older else (by_rule,)
+    paragraphs += _bounded(found)
     if all(m.value is None for m in models):
         return Section(
             id,
@@ -61,6 +63,15 @@ def agreement(found: Evidence) -> Section:
         "like share of positives only.",
         *paragraphs,
     )
+
+
+def _bounded(found: Evidence) -> tuple[str, ...]:
+    """Say how sure the newest model's threshold is, while few labels fitted it."""
+    newest = next((e for e in reversed(found.comparable) if e["model"]), None)
+    if newest is None or not newest["model"]["bound"]:
+        return ()
+    said = PriorBound(**newest["model"]["bound"])
+    return (f"The threshold of {model_name(newest['round'])}: {said}.",)
 
 
 def scale(found: Evidence) -> Section:
