@@ -38,7 +38,7 @@ def test_mine_then_status(argv: list[str], capsys: pytest.CaptureFixture[str]) -
     assert cli.main(argv) == cli.OK
     out = capsys.readouterr().out
     assert "ads read          200" in out
-    assert "chosen pairs      12 of a budget of 12, 1 of them exploration" in out
+    assert "chosen pairs      12 of a budget of 12, 6 of them exploration" in out
     paths = [line.split()[-1] for line in out.splitlines() if line.startswith(("Pairs", "Review"))]
     assert all(Path(path).is_file() for path in paths)
     assert cli.main(["status", "--workspace", argv[-1]]) == cli.OK

@@ -45,7 +45,8 @@ def fill(chosen: Chosen, pool: PairPool, context: Context) -> Chosen:
     # What is drawn comes last, as ever.
     items = [*chosen.items[:place], *singles, *chosen.items[place:]]
     ranked = tuple(dataclasses.replace(item, rank=n) for n, item in enumerate(items, start=1))
-    note = _note(len(chosen.items), len(singles), _open_ads(pool, open_rows), context)
+    alone = len(singles) + sum(len(item.ads) == 1 for item in chosen.items)
+    note = _note(len(ranked) - alone, alone, len(singles), _open_ads(pool, open_rows), context)
     return dataclasses.replace(chosen, items=ranked, note=note)
 
 
@@ -73,7 +74,7 @@ def _open_ads(pool: PairPool, open_rows: np.ndarray) -> tuple[int, int]:
     return tuple(round(int((open_rows & side).sum()) * scale) for side in (positive, ~positive))
 
 
-def _note(pairs: int, singles: int, open_ads: tuple[int, int], context: Context) -> str:
+def _note(pairs: int, alone: int, nearest: int, open_ads: tuple[int, int], context: Context) -> str:
     """Say what was done, why, and what would change it."""
     budget, (positive, negative) = context.selection.budget, open_ads
     rarer, side = min((positive, "positive"), (negative, "negative"))
@@ -94,12 +95,12 @@ def _note(pairs: int, singles: int, open_ads: tuple[int, int], context: Context)
             "raise overlaps.per_positive_cluster, search.neighbors or selection.band for more pairs"
         )
     done = f"{pairs:,} of {budget:,} items are pairs"
-    if singles:
-        done += f", {singles:,} single ads nearest to the threshold"
+    if alone:
+        done += f", {alone:,} single ads ({nearest:,} nearest to the threshold, the others drawn)"
     note = f"{done}: {why}; {cure}"
-    if pairs + singles < budget:
+    if pairs + alone < budget:
         note += (
-            f". {budget - pairs - singles:,} items are missing: no unseen ad is left; give a newer or "
+            f". {budget - pairs - alone:,} items are missing: no unseen ad is left; give a newer or "
             "larger corpus"
         )
     return note

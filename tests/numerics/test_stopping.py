@@ -388,7 +388,9 @@ def few_positives(n_positive, n=N):
     """Two experts who agree, few positives; LLM-0 finds most by luck, the trained models half of them."""
     gold = np.arange(n) < n_positive
     most, half = np.arange(n) < n_positive - 2, np.arange(n) < n_positive // 2
-    return np.array([most, half, half]).astype(np.int8), np.column_stack([gold, gold]).astype(np.int8)
+    return np.array([most, half, half]).astype(np.int8), np.column_stack([gold, gold]).astype(
+        np.int8
+    )
 
 
 def test_llm0_is_no_best_model_for_a_plateau_before_a_minimum_of_positives():

@@ -52,7 +52,7 @@ def pool(margins: np.ndarray, shown: int = 0, alike: bool = False) -> PairPool:
 
 
 def context(margins: np.ndarray, source: str = "prior", **changes: Any) -> Context:
-    selection = Selection(budget=20, exploration_share=0.2).model_copy(update=changes)
+    selection = Selection(budget=20, exploration_share=0.25).model_copy(update=changes)
     positives = int((margins >= 0).sum())
     threshold = Threshold(0.0, positives, len(margins) - positives, source)
     return Context(selection, 3, "policy", threshold, len(margins))
@@ -77,27 +77,28 @@ def test_a_round_yields_its_budget_however_uneven_the_labels_are(positives: int)
     used = [ad.key for item in chosen.items for ad in item.ads]
     assert len(set(used)) == len(used), "an ad is asked about once"
     assert len({item.item_id for item in chosen.items}) == 20
-    singles = [item for item in chosen.items if len(item.ads) == 1]
+    singles = [item for item in chosen.items if item.source == "uncertainty"]
+    drawn = [item for item in chosen.items if item.source == "exploration"]
+    assert len(drawn) == 5 and all(item.propensity == pytest.approx(5 / 200) for item in drawn)
     pairs = [item for item in chosen.items if len(item.ads) == 2]
     assert len(pairs) <= min(positives, 200 - positives)
     assert bool(chosen.note) == bool(singles)
     if singles:
         # The nearest to the threshold of all that no pair took.
-        taken = {ad.key for item in pairs for ad in item.ads}
+        taken = {ad.key for item in [*pairs, *drawn] for ad in item.ads}
         left = [
             abs(margin)
             for key, margin in zip(scored_rows(margins)["key"].to_pylist(), margins, strict=True)
             if key not in taken
         ]
         assert sorted(abs(item.ads[0].margin) for item in singles) == sorted(left)[: len(singles)]
-        assert {item.source for item in singles} == {"uncertainty"}
         assert all(item.propensity is None and item.score is not None for item in singles)
 
 
 def test_what_was_drawn_comes_last() -> None:
     sources = [item.source for item in choose(uneven(12)).items]
     assert sources == sorted(sources, key=["boundary", "uncertainty", "exploration"].index)
-    assert sources.count("exploration") == 2
+    assert sources.count("exploration") == 5
 
 
 def test_copies_of_one_ad_make_one_pair_and_a_whole_round() -> None:
@@ -110,7 +111,7 @@ def test_copies_of_one_ad_make_one_pair_and_a_whole_round() -> None:
 
 def test_equal_scores_are_no_order() -> None:
     margins = np.full(200, -1.0, dtype=np.float32)
-    chosen = choose(margins, source="none")
+    chosen = choose(margins, source="none", exploration_share=0.0)
     assert [len(item.ads) for item in chosen.items] == [1] * 20
     keys = [item.ads[0].key for item in chosen.items]
     assert keys == sorted(scored_rows(margins).column("key").to_pylist())[:20]
@@ -120,7 +121,7 @@ def test_equal_scores_are_no_order() -> None:
 def test_the_note_says_which_label_is_rare_and_what_would_help() -> None:
     by_prior = choose(uneven(3), exploration_share=0.0).note
     assert by_prior == (
-        "3 of 20 items are pairs, 17 single ads nearest to the threshold: of the ads that experts have "
+        "3 of 20 items are pairs, 17 single ads (17 nearest to the threshold, the others drawn): of the ads that experts have "
         "not seen the model calls 3 positive, and an ad is shown once; a higher prior gives more pairs"
     )
     assert "a lower prior gives more pairs" in choose(uneven(198)).note

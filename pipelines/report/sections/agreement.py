@@ -41,7 +41,7 @@ def agreement(found: Evidence) -> Section:
         f"Not shown: round {', '.join(map(str, older))}, mined for another version of the policy; "
         "kappas of different versions do not compare."
     )
-    paragraphs = (by_rule, not_shown) if older else (by_rule,)
+    paragraphs: tuple[str, ...] = (by_rule, not_shown) if older else (by_rule,)
     paragraphs += _bounded(found)
     if all(m.value is None for m in models):
         return Section(
@@ -71,7 +71,7 @@ def _bounded(found: Evidence) -> tuple[str, ...]:
     if newest is None or not newest["model"]["bound"]:
         return ()
     said = PriorBound(**newest["model"]["bound"])
-    return (f"The threshold of {model_name(newest['round'])}: {said}.",)
+    return (f"The threshold of the {model_name(newest['round'])}: {said}.",)
 
 
 def scale(found: Evidence) -> Section:
