@@ -95,13 +95,16 @@ def select(pool: PairPool, context: Context) -> Chosen:
     unseen = sample.filter(pa.array(open_rows))
     sides = np.bincount(unseen.column("positive").to_numpy(zero_copy_only=False), minlength=2)
     # Partners for a share of the pairs there can be: each pair takes an ad of each label, and where
-    # positives are few exploration must not use them up. Who has none stands alone.
+    # positives are few exploration must not use them up. Who has none stands alone, as far as there are
+    # more ads than the whole budget can show.
     share = settings.exploration_share
+    partners = int(share * min(settings.budget, int(sides.min())))
+    spare = max(unseen.num_rows - 2 * settings.budget, 0)
     explored = _exploration_items(
         unseen,
         sample_vectors[open_rows],
-        min(int(share * settings.budget), unseen.num_rows),
-        int(share * min(settings.budget, int(sides.min()))),
+        max(partners, min(int(share * settings.budget), spare)),
+        partners,
         sample.num_rows / pool.population,
         context,
     )
