@@ -24,6 +24,7 @@ from models.backends.base import Progress
 from models.embedded import sha256
 from models.encoder import VectorCache
 from models.prompting import PromptSpec
+from pipelines.numerics.calibration import Fitted, PriorBound
 
 # Raise it when a folder written now cannot be read by older code.
 FORMAT = 1
@@ -94,7 +95,8 @@ class TrainedModel:
         label_set_hash: SHA-256 over the sorted lines "key label" of the ads learnt from.
         threshold_margin: positive when margin >= it; a multiple of `MARGIN_STEP`.
         threshold_probability: its sigmoid.
-        threshold_kappa: kappa at it on the scores it was chosen on, optimistic.
+        threshold_kappa: kappa at it on the scores it was chosen on, optimistic; where the prior moved
+            it, at the fitted one.
         fitting: the ads that weights were fitted on.
         validation: the ads held out for early stopping and the threshold; for a head the same ads
             again, each scored by a model that did not see it.
@@ -105,6 +107,8 @@ class TrainedModel:
         seed: of the training.
         weights_hash: SHA-256 over the learnt tensors' names, shapes and bytes.
         files: SHA-256 of each file beside the manifest, by name.
+        fitted: the threshold that the labels alone give; None in folders of earlier versions.
+        bound: what the prior allowed it on a sample of the corpus; None where it had no say.
     """
 
     format: int
@@ -131,6 +135,8 @@ class TrainedModel:
     seed: int
     weights_hash: str
     files: dict[str, str]
+    fitted: Fitted | None = None
+    bound: PriorBound | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,11 +200,16 @@ def save(manifest: TrainedModel, tensors: Mapping[str, np.ndarray], folder: Path
     # safetensors writes for the owner alone; models are shared.
     path.chmod(0o644)
     manifest = dataclasses.replace(manifest, files={path.name: sha256(path)})
+    write_manifest(manifest, folder)
+    return manifest
+
+
+def write_manifest(manifest: TrainedModel, folder: Path) -> None:
+    """Write a model's manifest, whole or not at all."""
     text = json.dumps(dataclasses.asdict(manifest), indent=2, sort_keys=True, ensure_ascii=False)
     temp = folder / f".{MANIFEST}.{os.getpid()}"
     temp.write_text(text + "\n", encoding="utf-8")
     os.replace(temp, folder / MANIFEST)
-    return manifest
 
 
 def make_folder(folder: Path) -> None:
@@ -246,8 +257,9 @@ def read_manifest(folder: Path) -> TrainedModel:
 
 
 def _from_json(values: dict[str, Any]) -> TrainedModel:
-    known = [field.name for field in dataclasses.fields(TrainedModel)]
-    manifest = pydantic.TypeAdapter(TrainedModel).validate_python({n: values[n] for n in known})
+    known = dataclasses.fields(TrainedModel)
+    given = {f.name: values[f.name] for f in known if f.name in values or f.default is not None}
+    manifest = pydantic.TypeAdapter(TrainedModel).validate_python(given)
     if manifest.learner not in LEARNERS:
         raise ValueError(f"learner is {manifest.learner!r}")
     if manifest.learner == "llm" and manifest.prompt is None:

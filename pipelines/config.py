@@ -200,6 +200,7 @@ class Selection(_Section):
     budget: Annotated[int, Field(ge=1, le=100_000)] = 100
     band: AboveZero = 0.25
     exploration_share: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    first_round_share: Annotated[float, Field(ge=0, le=0.5)] = 0.5
     near_identical: AboveZero = 0.97
     cover_quantile: InnerShare = 0.25
     nearest_window: Annotated[int, Field(ge=1, le=10_000)] = 8

@@ -72,6 +72,19 @@ class LabelledAds:
     labels: np.ndarray
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is known of a corpus before experts label: by it a threshold is bounded.
+
+    Attributes:
+        texts: of a uniform sample of its ads.
+        prior: share of positives that the task expects, in (0, 1).
+    """
+
+    texts: tuple[str, ...]
+    prior: float
+
+
 def check_ads(ads: LabelledAds, settings: TrainingSettings) -> LabelledAds:
     """Return the ads ordered by key, so that the order they came in does not matter.
 

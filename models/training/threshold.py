@@ -20,11 +20,14 @@ class Cut:
         margin: in log-odds, a multiple of MARGIN_STEP.
         kappa: Cohen's kappa at it on the ads it was chosen on.
         best_kappa: the highest that any threshold reaches there.
+        low, high: 95% bootstrap interval of `margin`.
     """
 
     margin: float
     kappa: float
     best_kappa: float
+    low: float
+    high: float
 
 
 def choose_threshold(margins: np.ndarray, labels: np.ndarray) -> Cut:
@@ -55,11 +58,19 @@ def choose_threshold(margins: np.ndarray, labels: np.ndarray) -> Cut:
     cuts, best = _best_cuts(
         scores[order], positive[order], np.concatenate([plain, weights[both]])[:, order]
     )
-    chosen = float(np.round((cuts[1:] if both.any() else cuts).mean() / MARGIN_STEP) * MARGIN_STEP)
+    drawn = cuts[1:] if both.any() else cuts
+    chosen = float(np.round(drawn.mean() / MARGIN_STEP) * MARGIN_STEP)
     # At least one ad stays above: a rule that finds nothing is none.
     chosen = min(max(chosen, -MARGIN_LIMIT), float(scores.max()))
     kappa = _kappas(positive[order], plain, np.array([np.searchsorted(scores[order], chosen)]))
-    return Cut(chosen, float(kappa[0, 0]), float(best[0]))
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return Cut(
+        chosen,
+        float(kappa[0, 0]),
+        float(best[0]),
+        min(float(low), chosen),
+        max(float(high), chosen),
+    )
 
 
 def _best_cuts(

@@ -16,10 +16,12 @@ from scipy.special import expit
 
 from models import presets, trained
 from models.backends.base import Progress
+from models.backends.trained import Trained
 from models.encoder import VectorCache
 from models.trained import Epoch, Part, TrainedModel
 from models.training import learners
 from models.training.data import (
+    Expected,
     LabelledAds,
     TooFewLabelsError,
     TrainingDataError,
@@ -30,8 +32,10 @@ from models.training.data import (
 from models.training.learners import window
 from models.training.threshold import choose_threshold
 from pipelines.console.progress import step
+from pipelines.numerics import calibration
 
 __all__ = [
+    "Expected",
     "LabelledAds",
     "TooFewLabelsError",
     "TrainingDataError",
@@ -54,6 +58,7 @@ def train(
     progress: Progress | None = None,
     logs: Path | None = None,
     cache: VectorCache | None = None,
+    expected: Expected | None = None,
 ) -> TrainedModel:
     """Train a model from its base weights and save it.
 
@@ -64,6 +69,8 @@ def train(
         progress: told of downloads, and of epochs: the first ten, then every tenth.
         logs: where TensorBoard's scalars go; None writes none.
         cache: of the frozen encoder's vectors, for the head learner.
+        expected: what bounds the threshold while labels of the rarer class are few; None bounds
+            nothing.
 
     Returns:
         The manifest of what was saved; `Trained(folder).load()` scores with it.
@@ -93,6 +100,8 @@ def train(
         else:
             outcome = learners.train_head(ads, settings, say, cache)
     cut = choose_threshold(outcome.margins, ads.labels[outcome.scored])
+    rarer = min(int((ads.labels == 1).sum()), int((ads.labels == 0).sum()))
+    fitted = calibration.Fitted(cut.margin, cut.low, cut.high, rarer)
     weights_hash = trained.hash_weights(outcome.tensors)
     manifest = TrainedModel(
         format=trained.FORMAT,
@@ -114,8 +123,38 @@ def train(
         seed=settings.seed,
         weights_hash=weights_hash,
         files={},
+        fitted=fitted,
     )
-    return trained.save(manifest, outcome.tensors, folder)
+    manifest = trained.save(manifest, outcome.tensors, folder)
+    if expected is None or rarer >= calibration.ENOUGH_LABELS:
+        return manifest
+    return _bounded(manifest, fitted, folder, expected, cache)
+
+
+def _bounded(
+    manifest: TrainedModel,
+    fitted: calibration.Fitted,
+    folder: Path,
+    expected: Expected,
+    cache: VectorCache | None,
+) -> TrainedModel:
+    """Move a saved model's threshold to a share of the corpus that the prior allows."""
+    with step("scoring a sample of the corpus"):
+        margins = Trained(folder, cache=cache).load().margins(expected.texts)
+    histogram = calibration.margin_histogram(calibration.quantize(margins[np.isfinite(margins)]))
+    try:
+        found = calibration.bounded_threshold(histogram, fitted, expected.prior)
+    except calibration.OneClassError:
+        # A model that says the same of each ad, or no ad: no threshold is better than another.
+        return manifest
+    moved = dataclasses.replace(
+        manifest,
+        threshold_margin=found.margin,
+        threshold_probability=float(expit(found.margin)),
+        bound=found.bound,
+    )
+    trained.write_manifest(moved, folder)
+    return moved
 
 
 def _part(labels: np.ndarray) -> Part:

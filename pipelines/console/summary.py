@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,12 +41,14 @@ def _environment() -> Environment:
         trim_blocks=True,
     )
     environment.filters |= {
+        "bound": bound_text,
         "columns": _columns,
         "kappa": _kappa,
         "mean": mean_text,
         "names": _names,
         "number": number,
         "printable": printable,
+        "probability": _probability,
         "reasons": _with_reasons,
         "share_of": _share,
         "table": _table,
@@ -65,6 +68,18 @@ def mean_text(entry: Mapping[str, Any], name: str, form: str = "z.2f") -> str:
     if value is None:
         return "undefined"
     return format(value, form) if spread is None else f"{value:{form}} ±{spread:{form}}"
+
+
+def bound_text(bound: Mapping[str, Any]) -> str:
+    """Return what the prior allows a threshold that few labels fitted, as one sentence."""
+    # SciPy comes with it, which a command that says little should not wait for.
+    from pipelines.numerics.calibration import PriorBound
+
+    return str(PriorBound(**bound))
+
+
+def _probability(margin: float) -> float:
+    return 1 / (1 + math.exp(-margin))
 
 
 def _columns(lines: str) -> str:

@@ -27,6 +27,7 @@ from pipelines.handlers import LoadLabeler, trained_backend, trained_embedding
 from pipelines.jobs import selection
 from pipelines.jobs.labels import settled_labels
 from pipelines.jobs.results import Mined, plain
+from pipelines.numerics.calibration import Fitted
 from pipelines.sources import registry as sources
 from pipelines.sources.base import CONTENT_IDS, Range, ReadOptions, fingerprint
 from pipelines.stages import collapse_duplicates, read_ads, score_ads
@@ -44,6 +45,7 @@ from pipelines.store.workspace import Manifest, Workspace, config_hash
 from pipelines.strategies import registry
 from pipelines.strategies.base import Need, Strategy
 from pipelines.strategies.base import Plan as SelectionPlan
+from pipelines.strategies.exploration import explored_share
 
 DEFAULT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 _LOCAL_RUNNERS = ("", "DirectRunner", "FnApiRunner", DEFAULT_RUNNER)
@@ -106,6 +108,7 @@ class Plan:
     shown_keys: frozenset[str]
     strategy: Strategy
     labels: Mapping[str, int]
+    explored: float
     scored: Manifest[ScoredFacts] | None
     finished: bool
     pool: LabelerPool | None = None
@@ -166,7 +169,11 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     _check_earlier(workspace, round_number, task, options, say)
     shown = workspace.shown_keys(round_number)
     strategy = _strategy(options, task)
-    labels = settled_labels(workspace, task) if Need.LABELS in strategy.needs else {}
+    labels = settled_labels(workspace, task)
+    positive = sum(labels.values())
+    explored = explored_share(task.selection, min(positive, len(labels) - positive))
+    if Need.LABELS not in strategy.needs:
+        labels = {}
     score_key = config_hash({"format": FORMAT_VERSION} | dataclasses.asdict(identity))
     scored_hash = config_hash(
         {
@@ -184,8 +191,9 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
             "embedding": embedding,
             "shown": sorted(shown),
             "labels": labels,
+            "explored": explored,
             "round": round_number,
-            "fitted_threshold": model.facts.learnt.threshold_margin if model else None,
+            "fitted_threshold": dataclasses.asdict(_fitted(model)) if model else None,
         }
     )
     return Plan(
@@ -203,6 +211,7 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         shown_keys=shown,
         strategy=strategy,
         labels=labels,
+        explored=explored,
         scored=_whole(workspace, workspace.scored.find(round_number, scored_hash)),
         finished=_is_finished(workspace, round_number, mine_hash),
     )
@@ -349,7 +358,7 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
     rule = LabelRule(
         prior=task.prior,
         probability=task.labeling.threshold,
-        fitted_margin=plan.model.facts.learnt.threshold_margin if plan.model else None,
+        fitted=_fitted(plan.model) if plan.model else None,
         band_share=task.selection.band,
         # Enough to choose from.
         band_ads=_BAND_PAIRS * task.selection.budget,
@@ -358,7 +367,8 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
     corpus = selection.Corpus(
         workspace.root, files, labelled, task.standardize(plan.embedding), plan.shown_keys
     )
-    wanted = SelectionPlan(task.selection, task.seed, task.guideline(), plan.labels)
+    drawing = task.selection.model_copy(update={"exploration_share": plan.explored})
+    wanted = SelectionPlan(drawing, task.seed, task.guideline(), plan.labels)
     chosen, clusters = selection.choose(corpus, plan.strategy, wanted, task)
     attempts = {
         stage: workspace.new_attempt(plan.round_number, stage)
@@ -370,6 +380,13 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
         plan.mine_hash,
         origin,
     )
+
+
+def _fitted(model: Manifest[ModelFacts]) -> Fitted:
+    """Return the threshold that a model's labels alone give: the corpus decides what bounds it."""
+    learnt, labels = model.facts.learnt, model.facts.labels
+    alone = learnt.threshold_margin
+    return learnt.fitted or Fitted(alone, alone, alone, labels.rarer)
 
 
 def _score(plan: Plan, pipeline: beam.Pipeline, origin: Provenance) -> beam.PCollection[BlockFile]:
@@ -453,6 +470,7 @@ def _outcome(plan: Plan, counters: dict[str, int], seconds: float) -> Mined:
     scored_now = counters.get("ScoreAds/scored", 0)
     records = counters.get("ReadAds/records", 0)
     threshold, boundary = pairs.facts.threshold, pairs.facts.boundary
+    items = tuple(workspace.read_items(pairs))
     mined = Mined(
         task=plan.task.name,
         round=number,
@@ -474,6 +492,10 @@ def _outcome(plan: Plan, counters: dict[str, int], seconds: float) -> Mined:
         pairs=pairs.rows,
         exploration_pairs=pairs.facts.sources.get("exploration", 0),
         budget=plan.task.selection.budget,
+        exploration_share=round(plan.explored, 6),
+        single_ads=sum(len(item.ads) == 1 for item in items),
+        note=pairs.facts.note,
+        threshold_bound=threshold.bound,
         covered_share=boundary.covered_share if boundary else None,
         seconds_by_stage=busy,
         seconds=round(seconds, 2),
@@ -485,7 +507,7 @@ def _outcome(plan: Plan, counters: dict[str, int], seconds: float) -> Mined:
         review_sheet=workspace.path(review.file("review.csv").path),
         overlaps_file=workspace.path(f"{clusters.attempt}/overlaps.jsonl") if clusters else None,
         dead_letters=tuple(workspace.path(path) for path in scored.facts.dead_letters),
-        items=tuple(workspace.read_items(pairs)),
+        items=items,
         names=plan.task.labels.model_dump(),
     )
     if counters:

@@ -11,6 +11,7 @@ from pipelines.console.summary import rendered
 
 if TYPE_CHECKING:
     from pipelines.contracts import ReviewItem
+    from pipelines.numerics.calibration import Fitted, PriorBound
     from pipelines.store.facts import EpochFigures, Evaluation, LabelCounts
 
 # Of the fields of a result that ``--json`` does not print.
@@ -70,7 +71,12 @@ class Mined(Result):
             pairs, None of any other: clusters of each label, cluster pairs searched, and the share of
             the corpus weight that the pairs cover.
         candidates, pairs, exploration_pairs: what was chosen from, chosen, and of that explored.
-        budget: pairs wanted.
+        budget: items wanted.
+        exploration_share: share of the items that was to be drawn at random.
+        single_ads: items of one ad.
+        note: where the items are not what the budget asked for: why, and what would change it.
+        threshold_bound: what the prior allows a threshold that few labels fitted; None where it has no
+            say.
         seconds_by_stage, seconds: busy seconds of each stage, and seconds in all.
         scoring_rate, reading_rate: ads and records per second; None where nothing was done.
         model_id, prompt_hash: what scored the ads.
@@ -99,6 +105,10 @@ class Mined(Result):
     pairs: int
     exploration_pairs: int
     budget: int
+    exploration_share: float
+    single_ads: int
+    note: str
+    threshold_bound: PriorBound | None
     covered_share: float | None
     seconds_by_stage: Mapping[str, float]
     seconds: float
@@ -196,7 +206,7 @@ class Trained(Result):
         task: name of the task.
         round: that the model belongs to.
         model: folder of the model.
-        learner, model_id, threshold_probability, threshold_margin, epochs: see
+        learner, model_id, threshold_probability, threshold_margin, epochs, fitted, bound: see
             :class:`pipelines.store.facts.Learnt`.
         labels: what it learnt from.
         evaluation: all models against the experts, and whether to go on.
@@ -214,6 +224,8 @@ class Trained(Result):
     labels: LabelCounts
     evaluation: Evaluation
     ties: tuple[str, ...]
+    fitted: Fitted | None
+    bound: PriorBound | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,12 +240,13 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class RoundModel:
-    """A round's model: what it learnt from, and how it stands to the experts."""
+    """A round's model: what it learnt from, how it stands to the experts, and what bounds its threshold."""
 
     model_id: str
     learner: str
     labels: LabelCounts
     evaluation: Evaluation
+    bound: PriorBound | None
 
 
 @dataclass(frozen=True, slots=True)

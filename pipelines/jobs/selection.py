@@ -83,7 +83,8 @@ def _choose_pairs(
             positive_clusters=task.clustering.positive_clusters,
             negative_clusters=task.clustering.negative_clusters,
             sample_rows=task.clustering.sample_rows,
-            coverage_rows=selection.coverage_sample_rows,
+            # Single ads fill what pairs leave of the budget, and a pair takes two.
+            coverage_rows=max(selection.coverage_sample_rows, 3 * selection.budget),
             neighbors=task.search.neighbors,
             standardize=corpus.standardize,
             seed=task.seed,

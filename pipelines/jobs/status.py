@@ -45,7 +45,11 @@ def standing(workspace: Workspace, stages: bool = False) -> Standing:
         if model:
             learnt = model.facts.learnt
             trained = RoundModel(
-                learnt.model_id, learnt.learner, model.facts.labels, model.facts.evaluation
+                learnt.model_id,
+                learnt.learner,
+                model.facts.labels,
+                model.facts.evaluation,
+                learnt.bound,
             )
         rounds.append(
             Round(

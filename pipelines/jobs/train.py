@@ -23,7 +23,8 @@ from pipelines.jobs.evaluate import base_pairs, evaluate_models, trained_candida
 from pipelines.jobs.labels import Labels, fine_tuning_labels, write_ties
 from pipelines.jobs.results import Trained
 from pipelines.jobs.status import where_labels_come_from
-from pipelines.store import files, model_store, storage
+from pipelines.numerics.calibration import ENOUGH_LABELS
+from pipelines.store import blocks, files, model_store, storage
 from pipelines.store.facts import (
     EpochFigures,
     LabelCounts,
@@ -33,6 +34,10 @@ from pipelines.store.facts import (
 )
 from pipelines.store.workspace import Manifest, Workspace, config_hash
 from pipelines.verdicts.shown import Shown, shown_ads
+
+# Ads of the corpus whose scores tell which share a threshold calls positive: at a share of 5% it is
+# known within .5% (standard error).
+_SAMPLED_ADS = 2000
 
 
 class TooFewLabels(RunFailed):
@@ -98,6 +103,7 @@ def train(
         {
             "labels": trainer.label_set_hash(labels.ads),
             "settings": dataclasses.asdict(settings),
+            "prior": task.prior,
         }
     )
     base = base_pairs(workspace, task)
@@ -161,7 +167,9 @@ def _train(
             f"round {round_number}: training {_learner_name(task)} on {number:,} labelled ads "
             f"({positive:,} {task.labels.positive})"
         )
-        own, learnt = _fit(workspace, task, attempt, labels.ads, settings, say)
+        own, learnt = _fit(workspace, task, attempt, labels.ads, settings, say, pool)
+        if learnt.bound:
+            say(f"threshold: {learnt.bound}")
     current = trained_candidate(workspace, task, round_number, learnt, own, pool)
     report = evaluate_models(workspace, task, shown, current, number, say, pool)
     data = json.dumps(to_json(report), indent=1, sort_keys=True).encode()
@@ -190,11 +198,21 @@ def _fit(
     ads: trainer.LabelledAds,
     settings: trainer.TrainingSettings,
     say: Callable[[str], None],
+    pool: LabelerPool | None,
 ) -> tuple[list[BlockFile], Learnt]:
+    expected = _expected(workspace, task, ads, say)
     with tempfile.TemporaryDirectory(prefix="scout-train-") as scratch:
         folder, logs = Path(scratch) / "model", Path(scratch) / "logs"
         try:
-            model = trainer.train(ads, settings, folder, progress=say, logs=logs)
+            model = trainer.train(
+                ads,
+                settings,
+                folder,
+                progress=say,
+                logs=logs,
+                cache=pool.vectors if pool else None,
+                expected=expected,
+            )
         except trainer.TooFewLabelsError as error:
             raise TooFewLabels(
                 f"{error}; {where_labels_come_from(workspace)} ({len(ads.keys):,} ads have a settled "
@@ -233,7 +251,30 @@ def _fit(
             )
             for epoch in model.epochs
         ),
+        fitted=model.fitted,
+        bound=model.bound,
     )
+
+
+def _expected(
+    workspace: Workspace, task: Task, ads: trainer.LabelledAds, say: Callable[[str], None]
+) -> trainer.Expected | None:
+    """Return what bounds the threshold: the prior, and a sample of the newest scored corpus.
+
+    None where there are labels enough, or where the corpus cannot be read any more.
+    """
+    positive = int(ads.labels.sum())
+    if min(positive, len(ads.keys) - positive) >= ENOUGH_LABELS:
+        return None
+    scored = workspace.scored.by_round()
+    try:
+        with step("sampling the corpus"):
+            files_of = scored[max(scored)].files if scored else ()
+            texts = blocks.sample_texts(workspace.root, files_of, _SAMPLED_ADS, task.seed)
+    except files.Damaged as error:
+        say(f"the threshold is not bounded by the prior, for the corpus cannot be sampled: {error}")
+        return None
+    return trainer.Expected(texts, task.prior) if texts else None
 
 
 def _check_task(options: TrainOptions, task: Task, stored: Task) -> None:
@@ -345,4 +386,6 @@ def _outcome(workspace: Workspace, manifest: Manifest[ModelFacts]) -> Trained:
         labels=manifest.facts.labels,
         evaluation=manifest.facts.evaluation,
         ties=tuple(map(workspace.path, ties)),
+        fitted=learnt.fitted,
+        bound=learnt.bound,
     )

@@ -4,6 +4,7 @@ A margin is the log-odds of the positive label, rounded to a grid. On a grid the
 is one small array of exact counts: histograms of shards add up to the same array in any order.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -12,6 +13,10 @@ from scipy.special import expit
 
 MARGIN_STEP = 2.0**-8
 MARGIN_LIMIT = 64.0
+# A prior is believed to be right within this factor of its odds while experts have labelled nothing.
+PRIOR_FACTOR = 2.5
+# From so many labels of the rarer class on, a fitted threshold is believed whatever the prior.
+ENOUGH_LABELS = 40
 _HALF = int(MARGIN_LIMIT / MARGIN_STEP)
 N_BINS = 2 * _HALF + 1
 
@@ -21,21 +26,85 @@ class OneClassError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Fitted:
+    """A threshold that was fitted on experts' labels, before any prior has a say.
+
+    Attributes:
+        margin: positive when margin >= this, log-odds.
+        low, high: 95% bootstrap interval of it.
+        labels: labels of the rarer class that it rests on.
+    """
+
+    margin: float
+    low: float
+    high: float
+    labels: int
+
+
+@dataclass(frozen=True, slots=True)
+class PriorBound:
+    """What the prior allows a fitted threshold while labels of the rarer class are few.
+
+    Attributes:
+        prior: share of positives that the task expects, in (0, 1).
+        low, high: share of the corpus that a threshold may call positive, around the prior.
+        labels: labels of the rarer class so far.
+        enough: from so many on there is no bound.
+        fitted_share: share that the fitted threshold alone would call positive, in [0, 1].
+        fitted_low, fitted_high: that share at either end of the threshold's 95% interval.
+        share: share that is called positive, in (0, 1).
+    """
+
+    prior: float
+    low: float
+    high: float
+    labels: int
+    enough: int
+    fitted_share: float
+    fitted_low: float
+    fitted_high: float
+    share: float
+
+    @property
+    def binds(self) -> bool:
+        """Tell whether the fitted threshold lies beyond the bounds."""
+        return not self.low <= self.fitted_share <= self.high
+
+    def __str__(self) -> str:
+        """Return one sentence, for people: what experts' labels and the prior say, and what is done."""
+        fitted = (
+            f"the fitted threshold would call {_percent(self.fitted_share)} of the corpus positive "
+            f"(95% interval {_percent(self.fitted_low)} to {_percent(self.fitted_high)}, from "
+            f"{self.labels} labels of the rarer class)"
+        )
+        until = (
+            f"{_percent(self.low)} to {_percent(self.high)}, around the prior of "
+            f"{_percent(self.prior)}, until there are {self.enough} such labels"
+        )
+        if self.binds:
+            return f"{fitted}; bounded to {_percent(self.share)} by the prior: {until}"
+        return f"{fitted}; the prior allows that: {until}"
+
+
+@dataclass(frozen=True, slots=True)
 class Threshold:
     """A label rule on the margin grid: positive when margin >= `margin`.
 
     Attributes:
         margin: the threshold in log-odds, a multiple of MARGIN_STEP.
-        n_positive: ads at or above it, at least 1.
+        n_positive: ads at or above it, at least 1; 0 where `source` is ``none``.
         n_negative: ads below it, at least 1.
-        source: what chose it: ``prior`` (the quantile), ``fixed`` (a probability of the task), or
-            ``fitted`` (on experts' labels).
+        source: what chose it: ``prior`` (the quantile), ``fixed`` (a probability of the task),
+            ``fitted`` (on experts' labels), ``bounded`` (fitted, and moved to the nearest share
+            that the prior allows), or ``none`` (all margins are equal).
+        bound: what the prior allows a fitted threshold; None where it has no say, or all of it.
     """
 
     margin: float
     n_positive: int
     n_negative: int
     source: str = "prior"
+    bound: PriorBound | None = None
 
     @property
     def share(self) -> float:
@@ -175,11 +244,8 @@ def fitted_threshold(histogram: np.ndarray, margin: float) -> Threshold:
         ValueError: if the margin or the histogram is out of bounds.
         OneClassError: if no ad, or every ad, reaches it.
     """
-    if not math.isfinite(margin):
-        raise ValueError(f"margin must be finite, got {margin!r}")
+    first = _bin_of(margin)
     counts = _check_histogram(histogram)
-    bounded = min(max(margin, -MARGIN_LIMIT), MARGIN_LIMIT)
-    first = math.ceil(round(bounded / MARGIN_STEP, 9)) + _HALF
     n, n_positive = int(counts.sum()), int(counts[first:].sum())
     if n_positive in (0, n):
         side = "no" if n_positive == 0 else "every"
@@ -188,6 +254,105 @@ def fitted_threshold(histogram: np.ndarray, margin: float) -> Threshold:
             f"margin {margin:g}"
         )
     return Threshold(_margin_of(first), n_positive, n - n_positive, "fitted")
+
+
+def prior_bounds(prior: float, labels: int, enough: int = ENOUGH_LABELS) -> tuple[float, float]:
+    """Return between which shares of positives a fitted threshold is believed.
+
+    The odds may differ from the prior's by PRIOR_FACTOR where nothing is labelled, and by more the
+    more is: by ``PRIOR_FACTOR ** (1 / (1 - labels / enough))``, so by its square at half of `enough`
+    and by anything from `enough` on. So a prior of 5% gives way to labels: to 10 of 40 where 15% are
+    positive, to 28 where half are.
+
+    Args:
+        prior: expected positive share, in (0, 1).
+        labels: labels of the rarer class, at least 0.
+        enough: from so many on nothing is bounded, at least 1.
+
+    Returns:
+        Lowest and highest share, in [0, 1].
+    """
+    _check_share("prior", prior)
+    if labels < 0 or enough < 1:
+        raise ValueError(f"labels must be at least 0 and enough 1, got {labels} and {enough}")
+    if labels >= enough:
+        return 0.0, 1.0
+    reach = math.log(PRIOR_FACTOR) / (1.0 - labels / enough)
+    at = math.log(prior) - math.log1p(-prior)
+    return float(expit(at - reach)), float(expit(at + reach))
+
+
+def bounded_threshold(histogram: np.ndarray, fitted: Fitted, prior: float) -> Threshold:
+    """Return a fitted threshold, or where it calls more or less positive than the prior allows, the
+    one at the nearest share that it does.
+
+    On two positives among fifty labels the best threshold is luck, and one that calls everything
+    positive leaves no pairs to ask about: the loop would stand still. The share of the corpus is
+    known without any label, and the prior is what is known of the truth.
+
+    Args:
+        histogram: int64 (N_BINS,) of the corpus, or of a uniform sample of it.
+        fitted: what experts' labels say.
+        prior: expected positive share, in (0, 1).
+
+    Raises:
+        ValueError: if the prior, the margin or the histogram is out of bounds.
+        OneClassError: if one class would be empty: with enough labels, by the fitted threshold; with
+            few, because all margins are equal.
+    """
+    if fitted.labels >= ENOUGH_LABELS:
+        return fitted_threshold(histogram, fitted.margin)
+    low, high = prior_bounds(prior, fitted.labels)
+    share = _share_at(histogram, fitted.margin)
+    if low <= share <= high and 0.0 < share < 1.0:
+        found = fitted_threshold(histogram, fitted.margin)
+    else:
+        found = prior_threshold(histogram, min(max(share, low), high))
+        found = dataclasses.replace(found, source="bounded")
+    bound = PriorBound(
+        prior=prior,
+        low=low,
+        high=high,
+        labels=fitted.labels,
+        enough=ENOUGH_LABELS,
+        fitted_share=share,
+        # A high threshold calls few ads positive.
+        fitted_low=_share_at(histogram, fitted.high),
+        fitted_high=_share_at(histogram, fitted.low),
+        share=found.share,
+    )
+    return dataclasses.replace(found, bound=bound)
+
+
+def no_threshold(histogram: np.ndarray) -> Threshold:
+    """Return the rule where all margins are equal: nothing tells ads apart, and none is positive.
+
+    Raises:
+        OneClassError: if there are fewer than two ads.
+        ValueError: if margins differ.
+    """
+    counts = _check_histogram(histogram)
+    used, n = np.flatnonzero(counts), int(counts.sum())
+    if n < 2:
+        raise OneClassError(_one_value_message(n, used))
+    if len(used) > 1:
+        raise ValueError("margins differ: a threshold can be chosen")
+    return Threshold(_margin_of(int(used[0]) + 1), 0, n, "none")
+
+
+def _share_at(histogram: np.ndarray, margin: float) -> float:
+    """Return the share of ads at or above a margin, 0 of none."""
+    counts = _check_histogram(histogram)
+    total = int(counts.sum())
+    return int(counts[_bin_of(margin) :].sum()) / total if total else 0.0
+
+
+def _bin_of(margin: float) -> int:
+    """Return the lowest bin at or above a margin."""
+    if not math.isfinite(margin):
+        raise ValueError(f"margin must be finite, got {margin!r}")
+    bounded = min(max(margin, -MARGIN_LIMIT), MARGIN_LIMIT)
+    return math.ceil(round(bounded / MARGIN_STEP, 9)) + _HALF
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +401,10 @@ def _reach(counts: np.ndarray, wanted: int) -> int:
     if not len(total) or not total[-1]:
         return 0
     return int(np.searchsorted(total, min(wanted, int(total[-1]))))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
 
 
 def _margin_of(index: int) -> float:

@@ -28,6 +28,7 @@ from pipelines.numerics.agreement import (
     Kappa,
     check_predictions,
     check_ratings,
+    consensus,
     expert_agreement,
     model_agreement,
     pair_kappas,
@@ -86,6 +87,9 @@ class StoppingRule:
             that the gap is no larger: with a parity_margin of 0.1, 5%, 5% and 3% of those pass, and
             54%, 83% and 90% of models that equal the experts. It needs a parity_margin above 0.
         min_ads: evaluation ads before parity or a plateau may be called, at least 1.
+        min_positives: evaluation ads of the rarer label (by majority) before a plateau may be called
+            against LLM-0, at least 0. Its kappa on fewer is luck: on two positives it reaches any value,
+            and no trained model could be better.
         max_rounds: rounds of review, at least 1.
         max_labels: expert labels that may be spent, at least 1; None for no limit.
     """
@@ -95,6 +99,7 @@ class StoppingRule:
     parity_margin: float = 0.0
     parity_test: ParityTest = "reaches"
     min_ads: int = 100
+    min_positives: int = 10
     max_rounds: int = 6
     max_labels: int | None = None
 
@@ -107,6 +112,8 @@ class StoppingRule:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value!r}")
+        if self.min_positives < 0:
+            raise ValueError(f"min_positives must be at least 0, got {self.min_positives!r}")
         if self.parity_test not in ("reaches", "stays above"):
             raise ValueError(
                 f"parity_test must be 'reaches' or 'stays above', got {self.parity_test!r}"
@@ -226,7 +233,8 @@ def decide(
     """Decide after a round whether the loop ends.
 
     Parity is asked of the best round's model, which is the one to use; a plateau of the last rounds.
-    Neither is called on fewer than `min_ads` ads or on an undefined kappa; the budgets always count.
+    Neither is called on fewer than `min_ads` ads or on an undefined kappa, nor a plateau against LLM-0
+    on fewer than `min_positives` ads of the rarer label; the budgets always count.
     Where several rules would stop, the first of parity, plateau, rounds, labels gives the reason.
 
     Args:
@@ -250,13 +258,14 @@ def decide(
     gap = gap_to_experts(labels[chosen], matrix, bootstrap)
     # By place, not by number: the rounds of an earlier policy version are no rounds of this one.
     start = max(0, len(rounds) - rule.patience)
-    base, lately = _best(models[:start]), _best(models[start:])
+    n_rarer = _rarer(matrix)
+    older = range(start)
+    if rounds[0] == 0 and n_rarer < rule.min_positives:
+        older = range(1, start)
+    base, lately = _best([models[i] for i in older]), _best(models[start:])
+    base = None if base is None else older[base]
     if base is None:
-        gain = Difference(
-            reason=f"no round is {_count(rule.patience, 'round')} older than round {rounds[-1]}"
-            if not start
-            else f"no round up to {rounds[start - 1]} has a defined kappa"
-        )
+        gain = Difference(reason=_no_base(rounds, models, older, start, n_rarer, rule))
     elif lately is None or models[-1].value is None:
         gain = Difference(reason=f"the kappa of round {rounds[-1]} is {models[-1]}")
     else:
@@ -335,6 +344,31 @@ def _judge(
         f"go on after round {latest}: the best is {best}; against the experts {gap} on "
         f"{_count(gap.n_ads, 'evaluation ad')}; the last rounds against older ones {gain}"
     )
+
+
+def _no_base(
+    rounds: Sequence[int],
+    models: Sequence[Kappa],
+    older: range,
+    start: int,
+    n_rarer: int,
+    rule: StoppingRule,
+) -> str:
+    """Say why the last rounds cannot be compared with older ones."""
+    if not start:
+        return f"no round is {_count(rule.patience, 'round')} older than round {rounds[-1]}"
+    if not older and models[0].value is not None:
+        return (
+            f"only LLM-0 is older, and a plateau against it needs {rule.min_positives} evaluation ads of "
+            f"the rarer label; there {'is' if n_rarer == 1 else 'are'} {n_rarer}"
+        )
+    return f"no round up to {rounds[start - 1]} has a defined kappa"
+
+
+def _rarer(ratings: np.ndarray) -> int:
+    """Return how many ads have the majority's rarer label."""
+    settled = consensus(ratings)
+    return int(min((settled == 1).sum(), (settled == 0).sum()))
 
 
 def _model(number: int) -> str:

@@ -105,6 +105,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {
         "base64": lambda data: base64.b64encode(data).decode(),
+        "bound": summary.bound_text,
         "fold": words.fold,
         "json": functools.partial(json.dumps, ensure_ascii=False),
         "kappa": words.kappa_text,

@@ -47,7 +47,7 @@ class Loop:
         """
         changes: dict[str, Any] = {"strategy": strategy}
         if strategy != OURS:
-            changes["exploration_share"] = 0.0
+            changes |= {"exploration_share": 0.0, "first_round_share": 0.0}
         selection = seed.task.selection.model_copy(update=changes)
         self._seed, self._strategy = seed, strategy
         self._task = seed.task.model_copy(update={"selection": selection})
@@ -84,10 +84,11 @@ class Loop:
 
     def _budget(self, number: int, labels: int) -> int:
         """Return how many items should add so many labels."""
-        ads_an_item = 2.0
-        if not self._pairs:
-            last = self._workspace.pairs.latest(number - 1)
-            ads_an_item = last.facts.ads / last.rows if last and last.rows else 1.0
+        # Where pairs run out single ads take their place, and the next round will be like the last.
+        last = self._workspace.pairs.latest(number - 1)
+        ads_an_item = 2.0 if self._pairs else 1.0
+        if last and last.rows:
+            ads_an_item = last.facts.ads / last.rows
         training_share = 1 - self._task.review.evaluation_share
         return max(1, round(labels / (ads_an_item * training_share)))
 

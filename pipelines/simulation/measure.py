@@ -17,12 +17,13 @@ from models.training import trainer
 from pipelines.config import Task
 from pipelines.errors import RunFailed
 from pipelines.jobs.train import training_settings
-from pipelines.numerics import agreement
+from pipelines.numerics import agreement, hashing
 from pipelines.numerics.agreement import MIN_BOOT, Bootstrap
 from pipelines.simulation.forecast import Forecast
 from pipelines.simulation.labelled_corpus import Corpus, Division
 
 SETS = ("natural", "balanced", "evaluation")
+_SAMPLED_ADS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +100,22 @@ def learn(seed: Seed, learner: str, ads: trainer.LabelledAds) -> Model | None:
     with tempfile.TemporaryDirectory(prefix="scout-simulate-") as scratch:
         folder = Path(scratch) / "model"
         try:
-            manifest = trainer.train(ads, settings, folder, cache=seed.pool.vectors)
+            manifest = trainer.train(
+                ads, settings, folder, cache=seed.pool.vectors, expected=_expected(seed)
+            )
         except trainer.TooFewLabelsError:
             return None
         except trainer.TrainingDataError as error:
             raise RunFailed(f"seed {seed.number}: {error}") from error
         labeler = Trained(folder, cache=seed.pool.vectors).load()
     return Model(labeler.margins, manifest.threshold_margin)
+
+
+def _expected(seed: Seed) -> trainer.Expected:
+    """Return what bounds a threshold, as `scout train` has it: the prior and a sample of the pool."""
+    rows = seed.division.pool
+    drawn = np.sort(hashing.lowest_ranks(seed.keys(rows), _SAMPLED_ADS, seed.number))
+    return trainer.Expected(tuple(seed.texts(rows[drawn])), seed.task.prior)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

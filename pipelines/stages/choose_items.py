@@ -63,7 +63,18 @@ def choose_items(
         )
         for rank, item in enumerate(items, start=1)
     )
-    return Chosen(ranked, pool.num_rows + len(drawn))
+    note = _shortfall(len(ranked), strategy.name, context) if len(ranked) < budget else ""
+    return Chosen(ranked, pool.num_rows + len(drawn), note=note)
+
+
+def _shortfall(number: int, strategy: str, context: Context) -> str:
+    """Say why there are fewer items than the budget, and what would change it."""
+    if context.open_ads > number:
+        why = f"strategy {strategy!r} chose no more of {context.open_ads:,} unseen ads"
+        why += "; choose another strategy"
+    else:
+        why = "no other unseen ad is left; give a newer or larger corpus"
+    return f"{number:,} of {context.selection.budget:,} items: {why}"
 
 
 def _items(

@@ -92,6 +92,8 @@ def fit(
 ) -> ClusterModel:
     """Fit both labels' centroids on samples (columns key and vector).
 
+    A label without ads gets one cluster, empty, that overlaps with none.
+
     Memory: about ``10 * dim`` bytes a sampled row (float16 and float32 copies, k-means' own).
     """
     chosen, counted = [], []
@@ -104,12 +106,13 @@ def fit(
         chosen, [threshold.n_positive, threshold.n_negative], settings.standardize
     )
     vectors = [kmeans.project(space, rows) for rows in chosen]
+    some = next(rows for rows in vectors if len(rows))
     ks = [
         settings.positive_clusters or kmeans.auto_k(threshold.n_positive),
         settings.negative_clusters or kmeans.auto_k(threshold.n_negative),
     ]
     centroids = [
-        kmeans.fit_kmeans(rows, min(k, len(rows)), settings.seed)
+        kmeans.fit_kmeans(rows, min(k, len(rows)), settings.seed) if len(rows) else some[:1]
         for rows, k in zip(vectors, ks, strict=True)
     ]
     near = [rows[part] for rows, part in zip(vectors, counted, strict=True)]
@@ -223,8 +226,10 @@ class ClusterPerLabel(beam.PTransform):
             sides: dict[bool, list[Block]] = {True: [], False: []}
             for side, block in item[1]:
                 sides[side].append(block)
+            empty = blocks.concat([*sides[True], *sides[False]]).slice(0, 0)
             tables = {
-                side: blocks.sort_by_key(blocks.concat(found)) for side, found in sides.items()
+                side: blocks.sort_by_key(blocks.concat(found)) if found else empty
+                for side, found in sides.items()
             }
             return fit(tables[True], tables[False], threshold, self.settings)
 

@@ -10,7 +10,6 @@ import numpy as np
 from apache_beam import pvalue
 
 from pipelines.console import metrics
-from pipelines.errors import RunFailed
 from pipelines.numerics.overlap import ClusterStats, Overlap, rank_overlaps
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
 
@@ -38,7 +37,7 @@ class FindOverlaps(beam.PTransform):
     """Rank cluster pairs of opposite labels and keep the top few of each positive cluster.
 
     Input: singletons ``PCollection[ClusterModel]`` and ``PCollection[ClusterTotals]``. Output: a
-    singleton ``PCollection[list[Overlap]]``, best first.
+    singleton ``PCollection[list[Overlap]]``, best first; empty where a label has no ads.
     """
 
     per_positive_cluster: int
@@ -60,8 +59,6 @@ class FindOverlaps(beam.PTransform):
                 model.neighbors,
                 per_positive=self.per_positive_cluster,
             )
-            if not found:
-                raise RunFailed("no cluster pair of opposite labels has members on both sides")
             metrics.count(STAGE, "clusters", len(model.positive) + len(model.negative))
             metrics.count(STAGE, "overlaps", len(found))
             yield found

@@ -32,7 +32,7 @@ class LabelRule:
     Attributes:
         prior: expected share of positives among unique ads, in (0, 1).
         probability: label positive from here on, instead of going by the prior; or None.
-        fitted_margin: threshold fitted on experts' labels, before the other two; or None.
+        fitted: threshold fitted on experts' labels, before the other two; or None.
         band_share: share of the predicted positives, those nearest to the threshold, that pairs
             are made of, in (0, 1]; as many of the nearest negatives.
         band_ads: ads of each label in the band at least.
@@ -40,7 +40,7 @@ class LabelRule:
 
     prior: float
     probability: float | None = None
-    fitted_margin: float | None = None
+    fitted: calibration.Fitted | None = None
     band_share: float = 1.0
     band_ads: int = 1
 
@@ -48,17 +48,25 @@ class LabelRule:
 def choose_threshold(histogram: np.ndarray, rule: LabelRule) -> calibration.Threshold:
     """Return the fitted threshold, else the task's, else the prior's quantile.
 
-    A fitted threshold that leaves a class empty gives way to the prior: it was fitted on a few
-    hundred ads near the boundary, and says nothing about a corpus on one side of it.
+    While labels are few, a fitted threshold keeps to the shares of positives that the prior allows.
+    One that rests on many and leaves a class empty gives way to the prior: it was fitted on ads near
+    the boundary, and says nothing about a corpus on one side of it. A trained model that gives all ads
+    the same score decides nothing, and the round goes on without it: with the next labels it is
+    trained anew.
 
     Raises:
         RunFailed: one class would be empty; says so, and what to change.
     """
     try:
-        if rule.fitted_margin is not None:
+        if rule.fitted is not None:
             try:
-                return calibration.fitted_threshold(histogram, rule.fitted_margin)
+                return calibration.bounded_threshold(histogram, rule.fitted, rule.prior)
             except calibration.OneClassError as error:
+                if np.count_nonzero(histogram) == 1 and histogram.sum() > 1:
+                    _log.warning(
+                        "the trained model gives all ads the same score: none is preferred"
+                    )
+                    return calibration.no_threshold(histogram)
                 _log.warning("%s: the prior decides instead", error)
                 return calibration.prior_threshold(histogram, rule.prior)
         if rule.probability is not None:

@@ -16,13 +16,14 @@ from pipelines.numerics.overlap import Overlap
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
 from pipelines.store import blocks
 from pipelines.strategies.base import Chosen, PairPool, PairStrategy, Plan
+from pipelines.strategies.single_ads import fill
 
 STAGE = "SelectPairs"
 
 
 @dataclasses.dataclass(eq=False)
 class SelectPairs(beam.PTransform):
-    """Select review pairs in one worker.
+    """Select review pairs in one worker, and single ads where they are fewer than the budget.
 
     Input: candidates, coverage sample and shown rows as collections; overlaps, model, totals, threshold
     and the number of open ads as singletons. Output: a singleton ``PCollection[Chosen]``.
@@ -82,12 +83,11 @@ class SelectPairs(beam.PTransform):
                 total_weight=int(totals.mass.sum()),
                 population=threshold.n_positive + threshold.n_negative,
             )
-            chosen = self.strategy.choose(pool, self.plan.at(threshold, open_ads))
+            context = self.plan.at(threshold, open_ads)
+            chosen = fill(self.strategy.choose(pool, context), pool, context)
             if not chosen.items:
                 raise RunFailed(
-                    "no pair is left to show: experts saw every candidate in earlier rounds; "
-                    "give a newer corpus, or raise overlaps.per_positive_cluster or "
-                    "search.neighbors in the task file"
+                    "no ad is left to show: experts saw every one in earlier rounds; give a newer corpus"
                 )
             metrics.count(STAGE, "items", len(chosen.items))
             yield chosen

@@ -146,6 +146,7 @@ class WriteReview(beam.PTransform):
                     ads=ads,
                     candidates=chosen.candidates,
                     boundary=boundary,
+                    note=chosen.note,
                 ),
             )
             self._commit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import io
 from collections.abc import Iterable, Sequence
 
@@ -11,11 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.contracts import Block, BlockFile
+from pipelines.numerics import hashing
 from pipelines.store import files, storage
 
 # Rows that are read together: a few hundred kilobytes of vectors would be too many for a narrow band
 # around the threshold, and each group costs a kilobyte of footer.
 _GROUP_ROWS = 128
+# Blocks that a sample of texts is drawn from.
+_SAMPLED_BLOCKS = 16
 # The footer's length and a magic word, bytes.
 _TAIL = 8
 
@@ -99,6 +103,26 @@ def read_columns(root: str, file: BlockFile, columns: Sequence[str]) -> pa.Table
     """Read some columns of a block; raises as :class:`OpenBlock` does."""
     with OpenBlock(root, file) as block:
         return block.columns(columns)
+
+
+def sample_texts(root: str, files: Sequence[BlockFile], rows: int, seed: int) -> tuple[str, ...]:
+    """Return the texts of a sample of the ads in some blocks, drawn by hash; ordered by it.
+
+    Of a corpus of more than 16 blocks, which ads fill as they come, 16 are drawn first: what is read does
+    not grow with the corpus. Memory: a block's keys and texts, and twice ``rows`` texts.
+
+    Raises:
+        Damaged: a block is gone or has changed.
+    """
+    drawn = sorted(files, key=lambda file: hashing.unit_hash(file.sha256, seed))[:_SAMPLED_BLOCKS]
+    found: list[tuple[int, str, str]] = []
+    for file in drawn:
+        table = read_columns(root, file, ["key", "text"])
+        keys = table.column("key").to_pylist()
+        ranks = hashing.ranks(keys, seed).tolist()
+        found += zip(ranks, keys, table.column("text").to_pylist(), strict=True)
+        found = heapq.nsmallest(rows, found)
+    return tuple(text for _, _, text in found)
 
 
 class OpenBlock:

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from pipelines.config import Task
 from pipelines.numerics.agreement import Kappa
-from pipelines.numerics.calibration import Threshold
+from pipelines.numerics.calibration import Fitted, PriorBound, Threshold
 from pipelines.numerics.stopping import Difference, StoppingRule
 
 
@@ -115,6 +115,7 @@ class PairsFacts:
         ads: ads in all items.
         candidates: ads or pairs chosen from.
         boundary: None when another strategy chose, which clusters nothing and covers nothing.
+        note: where the items are not what the budget asked for: why, and what would change it.
     """
 
     origin: Provenance
@@ -123,6 +124,7 @@ class PairsFacts:
     ads: int
     candidates: int
     boundary: BoundaryFacts | None
+    note: str = ""
 
     @property
     def covered_share(self) -> float | None:
@@ -239,6 +241,8 @@ class Learnt:
         task_prompt_hash: of the task's prompt, which an LLM keeps.
         fitting_ads, validation_ads: ads that weights were fitted on, and held out.
         epochs: empty for a head.
+        fitted: the threshold that the labels alone give; None of models of earlier versions.
+        bound: what the prior allowed it, measured on a sample of the corpus; None where it had no say.
     """
 
     learner: str
@@ -251,6 +255,8 @@ class Learnt:
     fitting_ads: int
     validation_ads: int
     epochs: tuple[EpochFigures, ...]
+    fitted: Fitted | None = None
+    bound: PriorBound | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +274,11 @@ class LabelCounts:
     fine_tuning_positive: int
     fine_tuning_experts: int
     tied: int
+
+    @property
+    def rarer(self) -> int:
+        """Labels of the class that has fewer."""
+        return min(self.fine_tuning_positive, self.fine_tuning - self.fine_tuning_positive)
 
 
 @dataclass(frozen=True, slots=True)

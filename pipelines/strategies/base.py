@@ -145,11 +145,13 @@ class Chosen:
         items: in review order.
         candidates: ads or pairs chosen from.
         coverage: of a strategy that measures it, or None.
+        note: where the choice is not what the budget asked for: why, and what would change it.
     """
 
     items: tuple[ReviewItem, ...]
     candidates: int
     coverage: Coverage | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +221,11 @@ class RowStrategy(Strategy):
 
 
 class PairStrategy(Strategy):
-    """Chooses from the nearest pairs of opposite labels in overlapping clusters."""
+    """Chooses from the nearest pairs of opposite labels in overlapping clusters.
+
+    Where there are fewer than the budget, single ads near the threshold take the rest of it
+    (:func:`pipelines.strategies.single_ads.fill`).
+    """
 
     @abc.abstractmethod
     def choose(self, pool: PairPool, context: Context) -> Chosen:

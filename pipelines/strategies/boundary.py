@@ -35,8 +35,8 @@ class Boundary(PairStrategy):
 
 
 def explore(
-    sample: pa.Table, vectors: np.ndarray, draws: int, seed: int
-) -> list[tuple[int, int, float]]:
+    sample: pa.Table, vectors: np.ndarray, draws: int, seed: int, partners: int | None = None
+) -> list[tuple[int, int | None, float]]:
     """Draw ads from score strata and give each its nearest unused ad of the other label.
 
     Args:
@@ -44,33 +44,40 @@ def explore(
         vectors: float32 (rows, dim) unit vectors of the sample.
         draws: ads to draw.
         seed: of the draw.
+        partners: so many of them, by hash, get a partner, and the others stand alone; None for all.
 
     Returns:
-        (drawn row, partner row, propensity of the drawn row within the sample) for each pair.
+        (drawn row, partner row or None, propensity of the drawn row within the sample) for each draw.
 
     Raises:
-        ValueError: more draws than half of the smaller label: an ad without a partner would
-            have to be left out, and the propensities would be wrong.
+        ValueError: more partners than half of the smaller label: where every drawn ad is to have one,
+            an ad without would have to be left out, and the propensities would be wrong.
     """
     positive = sample.column("positive").to_numpy(zero_copy_only=False)
     smaller = min(int(positive.sum()), int((~positive).sum()))
-    if 2 * draws > smaller:
-        raise ValueError(f"{draws} draws need {2 * draws} ads of each label, got {smaller}")
+    partners = draws if partners is None else min(partners, draws)
+    if 2 * partners > smaller:
+        raise ValueError(f"{partners} draws need {2 * partners} ads of each label, got {smaller}")
     if not draws:
         return []
     keys = sample.column("key").to_pylist()
     margins = sample.column("margin").to_numpy()
     drawn, propensities = coverage.stratified_exploration(margins, keys, draws, STRATA, seed)
+    paired = set(lowest_ranks([keys[row] for row in drawn.tolist()], partners, seed).tolist())
     used = np.zeros(sample.num_rows, dtype=bool)
     used[drawn] = True
-    pairs = []
-    for row, propensity in zip(drawn.tolist(), propensities.tolist(), strict=True):
+    found: list[tuple[int, int | None, float]] = []
+    for place, (row, propensity) in enumerate(
+        zip(drawn.tolist(), propensities.tolist(), strict=True)
+    ):
         others = np.flatnonzero((positive != positive[row]) & ~used)
-        near, _ = distances.ExactIndex(vectors[others]).search(vectors[row : row + 1], 1)
-        partner = int(others[near[0, 0]])
-        used[partner] = True
-        pairs.append((row, partner, propensity))
-    return pairs
+        partner = None
+        if place in paired and len(others):
+            near, _ = distances.ExactIndex(vectors[others]).search(vectors[row : row + 1], 1)
+            partner = int(others[near[0, 0]])
+            used[partner] = True
+        found.append((row, partner, propensity))
+    return found
 
 
 def select(pool: PairPool, context: Context) -> Chosen:
@@ -87,13 +94,17 @@ def select(pool: PairPool, context: Context) -> Chosen:
     open_rows = np.asarray([key not in shown_keys for key in sample.column("key").to_pylist()])
     unseen = sample.filter(pa.array(open_rows))
     sides = np.bincount(unseen.column("positive").to_numpy(zero_copy_only=False), minlength=2)
-    # A share of the pairs there can be, not of the budget alone: each pair takes an ad of each
-    # label, and where positives are few exploration must not use them up.
-    wanted = int(settings.exploration_share * min(settings.budget, int(sides.min())))
-    explored = _exploration_pairs(
+    # Partners for a share of the pairs there can be: each pair takes an ad of each label, and where
+    # positives are few exploration must not use them up. Who has none stands alone, as far as there are
+    # more ads than the whole budget can show.
+    share = settings.exploration_share
+    partners = int(share * min(settings.budget, int(sides.min())))
+    spare = max(unseen.num_rows - 2 * settings.budget, 0)
+    explored = _exploration_items(
         unseen,
         sample_vectors[open_rows],
-        wanted,
+        max(partners, min(int(share * settings.budget), spare)),
+        partners,
         sample.num_rows / pool.population,
         context,
     )
@@ -186,30 +197,35 @@ def _asked(
     return np.concatenate(parts)
 
 
-def _exploration_pairs(
+def _exploration_items(
     sample: pa.Table,
     vectors: np.ndarray,
     draws: int,
+    partners: int,
     sampled_share: float,
     context: Context,
 ) -> list[ReviewItem]:
     rows = sample.drop_columns(["vector"])
     items = []
-    for drawn, partner, propensity in explore(sample, vectors, draws, context.seed):
+    for drawn, partner, propensity in explore(sample, vectors, draws, context.seed, partners):
         ads = []
         for row in (drawn, partner):
-            values = rows.slice(row, 1).to_pylist()[0]
-            label = "positive" if values["positive"] else "negative"
-            ads.append(review_ad(values, label, values["cluster"]))
-        id = item_id((ads[0].key, ads[1].key), context.guideline)
-        gap = distances.row_distances(vectors, vectors, np.array([drawn]), np.array([partner]))
+            if row is not None:
+                values = rows.slice(row, 1).to_pylist()[0]
+                label = "positive" if values["positive"] else "negative"
+                ads.append(review_ad(values, label, values["cluster"]))
+        id = item_id(tuple(ad.key for ad in ads), context.guideline)
+        gap = None
+        if partner is not None:
+            between = (np.array([drawn]), np.array([partner]))
+            gap = round(float(distances.row_distances(vectors, vectors, *between)[0]), 6)
         items.append(
             ReviewItem(
                 item_id=id,
                 rank=0,
                 source=Exploration.name,
-                ads=as_shown((ads[0], ads[1]), id, context.seed),
-                distance=round(float(gap[0]), 6),
+                ads=as_shown((ads[0], ads[1]), id, context.seed) if len(ads) == 2 else (ads[0],),
+                distance=gap,
                 propensity=float(f"{propensity * sampled_share:.6g}"),
                 drawn=ads[0].key,
             )

@@ -6,10 +6,26 @@ import numpy as np
 
 from pipelines.config import Selection
 from pipelines.numerics import coverage
+from pipelines.numerics.calibration import ENOUGH_LABELS
 from pipelines.strategies.base import Context, Pick, Rows, RowStrategy
 from pipelines.strategies.random import uniform_scores
 
 STRATA = 5
+
+
+def explored_share(selection: Selection, labels: int) -> float:
+    """Return the share of a round's items that is drawn at random.
+
+    It falls in a line from ``first_round_share`` to ``exploration_share`` as evidence grows: before
+    experts have labelled ads, nothing says whether the model ranks at all.
+
+    Args:
+        selection: the task's section.
+        labels: labels of the rarer class so far, at least 0.
+    """
+    lacking = max(0.0, 1.0 - labels / ENOUGH_LABELS)
+    beyond = max(0.0, selection.first_round_share - selection.exploration_share)
+    return selection.exploration_share + beyond * lacking
 
 
 class Exploration(RowStrategy):

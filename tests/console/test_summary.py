@@ -6,6 +6,8 @@ from typing import Any
 
 from pipelines.console.summary import TEMPLATES, rendered, stage_seconds
 from pipelines.contracts import OverlapFacts, ReviewItem
+from pipelines.jobs.results import plain
+from pipelines.numerics.calibration import PriorBound
 from tests.helpers import review_ad_of
 
 NAMES = {"positive": "deceptive", "negative": "honest"}
@@ -14,7 +16,7 @@ MINED: dict[str, Any] = {
     "scored_now": 10, "reused": 1980, "truncated": 0, "positives": 40, "positive_share": 0.02,
     "threshold_probability": 0.4, "threshold_source": "prior", "pairs": 30, "budget": 50,
     "exploration_pairs": 3, "seconds_by_stage": {}, "seconds": 1.25, "scoring_rate": None,
-    "reading_rate": None,
+    "reading_rate": None, "covered_share": None, "single_ads": 0, "note": "", "threshold_bound": None,
 }  # fmt: skip
 BY_OVERLAPS = {
     "positive_clusters": 4, "negative_clusters": 9, "overlaps": 12, "candidates": 300,
@@ -27,22 +29,32 @@ def test_stage_seconds() -> None:
 
 
 def test_what_was_mined_is_told_in_lines() -> None:
-    lines = [line.split("  ") for line in rendered("mining", MINED | BY_OVERLAPS).splitlines()]
+    why = {"single_ads": 12, "note": "18 of 50 items are pairs, 12 single ads: a higher prior …"}
+    text = rendered("mining", MINED | BY_OVERLAPS | why)
+    lines = [line.split("  ") for line in text.splitlines()]
     found = {line[1]: line[-1].strip() for line in lines}
     assert found["rejected"] == "2 (no_text 2)"
     assert found["clusters"] == "4 positive, 9 negative"
     assert found["candidate pairs"] == "300" and found["corpus covered"] == "25.0% of its weight"
-    assert found["chosen pairs"].startswith("30 of a budget of 50 (no candidate is left: ")
-    assert found["chosen pairs"].endswith(
-        "a higher prior gives more positives), 3 of them exploration"
+    assert found["chosen pairs"] == (
+        "30 of a budget of 50, 12 of them single ads, 3 of them exploration"
     )
+    assert found["why"] == why["note"]
+
+
+def test_a_threshold_that_the_prior_bounds_is_told() -> None:
+    bound = PriorBound(0.05, 0.02, 0.12, 2, 40, 0.63, 0.4, 0.8, 0.12)
+    text = rendered("mining", MINED | {"threshold_bound": plain(bound)})
+    assert "would call 63% of the corpus positive (95% interval 40% to 80%" in text
+    assert "bounded to 12% by the prior: 2% to 12%" in text and "until there are 40" in text
 
 
 def test_a_strategy_without_clusters_is_told_without_them() -> None:
     text = rendered("mining", MINED | {"covered_share": None, "pairs": 50})
     assert "  chosen " in text and "50 of a budget of 50, 3 of them exploration" in text
     assert not [word for word in ("clusters", "overlaps", "candidate", "covered") if word in text]
-    assert "clusters" not in rendered("mining", MINED)
+    text = rendered("mining", MINED)
+    assert "clusters" not in text and "why" not in text
 
 
 def test_items_of_any_strategy_are_printed() -> None:

@@ -55,7 +55,9 @@ def test_what_training_prints(loop: Loop, capsys: pytest.CaptureFixture[str]) ->
     report, labels = facts.evaluation, facts.labels
     share = labels.fine_tuning_positive / labels.fine_tuning
     assert f"{labels.fine_tuning}, {share:.0%} positive, {labels.tied} more tied\n" in out
-    assert f"p >= {facts.learnt.threshold_probability:.4g}\n" in out
+    # 48 labels are few: what bounds the threshold stands beside it.
+    assert facts.learnt.bound is not None
+    assert f"p >= {facts.learnt.threshold_probability:.4g}; {facts.learnt.bound}\n" in out
     for name, kappa in (
         ("experts among themselves", report.expert_kappa),
         ("LLM-0 and experts", report.models[0].kappa),
@@ -111,7 +113,8 @@ def test_pairs_of_a_later_round_lie_near_the_fitted_threshold(played: Loop) -> N
     margins = Trained(folder).load().label(unseen).margin
     items = played.place.read_items(played.manifest(2, "pairs"))
     chosen = [item for item in items if item.source == "boundary"]
-    assert len(chosen) > 20
+    # Of 30 items a good third is drawn at random in the second round.
+    assert len(chosen) > 15
     # Of the ads called negative and not shown before the nearest 90: three for each of the 30 pairs.
     below = np.sort(threshold - margins[margins < threshold])
     assert len(below) > 120

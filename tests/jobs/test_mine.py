@@ -51,7 +51,7 @@ def test_pairs_are_what_they_promise(task: Path, corpus: Path, tmp_path: Path) -
     scored = {row["id"]: row for row in scored_rows(tmp_path / "w")}
     assert set(scored) == set(texts)
     assert [item.rank for item in mined.items] == list(range(1, 13))
-    assert [item.source for item in mined.items].count("exploration") == 1
+    assert [item.source for item in mined.items].count("exploration") == 6
     used: list[str] = []
     share = 0.0
     for item in mined.items:
@@ -446,8 +446,10 @@ def test_few_positives_are_for_pairs_not_for_exploration(corpus: Path, tmp_path:
         "budget: 12", "budget: 100"
     )
     mined = helpers.run(helpers.write_task(tmp_path, rare), corpus, tmp_path / "w")
-    assert [item.source for item in mined.items] == ["boundary"] * 4
-    assert mined.covered_share > 0
+    sources = [item.source for item in mined.items]
+    # Half of the first round's pairs, and not half of the budget.
+    assert (sources.count("boundary"), sources.count("exploration")) == (2, 2)
+    assert len(mined.items) == 100 and mined.covered_share > 0
 
 
 def test_heavy_weights_neither_overflow_nor_pass_unseen(task: Path, tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -193,3 +195,63 @@ def test_a_fitted_threshold_counts_both_sides() -> None:
         calibration.fitted_threshold(histogram, -70.0)
     with pytest.raises(ValueError, match="finite"):
         calibration.fitted_threshold(histogram, float("nan"))
+
+
+def test_the_bounds_widen_with_the_labels_of_the_rarer_class():
+    # Odds of 1 to 19, within a factor of 2.5, of its square at half of what is enough, and without end.
+    for labels, factor in ((0, 2.5), (20, 2.5**2), (30, 2.5**4)):
+        low, high = calibration.prior_bounds(0.05, labels)
+        assert low == pytest.approx(1 / (1 + 19 * factor))
+        assert high == pytest.approx(1 / (1 + 19 / factor))
+    assert calibration.prior_bounds(0.05, 40) == (0.0, 1.0)
+    assert calibration.prior_bounds(0.05, 4_000) == (0.0, 1.0)
+    with pytest.raises(ValueError, match="labels must be at least 0"):
+        calibration.prior_bounds(0.05, -1)
+
+
+@pytest.mark.parametrize(("truth", "recovers_at"), [(0.15, 10), (0.05 / 3, 8), (0.5, 28)])
+def test_a_wrong_prior_gives_way_to_labels(truth, recovers_at):
+    """Three times off, either way, and ten times: from so many labels on the fitted threshold stays."""
+    margins = quantize(np.random.default_rng(0).normal(size=20_000))
+    histogram = margin_histogram(margins)
+    at = float(quantize(np.quantile(margins, 1 - truth)))
+
+    def share(labels):
+        fitted = calibration.Fitted(at, at - 0.5, at + 0.5, labels)
+        return calibration.bounded_threshold(histogram, fitted, 0.05)
+
+    assert share(recovers_at).share == pytest.approx(truth, rel=0.03)
+    assert share(recovers_at).source == "fitted"
+    first = share(0)
+    assert first.source == "bounded" and first.bound.binds
+    low, high = calibration.prior_bounds(0.05, 0)
+    assert first.share == pytest.approx(high if truth > 0.05 else low, rel=0.03)
+    assert first.bound.fitted_share == pytest.approx(truth, rel=0.03)
+    # The more labels, the nearer to what they say.
+    off = [abs(share(labels).share - truth) for labels in range(0, 40, 4)]
+    assert all(later <= earlier + 1e-9 for earlier, later in itertools.pairwise(off))
+
+
+def test_a_bound_is_told_with_both_uncertainties():
+    histogram = margin_histogram(np.arange(-50.0, 50.0))
+    found = calibration.bounded_threshold(
+        histogram, calibration.Fitted(-13.0, -30.0, 10.0, labels=2), 0.05
+    )
+    assert str(found.bound) == (
+        "the fitted threshold would call 63% of the corpus positive (95% interval 40% to 80%, from 2 "
+        "labels of the rarer class); bounded to 12% by the prior: 1.97% to 12.1%, around the prior of "
+        "5%, until there are 40 such labels"
+    )
+    allowed = calibration.bounded_threshold(
+        histogram, calibration.Fitted(44.0, 40.0, 47.0, labels=2), 0.05
+    )
+    assert "the prior allows that: 1.97% to 12.1%" in str(allowed.bound)
+    assert allowed.margin == 44.0
+
+
+def test_equal_margins_have_a_rule_that_prefers_none():
+    found = calibration.no_threshold(margin_histogram(np.full(5, 3.0)))
+    assert (found.n_positive, found.n_negative, found.source) == (0, 5, "none")
+    assert found.margin == 3.0 + calibration.MARGIN_STEP
+    with pytest.raises(ValueError, match="margins differ"):
+        calibration.no_threshold(margin_histogram(np.array([1.0, 2.0])))

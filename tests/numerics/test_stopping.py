@@ -409,3 +409,31 @@ def test_no_overlap_at_all_is_not_enough():
     ):
         with pytest.raises(ValueError, match="min_overlap must be at least 1 ad, got 0"):
             call()
+
+
+def few_positives(n_positive, n=N):
+    """Two experts who agree, few positives; LLM-0 finds most by luck, the trained models half of them."""
+    gold = np.arange(n) < n_positive
+    most, half = np.arange(n) < n_positive - 2, np.arange(n) < n_positive // 2
+    return np.array([most, half, half]).astype(np.int8), np.column_stack([gold, gold]).astype(
+        np.int8
+    )
+
+
+def test_llm0_is_no_best_model_for_a_plateau_before_a_minimum_of_positives():
+    predictions, ratings = few_positives(9)
+    rule = StoppingRule(parity_test="stays above", parity_margin=0.1)
+    found = decide([0, 1, 2], predictions, ratings, rule, n_labels=0, n_boot=200)
+    assert (found.stop, found.rule) == (False, "go on")
+    assert found.gain.value is None
+    assert found.gain.reason == (
+        "only LLM-0 is older, and a plateau against it needs 10 evaluation ads of the rarer label; there "
+        "are 9"
+    )
+    # A trained model of an earlier round is one, whatever the positives.
+    longer = np.vstack([predictions, predictions[-1:]])
+    found = decide([0, 1, 2, 3], longer, ratings, rule, n_labels=0, n_boot=200)
+    assert found.rule == "plateau" and "against round 1" in found.reason
+    enough, ratings = few_positives(10)
+    found = decide([0, 1, 2], enough, ratings, rule, n_labels=0, n_boot=200)
+    assert found.rule == "plateau" and "against round 0" in found.reason

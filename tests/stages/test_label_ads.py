@@ -28,8 +28,12 @@ MARGINS = np.arange(-50, 50, dtype=np.float32)
 HISTOGRAM = calibration.margin_histogram(MARGINS)
 
 
+def fitted(margin: float, labels: int = 100) -> calibration.Fitted:
+    return calibration.Fitted(margin, margin - 5.0, margin + 5.0, labels)
+
+
 def test_the_fitted_threshold_comes_first() -> None:
-    rule = LabelRule(prior=0.1, probability=0.5, fitted_margin=20.0)
+    rule = LabelRule(prior=0.1, probability=0.5, fitted=fitted(20.0))
     assert choose_threshold(HISTOGRAM, rule).n_positive == 30
     assert choose_threshold(HISTOGRAM, LabelRule(0.1, probability=0.5)).n_positive == 50
     assert choose_threshold(HISTOGRAM, LabelRule(0.1)).n_positive == 10
@@ -37,9 +41,36 @@ def test_the_fitted_threshold_comes_first() -> None:
 
 def test_a_fitted_threshold_without_positives_gives_way(caplog) -> None:
     with caplog.at_level(logging.WARNING):
-        found = choose_threshold(HISTOGRAM, LabelRule(0.1, fitted_margin=60.0))
+        found = choose_threshold(HISTOGRAM, LabelRule(0.1, fitted=fitted(60.0)))
     assert (found.n_positive, found.source) == (10, "prior")
     assert "the prior decides instead" in caplog.text
+
+
+def test_few_labels_do_not_move_the_threshold_beyond_what_the_prior_allows() -> None:
+    # Two labels of the rarer class and a prior of 10%: 3.9% to 23.2% of the hundred ads.
+    few = LabelRule(0.1, fitted=fitted(-40.0, labels=2))
+    found = choose_threshold(HISTOGRAM, few)
+    assert (found.n_positive, found.source) == (23, "bounded")
+    assert found.bound is not None and found.bound.binds
+    assert (found.bound.fitted_share, found.bound.labels) == (0.9, 2)
+    assert choose_threshold(HISTOGRAM, LabelRule(0.1, fitted=fitted(60.0, 2))).n_positive == 4
+    inside = choose_threshold(HISTOGRAM, LabelRule(0.1, fitted=fitted(35.0, 2)))
+    assert (inside.n_positive, inside.source) == (15, "fitted")
+    assert inside.bound is not None and not inside.bound.binds
+    enough = choose_threshold(HISTOGRAM, LabelRule(0.1, fitted=fitted(-40.0, labels=40)))
+    assert (enough.n_positive, enough.source, enough.bound) == (90, "fitted", None)
+
+
+def test_a_trained_model_that_tells_no_ads_apart_does_not_end_the_loop(caplog) -> None:
+    same = calibration.margin_histogram(np.full(9, 2.0, dtype=np.float32))
+    for labels in (2, 200):
+        with caplog.at_level(logging.WARNING):
+            found = choose_threshold(same, LabelRule(0.1, fitted=fitted(2.0, labels)))
+        assert (found.n_positive, found.n_negative, found.source) == (0, 9, "none")
+    assert "gives all ads the same score" in caplog.text
+    alone = calibration.margin_histogram(np.zeros(1, dtype=np.float32))
+    with pytest.raises(RunFailed, match="at least 2 scored ads"):
+        choose_threshold(alone, LabelRule(0.1, fitted=fitted(2.0, 2)))
 
 
 def test_one_class_is_refused_with_advice() -> None:

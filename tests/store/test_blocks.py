@@ -9,8 +9,11 @@ import pyarrow as pa
 import pytest
 
 from pipelines.contracts import BlockFile, scored_schema
+from pipelines.numerics import hashing
 from pipelines.store import blocks, files
 from tests import helpers
+from tests.helpers import watched_reads, write_scored_blocks
+from tests.stages.test_find_opposite_pairs import scored_rows
 from tests.test_contracts import scored_table
 
 
@@ -110,3 +113,27 @@ def test_a_cut_and_a_lost_file_are_named(tmp_path: Path, how: str) -> None:
         blocks.read(str(tmp_path), file)
     with pytest.raises(files.Damaged, match=what):
         blocks.read_columns(str(tmp_path), file, ["key"])
+
+
+def test_a_sample_of_texts_is_uniform_and_does_not_depend_on_the_cut(tmp_path: Path) -> None:
+    rows = scored_rows(np.zeros(300, dtype=np.float32))
+    whole = write_scored_blocks(tmp_path / "a", [rows])
+    cut = write_scored_blocks(tmp_path / "b", [rows.slice(n, 30) for n in range(0, 300, 30)])
+    drawn = blocks.sample_texts(str(tmp_path / "a"), whole, 50, seed=3)
+    assert drawn == blocks.sample_texts(str(tmp_path / "b"), cut[::-1], 50, seed=3)
+    keys = rows.column("key").to_pylist()
+    lowest = hashing.lowest_ranks(keys, 50, 3)
+    assert set(drawn) == {rows.column("text")[int(i)].as_py() for i in lowest}
+    assert drawn != blocks.sample_texts(str(tmp_path / "a"), whole, 50, seed=4)
+    everything = blocks.sample_texts(str(tmp_path / "a"), whole, 5000, seed=3)
+    assert sorted(everything) == sorted(rows.column("text").to_pylist())
+
+
+def test_a_sample_reads_so_many_blocks_and_no_more(tmp_path: Path) -> None:
+    rows = scored_rows(np.zeros(300, dtype=np.float32))
+    cut = write_scored_blocks(tmp_path, [rows.slice(n, 10) for n in range(0, 300, 10)])
+    with watched_reads() as paths:
+        drawn = blocks.sample_texts(str(tmp_path), cut, 5000, seed=3)
+    assert len(drawn) == 160
+    assert len({path for path in paths if path.endswith(".parquet")}) == 16
+    assert blocks.sample_texts(str(tmp_path), (), 10, seed=3) == ()

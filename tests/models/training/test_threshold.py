@@ -68,3 +68,16 @@ def test_inverted_scores_find_no_agreement() -> None:
     labels = np.array([0] * 10 + [1] * 10, np.int8)
     assert choose_threshold(np.linspace(-1, 1, 20), labels).best_kappa == 1.0
     assert choose_threshold(np.linspace(1, -1, 20), labels).best_kappa <= 0.0
+
+
+def test_the_interval_holds_the_threshold_and_narrows_with_labels() -> None:
+    rng = np.random.default_rng(5)
+
+    def width(n: int) -> float:
+        labels = np.array([0, 1], np.int8).repeat(n // 2)
+        cut = choose_threshold(rng.normal(size=n) + 1.5 * labels, labels)
+        assert cut.low <= cut.margin <= cut.high
+        return cut.high - cut.low
+
+    few, many = (np.mean([width(n) for _ in range(5)]) for n in (30, 1000))
+    assert many < 0.6 * few

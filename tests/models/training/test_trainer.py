@@ -15,6 +15,7 @@ from models.backends.trained import Trained
 from models.training import trainer
 from models.training.data import LabelledAds, TrainingDataError
 from pipelines.console.progress import Step, steps
+from pipelines.numerics import calibration
 from pipelines.numerics.calibration import MARGIN_STEP
 from tests.models.training.ads import make_ads, settings, shuffled
 
@@ -186,3 +187,42 @@ def test_refuses_a_folder_in_use(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(FileExistsError, match="is not empty: give a new folder"):
         trainer.train(make_ads(20), settings("head", "never-loaded"), tmp_path)
+
+
+# --- What the prior allows ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("learner", ["head", "encoder"])
+def test_few_labels_of_a_class_leave_the_threshold_where_the_prior_allows(
+    learner: str, encoder_preset: str, tmp_path: Path
+) -> None:
+    ads, corpus = make_ads(120), make_ads(400, seed=5)
+    few = np.flatnonzero(ads.labels == 1)[:6]
+    rows = np.sort(np.r_[few, np.flatnonzero(ads.labels == 0)])
+    ads = LabelledAds(
+        tuple(ads.keys[i] for i in rows), tuple(ads.texts[i] for i in rows), ads.labels[rows]
+    )
+    how = settings(learner, encoder_preset, max_epochs=1)
+    free = trainer.train(ads, how, tmp_path / "free")
+    assert free.bound is None and free.fitted is not None
+    assert (free.fitted.margin, free.fitted.labels) == (free.threshold_margin, 6)
+
+    expected = trainer.Expected(corpus.texts, 0.9)
+    found = trainer.train(ads, how, tmp_path / "bounded", expected=expected)
+    low, high = calibration.prior_bounds(0.9, 6)
+    labeler = Trained(tmp_path / "bounded").load()
+    share = float((labeler.margins(corpus.texts) >= found.threshold_margin).mean())
+    assert low - 0.02 <= share <= high + 0.02
+    assert found.bound is not None and found.bound.share == pytest.approx(share)
+    # The weights and what the labels alone say are the same; the folder holds what is returned.
+    assert (found.model_id, found.fitted) == (free.model_id, free.fitted)
+    assert trained.read_manifest(tmp_path / "bounded") == found
+
+
+def test_enough_labels_of_each_class_need_no_prior(encoder_preset: str, tmp_path: Path) -> None:
+    ads = make_ads(120)
+    assert min(ads.labels.sum(), (1 - ads.labels).sum()) >= calibration.ENOUGH_LABELS
+    expected = trainer.Expected(("never scored",), 0.9)
+    found = trainer.train(ads, settings("head", encoder_preset), tmp_path / "m", expected=expected)
+    assert found.bound is None and found.fitted is not None
+    assert found.threshold_margin == found.fitted.margin

@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.contracts import ReviewItem
+from pipelines.jobs.status import standing
+from pipelines.numerics.calibration import PriorBound
 from pipelines.report.output import Report
 from pipelines.store.workspace import Workspace
 from tests.helpers import by_label
@@ -60,3 +62,29 @@ def test_without_a_band_or_without_pairs_none_is_claimed(learnt: Path, tmp_path:
     rename(learnt, selection={**selection.model_dump(), "band": 1.0})
     text = scores(everything, "d")
     assert "among all ads (selection.band is 1)" in text and "too few" not in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_the_prior_does_to_a_threshold_is_told_of_the_round_and_of_its_model(
+    learnt: Path, tmp_path: Path
+) -> None:
+    assert "of the rarer class" not in read(draw(learnt, tmp_path / "a")).texts[""]
+    bound = PriorBound(0.2, 0.09, 0.39, 2, 40, 0.63, 0.5, 0.8, 0.39)
+    place = Workspace(str(learnt))
+    pairs, model = place.pairs_of(2), place.model.latest(2)
+    assert model is not None
+    threshold = dataclasses.replace(pairs.facts.threshold, source="bounded", bound=bound)
+    place.commit(
+        dataclasses.replace(pairs, facts=dataclasses.replace(pairs.facts, threshold=threshold))
+    )
+    learnt_by = dataclasses.replace(model.facts.learnt, bound=bound)
+    place.commit(
+        dataclasses.replace(model, facts=dataclasses.replace(model.facts, learnt=learnt_by))
+    )
+    texts = read(draw(learnt, tmp_path / "b")).texts
+    scores, agreement = (" ".join(texts[id].split()) for id in ("scores", "agreement"))
+    said = str(bound)
+    assert f"{said[0].upper()}{said[1:]}." in scores
+    assert "moved to the nearest share that the prior allows" in scores
+    assert f"The threshold of the model of round 2: {said}." in agreement
+    assert said in " ".join(standing(place).text().split())
