@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.console import audit
 from pipelines.console.visible import printable
 from pipelines.contracts import ReviewItem
 
@@ -127,7 +128,8 @@ def describe_import(summary: Mapping[str, Any]) -> str:
             "verdicts so far",
             f"{summary['fine_tuning_ads']:,} ads for fine-tuning, "
             f"{summary['evaluation_ads']:,} for evaluation, "
-            f"{summary['withheld_ads']:,} for neither",
+            f"{summary['withheld_ads']:,} for neither"
+            + (f", {summary['audit_ads']:,} of audits" if summary["audit_ads"] else ""),
         ),
     ]
     if summary["changed_mind"]:
@@ -190,6 +192,18 @@ def _kappa(kappa: Mapping[str, Any] | None) -> str:
     return f"{kappa['value']:z.2f} [{kappa['low']:z.2f}, {kappa['high']:z.2f}]"
 
 
+def describe_drawn(summary: Mapping[str, Any]) -> str:
+    """Return an audit's outcome as text."""
+    found = summary["audit"]
+    lines = [audit.describe(found), "", f"Items:  {summary['items_file']}"]
+    if found["labelled"] < found["drawn"]:
+        lines.append(
+            "Next:   `scout export --audit --tool ... --workspace DIR`, let experts label, `scout import` "
+            "what comes back, and `scout status` tells what it says"
+        )
+    return "\n".join(lines)
+
+
 def describe_rounds(found: Mapping[str, Any]) -> str:
     """Return the table of rounds: labels, agreement, and why the loop goes on or stops."""
     head = (
@@ -246,6 +260,7 @@ def describe_rounds(found: Mapping[str, Any]) -> str:
         lines += ["", _evaluation(last)]
     if notes:
         lines += ["", "Why:", *notes]
+    lines += ["", audit.describe(found["audit"]) if found["audit"] else audit.NONE]
     return "\n".join([*lines, "", f"Next: {found['next']}"])
 
 

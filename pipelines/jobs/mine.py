@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import platform
@@ -171,7 +172,11 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     if model:
         say(f"round {round_number}: labelling with the model of round {model.round}")
     learnt = model.round if model else 0
-    waiting = [n for n in workspace.verdicts.by_round() if learnt < n < round_number]
+    waiting = [
+        number
+        for number, verdicts in workspace.verdicts.by_round().items()
+        if learnt < number < round_number and verdicts.facts.keys.number
+    ]
     if waiting:
         say(
             f"no model has learnt from the verdicts of round {', '.join(map(str, waiting))} yet: "
@@ -192,18 +197,30 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
             "max_rejected_share": options.max_rejected_share,
         }
     )
-    mine_hash = config_hash(
-        {
-            "scored": scored_hash,
-            # All of the task: import, training and `status` go by what the newest pairs say of it.
-            "task": task.model_dump(mode="json"),
-            "embedding": embedding,
-            "shown": sorted(shown),
-            "labels": labels,
-            "round": round_number,
-            "fitted_threshold": model.facts.learnt.threshold_margin if model else None,
-        }
-    )
+
+    def hash_of(seen: frozenset[str]) -> str:
+        return config_hash(
+            {
+                "scored": scored_hash,
+                # All of the task: import, training and `status` go by what the newest pairs say of it.
+                "task": task.model_dump(mode="json"),
+                "embedding": embedding,
+                "shown": sorted(seen),
+                "labels": labels,
+                "round": round_number,
+                "fitted_threshold": model.facts.learnt.threshold_margin if model else None,
+            }
+        )
+
+    mine_hash = hash_of(shown)
+    finished = _is_finished(workspace, round_number, mine_hash)
+    if not finished:
+        # An audit of this round drew none of the ads of the items that were there, but it may have drawn
+        # those that new ones would show.
+        audits = workspace.audit.all(round_number)
+        shown = shown.union(*map(workspace.keys_of, audits))
+        mine_hash = hash_of(shown)
+        finished = _is_finished(workspace, round_number, mine_hash)
     return Plan(
         options=options,
         task=task,
@@ -220,7 +237,7 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         strategy=strategy,
         labels=labels,
         scored=_whole(workspace, workspace.scored.find(round_number, scored_hash)),
-        finished=_is_finished(workspace, round_number, mine_hash),
+        finished=finished,
     )
 
 
@@ -462,10 +479,21 @@ def _score(plan: Plan, pipeline: beam.Pipeline, origin: Provenance) -> beam.PCol
 
 
 def _run(plan: Plan) -> dict[str, int]:
-    pipeline = beam.Pipeline(options=plan.options.pipeline_options())
-    build_pipeline(plan, pipeline)
+    return run_pipeline(plan.options.beam, functools.partial(build_pipeline, plan))
+
+
+def run_pipeline(
+    beam_flags: Sequence[str], build: Callable[[beam.Pipeline], None]
+) -> dict[str, int]:
+    """Build a pipeline and run it to its end; returns its counters.
+
+    Raises:
+        RunFailed: a step raised it.
+    """
+    pipeline = beam.Pipeline(options=_pipeline_options(beam_flags))
+    build(pipeline)
     # What runs elsewhere counts elsewhere.
-    showing = metrics.shown() if plan.options.is_local() else step("waiting for the job")
+    showing = metrics.shown() if is_local(beam_flags) else step("waiting for the job")
     try:
         with showing:
             result = pipeline.run()
