@@ -44,8 +44,8 @@ BLIND_SHARE = 0.1
 _SHIFT_SD, _SLOPE_SD = 1.0, 0.5
 # Labels that the curve's rate is worth in the variance of a stratum: chosen, as the shape of the intervals
 # was, on simulated corpora whose results are not those that are reported.
-CURVE_LABELS = 3.0
-MIN_FREEDOM = 8.0
+CURVE_LABELS = 2.5
+MIN_FREEDOM = 10.0
 LABELS_A_STRATUM, MIN_A_STRATUM, MAX_STRATA = 20, 8, 20
 # Share of the labels that go to ads above the threshold at least: the optimum for the share of violating
 # ads gives them so few at 1% that it says little of precision.
@@ -240,7 +240,8 @@ def cut_strata(
         number: strata wanted, at least 2; there may be fewer where few margins differ.
 
     Returns:
-        int64 (H,), ascending: the first bin of each stratum; each holds at least one ad.
+        int64 (H,), ascending: the first bin of each stratum; each holds at least one ad, and below
+        the first one there is none.
     """
     if number < 2:
         raise ValueError(f"number must be at least 2 strata, got {number}")
@@ -255,10 +256,8 @@ def cut_strata(
     cuts[np.argmin(np.abs(at - (spread[first - 1] if first else 0.0)))] = first
     starts = np.unique(np.concatenate([[0], cuts[cuts < N_BINS]]))
     sizes = np.add.reduceat(histogram, starts)
-    # An empty stratum goes to the one below it; the first one, to the one above it.
-    kept = starts[sizes > 0]
-    kept[0] = 0
-    return kept.astype(np.int64)
+    # An empty stratum goes to the one below it.
+    return starts[sizes > 0].astype(np.int64)
 
 
 def allocate(
@@ -303,7 +302,7 @@ class SamplePlan:
     """Where a score is cut, and how many ads are to be labelled of each stratum.
 
     Attributes:
-        starts: int64 (H,) first margin bin of each stratum, ascending; the first is 0.
+        starts: int64 (H,) first margin bin of each stratum, ascending; no ad of the frame lies below.
         sizes: int64 (H,) ads of the frame in each.
         labels: int64 (H,) ads to draw of each.
         threshold: margin from which the model calls an ad positive; a stratum begins there.
@@ -315,7 +314,7 @@ class SamplePlan:
     threshold: float
 
     def stratum_of(self, margins: np.ndarray) -> np.ndarray:
-        """Return the stratum of each grid margin, int64 of the same shape."""
+        """Return the stratum of each grid margin of the frame, int64 of the same shape."""
         return np.searchsorted(self.starts, bin_of(margins), side="right") - 1
 
     def strata(self, histogram: np.ndarray, weight: np.ndarray, probability: np.ndarray) -> Strata:

@@ -12,7 +12,7 @@ from pipelines.errors import UsageError
 from pipelines.report import data
 from pipelines.report.html import word
 from pipelines.report.output import Report, Say, check_folder, write
-from pipelines.report.sections import agreement, coverage, items, maps, provenance, scores
+from pipelines.report.sections import agreement, audit, coverage, items, maps, provenance, scores
 from pipelines.store.workspace import Workspace
 
 FOLDER = "report"
@@ -24,6 +24,7 @@ SECTIONS = (
     coverage.coverage,
     agreement.agreement,
     agreement.scale,
+    audit.audit,
     scores.scores,
     items.top_items,
     provenance.provenance,
