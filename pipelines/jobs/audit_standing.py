@@ -82,7 +82,7 @@ def audit_standing(workspace: Workspace) -> AuditStanding | None:
         ads=sum(stratum.ads for stratum in facts.strata) + known,
         drawn=len(items),
         labelled=len(settled),
-        positive=sum(positive for _, positive in settled),
+        positive=sum(bool(positive) for _, positive in settled),
         unsettled=int(answered.sum()) - len(settled),
         skipped=len(table.keys) - int(answered.sum()),
         strata=len(facts.strata),

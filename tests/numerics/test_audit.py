@@ -160,7 +160,7 @@ def test_assumed_probabilities_go_by_rank_alone_and_have_the_priors_mean() -> No
         other = calibration.quantize(scale * margins + shift).astype(np.float64)
         histogram = calibration.margin_histogram(other)
         probability = audit.assumed_probabilities(histogram, PRIOR)
-        assert (np.diff(probability) >= 0).all() and 0 < probability[0] and probability[-1] < 1
+        assert (np.diff(probability) >= 0).all() and probability[0] > 0 and probability[-1] < 1
         own = probability[audit.bin_of(other)]
         assert own.mean() == pytest.approx(PRIOR, rel=0.02)
         # What ranks so well has these shares: in the highest and the lowest tenth.
