@@ -17,6 +17,7 @@ from pipelines.jobs.audit_standing import audit_standing
 from pipelines.jobs.mine import run_pipeline
 from pipelines.jobs.results import Audited
 from pipelines.numerics import agreement
+from pipelines.numerics.agreement import MISSING
 from pipelines.stages.draw_audit import DRAWN, FRAME, AuditPlan, DrawAudit
 from pipelines.stages.write_audit import WriteAudit
 from pipelines.store.facts import AuditFacts, PairsFacts, ScoredFacts
@@ -88,13 +89,11 @@ def audit(options: AuditOptions, say: Callable[[str], None]) -> Audited:
         )
     with step("reading what experts have seen"):
         base = _base(workspace, pairs, scored)
-        settled, unlearnt = _settled(workspace, pairs, base.shown)
+        settled = _settled(workspace, pairs, base.shown)
     before = base.before
     # A smaller budget takes nothing back; labels that were settled since are known from now on.
     budget = max(options.budget, before.rows if before else 0)
-    wanted = config_hash(
-        {"base": base.hash, "budget": budget, "settled": settled, "unlearnt": sorted(unlearnt)}
-    )
+    wanted = config_hash({"base": base.hash, "budget": budget, "settled": settled})
     if before and before.config_hash == wanted:
         say(f"round {pairs.round}: {before.rows:,} ads are drawn already; nothing to do")
     else:
@@ -108,9 +107,7 @@ def audit(options: AuditOptions, say: Callable[[str], None]) -> Audited:
             seed=base.seed,
             shown=base.shown,
             settled=settled,
-            unlearnt=unlearnt,
             strata=tuple((own.start, own.drawn) for own in before.facts.strata) if before else (),
-            curve=before.facts.curve if before else None,
         )
         write = WriteAudit(
             workspace.root,
@@ -208,24 +205,15 @@ def _build(
 
 def _settled(
     workspace: Workspace, pairs: Manifest[PairsFacts], shown: frozenset[str]
-) -> tuple[dict[str, int], frozenset[str]]:
-    """Return the settled labels of shown ads, and which of them the scoring model did not learn from.
+) -> dict[str, int]:
+    """Return the settled labels of shown ads, those of both halves and of earlier audits.
 
-    Of both halves, for these ads are counted, not drawn, and nothing is trained or chosen by them; those of
-    earlier audits of this version, too.
+    Of the evaluation half, too, for these ads are counted: nothing is drawn, trained or chosen by their
+    labels.
     """
     task = pairs.facts.origin.task
-    settled: dict[str, int] = {}
-    unlearnt: set[str] = set()
-    parts = {half: read_half(workspace, half, task.version) for half in HALVES}
-    parts["audit"] = read_audit(workspace, task.version)
-    for half, verdicts in parts.items():
-        table = ratings(verdicts)
-        labels = agreement.consensus(table.values, task.review.consensus)
-        found = {
-            k: int(n) for k, n in zip(table.keys, labels, strict=True) if n >= 0 and k in shown
-        }
-        settled |= found
-        if half != "fine_tuning" or not pairs.facts.origin.model_round:
-            unlearnt |= found.keys()
-    return settled, frozenset(unlearnt)
+    verdicts = [v for half in HALVES for v in read_half(workspace, half, task.version)]
+    table = ratings([*verdicts, *read_audit(workspace, task.version)])
+    labels = agreement.consensus(table.values, task.review.consensus)
+    found = zip(table.keys, labels.tolist(), strict=True)
+    return {key: label for key, label in found if label != MISSING and key in shown}

@@ -21,7 +21,7 @@ _NO_LABELS = "no ad of it is labelled yet"
 
 @dataclass(frozen=True, slots=True)
 class _Corpus:
-    """The frame as the estimates take it; ``probability`` is float64 (N_BINS,), calibrated."""
+    """The frame as the estimates take it; ``probability`` is float64 (N_BINS,), by margin."""
 
     plan: SamplePlan
     strata: Strata
@@ -105,8 +105,7 @@ def _corpus(workspace: Workspace, manifest: Manifest[AuditFacts]) -> _Corpus:
     with np.load(io.BytesIO(data), allow_pickle=False) as found:
         histogram[found["bins"]] = found["ads"]
         weight[found["bins"]] = found["weight"] / 1000
-    assumed = audit.assumed_probabilities(histogram, facts.origin.task.prior)
-    probability = audit.apply_curve(assumed, facts.curve)
+    probability = audit.assumed_probabilities(histogram, facts.origin.task.prior)
     columns = np.array([(own.start, own.ads, own.drawn) for own in facts.strata], dtype=np.int64)
     plan = SamplePlan(columns[:, 0], columns[:, 1], columns[:, 2], facts.threshold.margin)
     return _Corpus(plan, plan.strata(histogram, weight, probability), probability)

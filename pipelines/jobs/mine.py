@@ -175,7 +175,7 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     waiting = [
         number
         for number, verdicts in workspace.verdicts.by_round().items()
-        if learnt < number < round_number and verdicts.facts.keys.number
+        if learnt < number < round_number and not verdicts.facts.keys.of_audits_alone
     ]
     if waiting:
         say(

@@ -37,7 +37,7 @@ def standing(workspace: Workspace, stages: bool = False) -> Standing:
         newest = version or newest
         labelled, trained = None, None
         # Without audits: who labels those has labelled nothing of the round.
-        if verdicts and verdicts.facts.keys.number:
+        if verdicts and not verdicts.facts.keys.of_audits_alone:
             keys = verdicts.facts.keys
             labelled = Labelled(
                 len(keys.fine_tuning),

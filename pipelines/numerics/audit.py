@@ -40,7 +40,7 @@ MEASURES = (SHARE, WEIGHTED, PRECISION, RECALL, KAPPA)
 # violating ads of whose violation its score says nothing.
 ASSUMED_AUC = 0.85
 BLIND_SHARE = 0.1
-# Standard deviations of the calibration's shift and slope, in log-odds, around "as assumed".
+# Standard deviations of the fitted curve's shift and slope, in log-odds, around "as assumed".
 _SHIFT_SD, _SLOPE_SD = 1.0, 0.5
 # Labels that the curve's rate is worth in the variance of a stratum: chosen, as the shape of the intervals
 # was, on simulated corpora whose results are not those that are reported.
@@ -96,7 +96,7 @@ class Strata:
     Attributes:
         sizes: int64 (H,) ads in each, at least 1.
         weights: float64 (H,) their weight.
-        means: float64 (H,) mean of the calibrated probabilities of all ads of each, 0 to 1.
+        means: float64 (H,) mean of the assumed probabilities of all ads of each, 0 to 1.
         weighted_means: float64 (H,) the same, by weight.
         above: bool (H,), whether the model calls the ads of a stratum positive.
     """
@@ -115,7 +115,7 @@ class Labels:
     Attributes:
         stratum: int64 (n,), which stratum each was drawn from.
         positive: bool (n,), what experts said.
-        probability: float64 (n,), the model's calibrated probability.
+        probability: float64 (n,), assumed for the ad's score.
         weight: float64 (n,), at least 0.
     """
 
@@ -184,7 +184,7 @@ def fit_curve(
     """Fit shift and slope of the log-odds of assumed probabilities to labels.
 
     Logistic recalibration (Platt, 1999) with a normal prior at "as assumed", so that it may be asked of
-    no label at all, of a few, and of many. Labels may have been chosen by their score.
+    no label at all, of a few, and of many.
 
     Args:
         assumed: float (k,) probabilities, of ads or of groups of ads.
@@ -323,7 +323,7 @@ class SamplePlan:
         Args:
             histogram: int64 (N_BINS,) of the margins of the frame's ads.
             weight: float64 (N_BINS,) their weight.
-            probability: float64 (N_BINS,), calibrated, of each margin.
+            probability: float64 (N_BINS,) of each margin.
         """
 
         def total(values: np.ndarray) -> np.ndarray:
@@ -348,7 +348,7 @@ def plan_sample(
 
     Args:
         histogram: int64 (N_BINS,) of the margins of the frame's ads.
-        probability: float64 (N_BINS,), calibrated, of each margin.
+        probability: float64 (N_BINS,) of each margin.
         threshold: margin from which the model calls an ad positive.
         budget: labels in all.
     """

@@ -24,9 +24,9 @@ FRAME, DRAWN = "frame", "drawn"
 _COLUMNS = (*AD_SCHEMA.names, "margin", "truncated")
 # Columns beyond the margin bins: ads by experts' label and the model's, and those without a label.
 _UNSETTLED = 4
-_SHAPE = (4, calibration.N_BINS + _UNSETTLED + 1)
-# Rows: ads and weight of the frame, labels and positive labels to calibrate on.
-_ADS, _WEIGHT, _LABELS, _POSITIVES = range(4)
+_SHAPE = (2, calibration.N_BINS + _UNSETTLED + 1)
+# Rows: ads, and their weight.
+_ADS, _WEIGHT = range(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,7 @@ class AuditPlan:
         seed: of the draw.
         shown: content keys of ads that experts have seen: they are no part of the frame.
         settled: experts' labels among those, content key -> 1 for positive, 0 for negative.
-        unlearnt: those of them that the model has not learnt from: they calibrate its scores.
         strata: of an earlier audit of the same base: first bins, and ads drawn of each; empty for none.
-        curve: its calibration; None where it is to be fitted.
     """
 
     threshold: float
@@ -51,9 +49,7 @@ class AuditPlan:
     seed: int
     shown: frozenset[str]
     settled: Mapping[str, int] = field(default_factory=dict)
-    unlearnt: frozenset[str] = frozenset()
     strata: tuple[tuple[int, int], ...] = ()
-    curve: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +60,6 @@ class Frame:
         histogram: int64 (N_BINS,) of their margins.
         weight: int64 (N_BINS,) their weight by margin, in thousandths.
         sample: strata, and how many ads are drawn of each.
-        curve: calibration of the scores (``numerics.audit.fit_curve``).
-        curve_labels: labels that it was fitted to.
         known: int64 (2, 4): ads, and their weight in thousandths, whose label is known: true negatives,
             false positives, false negatives, true positives of the model.
         left_out: ads that experts have seen and not settled.
@@ -74,8 +68,6 @@ class Frame:
     histogram: np.ndarray
     weight: np.ndarray
     sample: SamplePlan
-    curve: tuple[float, float]
-    curve_labels: int
     known: np.ndarray
     left_out: int
 
@@ -95,14 +87,7 @@ def plan_frame(totals: np.ndarray, plan: AuditPlan) -> Frame:
         raise RunFailed(
             "no ad is left to audit: experts saw every one; give a newer corpus to mine"
         )
-    assumed = audit.assumed_probabilities(histogram, plan.prior)
-    labels = totals[_LABELS, : calibration.N_BINS]
-    curve = plan.curve
-    if curve is None:
-        used = np.flatnonzero(labels)
-        positives = totals[_POSITIVES, used]
-        curve = audit.fit_curve(assumed[used], positives, labels[used])
-    probability = audit.apply_curve(assumed, curve)
+    probability = audit.assumed_probabilities(histogram, plan.prior)
     if plan.strata:
         starts, drawn = (np.array(own, dtype=np.int64) for own in zip(*plan.strata, strict=True))
         sizes = np.add.reduceat(histogram, starts)
@@ -110,13 +95,11 @@ def plan_frame(totals: np.ndarray, plan: AuditPlan) -> Frame:
         sample = audit.extend_sample(before, histogram, probability, plan.budget)
     else:
         sample = audit.plan_sample(histogram, probability, plan.threshold, plan.budget)
-    beside = totals[:2, calibration.N_BINS :]
+    beside = totals[:, calibration.N_BINS :]
     return Frame(
         histogram=histogram,
         weight=weight,
         sample=sample,
-        curve=curve,
-        curve_labels=int(labels.sum()),
         known=beside[:, :_UNSETTLED],
         left_out=int(beside[0, _UNSETTLED]),
     )
@@ -142,9 +125,6 @@ def tally(table: pa.Table, plan: AuditPlan) -> np.ndarray:
         place = _UNSETTLED
         if label is not None:
             place = 2 * label + int(margins[row] >= plan.threshold)
-            if keys[row] in plan.unlearnt:
-                found[_LABELS, bins[row]] += 1
-                found[_POSITIVES, bins[row]] += label
         bins[row] = calibration.N_BINS + place
     np.add.at(found[_ADS], bins, 1)
     np.add.at(found[_WEIGHT], bins, weight)

@@ -143,8 +143,6 @@ class _Write(beam.DoFn):
                 scored=self._scored,
                 base=self._base,
                 seed=self._seed,
-                curve=frame.curve,
-                curve_labels=frame.curve_labels,
                 strata=tuple(
                     AuditStratum(*map(int, own))
                     for own in zip(sample.starts, sample.sizes, sample.labels, strict=True)

@@ -198,6 +198,12 @@ class AnsweredKeys:
         return sum(map(len, (self.fine_tuning, self.evaluation, self.withheld, self.skipped)))
 
 
+    @property
+    def of_audits_alone(self) -> bool:
+        """Whether nothing but ads of audits is answered: the round's own items are as before."""
+        return bool(self.audit) and not self.number
+
+
 @dataclass(frozen=True, slots=True)
 class VerdictsFacts:
     """What a ``verdicts`` attempt holds, all earlier imports of its round included.
@@ -397,8 +403,6 @@ class AuditFacts:
         base: hash of corpus, rule and frame: attempts of the same base draw from the same strata, and
             the larger one holds the smaller.
         seed: of the draw.
-        curve: shift and slope of the calibration (``numerics.audit.fit_curve``).
-        curve_labels: labels that it was fitted to.
         strata: from the lowest score on.
         known: ads beside the frame: experts had settled their label before.
         left_out: ads that experts had seen and not settled: neither in the frame nor known.
@@ -409,8 +413,6 @@ class AuditFacts:
     scored: str
     base: str
     seed: int
-    curve: tuple[float, float]
-    curve_labels: int
     strata: tuple[AuditStratum, ...]
     known: Known
     left_out: int

@@ -325,7 +325,7 @@ class Workspace:
             for number, verdicts in self.verdicts.by_round().items()
             if number in pairs
             and pairs[number].facts.origin.task.version == task_version
-            and (audits or verdicts.facts.keys.number)
+            and (audits or not verdicts.facts.keys.of_audits_alone)
         }
 
     def rounds(self) -> list[int]:
@@ -343,7 +343,8 @@ class Workspace:
             return 1
         last = known[-1]
         verdicts = self.verdicts.latest(last)
-        closed = (verdicts and verdicts.facts.keys.number) or self.model.latest(last)
+        labelled = verdicts and not verdicts.facts.keys.of_audits_alone
+        closed = labelled or self.model.latest(last)
         return last + 1 if closed else last
 
     def shown_keys(self, before_round: int) -> frozenset[str]:
