@@ -264,8 +264,11 @@ def test_an_audit_of_a_trained_loop_changes_neither_training_nor_the_next_pairs(
     with open(path, "w", encoding="utf-8", newline="") as sink:
         csv.writer(sink).writerows([("ad_id", "label", "expert"), *rows])
     next_step = loop.status()["next"]
-    api.import_verdicts(loop.root, path)
-    assert loop.status()["next"] == next_step
+    with helpers.watched_reads() as opened:
+        api.import_verdicts(loop.root, path)
+        assert loop.status()["next"] == next_step
+        assert api.status(loop.root).audit
+    assert helpers.of_evaluation(opened) == []
     _, said = loop.train()
     assert said == ["round 2 is trained already with these labels; nothing to do"]
     assert loop.mine() == cli.OK
