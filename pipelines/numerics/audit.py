@@ -45,7 +45,9 @@ _SHIFT_SD, _SLOPE_SD = 1.0, 0.5
 # Labels that the curve's rate is worth in the variance of a stratum: chosen, as the shape of the intervals
 # was, on simulated corpora whose results are not those that are reported.
 CURVE_LABELS = 2.5
+# Degrees of freedom at least, or Student's quantile grows out of all proportion where nothing was found.
 MIN_FREEDOM = 10.0
+# Labels of a stratum on average and at least, where the budget allows, and strata at most.
 LABELS_A_STRATUM, MIN_A_STRATUM, MAX_STRATA = 20, 8, 20
 # Share of the labels that go to ads above the threshold at least: the optimum for the share of violating
 # ads gives them so few at 1% that it says little of precision.
@@ -138,11 +140,6 @@ class Estimates:
     plain: Mapping[str, Estimate]
     powered: Mapping[str, Estimate]
     halving_labels: int
-
-
-def grid_margins() -> np.ndarray:
-    """Return the margin of each bin of ``calibration.margin_histogram``, float64 (N_BINS,)."""
-    return (np.arange(N_BINS) - N_BINS // 2) * MARGIN_STEP
 
 
 def bin_of(margins: np.ndarray) -> np.ndarray:

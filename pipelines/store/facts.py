@@ -197,7 +197,6 @@ class AnsweredKeys:
         """How many ads of the round's review items are answered; those of an audit are none."""
         return sum(map(len, (self.fine_tuning, self.evaluation, self.withheld, self.skipped)))
 
-
     @property
     def of_audits_alone(self) -> bool:
         """Whether nothing but ads of audits is answered: the round's own items are as before."""
