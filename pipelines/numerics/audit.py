@@ -272,20 +272,17 @@ def allocate(
         int64 (H,), at most ``sizes``; their sum is the budget where that is possible.
     """
     low = np.minimum(at_least, sizes)
-    labels = low.astype(np.float64)
     want = sizes * np.maximum(spread, 1e-9)
-    free = np.ones(len(sizes), dtype=bool)
-    while free.any():
-        rest = max(0.0, budget - labels[~free].sum())
-        wanted = rest * want / want[free].sum()
-        over, under = free & (wanted > sizes), free & (wanted < low)
-        if over.any():
-            labels[over], free = sizes[over], free & ~over
-        elif under.any():
-            labels[under], free = low[under], free & ~under
-        else:
-            labels[free] = wanted[free]
-            break
+
+    def at(factor: float) -> np.ndarray:
+        return np.clip(factor * want, low, sizes)
+
+    # What all get grows with the factor: the one that gives the budget is found by halving.
+    few, many = 0.0, float(np.max(sizes / want))
+    for _ in range(100):
+        middle = (few + many) / 2
+        few, many = (middle, many) if at(middle).sum() < budget else (few, middle)
+    labels = at(many)
     whole = np.floor(labels + 1e-9).astype(np.int64)
     left = min(budget, int(sizes.sum())) - int(whole.sum())
     order = np.argsort(-(labels - whole), kind="stable")
