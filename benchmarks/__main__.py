@@ -14,6 +14,7 @@ NAMES = (
     "pipeline_overhead",
     "llm0_throughput",
     "report_opening",
+    "audit_intervals",
 )
 RESULTS = Path(__file__).parent / "results"
 

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pipelines.console import progress as console
 from pipelines.errors import RunFailed, UsageError
-from pipelines.jobs.results import Exported, Ingested, Mined, Result, Standing, Trained
+from pipelines.jobs.results import Audited, Exported, Ingested, Mined, Result, Standing, Trained
 from pipelines.simulation.conditions import CROWD_NOISES, DEFAULT_CONDITIONS
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def export(
     *,
     out: Place = "",
     round: Count | None = None,
+    audit: bool = False,
     show_predictions: bool = False,
     force: bool = False,
     push: str = "",
@@ -123,6 +124,7 @@ def export(
         tool: whose format; page is one HTML file to review in, without any tool.
         out: folder for the files; by default one in the workspace.
         round: whose items; by default the last one's.
+        audit: the ads that `scout audit` drew in that round, instead of its items.
         show_predictions: let experts see what the model says.
         force: replace a review.csv that somebody filled in.
         push: URL of the tool's server, to put the items there instead of into files.
@@ -134,7 +136,7 @@ def export(
 
         _choose("tool", [tool], exporting())
         options = job.ExportOptions(
-            os.fspath(workspace), tool, os.fspath(out), round, show_predictions, force, push
+            os.fspath(workspace), tool, os.fspath(out), round, show_predictions, force, push, audit
         )
         return say.end(job.export(options, say))
 
@@ -231,6 +233,33 @@ def report(
         options = job.ReportOptions(os.fspath(workspace), os.fspath(out), round, projection)
         with console.step("drawing the report"):
             return say.end(job.report(options, say))
+
+
+def audit(
+    task: Task | Place,
+    workspace: Place,
+    *,
+    budget: Count = 300,
+    beam: Sequence[str] = (),
+    progress: bool = False,
+) -> Audited:
+    """Draw ads at random, and estimate from their labels what holds for the whole corpus.
+
+    The labels of these ads train no model and choose no threshold. The same budget again draws nothing
+    new, a larger one only what is lacking.
+
+    Args:
+        task: the task, or its file.
+        workspace: folder, local or ``gs://``.
+        budget: ads to label in all, those that earlier audits of the same scores drew among them.
+        beam: Beam's own flags, such as ``["--runner=DataflowRunner"]``.
+        progress: tell on stderr what is done.
+    """
+    with _call(audit, locals()) as say:
+        from pipelines.jobs import audit as job
+
+        options = job.AuditOptions(_task(task), os.fspath(workspace), budget, tuple(beam))
+        return say.end(job.audit(options, say))
 
 
 def simulate(

@@ -37,6 +37,7 @@ _KEPT = {
     "train": "no half-trained model counts: run the same command again",
     "status": "nothing is changed",
     "report": "the report may be incomplete: run the same command again",
+    "audit": "a sample is drawn as a whole or not at all: run the same command again",
     "simulate": "finished seeds and LLM-0's answers are kept: run the same command again to go on",
 }
 # timeout(1) and some schedulers signal a process and then its group: that is one stop, not two.
@@ -308,6 +309,10 @@ def _demo(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
     return OK
 
 
+def _audit(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
+    return _show(args, _call(api.audit, args, beam=beam_flags))
+
+
 def _mine_job(beam_flags: tuple[str, ...]) -> Callable[..., Any]:
     """Return ``api.mine``; what runs elsewhere goes on when it is stopped here."""
     from pipelines.jobs.mine import is_local
@@ -354,6 +359,7 @@ _COMMANDS = {
     "train": _plain(api.train),
     "status": _status,
     "report": _plain(api.report),
+    "audit": _audit,
     "simulate": _plain(api.simulate),
 }
 

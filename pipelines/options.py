@@ -197,6 +197,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_workspace(status)
     status.add_argument("--json", action="store_true", help="print one JSON object")
     _add_report(commands)
+    _add_audit(commands)
     _add_simulate(commands)
     return parser
 
@@ -210,7 +211,7 @@ def _add_export(commands: Any) -> None:
     )
     _add_workspace(out)
     _add(out, api.export, "tool", required=True, choices=registry.exporting(), metavar=None)
-    _add(out, api.export, "out", "round", "show_predictions", "force")
+    _add(out, api.export, "out", "round", "audit", "show_predictions", "force")
     _add(
         out,
         api.export,
@@ -286,6 +287,20 @@ def _add_report(commands: Any) -> None:
     _add_plain_output(drawn)
 
 
+def _add_audit(commands: Any) -> None:
+    audit = commands.add_parser(
+        "audit",
+        help="what can be believed about the whole corpus",
+        description="Draw single ads at random from all that were scored, for experts to label "
+        "(`scout export --audit`), and estimate from their labels, once imported, how many ads of the "
+        "corpus violate the policy and how good the model is on it. Beam's own flags pass through.",
+    )
+    audit.add_argument("task", metavar="TASK", help="task file (YAML)")
+    _add_workspace(audit)
+    _add(audit, api.audit, "budget", metavar=None)
+    _add_plain_output(audit)
+
+
 def _add_simulate(commands: Any) -> None:
     simulate = commands.add_parser(
         "simulate",
@@ -342,7 +357,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
     if not rest:
         return args, ()
     known = _flags_of(parser, args.command)
-    if args.command in ("mine", "demo"):
+    if args.command in ("mine", "demo", "audit"):
         beam_parser = _beam_parser()
         _, rest_unknown = beam_parser.parse_known_args(rest)
         known += [flag for action in beam_parser._actions for flag in action.option_strings]

@@ -1,6 +1,6 @@
 """The evaluator: every round's model against the experts, on the evaluation half.
 
-Nothing else in this project reads that half's verdicts.
+Nothing else in this project reads that half's verdicts, but for the audit, which counts them.
 """
 
 from __future__ import annotations

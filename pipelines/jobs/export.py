@@ -26,6 +26,7 @@ class ExportOptions:
     Attributes:
         out: folder for the files; "" for one in the workspace.
         url: of the tool's server, to put the items there instead of into files; or "".
+        audit: whether to take the ads that an audit drew instead of the round's items.
     """
 
     workspace: str
@@ -35,6 +36,7 @@ class ExportOptions:
     show_predictions: bool = False
     force: bool = False
     url: str = ""
+    audit: bool = False
 
 
 def export(options: ExportOptions, say: Callable[[str], None]) -> Exported:
@@ -61,15 +63,19 @@ def export(options: ExportOptions, say: Callable[[str], None]) -> Exported:
             f"--show_predictions: --tool {tool.name} has no place for what the model thinks; choose "
             "another --tool, or leave it out"
         )
+    if options.show_predictions and options.audit:
+        raise UsageError(
+            "--show_predictions: an audit is blind, or it would measure the model's hint"
+        )
     workspace = Workspace(options.workspace)
     with step("reading the review items"):
-        batch = read_batch(workspace, options.round, options.show_predictions)
+        batch = read_batch(workspace, options.round, options.show_predictions, options.audit)
     if options.show_predictions:
         say(
             "experts will see what the model says, and people who see that tend to agree with it; "
             "Label Studio even ticks its labels, so that a mere Submit accepts them"
         )
-    if workspace.latest(batch.round, "verdicts"):
+    if workspace.verdicts.latest(batch.round):
         say(f"round {batch.round} has verdicts already; {batch.noun}s that were answered go along")
     summary: dict[str, Any] = {
         "task": batch.task,
@@ -105,7 +111,8 @@ def _write(
     """Return what was written, and files of earlier exports that lie beside it."""
     # Never under one name: whoever sends "the page" must not send the model's labels unawares.
     name = tool.name + ("-with-predictions" if options.show_predictions else "")
-    folder = options.out or workspace.path(f"exports/round-{batch.round:04d}/{name}")
+    kind = "audit" if options.audit else "round"
+    folder = options.out or workspace.path(f"exports/{kind}-{batch.round:04d}/{name}")
     if storage.is_local(folder) and os.path.isfile(folder):
         raise UsageError(f"--out {folder}: is a file; name a folder")
     files = {storage.join(folder, name): data for name, data in tool.export(batch).items()}

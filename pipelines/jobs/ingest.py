@@ -297,6 +297,7 @@ def _outcome(
         fine_tuning_ads=sum(len(found.fine_tuning) for found in keys),
         evaluation_ads=sum(len(found.evaluation) for found in keys),
         withheld_ads=sum(len(found.withheld) for found in keys),
+        audit_ads=sum(len(found.audit) for found in keys),
         dead_letters=tuple(workspace.path(path) for path in letters),
     )
 
@@ -323,5 +324,6 @@ def _lines(found: Ingested) -> list[str]:
         f"with verdicts so far, under version {found.task_version} of the policy: "
         f"{found.fine_tuning_ads:,} ads for fine-tuning, "
         f"{found.evaluation_ads:,} for evaluation, {found.withheld_ads:,} withheld"
+        + (f"; {found.audit_ads:,} of audits" if found.audit_ads else "")
     )
     return lines

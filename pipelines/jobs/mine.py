@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import platform
@@ -77,7 +78,7 @@ class MineOptions:
 
     def pipeline_options(self) -> PipelineOptions:
         """Return Beam's options; the in-memory runner unless another was named."""
-        return PipelineOptions([f"--runner={DEFAULT_RUNNER}", *self.beam])
+        return _pipeline_options(self.beam)
 
     def is_local(self) -> bool:
         """Tell whether the pipeline runs in this process."""
@@ -86,8 +87,15 @@ class MineOptions:
 
 def is_local(beam_flags: Sequence[str]) -> bool:
     """Tell whether a pipeline with these flags of Beam's runs in this process."""
-    options = PipelineOptions([f"--runner={DEFAULT_RUNNER}", *beam_flags])
-    return str(options.get_all_options()["runner"] or "") in _LOCAL_RUNNERS
+    return _runner(_pipeline_options(beam_flags)) in _LOCAL_RUNNERS
+
+
+def _pipeline_options(beam_flags: Sequence[str]) -> PipelineOptions:
+    return PipelineOptions([f"--runner={DEFAULT_RUNNER}", *beam_flags])
+
+
+def _runner(options: PipelineOptions) -> str:
+    return str(options.get_all_options()["runner"] or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +167,11 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     if model:
         say(f"round {round_number}: labelling with the model of round {model.round}")
     learnt = model.round if model else 0
-    waiting = [n for n in workspace.verdicts.by_round() if learnt < n < round_number]
+    waiting = [
+        number
+        for number, verdicts in workspace.verdicts.by_round().items()
+        if learnt < number < round_number and not verdicts.facts.keys.of_audits_alone
+    ]
     if waiting:
         say(
             f"no model has learnt from the verdicts of round {', '.join(map(str, waiting))} yet: "
@@ -183,19 +195,31 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
             "max_rejected_share": options.max_rejected_share,
         }
     )
-    mine_hash = config_hash(
-        {
-            "scored": scored_hash,
-            # All of the task: import, training and `status` go by what the newest pairs say of it.
-            "task": task.model_dump(mode="json"),
-            "embedding": embedding,
-            "shown": sorted(shown),
-            "labels": labels,
-            "explored": explored,
-            "round": round_number,
-            "fitted_threshold": dataclasses.asdict(_fitted(model)) if model else None,
-        }
-    )
+
+    def hash_of(seen: frozenset[str]) -> str:
+        return config_hash(
+            {
+                "scored": scored_hash,
+                # All of the task: import, training and `status` go by what the newest pairs say of it.
+                "task": task.model_dump(mode="json"),
+                "embedding": embedding,
+                "shown": sorted(seen),
+                "labels": labels,
+                "explored": explored,
+                "round": round_number,
+                "fitted_threshold": dataclasses.asdict(_fitted(model)) if model else None,
+            }
+        )
+
+    mine_hash = hash_of(shown)
+    finished = _is_finished(workspace, round_number, mine_hash)
+    if not finished:
+        # An audit of this round drew none of the ads of the items that were there, but it may have drawn
+        # those that new ones would show.
+        audits = workspace.audit.all(round_number)
+        shown = shown.union(*map(workspace.keys_of, audits))
+        mine_hash = hash_of(shown)
+        finished = _is_finished(workspace, round_number, mine_hash)
     return Plan(
         options=options,
         task=task,
@@ -213,7 +237,7 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         labels=labels,
         explored=explored,
         scored=_whole(workspace, workspace.scored.find(round_number, scored_hash)),
-        finished=_is_finished(workspace, round_number, mine_hash),
+        finished=finished,
     )
 
 
@@ -303,8 +327,7 @@ def _whole(
 
 def _check_remote(options: MineOptions, task: Task) -> None:
     """Refuse early what workers of another machine could not read or write."""
-    runner = str(options.pipeline_options().get_all_options()["runner"] or "")
-    if "Dataflow" not in runner:
+    if "Dataflow" not in _runner(options.pipeline_options()):
         return
     for name, path in (
         ("--workspace", options.workspace),
@@ -432,10 +455,21 @@ def _score(plan: Plan, pipeline: beam.Pipeline, origin: Provenance) -> beam.PCol
 
 
 def _run(plan: Plan) -> dict[str, int]:
-    pipeline = beam.Pipeline(options=plan.options.pipeline_options())
-    build_pipeline(plan, pipeline)
+    return run_pipeline(plan.options.beam, functools.partial(build_pipeline, plan))
+
+
+def run_pipeline(
+    beam_flags: Sequence[str], build: Callable[[beam.Pipeline], None]
+) -> dict[str, int]:
+    """Build a pipeline and run it to its end; returns its counters.
+
+    Raises:
+        RunFailed: a step raised it.
+    """
+    pipeline = beam.Pipeline(options=_pipeline_options(beam_flags))
+    build(pipeline)
     # What runs elsewhere counts elsewhere.
-    showing = metrics.shown() if plan.options.is_local() else step("waiting for the job")
+    showing = metrics.shown() if is_local(beam_flags) else step("waiting for the job")
     try:
         with showing:
             result = pipeline.run()

@@ -11,6 +11,7 @@ from pipelines.console.summary import rendered
 
 if TYPE_CHECKING:
     from pipelines.contracts import ReviewItem
+    from pipelines.numerics.audit import Estimate
     from pipelines.numerics.calibration import Fitted, PriorBound
     from pipelines.store.facts import EpochFigures, Evaluation, LabelCounts
 
@@ -176,6 +177,7 @@ class Ingested(Result):
         rejected_by_reason: reason -> rows.
         experts: who speaks in the new files.
         fine_tuning_ads, evaluation_ads, withheld_ads: ads with a label so far, by half.
+        audit_ads: ads of audits with an answer so far.
         dead_letters: paths of the rejected rows.
     """
 
@@ -195,6 +197,7 @@ class Ingested(Result):
     fine_tuning_ads: int
     evaluation_ads: int
     withheld_ads: int
+    audit_ads: int
     dead_letters: tuple[str, ...]
 
 
@@ -284,6 +287,65 @@ class Round:
     stages: Mapping[str, Stage]
 
 
+@dataclass(frozen=True, slots=True)
+class AuditStanding:
+    """What an audit says of a corpus.
+
+    Attributes:
+        round: whose scores and threshold are audited.
+        model_round: the round that trained the model that gave them; 0 for LLM-0.
+        newer_model: a later round that has trained a model since; 0 for none.
+        ads: distinct ads that the estimates are about.
+        drawn, labelled, positive: ads drawn, those with a settled label, those of them positive.
+        unsettled, skipped: ads whose experts disagree without a majority, and ads that all skipped.
+        strata: parts of the score that were drawn from.
+        known: of ``ads``, those whose label experts had settled before.
+        left_out: ads of the corpus that experts had seen and not settled; the estimates leave them out.
+        threshold_probability: from here on the model calls an ad positive.
+        positive_name: what the task calls ``positive``.
+        plain, powered: measure -> estimate, stratified, and by prediction-powered inference besides; see
+            :mod:`pipelines.numerics.audit`. Empty without enough labels.
+        halving_labels: labels in all at which the interval of the share would be half as wide, or None.
+        reason: why there are no estimates; "" where there are.
+    """
+
+    round: int
+    model_round: int
+    newer_model: int
+    ads: int
+    drawn: int
+    labelled: int
+    positive: int
+    unsettled: int
+    skipped: int
+    strata: int
+    known: int
+    left_out: int
+    threshold_probability: float
+    positive_name: str
+    plain: Mapping[str, Estimate]
+    powered: Mapping[str, Estimate]
+    halving_labels: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Audited(Result):
+    """What an audit leaves behind.
+
+    Attributes:
+        task: name of the task.
+        drawn_now: ads that this run drew.
+        items_file: path of all that are drawn.
+        audit: what is known from them.
+    """
+
+    task: str
+    drawn_now: int
+    items_file: str
+    audit: AuditStanding
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Standing(Result):
     """Where a workspace stands.
@@ -293,9 +355,11 @@ class Standing(Result):
         rounds: in their order.
         task_version: version of the policy of the newest round.
         next: what to do next.
+        audit: what the newest audit says of the corpus; None where there is none.
     """
 
     workspace: str
     rounds: tuple[Round, ...]
     task_version: int
     next: str
+    audit: AuditStanding | None = None

@@ -1,4 +1,4 @@
-"""Where the rounds stand, and what to do next; from manifests alone, no verdict is read."""
+"""Where the rounds stand, and what to do next; from manifests, no verdict of either half is read."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from pipelines.jobs.audit_standing import audit_standing
 from pipelines.jobs.results import Labelled, Round, RoundModel, Stage, Standing
 from pipelines.store import storage
-from pipelines.store.workspace import STAGES, Workspace
+from pipelines.store.facts import VerdictsFacts
+from pipelines.store.workspace import STAGES, Workspace, config_hash
 
 
 def standing(workspace: Workspace, stages: bool = False) -> Standing:
@@ -34,7 +36,8 @@ def standing(workspace: Workspace, stages: bool = False) -> Standing:
             version = pairs.facts.origin.task.version
         newest = version or newest
         labelled, trained = None, None
-        if verdicts:
+        # Without audits: who labels those has labelled nothing of the round.
+        if verdicts and not verdicts.facts.keys.of_audits_alone:
             keys = verdicts.facts.keys
             labelled = Labelled(
                 len(keys.fine_tuning),
@@ -64,7 +67,8 @@ def standing(workspace: Workspace, stages: bool = False) -> Standing:
             )
         )
     rounds = [replace(entry, comparable=entry.task_version == newest) for entry in rounds]
-    return Standing(workspace.root, tuple(rounds), newest, _next_step(workspace, rounds))
+    audit = audit_standing(workspace)
+    return Standing(workspace.root, tuple(rounds), newest, _next_step(workspace, rounds), audit)
 
 
 def _stages(workspace: Workspace, number: int) -> dict[str, Stage]:
@@ -77,9 +81,15 @@ def _stages(workspace: Workspace, number: int) -> dict[str, Stage]:
 
 
 def imported_into(workspace: Workspace, task_version: int) -> dict[str, str]:
-    """Return round -> hash of what was imported, of one version of the policy."""
+    """Return round -> hash of what was imported, of one version of the policy, audits apart."""
     found = workspace.verdicts_of(task_version)
-    return {str(number): verdicts.config_hash for number, verdicts in found.items()}
+    return {str(number): imports_hash(verdicts.facts) for number, verdicts in found.items()}
+
+
+def imports_hash(verdicts: VerdictsFacts) -> str:
+    """Return the hash of a round's imported files but for those that speak of an audit alone."""
+    counting = (e for e in verdicts.imports if not e.audit or e.audit < e.verdicts)
+    return config_hash({"imports": sorted(entry.sha256 for entry in counting)})
 
 
 def where_labels_come_from(workspace: Workspace) -> str:

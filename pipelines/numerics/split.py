@@ -17,6 +17,8 @@ from pipelines.numerics.hashing import unit_hash
 
 FINE_TUNING, EVALUATION, WITHHELD = "fine_tuning", "evaluation", "withheld"
 SIDES = (FINE_TUNING, EVALUATION, WITHHELD)
+# Of ads that an audit drew: they stand beside the halves, and hang together with nothing.
+AUDIT = "audit"
 # Chosen on the bundled sample, which holds 60 pairs of reworded ads among 1,980: four characters
 # and .6 find 56 of them and nothing else (.7 finds 47, .5 finds 59). On 6,000 headlines, full of
 # formulas such as "which ... are you", .6 joins at most 6 (.5 joins 22, .4 joins 35).

@@ -171,27 +171,10 @@ def read_round(workspace: Workspace, wanted: int | None) -> Evidence:
         pairs=pairs,
         # Not the newest: a run that was killed may have left clusters whose pairs never came.
         clusters=workspace.clusters.find(pairs.round, pairs.config_hash),
-        scored=_scored_of(workspace, pairs),
+        scored=workspace.scored_of(pairs),
         items=tuple(workspace.read_items(pairs)),
         stand=standing(workspace).to_json(),
     )
-
-
-def _scored_of(workspace: Workspace, pairs: Manifest[PairsFacts]) -> Manifest[ScoredFacts] | None:
-    """Return the newest whole scored attempt that a round's items may come from.
-
-    Another corpus in the same round has the same score key, but hardly the same number of ads; and
-    what is drawn is checked against the items.
-    """
-    threshold, sizes = pairs.facts.threshold, workspace.block_sizes()
-    fitting = (
-        manifest
-        for manifest in reversed(workspace.scored.all(pairs.round))
-        if manifest.facts.origin.score_key == pairs.facts.origin.score_key
-        and manifest.rows == threshold.n_positive + threshold.n_negative
-        and workspace.is_whole(manifest.files, sizes)
-    )
-    return next(fitting, None)
 
 
 def projector(name: str) -> Projector:

@@ -21,7 +21,7 @@ import jinja2
 import markupsafe
 
 from pipelines.console import summary
-from pipelines.console.visible import visible
+from pipelines.console.visible import printable, visible
 from pipelines.report import words
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "templates" / "report"
@@ -98,7 +98,8 @@ def page(title: str, head: markupsafe.Markup, sections: Sequence[Section]) -> by
 @functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        # What an audit says is said on the terminal in the same words.
+        loader=jinja2.FileSystemLoader([TEMPLATES, summary.TEMPLATES]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -114,6 +115,7 @@ def _environment() -> jinja2.Environment:
         "number": summary.number,
         "png_size": png_size,
         "percent": words.percent,
+        "printable": printable,
         "value": words.value_text,
         "visible": visible,
         "word": words.word,

@@ -25,6 +25,7 @@ SECTIONS = (
     coverage.coverage,
     agreement.agreement,
     agreement.scale,
+    lambda found: section("audit", audit=found.stand["audit"]),
     scores.scores,
     items.top_items,
     lambda found: section("provenance", found=found),

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from pipelines.config import Task
 from pipelines.numerics.agreement import Kappa
+from pipelines.numerics.audit import Known
 from pipelines.numerics.calibration import Fitted, PriorBound, Threshold
 from pipelines.numerics.stopping import Difference, StoppingRule
 
@@ -157,6 +158,7 @@ class ImportEntry:
         changed_mind: rows that contradict an earlier row of the same expert.
         experts: who speaks in it, sorted.
         ads: ads with a verdict.
+        audit: of the verdicts, those on ads of an audit.
     """
 
     name: str
@@ -172,6 +174,7 @@ class ImportEntry:
     changed_mind: int
     experts: tuple[str, ...]
     ads: int
+    audit: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,17 +185,24 @@ class AnsweredKeys:
         fine_tuning, evaluation: ads with a label, by half.
         withheld: ads with a label that belong to neither half.
         skipped: ads that experts saw and could not tell.
+        audit: ads of an audit, with a label or not: they count in no half.
     """
 
     fine_tuning: tuple[str, ...] = ()
     evaluation: tuple[str, ...] = ()
     withheld: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    audit: tuple[str, ...] = ()
 
     @property
     def number(self) -> int:
-        """How many ads are answered."""
+        """How many ads of the round's review items are answered; those of an audit are none."""
         return sum(map(len, (self.fine_tuning, self.evaluation, self.withheld, self.skipped)))
+
+    @property
+    def of_audits_alone(self) -> bool:
+        """Whether nothing but ads of audits is answered: the round's own items are as before."""
+        return bool(self.audit) and not self.number
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,6 +383,51 @@ class ModelFacts:
     evaluation: Evaluation
 
 
+# Of an audit: margins and weights of the ads that it drew from.
+FRAME_FILE = "frame.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditStratum:
+    """A part of an audit's frame.
+
+    Attributes:
+        start: its first margin bin (``calibration.margin_histogram``).
+        ads: of the frame.
+        drawn: how many of them experts are asked about; all equally likely.
+    """
+
+    start: int
+    ads: int
+    drawn: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFacts:
+    """What an ``audit`` attempt holds: ads drawn at random from all that experts had not seen.
+
+    Attributes:
+        origin: of the scores.
+        threshold: the label rule that is audited.
+        scored: the attempt whose ads are the corpus.
+        base: hash of corpus, rule and frame: attempts of the same base draw from the same strata, and
+            the larger one holds the smaller.
+        seed: of the draw.
+        strata: from the lowest score on.
+        known: ads beside the frame: experts had settled their label before.
+        left_out: ads that experts had seen and not settled: neither in the frame nor known.
+    """
+
+    origin: Provenance
+    threshold: Threshold
+    scored: str
+    base: str
+    seed: int
+    strata: tuple[AuditStratum, ...]
+    known: Known
+    left_out: int
+
+
 FACTS: Mapping[str, type] = {
     "scored": ScoredFacts,
     "clusters": ClustersFacts,
@@ -380,6 +435,7 @@ FACTS: Mapping[str, type] = {
     "review": ReviewFacts,
     "verdicts": VerdictsFacts,
     "model": ModelFacts,
+    "audit": AuditFacts,
 }
 
 

@@ -25,6 +25,7 @@ from pipelines.errors import RunFailed, UsageError
 from pipelines.store import files, storage
 from pipelines.store.facts import (
     FACTS,
+    AuditFacts,
     ClustersFacts,
     ModelFacts,
     PairsFacts,
@@ -126,6 +127,10 @@ class Manifest(Generic[F]):
         )
 
 
+# What puts ads before experts.
+Asked = Manifest[PairsFacts] | Manifest[AuditFacts]
+
+
 def _manifests_of(stage: str) -> TypeAdapter[Any]:
     kind: Any = Manifest
     return adapter(kind[FACTS[stage]])
@@ -193,7 +198,7 @@ class Workspace:
     """One workspace folder, local or ``gs://``.
 
     Attributes:
-        scored, clusters, pairs, review, verdicts, model: the stages' attempts.
+        scored, clusters, pairs, review, verdicts, model, audit: the stages' attempts.
     """
 
     def __init__(self, root: str) -> None:
@@ -212,6 +217,7 @@ class Workspace:
         self.review: Attempts[ReviewFacts] = Attempts(self, "review")
         self.verdicts: Attempts[VerdictsFacts] = Attempts(self, "verdicts")
         self.model: Attempts[ModelFacts] = Attempts(self, "model")
+        self.audit: Attempts[AuditFacts] = Attempts(self, "audit")
 
     def check_writable(self) -> None:
         """Try whether a local workspace can be written, before anything costs time.
@@ -276,13 +282,50 @@ class Workspace:
             )
         return found[number]
 
-    def verdicts_of(self, task_version: int) -> dict[int, Manifest[VerdictsFacts]]:
-        """Return the newest verdicts of every round that was mined for a version of the policy."""
+    def audit_of(self, round_number: int | None = None) -> Manifest[AuditFacts]:
+        """Return the newest audit of a round, or that of the last round that has one.
+
+        Raises:
+            UsageError: there is none.
+        """
+        found = self.audit.by_round()
+        number = max(found, default=0) if round_number is None else round_number
+        if number not in found:
+            where = f"--round {number}: has" if round_number else f"--workspace {self.root}: holds"
+            raise UsageError(f"{where} no audit; `scout audit` draws one")
+        return found[number]
+
+    def scored_of(self, pairs: Manifest[PairsFacts]) -> Manifest[ScoredFacts] | None:
+        """Return the newest whole scored attempt that a round's items may come from.
+
+        Another corpus in the same round has the same score key, but hardly the same number of ads.
+        """
+        threshold, sizes = pairs.facts.threshold, self.block_sizes()
+        fitting = (
+            manifest
+            for manifest in reversed(self.scored.all(pairs.round))
+            if manifest.facts.origin.score_key == pairs.facts.origin.score_key
+            and manifest.rows == threshold.n_positive + threshold.n_negative
+            and self.is_whole(manifest.files, sizes)
+        )
+        return next(fitting, None)
+
+    def verdicts_of(
+        self, task_version: int, audits: bool = False
+    ) -> dict[int, Manifest[VerdictsFacts]]:
+        """Return the newest verdicts of every round that was mined for a version of the policy.
+
+        Args:
+            task_version: the version.
+            audits: also of rounds with no verdict but on ads of an audit, which teach nothing.
+        """
         pairs = self.pairs.by_round()
         return {
             number: verdicts
             for number, verdicts in self.verdicts.by_round().items()
-            if number in pairs and pairs[number].facts.origin.task.version == task_version
+            if number in pairs
+            and pairs[number].facts.origin.task.version == task_version
+            and (audits or not verdicts.facts.keys.of_audits_alone)
         }
 
     def rounds(self) -> list[int]:
@@ -299,23 +342,31 @@ class Workspace:
         if not known:
             return 1
         last = known[-1]
-        closed = self.verdicts.latest(last) or self.model.latest(last)
+        verdicts = self.verdicts.latest(last)
+        labelled = verdicts and not verdicts.facts.keys.of_audits_alone
+        closed = labelled or self.model.latest(last)
         return last + 1 if closed else last
 
     def shown_keys(self, before_round: int) -> frozenset[str]:
-        """Return the content keys of all ads shown to experts in earlier rounds."""
+        """Return the content keys of all ads shown to experts in earlier rounds, audits among them."""
         keys: set[str] = set()
         for number in self.rounds():
             if number >= before_round:
                 continue
             # Every attempt: a sheet with a smaller budget may have been handed out too.
-            for manifest in self.pairs.all(number):
-                for item in self.read_items(manifest):
-                    keys.update(ad.key for ad in item.ads)
+            keys = keys.union(*map(self.keys_of, self.asked(number)))
         return frozenset(keys)
 
-    def read_items(self, manifest: Manifest[PairsFacts]) -> list[ReviewItem]:
-        """Return the review items of a committed ``pairs`` attempt, in review order.
+    def asked(self, number: int) -> list[Asked]:
+        """Return all attempts of a round that put ads before experts: pairs first, then audits."""
+        return [*self.pairs.all(number), *self.audit.all(number)]
+
+    def keys_of(self, manifest: Asked) -> set[str]:
+        """Return the content keys of the ads that an attempt puts before experts."""
+        return {ad.key for item in self.read_items(manifest) for ad in item.ads}
+
+    def read_items(self, manifest: Asked) -> list[ReviewItem]:
+        """Return the review items of a committed ``pairs`` or ``audit`` attempt, in review order.
 
         Raises:
             RunFailed: they are gone or have changed.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipelines.contracts import ReviewAd, ReviewItem
-from pipelines.store.workspace import Workspace
+from pipelines.store.workspace import Asked, Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,10 @@ class Batch:
 
 
 def read_batch(
-    workspace: Workspace, round_number: int | None = None, show_predictions: bool = False
+    workspace: Workspace,
+    round_number: int | None = None,
+    show_predictions: bool = False,
+    audit: bool = False,
 ) -> Batch:
     """Return the newest review items of a round, the last one by default.
 
@@ -91,12 +94,15 @@ def read_batch(
         round_number: or None for the last round with items.
         show_predictions: whether labels and probabilities of the model go along; experts who see
             them tend to agree with them.
+        audit: whether to take the ads that the round's audit drew.
 
     Raises:
         UsageError: no such round, or no items in it.
         RunFailed: what was mined is gone or has changed.
     """
-    manifest = workspace.pairs_of(round_number)
+    manifest: Asked = (
+        workspace.audit_of(round_number) if audit else workspace.pairs_of(round_number)
+    )
     origin = manifest.facts.origin
     task = origin.task
     return Batch(

@@ -21,7 +21,7 @@ from pipelines.config import Task
 from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed
 from pipelines.numerics import split
-from pipelines.numerics.split import EVALUATION, FINE_TUNING, SIDES, WITHHELD, Side
+from pipelines.numerics.split import AUDIT, EVALUATION, FINE_TUNING, SIDES, WITHHELD, Side
 from pipelines.store import files
 from pipelines.store.facts import AnsweredKeys, ImportEntry, VerdictsFacts
 from pipelines.store.workspace import Manifest, Workspace, config_hash
@@ -104,7 +104,8 @@ def split_ads(
     """Put every shown ad on a side.
 
     Ads hang together when any pairs attempt of any round showed them as a pair, or when their
-    texts are nearly the same.
+    texts are nearly the same. Those that an audit drew stand apart: they neither train nor evaluate,
+    whatever they are like, for a sample without them would no longer be one of the corpus.
 
     Args:
         shown: all ads that were put before experts.
@@ -112,11 +113,14 @@ def split_ads(
         share: expected share of the evaluation half.
         seed: the task's.
     """
-    texts = shown.texts()
+    texts = {key: text for key, text in shown.texts().items() if key not in shown.audited}
+    recorded = {key: side for key, side in recorded.items() if side != AUDIT}
     keys = sorted(texts)
     place = {key: i for i, key in enumerate(keys)}
     showings: dict[tuple[str, int], set[int]] = {}
     for ad in shown.ads():
+        if ad.key not in texts:
+            continue
         showings.setdefault((ad.item_id, ad.order), set()).add(place[ad.key])
     # An ad that was shown alone hangs together with none by that.
     pairs = sorted({tuple(sorted(rows)) for rows in showings.values() if len(rows) == 2})
@@ -124,7 +128,8 @@ def split_ads(
     edges = np.concatenate([np.array(pairs, dtype=np.intp).reshape(-1, 2), near])
     # A pairs attempt that somebody deleted takes nothing from what was recorded.
     keys += sorted(set(recorded) - set(texts))
-    return split.assign_sides(keys, edges, recorded, share, seed)
+    sides = split.assign_sides(keys, edges, recorded, share, seed)
+    return {**sides, **{key: Side(AUDIT, key) for key in shown.audited}}
 
 
 def commit(
@@ -224,17 +229,21 @@ def _write_round(
         EVALUATION: {*facts.keys.evaluation},
         WITHHELD: {*facts.keys.withheld},
     }
+    audited = {*facts.keys.audit}
     # Ads that experts saw and could not tell: they have no label, and asking again gives none.
     skipped = {*facts.keys.skipped}
     for item in pending:
         file, resolved = item.file, item.file.resolved
         own = [verdict for verdict in resolved.verdicts if shown.round_of[verdict.key] == number]
         tag = file.sha256[:12]
-        for side in SIDES:
+        for side in (*SIDES, AUDIT):
             part = [verdict for verdict in own if sides[verdict.key].side == side]
             if part:
                 write(f"{side}-{tag}.jsonl", files.json_lines(part), len(part))
-            labelled[side].update(verdict.key for verdict in part if verdict.label != SKIP)
+            if side == AUDIT:
+                audited.update(verdict.key for verdict in part)
+            else:
+                labelled[side].update(verdict.key for verdict in part if verdict.label != SKIP)
         skipped.update(verdict.key for verdict in own if verdict.label == SKIP)
         # What belongs to the file as a whole is kept once, with its last round.
         last = number == max(item.rounds, default=number)
@@ -259,6 +268,7 @@ def _write_round(
                 changed_mind=resolved.changed_mind if last else 0,
                 experts=tuple(sorted({verdict.expert for verdict in own})),
                 ads=len({verdict.key for verdict in own}),
+                audit=sum(sides[verdict.key].side == AUDIT for verdict in own),
             )
         )
     facts = replace(
@@ -268,7 +278,8 @@ def _write_round(
             fine_tuning=tuple(sorted(labelled[FINE_TUNING])),
             evaluation=tuple(sorted(labelled[EVALUATION])),
             withheld=tuple(sorted(labelled[WITHHELD])),
-            skipped=tuple(sorted(skipped.difference(*labelled.values()))),
+            skipped=tuple(sorted(skipped.difference(audited, *labelled.values()))),
+            audit=tuple(sorted(audited)),
         ),
         experts=tuple(sorted(experts)),
         dead_letters=tuple(dead_letters),

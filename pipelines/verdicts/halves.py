@@ -11,6 +11,7 @@ import numpy as np
 
 from pipelines.contracts import BlockFile, Verdict
 from pipelines.numerics.agreement import MISSING
+from pipelines.numerics.split import AUDIT
 from pipelines.store import files
 from pipelines.store.facts import VerdictsFacts
 from pipelines.store.workspace import Manifest, Workspace
@@ -51,7 +52,8 @@ def read_half(workspace: Workspace, half: str, task_version: int) -> list[Verdic
 
     Args:
         workspace: the workspace.
-        half: ``fine_tuning``, or ``evaluation``, which only the evaluator may ask for.
+        half: ``fine_tuning``, or ``evaluation``, which only the evaluator may ask for, and the audit,
+            which trains and chooses nothing by it.
         task_version: rounds mined for another version of the policy are left out.
 
     Raises:
@@ -62,6 +64,15 @@ def read_half(workspace: Workspace, half: str, task_version: int) -> list[Verdic
     found: list[Verdict] = []
     for verdicts in workspace.verdicts_of(task_version).values():
         for file in files_of(verdicts, half):
+            found.extend(from_lines(files.read(workspace.root, file)))
+    return found
+
+
+def read_audit(workspace: Workspace, task_version: int) -> list[Verdict]:
+    """Return all verdicts on ads that audits drew; arguments, order and errors as of :func:`read_half`."""
+    found: list[Verdict] = []
+    for verdicts in workspace.verdicts_of(task_version, audits=True).values():
+        for file in files_of(verdicts, AUDIT):
             found.extend(from_lines(files.read(workspace.root, file)))
     return found
 

@@ -26,6 +26,7 @@ class ShownAd:
         labels: what the task called its labels then.
         lines_key: content key of its fields as lines (``ReviewAd.lines``), which labeling tools show
             in place of the text; "" where it has none.
+        audit: whether an audit drew it.
     """
 
     key: str
@@ -38,6 +39,7 @@ class ShownAd:
     current: bool
     labels: LabelNames
     lines_key: str = ""
+    audit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,13 @@ class Shown:
         by_ad: ad id -> where it was shown.
         by_item: item id -> its ads, once an attempt.
         round_of: content key -> first round that showed it.
+        audited: content keys of the ads that audits drew.
     """
 
     by_ad: Mapping[str, tuple[ShownAd, ...]]
     by_item: Mapping[str, tuple[ShownAd, ...]]
     round_of: Mapping[str, int]
+    audited: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, ads: Iterable[ShownAd]) -> Shown:
@@ -62,7 +66,10 @@ class Shown:
         by_ad: dict[str, list[ShownAd]] = {}
         by_item: dict[str, list[ShownAd]] = {}
         round_of: dict[str, int] = {}
+        audited = set()
         for ad in ads:
+            if ad.audit:
+                audited.add(ad.key)
             by_ad.setdefault(ad.ad_id, []).append(ad)
             by_item.setdefault(ad.item_id, []).append(ad)
             round_of.setdefault(ad.key, ad.round)
@@ -70,6 +77,7 @@ class Shown:
             by_ad={id: tuple(found) for id, found in by_ad.items()},
             by_item={id: tuple(found) for id, found in by_item.items()},
             round_of=round_of,
+            audited=frozenset(audited),
         )
 
     def ads(self) -> Iterator[ShownAd]:
@@ -83,7 +91,7 @@ class Shown:
 
 
 def shown_ads(workspace: Workspace) -> Shown:
-    """Return all ads that any pairs attempt of any round put before experts.
+    """Return all ads that any pairs or audit attempt of any round put before experts.
 
     Memory: about 1 KB an ad and its text.
     """
@@ -93,11 +101,12 @@ def shown_ads(workspace: Workspace) -> Shown:
 def _showings(workspace: Workspace) -> Iterator[ShownAd]:
     order = 0
     for number in workspace.rounds():
-        manifests = workspace.pairs.all(number)
-        for manifest in manifests:
+        # An audit is of a round that has pairs.
+        newest = workspace.pairs.latest(number)
+        for manifest in workspace.asked(number):
             order += 1
             task = manifest.facts.origin.task
-            current = task.guideline() == manifests[-1].facts.origin.task.guideline()
+            current = newest is None or newest.facts.origin.task.guideline() == task.guideline()
             labels = LabelNames(task.labels.positive, task.labels.negative)
             for item in workspace.read_items(manifest):
                 for side, ad in item.sides():
@@ -112,4 +121,5 @@ def _showings(workspace: Workspace) -> Iterator[ShownAd]:
                         current=current,
                         labels=labels,
                         lines_key=content_key(ad.lines()) if ad.fields else "",
+                        audit=manifest.stage == "audit",
                     )

@@ -21,7 +21,7 @@ from tests.helpers import by_label
 from tests.report.drawn import draw, items_of, read, rewrite
 
 SECTIONS = [
-    "map", "clusters", "pairs", "coverage", "agreement", "scale", "scores", "top", "provenance",
+    "map", "clusters", "pairs", "coverage", "agreement", "scale", "audit", "scores", "top", "provenance",
 ]  # fmt: skip
 MAPS = {"map", "clusters", "pairs", "scores"}
 

@@ -13,10 +13,13 @@ import pytest
 from pipelines.config import Task
 from pipelines.contracts import BlockFile, ReviewItem
 from pipelines.errors import RunFailed, UsageError
+from pipelines.numerics.audit import Known
 from pipelines.numerics.calibration import Threshold
 from pipelines.store import storage
 from pipelines.store.facts import (
     AnsweredKeys,
+    AuditFacts,
+    AuditStratum,
     ClustersFacts,
     ReviewFacts,
     ScoredFacts,
@@ -36,6 +39,16 @@ FACTS_OF: dict[str, Any] = {
     "review": ReviewFacts(ORIGIN, "rounds/0001/pairs/attempt-0001-00000000"),
     "verdicts": VerdictsFacts("tiny", 1, 0.5, 0, keys=AnsweredKeys(("a",), ("b", "c"))),
     "model": helpers.model_facts(),
+    "audit": AuditFacts(
+        ORIGIN,
+        Threshold(0.5, 1, 2),
+        "rounds/0001/scored/attempt-0001-00000000",
+        "base",
+        3,
+        (AuditStratum(0, 5, 2), AuditStratum(16_500, 2, 1)),
+        Known(((1, 0), (0, 1)), ((1.5, 0.0), (0.0, 1.0))),
+        4,
+    ),
 }
 
 
