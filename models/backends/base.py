@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from models.committee import Committee, prompt_of
 from models.prompting import PromptSpec
 
 Progress = Callable[[str], None]
@@ -35,6 +36,7 @@ class LabelerSpec:
             `presets.load_encoder`.
         dtype: of the model's products.
         max_ad_tokens: ads are cut after so many tokens, at least 1.
+        committee: prompt forms that are asked in place of the prompt, or None.
     """
 
     preset: str
@@ -42,6 +44,13 @@ class LabelerSpec:
     embedding: str = "llm"
     dtype: str = "bfloat16"
     max_ad_tokens: int = 256
+    committee: Committee | None = None
+
+    def prompts(self) -> tuple[PromptSpec, ...]:
+        """Return what is asked of an ad: the prompt, or the committee's members about its policy."""
+        if self.committee is None:
+            return (self.prompt,)
+        return tuple(prompt_of(member.form, self.prompt) for member in self.committee.members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +126,14 @@ class Backend(abc.ABC):
         independent: whether an ad's score depends on the ad alone, to the bit, whatever it is
             labelled with. Only such scores may be remembered.
         learns: whether the "llm" learner can fine-tune its presets.
+        debates: whether it takes a committee of prompts.
     """
 
     requires: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
     independent: ClassVar[bool] = True
     learns: ClassVar[bool] = False
+    debates: ClassVar[bool] = False
 
     def __init__(self, spec: LabelerSpec) -> None:
         """Keep what the task says; nothing is loaded.

@@ -83,7 +83,7 @@ def test_every_family_agrees_with_its_plain_pass(family: str) -> None:
     fill(model)
     prefix, suffix, answers = list(range(5, 30)), [7, 8, 9], (3, 4)
     log: list[str] = []
-    chosen = choose_forward(model, prefix, suffix, answers, [40, 41, 42], log.append)
+    chosen = choose_forward(model, prefix, [suffix], [answers], [40, 41, 42], log.append)
     assert chosen.name == expected, log
     rng = np.random.default_rng(2)
     tokens = rng.integers(5, 290, (4, 14)).astype(np.int32)
@@ -107,6 +107,6 @@ def test_a_wrong_fast_pass_is_refused(
     real = SharedPrefixForward.__call__
     monkeypatch.setattr(SharedPrefixForward, "__call__", off)
     log: list[str] = []
-    chosen = choose_forward(tiny.model, [5, 6], [7], (3, 4), [8, 9], log.append)
+    chosen = choose_forward(tiny.model, [5, 6], [[7]], [(3, 4)], [8, 9], log.append)
     assert chosen.name == "cached"
     assert "shared-prefix pass refused" in log[0]
