@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pipelines.console import progress as console
-from pipelines.errors import UsageError
+from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.results import Exported, Ingested, Mined, Result, Standing, Trained
 from pipelines.simulation.conditions import CROWD_NOISES, DEFAULT_CONDITIONS
 
@@ -345,8 +345,8 @@ def _call(function: Callable[..., Result], given: Mapping[str, Any]) -> Iterator
         _check(function, given)
         with console.Reporter(quiet=not loud):
             yield _Notes(loud)
-    except UsageError as error:
-        error.name_arguments()
+    except (UsageError, RunFailed) as error:
+        error.for_callers()
         raise
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +42,9 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 InnerShare = Annotated[float, Field(gt=0, lt=1)]
 AboveZero = Annotated[float, Field(gt=0, le=1)]
+Preset = Annotated[str, StringConstraints(min_length=1)]
+# YAML has lists where a task has tuples.
+Listed = Field(max_length=32, strict=False)
 
 
 class _Section(BaseModel):
@@ -90,7 +92,7 @@ class AdPart(_Section):
 class Ad(_Section):
     """What an ad is made of, where it is more than one field of text."""
 
-    fields: Annotated[tuple[AdPart, ...], Field(max_length=32)] = ()
+    fields: Annotated[tuple[AdPart, ...], Listed] = ()
     template: str = ""
 
     @field_validator("fields")
@@ -136,14 +138,14 @@ class Prompt(_Section):
     system: str = ""
     chat_format: str = "auto"
     answers: Answers = Answers()
-    examples: Annotated[tuple[Example, ...], Field(max_length=32)] = ()
+    examples: Annotated[tuple[Example, ...], Listed] = ()
 
 
 class Model(_Section):
     """LLM-0: the small language model that labels every ad; ``auto`` goes by the preset."""
 
     backend: str = registry.AUTO
-    preset: Annotated[str, StringConstraints(min_length=1)] = "smollm2-135m-instruct"
+    preset: Preset = "smollm2-135m-instruct"
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     max_ad_tokens: Annotated[int, Field(ge=8, le=8192)] = 256
 
@@ -159,7 +161,7 @@ class Embedding(_Section):
     """Where an ad's vector comes from."""
 
     source: Literal["auto", "llm", "encoder"] = "auto"
-    preset: Annotated[str, StringConstraints(min_length=1)] = "all-minilm-l6-v2"
+    preset: Preset = "all-minilm-l6-v2"
     standardize: Literal["auto", "always", "never"] = "auto"
 
 
@@ -217,7 +219,7 @@ class Training(_Section):
     """The learner that the experts' labels fine-tune; null means the learner's own default."""
 
     learner: Literal["llm", "encoder", "head"] = "llm"
-    encoder: Annotated[str, StringConstraints(min_length=1)] = "all-minilm-l6-v2"
+    encoder: Preset = "all-minilm-l6-v2"
     lora_rank: Annotated[int, Field(ge=1, le=256)] = 8
     learning_rate: InnerShare | None = None
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 16
@@ -386,7 +388,7 @@ def parse_task(source: str, name: str) -> Task:
     if repeated:
         raise UsageError("\n".join(f"{name}:{line}: {key}: given twice" for key, line in repeated))
     try:
-        task = Task.model_validate(_tuples(data))
+        task = Task.model_validate(data)
     except pydantic.ValidationError as error:
         problems = [_explain(name, lines, problem) for problem in error.errors()]
         raise UsageError("\n".join(problems)) from error
@@ -424,15 +426,6 @@ def _contradictions(task: Task) -> Iterator[tuple[str, str]]:
             "'stays above' needs a parity_margin above 0; with 0 the model would have to beat the "
             "experts",
         )
-
-
-def _tuples(value: Any) -> Any:
-    """Turn YAML's lists into tuples: strict validation of a tuple field refuses a list."""
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return tuple(_tuples(item) for item in value)
-    return value
 
 
 def _key_lines(
@@ -496,13 +489,7 @@ def _known_keys(path: tuple[str | int, ...]) -> list[str]:
         if isinstance(part, int):
             continue
         annotation = model.model_fields[part].annotation
-        for candidate in _flatten(annotation):
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                model = candidate
+        for leaf in (annotation, *typing.get_args(annotation)):
+            if isinstance(leaf, type) and issubclass(leaf, BaseModel):
+                model = leaf
     return list(model.model_fields)
-
-
-def _flatten(annotation: Any) -> list[Any]:
-    if typing.get_origin(annotation) in (tuple, types.UnionType, typing.Union, Annotated):
-        return [leaf for arg in typing.get_args(annotation) for leaf in _flatten(arg)]
-    return [annotation]

@@ -7,9 +7,7 @@ thousands of rows an element, in one of the schemas below.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
@@ -261,22 +259,6 @@ class ReviewItem:
             return (("", self.ads[0]),)
         left, right = self.ads
         return (LEFT, left), (RIGHT, right)
-
-    @classmethod
-    def from_fields(cls, fields: Mapping[str, Any]) -> ReviewItem:
-        """Return the item of a parsed JSON line; the inverse of ``dataclasses.asdict``.
-
-        Raises:
-            TypeError, KeyError, ValueError: the fields are not those of an item.
-        """
-        overlap = fields["overlap"]
-        ads = tuple(
-            ReviewAd(**{**ad, "fields": tuple((name, value) for name, value in ad["fields"])})
-            for ad in fields["ads"]
-        )
-        if len(ads) not in (1, 2):
-            raise ValueError(f"an item shows one ad or two, found {len(ads)}")
-        return cls(**{**fields, "ads": ads, "overlap": overlap and OverlapFacts(**overlap)})
 
 
 @dataclass(frozen=True, slots=True)

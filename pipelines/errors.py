@@ -16,7 +16,7 @@ class UsageError(ValueError):
         super().__init__(message)
         self.typed = message
 
-    def name_arguments(self) -> None:
+    def for_callers(self) -> None:
         """Name arguments in the place of flags, for who called a function of the API."""
         self.args = (re.sub(r"(?<![\w/.-])--([a-z]\w*)", r"\1", self.typed),)
 
@@ -33,6 +33,10 @@ class RunFailed(RuntimeError):
     def __init__(self, message: str) -> None:
         super().__init__(f"{self._OPEN}{message}{self._CLOSE}")
         self.message = message
+
+    def for_callers(self) -> None:
+        """Leave the marks out: no runner carries the message any more."""
+        self.args = (self.message,)
 
     def __reduce__(self) -> tuple[type[RunFailed], tuple[str]]:
         return type(self), (self.message,)

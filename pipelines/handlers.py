@@ -95,47 +95,39 @@ def score_block(labeler: _Labels, block: Block) -> ScoredBlock:
     texts = ads.column("text").to_pylist()
     labels, good, failures = label_each(labeler, texts)
     reasons = {index: ("scoring_failed", detail) for index, detail in failures.items()}
-    keep = np.zeros(0, dtype=np.int64)
-    rows = np.zeros(0, dtype=np.int64)
+    scored = AD_SCHEMA.empty_table()
     if labels is not None:
+        found = np.asarray(good, dtype=np.int64)
         finite = np.isfinite(labels.margin) & np.isfinite(labels.vectors).all(axis=1)
-        order = np.argsort(np.asarray(good, dtype=np.int64), kind="stable")
-        rows = order[finite[order]]
-        keep = np.asarray(good, dtype=np.int64)[rows]
-        for position in np.flatnonzero(~finite):
-            reasons[good[position]] = (
+        for index in found[~finite].tolist():
+            reasons[index] = (
                 "not_finite",
                 "the model's score or vector for this ad is not a finite number",
             )
-    table = ads.select(AD_SCHEMA.names).take(pa.array(keep)).combine_chunks()
-    columns = [table.column(name) for name in table.column_names]
-    if labels is not None:
-        columns += [
+        order = np.argsort(found, kind="stable")
+        rows = order[finite[order]]
+        table = ads.select(AD_SCHEMA.names).take(pa.array(found[rows])).combine_chunks()
+        columns = [
+            *table.columns,
             pa.array(calibration.quantize(labels.margin[rows]), pa.float32()),
             pa.array(labels.n_tokens[rows], pa.int32()),
             pa.array(labels.truncated[rows], pa.bool_()),
             blocks.vector_array(labels.vectors[rows]),
         ]
-        schema = scored_schema(labels.vectors.shape[1])
-        scored = pa.Table.from_arrays(columns, schema=schema)
-    else:
-        scored = AD_SCHEMA.empty_table()
-    ids = ads.column("id").to_pylist()
-    copies = ads.column("copies").to_pylist()
-    sources = ads.column("source").to_pylist()
-    positions = ads.column("position").to_pylist()
+        scored = pa.Table.from_arrays(columns, schema=scored_schema(labels.vectors.shape[1]))
+    refused = ads.take(pa.array(sorted(reasons), pa.int64())).to_pylist()
     rejected = tuple(
         Rejected(
-            id=ids[index],
+            id=ad["id"],
             stage=STAGE,
             reason=reason,
             detail=detail[:500],
-            source=sources[index],
-            position=positions[index],
-            excerpt=texts[index][:200],
-            records=copies[index],
+            source=ad["source"],
+            position=ad["position"],
+            excerpt=ad["text"][:200],
+            records=ad["copies"],
         )
-        for index, (reason, detail) in sorted(reasons.items())
+        for ad, (_, (reason, detail)) in zip(refused, sorted(reasons.items()), strict=True)
     )
     metrics.count(STAGE, "done", len(texts))
     metrics.count(STAGE, "scored", scored.num_rows)
@@ -153,13 +145,10 @@ class LazyLabeler:
 
     def label(self, texts: Sequence[str]) -> LabelBatch:
         """Score texts."""
-        return self._get().label(texts)
+        return self.load().label(texts)
 
-    def load(self) -> None:
-        """Load the labeler now, if it is not loaded yet."""
-        self._get()
-
-    def _get(self) -> Labeler:
+    def load(self) -> Labeler:
+        """Return the labeler, loaded now if it is not yet."""
         with self._lock:
             if self._labeler is None:
                 with metrics.timed("LoadModel"):

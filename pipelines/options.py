@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import difflib
 import inspect
 import itertools
 import re
 from collections.abc import Callable, Sequence
+from datetime import date
 from typing import Any, NoReturn
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -23,8 +23,13 @@ from pipelines.tools import registry
 class _Parser(argparse.ArgumentParser):
     """Raises instead of exiting, so that one place prints every usage error."""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog}: {message} (see `{self.prog} --help`)")
+        # Every error begins with the program's name anyway.
+        where = "" if self.prog == "scout" else f"{self.prog}: "
+        raise UsageError(f"{where}{message} (see `{self.prog} --help`)")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:
@@ -35,52 +40,45 @@ class _Parser(argparse.ArgumentParser):
             raise
 
 
-def _share(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be 0 to 1, got {text}")
-    return value
+def _reader(
+    kind: Callable[[str], Any],
+    what: str,
+    fits: Callable[[Any], bool] = lambda _: True,
+    wanted: str = "",
+) -> Callable[[str], Any]:
+    """Return what reads a flag's text, and says what is wrong with it.
 
+    Args:
+        kind: makes a value of the text; raises ValueError where it is none.
+        what: what a value is called.
+        fits: tells whether a value is within its bounds.
+        wanted: the bounds, as a sentence.
+    """
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"not a number: {text!r}") from None
-
-
-def _at_least(low: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
+    def read(text: str) -> Any:
         try:
-            value = int(text)
+            value = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"not a whole number: {text!r}") from None
-        if value < low:
-            raise argparse.ArgumentTypeError(f"must be at least {low}, got {value}")
+            raise argparse.ArgumentTypeError(f"not {what}: {text!r}") from None
+        if not fits(value):
+            raise argparse.ArgumentTypeError(f"{wanted}, got {text}")
         return value
 
     return read
 
 
-def _date(text: str) -> str:
-    try:
-        return datetime.date.fromisoformat(text).isoformat()
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"not a date like 2026-11-21: {text!r}") from None
+def _at_least(low: int) -> Callable[[str], int]:
+    return _reader(int, "a whole number", lambda n: n >= low, f"must be at least {low}")
 
 
-def _inner_share(text: str) -> float:
-    value = _number(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"must be above 0 and below 1, got {text}")
-    return value
-
-
-def _kappa(text: str) -> float:
-    value = _number(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"a kappa to reach must be above 0, at most 1, got {text}")
-    return value
+_share = _reader(float, "a number", lambda share: 0 <= share <= 1, "must be 0 to 1")
+_inner_share = _reader(
+    float, "a number", lambda share: 0 < share < 1, "must be above 0 and below 1"
+)
+_kappa = _reader(
+    float, "a number", lambda kappa: 0 < kappa <= 1, "a kappa to reach must be above 0, at most 1"
+)
+_date = _reader(lambda text: date.fromisoformat(text).isoformat(), "a date like 2026-11-21")
 
 
 def _kappas(text: str) -> tuple[float, ...]:
@@ -143,13 +141,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="scout",
         description="Find the ads that a small LLM confuses, for experts to label.",
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print versions and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
 
     validate = commands.add_parser(
-        "validate", help="check a task file and show the rendered prompt", allow_abbrev=False
+        "validate", help="check a task file and show the rendered prompt"
     )
     validate.add_argument("task", metavar="TASK", help="task file (YAML)")
     validate.add_argument(
@@ -162,7 +159,6 @@ def build_parser() -> argparse.ArgumentParser:
         help="corpus to review pairs",
         description="Read a corpus, score it, and choose the pairs of ads to review. Beam's own "
         "flags (--runner, --project, --temp_location, ...) pass through.",
-        allow_abbrev=False,
     )
     _add_task_and_corpus(mine)
     _add_workspace(mine)
@@ -177,7 +173,6 @@ def build_parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo",
         help="the main job on the bundled sample, with the embedded model",
-        allow_abbrev=False,
     )
     demo.add_argument(
         "--workspace", default="demo_workspace", metavar="DIR", help="default: %(default)s"
@@ -192,16 +187,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="fine-tune on one half of the labels, evaluate on the other",
         description="Train from base weights on all fine-tuning labels so far, evaluate every "
         "round's model on the same evaluation ads, and decide whether to go on.",
-        allow_abbrev=False,
     )
     _add_workspace(train)
     _add(train, api.train, "task", metavar="TASK")
     _add(train, api.train, "export")
     _add_plain_output(train)
 
-    status = commands.add_parser(
-        "status", help="where a workspace's rounds stand", allow_abbrev=False
-    )
+    status = commands.add_parser("status", help="where a workspace's rounds stand")
     _add_workspace(status)
     status.add_argument("--json", action="store_true", help="print one JSON object")
     _add_report(commands)
@@ -215,7 +207,6 @@ def _add_export(commands: Any) -> None:
         help="review items for a labeling tool, or a review page",
         description="Write a round's review items in a labeling tool's own format, or put them into its "
         "server. Experts see neither label nor score of the model.",
-        allow_abbrev=False,
     )
     _add_workspace(out)
     _add(out, api.export, "tool", required=True, choices=registry.exporting(), metavar=None)
@@ -238,7 +229,6 @@ def _add_import(commands: Any) -> None:
         description="Read verdicts into the workspace: CSV or JSON lines (columns item_id or ad_id, "
         "label, expert, and optionally time and comment), what the review page saved, or the export "
         "of a labeling tool. The same file twice changes nothing.",
-        allow_abbrev=False,
     )
     back.add_argument("files", metavar="FILE", nargs="*", help="verdict files, local or gs://")
     _add_workspace(back)
@@ -289,7 +279,6 @@ def _add_report(commands: Any) -> None:
         help="one HTML file with pictures of a round",
         description="Draw a round's ads, clusters, pairs, coverage and scores, and the agreement of "
         "all rounds, into one HTML file with its pictures inside; PNGs lie beside it.",
-        allow_abbrev=False,
     )
     _add_workspace(drawn)
     _add(drawn, api.report, "out", "round")
@@ -303,7 +292,6 @@ def _add_simulate(commands: Any) -> None:
         help="the whole loop on a labelled corpus",
         description="Play the rounds with recorded labels as the experts, by any selection strategy, "
         "beside crowd labels with the same learner.",
-        allow_abbrev=False,
     )
     _add_task_and_corpus(simulate)
     simulate.add_argument(
@@ -363,7 +351,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
     if rest_unknown:
         flag = rest_unknown[0].split("=", 1)[0]
         kind = "unknown flag" if flag.startswith("-") else "unexpected argument"
-        raise UsageError(f"scout {args.command}: {kind} {flag}{_did_you_mean(flag, known)}")
+        where = f"scout {args.command}: " if args.command else ""
+        raise UsageError(f"{where}{kind} {flag}{_did_you_mean(flag, known)}")
     return args, tuple(rest)
 
 
@@ -372,17 +361,17 @@ def _did_you_mean(found: str, known: Sequence[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _flags_of(parser: argparse.ArgumentParser, command: str) -> list[str]:
+def _flags_of(parser: argparse.ArgumentParser, command: str | None) -> list[str]:
+    """Return the flags of a command, or those before any command."""
     for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction) and command in action.choices:
-            chosen = action.choices[command]
-            return [flag for known in chosen._actions for flag in known.option_strings]
-    return []
+        if isinstance(action, argparse._SubParsersAction) and command:
+            parser = action.choices[command]
+    return [flag for known in parser._actions for flag in known.option_strings]
 
 
 def _beam_parser() -> argparse.ArgumentParser:
     # What PipelineOptions.get_all_options does, except that unknown flags are not dropped.
-    parser = _Parser(prog="scout", allow_abbrev=False, add_help=False, conflict_handler="resolve")
+    parser = _Parser(prog="scout", add_help=False, conflict_handler="resolve")
     for options in {str(cls): cls for cls in PipelineOptions.__subclasses__()}.values():
         options._add_argparse_args(parser)
     return parser

@@ -38,3 +38,8 @@ def digest(text: str) -> str:
 def content_id(key: str) -> str:
     """Return the id of an ad whose corpus gives none: stable over runs, shards and retries."""
     return f"ad_{key[:20]}"
+
+
+def storable(text: str) -> str:
+    """Write lone surrogates as escapes, so that the text can be stored as UTF-8."""
+    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")

@@ -24,7 +24,7 @@ from pipelines.jobs.mine import Mined, MineOptions, mine
 from pipelines.numerics import agreement, stopping
 from pipelines.numerics.calibration import Threshold
 from pipelines.sources.base import ReadOptions
-from pipelines.store import blocks, files, review_items, storage
+from pipelines.store import blocks, files, storage
 from pipelines.store.facts import (
     BoundaryFacts,
     Decided,
@@ -120,7 +120,7 @@ def commit_items(
     """Add a mined round to a workspace, as WriteReview leaves it."""
     place = Workspace(str(root))
     attempt = place.new_attempt(number, "pairs")
-    data = review_items.to_lines(items)
+    data = files.json_lines(items)
     file = files.write(place.root, f"{attempt}/items.jsonl", data, len(items))
     facts = dataclasses.replace(pairs_facts(**changes), ads=sum(len(item.ads) for item in items))
     place.commit(Manifest.of(attempt, f"h{number}", [file], len(items), facts))

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines import api
 from pipelines.config import Task, load_task
-from pipelines.errors import UsageError
+from pipelines.errors import RunFailed, UsageError
 from pipelines.store.workspace import Workspace
 from pipelines.tools.batch import read_batch
 from tests import helpers
@@ -166,6 +166,15 @@ def test_refusals_name_arguments_as_they_are_called(
     with pytest.raises(UsageError) as caught:
         function(**{name: usual[name] for name in needed} | given)
     assert str(caught.value).startswith(message)
+
+
+def test_what_a_run_lacks_is_told_without_marks(tmp_path: Path) -> None:
+    helpers.write_task(tmp_path)
+    corpus = helpers.write_jsonl(tmp_path / "ads.jsonl", [{"id": "1"}])
+    with pytest.raises(RunFailed) as caught:
+        api.mine(tmp_path / "task.yaml", corpus, tmp_path / "w")
+    assert str(caught.value) == caught.value.message
+    assert str(caught.value).startswith("none of the 1 records is usable: no_text 1; see ")
 
 
 def test_a_task_that_no_file_holds_is_the_task(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def test_the_default_runner_is_in_memory() -> None:
         (["status", "--workspace", "w", "--runner=x"], "scout status: unknown flag --runner"),
         (["min"], "invalid choice: 'min'"),
         (["min"], "; did you mean mine? (see `scout --help`)"),
+        (["--hlep"], "unknown flag --hlep; did you mean --help?"),
         (["improt", "a.csv"], "; did you mean import? (see `scout --help`)"),
         (["demo", "--num_workers=two"], "argument --num_workers: invalid int value: 'two'"),
     ],
@@ -73,6 +74,16 @@ def test_refusals(argv: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         options.parse(argv)
     assert message in str(caught.value)
+
+
+def test_the_program_names_itself_once(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv, begins in (
+        (["improt"], "argument COMMAND: invalid choice: 'improt'"),
+        (["--hlep"], "unknown flag --hlep"),
+        (["mine"], "scout mine: the following arguments are required"),
+    ):
+        assert cli.main(argv) == cli.WRONG_USAGE
+        assert capsys.readouterr().err.startswith(f"scout: error: {begins}")
 
 
 def test_the_way_backs_flags() -> None:

@@ -16,12 +16,13 @@ from models.backends.base import BackendError, Labeler
 from models.backends.pool import LabelerPool
 from pipelines.config import Task
 from pipelines.console.progress import step
+from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed, UsageError
 from pipelines.handlers import LoadLabeler, load_trained
 from pipelines.numerics import agreement, stopping
 from pipelines.numerics.agreement import MISSING
 from pipelines.store import model_store
-from pipelines.store.facts import Decided, Evaluation, ModelFigures, PairsFacts, Statistic
+from pipelines.store.facts import Decided, Evaluation, Learnt, ModelFigures, PairsFacts, Statistic
 from pipelines.store.workspace import Manifest, Workspace
 from pipelines.verdicts.halves import Ratings, ratings, read_half
 from pipelines.verdicts.shown import Shown
@@ -48,16 +49,8 @@ class Candidate:
 
 def stopping_rule(task: Task) -> stopping.StoppingRule:
     """Return the task's stopping rule as the numerics take it."""
-    rule = task.stopping
-    return stopping.StoppingRule(
-        margin=rule.margin,
-        patience=rule.patience,
-        parity_margin=rule.parity_margin,
-        parity_test=rule.parity_test,
-        min_ads=rule.min_evaluation_ads,
-        max_rounds=rule.max_rounds,
-        max_labels=rule.max_labels,
-    )
+    rule = task.stopping.model_dump()
+    return stopping.StoppingRule(min_ads=rule.pop("min_evaluation_ads"), **rule)
 
 
 def evaluate(
@@ -109,8 +102,7 @@ def measure(
             values,
             stopping_rule(task),
             n_labels=fine_tuning_ads + labelled,
-            min_overlap=task.review.min_overlap,
-            seed=task.seed,
+            bootstrap=agreement.Bootstrap(task.review.min_overlap, seed=task.seed),
         )
     alpha, alpha_reason = agreement.krippendorff_alpha(values)
     majority = agreement.consensus(values)
@@ -173,21 +165,29 @@ def evaluate_models(
         if not model_store.is_whole(workspace, manifest):
             say(f"the model of round {manifest.round} is gone or damaged: not evaluated again")
             continue
-        learnt, own = manifest.facts.learnt, model_store.model_files(manifest)
+        own = model_store.model_files(manifest)
         candidates.append(
-            Candidate(
-                round=manifest.round,
-                model_id=learnt.model_id,
-                threshold=learnt.threshold_margin,
-                margins=margins_of(functools.partial(load_trained, workspace, task, own, pool)),
-            )
+            trained_candidate(workspace, task, manifest.round, manifest.facts.learnt, own, pool)
         )
     found = evaluate(workspace, task, shown.texts(), [*candidates, current], fine_tuning_ads)
     say(found.decision.reason)
     return found
 
 
-def margins_of(load: Callable[[], Labeler]) -> Callable[[Sequence[str]], np.ndarray]:
+def trained_candidate(
+    workspace: Workspace,
+    task: Task,
+    round_number: int,
+    learnt: Learnt,
+    own: Sequence[BlockFile],
+    pool: LabelerPool | None,
+) -> Candidate:
+    """Return a round's model, which is loaded when it is asked; ``own`` are its files."""
+    load = functools.partial(load_trained, workspace, task, own, pool)
+    return Candidate(round_number, learnt.model_id, learnt.threshold_margin, _margins_of(load))
+
+
+def _margins_of(load: Callable[[], Labeler]) -> Callable[[Sequence[str]], np.ndarray]:
     """Return what gives texts their margins, by a labeler that is loaded when it is asked."""
     return lambda texts: load().margins(texts)
 
@@ -208,7 +208,7 @@ def _base_candidate(
         round=_BASE_ROUND,
         model_id=identity.model_id,
         threshold=base.facts.threshold.margin,
-        margins=margins_of(LoadLabeler(task, identity, workspace.root, pool=pool)),
+        margins=_margins_of(LoadLabeler(task, identity, workspace.root, pool=pool)),
     )
 
 

@@ -21,15 +21,10 @@ from pipelines.tools.batch import Batch, read_batch
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """Everything ``scout export`` was told.
+    """Everything ``scout export`` was told; see ``pipelines.api.export``.
 
     Attributes:
-        workspace: folder, local or ``gs://``.
-        tool: one of ``pipelines.tools.registry.exporting``.
-        out: folder for the files, local or ``gs://``; "" for one in the workspace.
-        round: whose items, or None for the last one.
-        show_predictions: whether experts see what the model says.
-        force: whether to replace a sheet that was filled in.
+        out: folder for the files; "" for one in the workspace.
         url: of the tool's server, to put the items there instead of into files; or "".
     """
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
+from pipelines.config import Task
 from pipelines.console.progress import step
 from pipelines.contracts import Rejected
 from pipelines.errors import RunFailed, UsageError
@@ -19,6 +20,7 @@ from pipelines.jobs.results import Ingested
 from pipelines.store import files, storage
 from pipelines.store.facts import ImportEntry, VerdictsFacts
 from pipelines.store.workspace import Manifest, Workspace
+from pipelines.text import storable
 from pipelines.tools import registry
 from pipelines.verdicts.commit_imports import (
     Import,
@@ -27,7 +29,6 @@ from pipelines.verdicts.commit_imports import (
     entries_of,
     file_identity,
     is_imported,
-    verdict_manifests,
 )
 from pipelines.verdicts.resolve_rows import Reading
 from pipelines.verdicts.rows import (
@@ -36,22 +37,16 @@ from pipelines.verdicts.rows import (
     RawVerdict,
     decode,
     normalize_expert,
-    storable,
 )
-from pipelines.verdicts.shown import Definition, shown_ads, task_definition
+from pipelines.verdicts.shown import shown_ads
 
 
 @dataclass(frozen=True, slots=True)
 class IngestOptions:
-    """Everything ``scout import`` was told.
+    """Everything ``scout import`` was told; see ``pipelines.api.import_verdicts``.
 
     Attributes:
-        workspace: folder, local or ``gs://``.
-        files: verdict files, local or ``gs://``.
-        tool: where the files come from, one of ``pipelines.tools.registry.names``, or "" to go by
-            each name.
         url: of the tool's server, to fetch answers from beside the files; or "".
-        expert: who speaks where a file names nobody at all, or "".
         experts: other names of experts, e.g. a tool's user numbers: name in the file -> name.
     """
 
@@ -97,14 +92,14 @@ def ingest(options: IngestOptions, say: Callable[[str], None]) -> Ingested:
         raise UsageError(f"--expert {options.expert!r}: nothing is left of the name")
     workspace = Workspace(options.workspace)
     with step("reading the pairs"):
-        definition, shown = task_definition(workspace), shown_ads(workspace)
+        task, shown = workspace.pairs_of().facts.origin.task, shown_ads(workspace)
     reading = Reading(shown, options.expert, _folded(options.experts))
     paths = dict.fromkeys(options.files)
     if options.url:
         with step(f"fetching answers from {options.tool}"):
-            paths[_pull(workspace, options, definition, say)] = None
+            paths[_pull(workspace, options, task, say)] = None
     sources = (_open(path, options.tool) for path in paths)
-    return _import(workspace, definition, reading, sources, len(paths), say)
+    return _import(workspace, task, reading, sources, len(paths), say)
 
 
 def ingest_verdicts(
@@ -122,21 +117,21 @@ def ingest_verdicts(
     """
     rows = [replace(row, source=storable(name)) for row in rows]
     data = json.dumps([name, [asdict(row) for row in rows]], sort_keys=True).encode()
-    definition, reading = task_definition(workspace), Reading(shown_ads(workspace))
+    task, reading = workspace.pairs_of().facts.origin.task, Reading(shown_ads(workspace))
     source = _Source(name, "rows", data, lambda: rows)
-    return _import(workspace, definition, reading, [source], 1, say=lambda _: None)
+    return _import(workspace, task, reading, [source], 1, say=lambda _: None)
 
 
 def _import(
     workspace: Workspace,
-    definition: Definition,
+    task: Task,
     reading: Reading,
     sources: Iterable[_Source],
     total: int,
     say: Callable[[str], None],
 ) -> Ingested:
     """Import sources, in their order; nothing is written before all of them are understood."""
-    before = verdict_manifests(workspace)
+    before = workspace.verdicts.by_round()
     new: list[Import] = []
     known: list[str] = []
     with step("reading verdicts", total) as advance:
@@ -154,11 +149,11 @@ def _import(
             "to make one count again, send it in a new file)"
         )
     if not new:
-        return _outcome(workspace, definition, [], before, known)
+        return _outcome(workspace, task, [], before, known)
     workspace.check_writable()
     with step("storing verdicts"):
-        written = commit(workspace, reading.shown, definition, new)
-    ingested = _outcome(workspace, definition, written, before, known)
+        written = commit(workspace, reading.shown, task, new)
+    ingested = _outcome(workspace, task, written, before, known)
     for line in _lines(ingested):
         say(line)
     return ingested
@@ -194,14 +189,14 @@ def read_experts(path: str) -> dict[str, str]:
 def _pull(
     workspace: Workspace,
     options: IngestOptions,
-    definition: Definition,
+    task: Task,
     say: Callable[[str], None],
 ) -> str:
     """Fetch a server's answers into the workspace, as the file that is then imported; -> its path."""
     tool = registry.get_served(options.tool, "--pull")
     workspace.check_writable()
     with tool.connect(options.url) as server:
-        data = server.pull(definition.task, definition.version, say)
+        data = server.pull(task.name, task.version, say)
     # Named by content: the same answers are the same file, and an older one is never overwritten.
     path = workspace.path(f"pulled/{options.tool}-{files.sha256(data)[:16]}.json")
     storage.write(path, data)
@@ -261,7 +256,7 @@ def _folded(names: Mapping[str, str]) -> dict[str, str]:
 
 def _outcome(
     workspace: Workspace,
-    definition: Definition,
+    task: Task,
     written: Sequence[Manifest[VerdictsFacts]],
     before: Mapping[int, Manifest[VerdictsFacts]],
     known: Sequence[str],
@@ -283,15 +278,15 @@ def _outcome(
         manifest.facts.keys
         for number, manifest in sorted(now.items())
         if (pairs := workspace.pairs.latest(number))
-        and pairs.facts.origin.task.version == definition.version
+        and pairs.facts.origin.task.version == task.version
     ]
     total = {
         name: sum(getattr(entry, name) for entry in entries)
         for name in ("verdicts", "labels", "rejected", "unanswered", "changed_mind")
     }
     return Ingested(
-        task=definition.task,
-        task_version=definition.version,
+        task=task.name,
+        task_version=task.version,
         rounds=tuple(manifest.round for manifest in written),
         files=tuple(sorted({entry.name for entry in entries})),
         imported_before=tuple(known),

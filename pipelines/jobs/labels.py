@@ -62,6 +62,13 @@ def fine_tuning_labels(workspace: Workspace, task: Task, texts: Mapping[str, str
     return Labels(ads, tied, len(table.experts), imported)
 
 
+def settled_labels(workspace: Workspace, task: Task) -> dict[str, int]:
+    """Return the settled labels of the fine-tuning half, by content key: 1 positive, 0 negative."""
+    table = ratings(read_half(workspace, "fine_tuning", task.version))
+    settled = agreement.consensus(table.values, task.review.consensus)
+    return {key: int(label) for key, label in zip(table.keys, settled, strict=True) if label >= 0}
+
+
 def write_ties(
     workspace: Workspace,
     attempt: str,

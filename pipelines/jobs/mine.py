@@ -25,8 +25,8 @@ from pipelines.contracts import FORMAT_VERSION, BlockFile
 from pipelines.errors import RunFailed, UsageError, find_run_failed
 from pipelines.handlers import LoadLabeler, trained_backend, trained_embedding
 from pipelines.jobs import selection
+from pipelines.jobs.labels import settled_labels
 from pipelines.jobs.results import Mined, plain
-from pipelines.numerics import agreement
 from pipelines.sources import registry as sources
 from pipelines.sources.base import CONTENT_IDS, Range, ReadOptions, fingerprint
 from pipelines.stages import collapse_duplicates, read_ads, score_ads
@@ -44,8 +44,6 @@ from pipelines.store.workspace import Manifest, Workspace, config_hash
 from pipelines.strategies import registry
 from pipelines.strategies.base import Need, Strategy
 from pipelines.strategies.base import Plan as SelectionPlan
-from pipelines.tools.sheet.format import review_instructions
-from pipelines.verdicts.halves import ratings, read_half
 
 DEFAULT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 _LOCAL_RUNNERS = ("", "DirectRunner", "FnApiRunner", DEFAULT_RUNNER)
@@ -57,18 +55,10 @@ _VERSIONED = ("apache-beam", "tensorflow", "keras", "keras-hub", "numpy", "sciki
 
 @dataclass(frozen=True, slots=True)
 class MineOptions:
-    """Everything ``scout mine`` was told.
+    """Everything ``scout mine`` was told; see ``pipelines.api.mine``.
 
     Attributes:
-        task: the task, or the path of its file.
-        corpus: globs of corpus files.
-        workspace: folder, local or ``gs://``.
-        date: logical date of a scheduled run, ``YYYY-MM-DD``, or "".
-        budget: review budget instead of the task's, pairs, or None.
         read: how records become ads.
-        max_rejected_share: largest share of records that may be rejected, 0 to 1.
-        block_rows: ads a scored block.
-        range_bytes: size in which large JSONL and text files are cut, bytes.
         beam: Beam's own flags.
     """
 
@@ -85,23 +75,17 @@ class MineOptions:
 
     def pipeline_options(self) -> PipelineOptions:
         """Return Beam's options; the in-memory runner unless another was named."""
-        return _pipeline_options(self.beam)
+        return PipelineOptions([f"--runner={DEFAULT_RUNNER}", *self.beam])
 
     def is_local(self) -> bool:
         """Tell whether the pipeline runs in this process."""
         return is_local(self.beam)
 
 
-def _pipeline_options(beam_flags: Sequence[str]) -> PipelineOptions:
-    flags = list(beam_flags)
-    if not any(flag == "--runner" or flag.startswith("--runner=") for flag in flags):
-        flags.append(f"--runner={DEFAULT_RUNNER}")
-    return PipelineOptions(flags)
-
-
 def is_local(beam_flags: Sequence[str]) -> bool:
     """Tell whether a pipeline with these flags of Beam's runs in this process."""
-    return str(_pipeline_options(beam_flags).get_all_options()["runner"] or "") in _LOCAL_RUNNERS
+    options = PipelineOptions([f"--runner={DEFAULT_RUNNER}", *beam_flags])
+    return str(options.get_all_options()["runner"] or "") in _LOCAL_RUNNERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +151,8 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     workspace.check_writable()
     _check_remote(options, task)
     round_number = workspace.current_round()
-    model = _model(workspace, task, round_number)
+    models = model_store.models(workspace, task.version, before_round=round_number)
+    model = models[-1] if models else None
     if model:
         say(f"round {round_number}: labelling with the model of round {model.round}")
     learnt = model.round if model else 0
@@ -178,11 +163,10 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
             "`scout train` first, and the new pairs are the better for it"
         )
     identity, embedding = _identify(options, task, workspace, model, say)
-    _check_same_task(workspace, round_number, task, options)
-    _check_guideline(workspace, round_number, task, options, say)
+    _check_earlier(workspace, round_number, task, options, say)
     shown = workspace.shown_keys(round_number)
     strategy = _strategy(options, task)
-    labels = _labels_so_far(workspace, task) if Need.LABELS in strategy.needs else {}
+    labels = settled_labels(workspace, task) if Need.LABELS in strategy.needs else {}
     score_key = config_hash({"format": FORMAT_VERSION} | dataclasses.asdict(identity))
     scored_hash = config_hash(
         {
@@ -237,23 +221,21 @@ def _strategy(options: MineOptions, task: Task) -> Strategy:
     return strategy
 
 
-def _labels_so_far(workspace: Workspace, task: Task) -> dict[str, int]:
-    """Return the settled labels of the fine-tuning half, by content key."""
-    table = ratings(read_half(workspace, "fine_tuning", task.version))
-    settled = agreement.consensus(table.values, task.review.consensus)
-    return {key: int(label) for key, label in zip(table.keys, settled, strict=True) if label >= 0}
-
-
-def _check_guideline(
+def _check_earlier(
     workspace: Workspace,
     round_number: int,
     task: Task,
     options: MineOptions,
     say: Callable[[str], None],
 ) -> None:
-    """Refuse another policy under the version of an earlier one that experts have labelled by."""
+    """Refuse another task, and another policy under a version that experts have labelled by."""
     for number, pairs in workspace.pairs.by_round().items():
         held = pairs.facts.origin.task
+        if held.name != task.name:
+            raise UsageError(
+                f"--workspace {options.workspace}: holds rounds of the task {held.name!r}, not of "
+                f"{task.name!r}; give each task a workspace of its own"
+            )
         if number < round_number:
             if held.version == task.version and held.guideline() != task.guideline():
                 raise UsageError(
@@ -266,12 +248,6 @@ def _check_guideline(
                 f"round {number} is mined again for another policy: sheets and exports that were "
                 "handed out for it no longer count; export it again"
             )
-
-
-def _model(workspace: Workspace, task: Task, round_number: int) -> Manifest[ModelFacts] | None:
-    """Return the newest model that earlier rounds of this version of the policy trained."""
-    found = model_store.models(workspace, task.version, before_round=round_number)
-    return found[-1] if found else None
 
 
 def _identify(
@@ -314,17 +290,6 @@ def _whole(
     if manifest and workspace.is_whole(manifest.files, workspace.block_sizes()):
         return manifest
     return None
-
-
-def _check_same_task(
-    workspace: Workspace, round_number: int, task: Task, options: MineOptions
-) -> None:
-    last = workspace.pairs.latest(round_number) or workspace.pairs.latest(round_number - 1)
-    if last and (held := last.facts.origin.task.name) != task.name:
-        raise UsageError(
-            f"--workspace {options.workspace}: holds rounds of the task {held!r}, not of "
-            f"{task.name!r}; give each task a workspace of its own"
-        )
 
 
 def _check_remote(options: MineOptions, task: Task) -> None:
@@ -381,7 +346,15 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
         files = _score(plan, pipeline, origin)
     # The files come out of one element (a manifest): without this, one worker would read them all.
     files = files | "SpreadFiles" >> beam.Reshuffle()
-    labelled = files | "LabelAds" >> LabelAds(workspace.root, _label_rule(plan), plan.shown_keys)
+    rule = LabelRule(
+        prior=task.prior,
+        probability=task.labeling.threshold,
+        fitted_margin=plan.model.facts.learnt.threshold_margin if plan.model else None,
+        band_share=task.selection.band,
+        # Enough to choose from.
+        band_ads=_BAND_PAIRS * task.selection.budget,
+    )
+    labelled = files | "LabelAds" >> LabelAds(workspace.root, rule, plan.shown_keys)
     corpus = selection.Corpus(
         workspace.root, files, labelled, task.standardize(plan.embedding), plan.shown_keys
     )
@@ -396,26 +369,6 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
         attempts,
         plan.mine_hash,
         origin,
-        review_instructions(
-            task.name,
-            task.version,
-            task.policy,
-            task.labels.positive,
-            task.labels.negative,
-            task.review.experts_per_ad,
-        ),
-    )
-
-
-def _label_rule(plan: Plan) -> LabelRule:
-    task = plan.task
-    return LabelRule(
-        prior=task.prior,
-        probability=task.labeling.threshold,
-        fitted_margin=plan.model.facts.learnt.threshold_margin if plan.model else None,
-        band_share=task.selection.band,
-        # Enough to choose from.
-        band_ads=_BAND_PAIRS * task.selection.budget,
     )
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipelines.console import summary
+from pipelines.console.summary import rendered
 
 if TYPE_CHECKING:
     from pipelines.contracts import ReviewItem
@@ -19,7 +18,7 @@ APART = {"json": False}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Result(abc.ABC):
+class Result:
     """What a job leaves behind. Its ``repr`` is what the command prints.
 
     Attributes:
@@ -28,9 +27,9 @@ class Result(abc.ABC):
 
     notes: tuple[str, ...] = field(default=(), kw_only=True, metadata=APART)
 
-    @abc.abstractmethod
     def text(self) -> str:
-        """Return the outcome for a person."""
+        """Return the outcome for a person, by the template of the class's name."""
+        return rendered(type(self).__name__.lower(), self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON values: what ``--json`` prints."""
@@ -120,23 +119,8 @@ class Mined(Result):
 
     def text(self, show: int = 5) -> str:
         """Return the outcome for a person, after the first ``show`` review items."""
-        lines = []
-        if show:
-            shown = self.items[:show]
-            what = "pairs" if all(len(item.ads) == 2 for item in self.items) else "items"
-            lines += [
-                f"The first {len(shown)} review {what} (the model's label, its probability, the ad):\n",
-                f"{summary.describe_items(shown, self.names)}\n",
-            ]
-        lines += [
-            f"Task {self.task}, round {self.round}:",
-            f"{summary.describe(plain(self))}\n",
-            f"Pairs:         {self.pairs_file}",
-            f"Review sheet:  {self.review_sheet}",
-        ]
-        if self.overlaps_file:
-            lines.append(f"Overlaps:      {self.overlaps_file}")
-        return "\n".join([*lines, *(f"Dead letters:  {path}" for path in self.dead_letters)])
+        apart = {"items": self.items, "names": self.names, "show": show}
+        return rendered("mined", {**plain(self), **apart})
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -166,10 +150,6 @@ class Exported(Result):
     files: Sequence[str]
     pushed: Sequence[Mapping[str, Any]]
     next_step: str
-
-    def text(self) -> str:
-        """Return the outcome for a person."""
-        return summary.describe_export(self.to_json())
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -207,10 +187,6 @@ class Ingested(Result):
     withheld_ads: int
     dead_letters: tuple[str, ...]
 
-    def text(self) -> str:
-        """Return the outcome for a person."""
-        return summary.describe_import(self.to_json())
-
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Trained(Result):
@@ -238,10 +214,6 @@ class Trained(Result):
     labels: LabelCounts
     evaluation: Evaluation
     ties: tuple[str, ...]
-
-    def text(self) -> str:
-        """Return the outcome for a person."""
-        return summary.describe_training(self.to_json())
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +286,3 @@ class Standing(Result):
     rounds: tuple[Round, ...]
     task_version: int
     next: str
-
-    def text(self) -> str:
-        """Return the table of rounds."""
-        return summary.describe_rounds(self.to_json())

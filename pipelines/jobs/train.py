@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import tempfile
 from collections.abc import Callable
@@ -20,8 +19,7 @@ from pipelines.config import Task, called, given_task
 from pipelines.console.progress import step
 from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed, UsageError
-from pipelines.handlers import load_trained
-from pipelines.jobs.evaluate import Candidate, base_pairs, evaluate_models, margins_of
+from pipelines.jobs.evaluate import base_pairs, evaluate_models, trained_candidate
 from pipelines.jobs.labels import Labels, fine_tuning_labels, write_ties
 from pipelines.jobs.results import Trained
 from pipelines.jobs.status import where_labels_come_from
@@ -43,13 +41,7 @@ class TooFewLabels(RunFailed):
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """Everything ``scout train`` was told.
-
-    Attributes:
-        workspace: folder, local or ``gs://``.
-        task: a task or its file to use instead of the one that was mined with, or "".
-        export: local folder for a SavedModel that takes raw strings, or "".
-    """
+    """Everything ``scout train`` was told; see ``pipelines.api.train``."""
 
     workspace: str
     task: Task | str = ""
@@ -61,18 +53,11 @@ def training_settings(task: Task) -> trainer.TrainingSettings:
     section = task.training
     llm = section.learner == "llm"
     return trainer.TrainingSettings(
-        learner=section.learner,
+        **section.model_dump(exclude={"encoder"}),
         preset=task.model.preset if llm else section.encoder,
         dtype=task.model.dtype,
         prompt=task.prompt_spec() if llm else None,
         max_ad_tokens=task.model.max_ad_tokens,
-        lora_rank=section.lora_rank,
-        learning_rate=section.learning_rate,
-        batch_size=section.batch_size,
-        max_epochs=section.max_epochs,
-        patience=section.patience,
-        validation_share=section.validation_share,
-        min_per_class=section.min_per_class,
         seed=task.seed,
     )
 
@@ -177,12 +162,7 @@ def _train(
             f"({positive:,} {task.labels.positive})"
         )
         own, learnt = _fit(workspace, task, attempt, labels.ads, settings, say)
-    current = Candidate(
-        round=round_number,
-        model_id=learnt.model_id,
-        threshold=learnt.threshold_margin,
-        margins=margins_of(functools.partial(load_trained, workspace, task, own, pool)),
-    )
+    current = trained_candidate(workspace, task, round_number, learnt, own, pool)
     report = evaluate_models(workspace, task, shown, current, number, say, pool)
     data = json.dumps(to_json(report), indent=1, sort_keys=True).encode()
     manifest = Manifest.of(

@@ -10,9 +10,8 @@ not a class.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
@@ -59,16 +58,39 @@ class Kappa:
     n_ads: int = 0
     positive_share: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the attributes as a plain dictionary that `json.dumps` takes."""
-        return asdict(self)
-
     def __str__(self) -> str:
         if self.value is None:
             return f"undefined ({self.reason})"
         if self.low is None or self.high is None:
             return f"{self.value:z.2f}"
         return f"{self.value:z.2f} [{self.low:z.2f}, {self.high:z.2f}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """What a mean kappa rests on, and how its interval is drawn.
+
+    Attributes:
+        min_overlap: common ads that a pair (of experts, or of model and expert) needs, at least 1.
+        n_boot: bootstrap replicates of ads, at least 40.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: if one is out of bounds.
+    """
+
+    min_overlap: int = 10
+    n_boot: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.min_overlap < 1:
+            raise ValueError(f"min_overlap must be at least 1 ad, got {self.min_overlap}")
+        if self.n_boot < MIN_BOOT:
+            raise ValueError(f"n_boot must be at least {MIN_BOOT} replicates, got {self.n_boot}")
+
+
+USUAL = Bootstrap()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +140,7 @@ def cohen_kappa(a: np.ndarray, b: np.ndarray) -> tuple[float | None, str]:
     return float(cohen_kappa_score(first, second, labels=[0, 1])), ""
 
 
-def expert_agreement(
-    ratings: np.ndarray, *, min_overlap: int = 10, n_boot: int = 1000, seed: int = 0
-) -> Kappa:
+def expert_agreement(ratings: np.ndarray, bootstrap: Bootstrap = USUAL) -> Kappa:
     """Average Cohen's kappa over pairs of experts, each on the ads both labelled.
 
     The bootstrap resamples ads and keeps all ratings of an ad together. It draws from the ads that
@@ -129,12 +149,10 @@ def expert_agreement(
 
     Args:
         ratings: int8 (n_ads, n_raters), 1, 0 or -1 for missing.
-        min_overlap: common ads a pair needs, at least 1.
-        n_boot: bootstrap replicates, at least 40.
-        seed: of the bootstrap.
+        bootstrap: of which pairs, and how.
 
     Raises:
-        ValueError: if an argument is out of bounds.
+        ValueError: if the ratings are not of that form.
 
     Memory: 8 bytes times n_boot times the distinct rows of `ratings` (at most 3**n_raters, and at
     most n_ads). 1,000 replicates of 500 ads by 3 raters take a few milliseconds.
@@ -143,16 +161,11 @@ def expert_agreement(
     pairs = list(combinations(range(matrix.shape[1]), 2))
     if not pairs:
         return _no_kappa(f"agreement needs at least 2 raters, got {matrix.shape[1]}")
-    return _mean_kappa(matrix, pairs, 0, min_overlap, n_boot, seed)
+    return _mean_kappa(matrix, pairs, 0, bootstrap)
 
 
 def model_agreement(
-    predictions: np.ndarray,
-    ratings: np.ndarray,
-    *,
-    min_overlap: int = 10,
-    n_boot: int = 1000,
-    seed: int = 0,
+    predictions: np.ndarray, ratings: np.ndarray, bootstrap: Bootstrap = USUAL
 ) -> Kappa:
     """Average Cohen's kappa of the model with each expert, on that expert's ads.
 
@@ -162,15 +175,13 @@ def model_agreement(
     Args:
         predictions: (n_ads,) the model's labels, 0 or 1, bool or integer.
         ratings: int8 (n_ads, n_raters), 1, 0 or -1 for missing.
-        min_overlap: ads an expert must have labelled to count, at least 1.
-        n_boot: bootstrap replicates, at least 40.
-        seed: of the bootstrap.
+        bootstrap: of which experts, and how.
 
     Returns:
         The mean; its pairs are (model, expert), its balance that of the experts' ratings.
 
     Raises:
-        ValueError: if an argument is out of bounds or the numbers of ads differ.
+        ValueError: if labels or ratings are not of that form or the numbers of ads differ.
     """
     matrix = check_ratings(ratings)
     labels = check_predictions(predictions, len(matrix))
@@ -178,7 +189,7 @@ def model_agreement(
         return _no_kappa("agreement with experts needs at least 1 rater, got 0")
     columns = np.column_stack([labels, matrix])
     pairs = [(0, 1 + i) for i in range(matrix.shape[1])]
-    return _mean_kappa(columns, pairs, 1, min_overlap, n_boot, seed)
+    return _mean_kappa(columns, pairs, 1, bootstrap)
 
 
 def krippendorff_alpha(ratings: np.ndarray) -> tuple[float | None, str]:
@@ -244,24 +255,23 @@ def consensus(ratings: np.ndarray, method: str = "majority") -> np.ndarray:
     raise ValueError(f"consensus knows the methods 'majority' and 'dawid-skene', got {method!r}")
 
 
-def resample(columns: np.ndarray, n_boot: int, seed: int) -> Resamples:
+def resample(columns: np.ndarray, bootstrap: Bootstrap) -> Resamples:
     """Draw bootstrap replicates of ads, all columns of an ad together.
 
     Args:
         columns: int8 (n_ads, c), 1, 0 or -1 for missing; at least one ad.
-        n_boot: replicates, at least 40.
-        seed: of the draw.
+        bootstrap: how many replicates, and the seed of their draw.
 
     Raises:
-        ValueError: if there is no ad, or n_boot < 40.
+        ValueError: if there is no ad.
 
     Memory: 16 bytes times (1 + n_boot) times the distinct rows.
     """
-    _check_boot(n_boot)
     if not len(columns):
         raise ValueError("a bootstrap needs at least 1 ad, got none")
     patterns, found = np.unique(columns, axis=0, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(len(columns), found / len(columns), size=n_boot)
+    rng = np.random.default_rng(bootstrap.seed)
+    drawn = rng.multinomial(len(columns), found / len(columns), size=bootstrap.n_boot)
     return Resamples(patterns, np.vstack([found[None], drawn]).astype(np.float64))
 
 
@@ -302,12 +312,7 @@ def pairs_that_count(
 
     Returns:
         Each pair's common ads, and the pairs that have enough of them and a defined kappa.
-
-    Raises:
-        ValueError: if min_overlap < 1.
     """
-    if min_overlap < 1:
-        raise ValueError(f"min_overlap must be at least 1 ad, got {min_overlap}")
     # One product for all pairs: of a thousand raters there are half a million. Whole numbers below
     # 2**24 are exact in float32.
     given = (columns != MISSING).astype(np.float32)
@@ -383,22 +388,16 @@ def check_predictions(predictions: np.ndarray, n_ads: int) -> np.ndarray:
 
 
 def _mean_kappa(
-    columns: np.ndarray,
-    pairs: list[tuple[int, int]],
-    n_models: int,
-    min_overlap: int,
-    n_boot: int,
-    seed: int,
+    columns: np.ndarray, pairs: list[tuple[int, int]], n_models: int, bootstrap: Bootstrap
 ) -> Kappa:
     """Average the kappas of pairs of columns; the first ``n_models`` columns are no raters."""
-    _check_boot(n_boot)
-    overlaps, used = pairs_that_count(columns, pairs, min_overlap)
-    enough = [pair for pair in pairs if overlaps[pair] >= min_overlap]
+    overlaps, used = pairs_that_count(columns, pairs, bootstrap.min_overlap)
+    enough = [pair for pair in pairs if overlaps[pair] >= bootstrap.min_overlap]
     n_small = len(pairs) - len(enough)
     if not enough:
         most = max(overlaps.values())
         return _no_kappa(
-            f"no pair of raters has {_ads(min_overlap)} in common: the largest overlap of "
+            f"no pair of raters has {_ads(bootstrap.min_overlap)} in common: the largest overlap of "
             f"{len(pairs)} is {_ads(most)}",
             n_small=n_small,
         )
@@ -413,7 +412,7 @@ def _mean_kappa(
     for pair in used:
         entered[:, pair] |= (columns[:, pair] != MISSING).all(axis=1, keepdims=True)
     rows = entered.any(axis=1)
-    kappas = pair_kappas(resample(columns[rows], n_boot, seed), used)
+    kappas = pair_kappas(resample(columns[rows], bootstrap), used)
     # Replicates are means over the same pairs: NaN in one makes the mean NaN, and drops it.
     low, high, interval_reason = percentile_interval(kappas[1:].mean(axis=1))
     sizes = [overlaps[pair] for pair in used]
@@ -431,11 +430,6 @@ def _mean_kappa(
         n_ads=int(rows.sum()),
         positive_share=float(columns[:, n_models:][entered[:, n_models:]].mean()),
     )
-
-
-def _check_boot(n_boot: int) -> None:
-    if n_boot < MIN_BOOT:
-        raise ValueError(f"n_boot must be at least {MIN_BOOT} replicates, got {n_boot}")
 
 
 def _no_kappa(reason: str, n_undefined: int = 0, n_small: int = 0) -> Kappa:

@@ -61,9 +61,6 @@ class CoverageSample:
     label: np.ndarray
     cluster: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.vectors)
-
 
 @dataclass(frozen=True, slots=True)
 class Choice:

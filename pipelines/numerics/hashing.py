@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 
 KEY_CHARS = 32
-_MASK = (1 << 64) - 1
 _GAMMA = 0x9E3779B97F4A7C15
 # Rows let through beyond the wanted sample, so that the exact cut finds enough.
 _SLACK_SIGMAS = 6.0
@@ -96,9 +95,7 @@ def _is_key(key: str) -> bool:
 
 def _mix(seed: int) -> int:
     # Hashing the seed keeps neighbouring seeds from giving orders that differ by a few bits only.
-    return (
-        int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest(), "big") & _MASK
-    )
+    return int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest(), "big")
 
 
 def _splitmix64(state: np.ndarray) -> np.ndarray:

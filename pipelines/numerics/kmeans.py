@@ -14,9 +14,8 @@ from threadpoolctl import threadpool_limits
 from pipelines.numerics.distances import (
     as_matrix,
     distinct_rows,
-    error_bound,
+    nearest,
     rank_distances,
-    row_distances,
     row_order,
     squared_norms,
 )
@@ -192,9 +191,8 @@ def assign(
     """Assign each row to its nearest centroid.
 
     Guarantee: a row's label and distance are a function of that row and the centroids alone, bit
-    for bit, whatever the other rows, the chunk size, the number of threads or the BLAS. The matrix
-    product only rules out centroids that are farther by more than its error bound; the rest are
-    measured in float64.
+    for bit, whatever the other rows, the chunk size, the number of threads or the BLAS; see
+    `distances.nearest`.
 
     Args:
         vectors: float (n, d), finite.
@@ -215,24 +213,9 @@ def assign(
     if rows_per_chunk < 1:
         raise ValueError(f"rows_per_chunk must be at least 1, got {rows_per_chunk}")
     matrix = as_matrix("vectors", vectors, centers.shape[1])
-    centers_sq = squared_norms(centers)
-    labels = np.empty(len(matrix), dtype=np.int32)
-    distances = np.empty(len(matrix), dtype=np.float32)
-    for start in range(0, len(matrix), rows_per_chunk):
-        chunk = slice(start, start + rows_per_chunk)
-        block = matrix[chunk]
-        approximate = rank_distances(block, centers, centers_sq)
-        slack = error_bound(squared_norms(block), centers_sq, block.shape[1])
-        near = approximate <= (approximate.min(axis=1) + 2.0 * slack)[:, None]
-        rows, columns = np.nonzero(near)
-        exact = row_distances(block, centers, rows, columns)
-        first = np.searchsorted(rows, np.arange(len(block)))
-        best = np.minimum.reduceat(exact, first)
-        # A row's pairs are in ascending order of centroids: the first that ties is the lowest.
-        tied = np.flatnonzero(exact == best[rows])
-        winner = tied[np.searchsorted(rows[tied], np.arange(len(block)))]
-        labels[chunk], distances[chunk] = columns[winner], best
-    return labels, distances
+    block_bytes = 4 * rows_per_chunk * len(centers)
+    labels, distances = nearest(matrix, centers, 1, block_bytes=block_bytes)
+    return labels[:, 0], distances[:, 0]
 
 
 def inertia(vectors: np.ndarray, centroids: np.ndarray) -> float:

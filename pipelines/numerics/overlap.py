@@ -14,7 +14,6 @@ from scipy.stats import rankdata
 from pipelines.numerics.distances import ExactIndex, as_matrix, within
 
 DISTANCE_UNIT = 1e-6
-MASS_UNIT = 1e-3
 _ROWS_PER_CHUNK = 4096
 
 
@@ -105,17 +104,6 @@ def rank_overlaps(
     """
     if per_positive < 1:
         raise ValueError(f"per_positive must be at least 1 pair, got {per_positive}")
-    return [
-        overlap
-        for overlap in all_overlaps(positive, negative, nearer, neighbors)
-        if overlap.rank_in_positive <= per_positive
-    ]
-
-
-def all_overlaps(
-    positive: ClusterStats, negative: ClusterStats, nearer: np.ndarray, neighbors: np.ndarray
-) -> list[Overlap]:
-    """Rank every pair of non-empty clusters; arguments, order and errors as in `rank_overlaps`."""
     shape = (len(positive.centroids), len(negative.centroids))
     for name, matrix in (("nearer", nearer), ("neighbors", neighbors)):
         if matrix.shape != shape or matrix.dtype.kind not in "iu" or (matrix < 0).any():
@@ -138,6 +126,8 @@ def all_overlaps(
     for i in np.lexsort((columns, rows, -score)):
         row = int(rows[i])
         seen[row] = seen.get(row, 0) + 1
+        if seen[row] > per_positive:
+            continue
         overlaps.append(
             Overlap(
                 positive=row,

@@ -37,7 +37,7 @@ def pca_plane(vectors: np.ndarray) -> Plane:
 
     Returns:
         The plane. The same rows in the same order give the same bits: a direction's sign is fixed
-        by its largest coordinate, which is positive.
+        by its largest coordinate, which is positive (scikit-learn's ``svd_flip``).
 
     Raises:
         ValueError: if there is no row or no dimension, or a value is not finite.
@@ -61,10 +61,7 @@ def pca_plane(vectors: np.ndarray) -> Plane:
     with threadpool_limits(limits=1):
         model = PCA(n_directions, svd_solver="covariance_eigh").fit(spread)
         found = model.transform(spread)
-    signs = np.sign(
-        model.components_[np.arange(n_directions), np.abs(model.components_).argmax(axis=1)]
-    )
-    points[:, :n_directions] = found * signs
+    points[:, :n_directions] = found
     held = np.zeros(2)
     held[:n_directions] = np.clip(model.explained_variance_ratio_, 0.0, 1.0)
     return Plane(points, (float(held[0]), float(held[1])))

@@ -18,6 +18,8 @@ from pipelines.numerics.hashing import unit_hash
 # over about a factor of 3 in the rank's odds.
 _JITTER = 0.25
 _MAX_ERROR = 0.5
+# Of the experts' errors so many follow the ads' ambiguity, the others fall anywhere.
+_NEAR_SHARE = 0.7
 
 
 def expert_ratings(
@@ -28,7 +30,6 @@ def expert_ratings(
     kappa: float,
     reference: np.ndarray,
     seed: int,
-    near_share: float = 0.7,
 ) -> np.ndarray:
     """Simulate experts who err near the boundary, and sometimes anywhere.
 
@@ -43,7 +44,6 @@ def expert_ratings(
         kappa: expected Cohen's kappa between two of them over the reference population, in (0, 1].
         reference: bool or weights (n,) >= 0 of the population that kappa is of.
         seed: any integer.
-        near_share: share of the errors that follow the ambiguity, in [0, 1].
 
     Returns:
         int8 (n, n_experts) of 0 and 1; nothing is missing.
@@ -54,73 +54,54 @@ def expert_ratings(
     if n_experts < 1:
         raise ValueError(f"n_experts must be at least 1, got {n_experts}")
     truth = _check_gold(gold)
-    rates = expert_error_rates(truth, ambiguity, kappa, reference, near_share)
+    rates = expert_error_rates(truth, ambiguity, kappa, reference)
     _check_keys(keys, len(truth))
     drawn = np.column_stack([_hashes(keys, f"expert {i}", seed) for i in range(n_experts)])
     return (truth[:, None] ^ (drawn < rates[:, None])).astype(np.int8)
 
 
 def expert_error_rates(
-    gold: np.ndarray,
-    ambiguity: np.ndarray,
-    kappa: float,
-    reference: np.ndarray,
-    near_share: float = 0.7,
+    gold: np.ndarray, ambiguity: np.ndarray, kappa: float, reference: np.ndarray
 ) -> np.ndarray:
     """Find the error probability of each ad at which two experts have the kappa asked for.
 
-    It is scale * (near_share * ambiguity / its mean + 1 - near_share), at most 0.5; the mean is over
-    the reference population, so that near_share of the errors there follow the ambiguity (fewer once
-    ads reach 0.5). For two raters who call ad i positive with probability p_i, independently, the
-    expected 2x2 table has kappa = Var(p) / (E[p] (1 - E[p])), and the scale is the root of that.
+    It is scale * (0.7 * ambiguity / its mean + 0.3), at most 0.5; the mean is over the reference
+    population, so that 70% of the errors there follow the ambiguity (fewer once ads reach 0.5). For
+    two raters who call ad i positive with probability p_i, independently, the expected 2x2 table
+    has kappa = Var(p) / (E[p] (1 - E[p])), and the scale is the root of that.
 
     Args:
         gold: bool (n,) true labels.
         ambiguity: float (n,) in [0, 1].
         kappa: in (0, 1].
         reference: bool or weights (n,) >= 0, with ads of both classes.
-        near_share: in [0, 1].
 
     Returns:
         float64 (n,) in [0, 0.5].
 
     Raises:
-        ValueError: if an argument is out of bounds, the reference has one class only, or no scale
-            gives the kappa.
+        ValueError: if an argument is out of bounds, the reference has one class only, or none of
+            its ads any ambiguity.
     """
     truth = _check_gold(gold)
     _check_kappa(kappa)
-    if not 0.0 <= near_share <= 1.0:
-        raise ValueError(f"near_share must lie in [0, 1], got {near_share!r}")
     near = _check_values("ambiguity", ambiguity, len(truth))
     if (near < 0).any() or (near > 1).any():
         wrong = near[(near < 0) | (near > 1)][0]
         raise ValueError(f"ambiguity must lie in [0, 1], got {wrong}")
     weights = _check_reference(reference, truth)
     mean = float(weights @ near)
-    if near_share > 0 and mean == 0:
-        raise ValueError(
-            f"near_share is {near_share:g}, but the ambiguity of every reference ad is 0: give a "
-            "measure of ambiguity, or near_share=0"
-        )
-    base = np.full(len(truth), 1.0 - near_share)
-    if near_share > 0:
-        base += near_share * near / mean
+    if mean == 0:
+        raise ValueError("the ambiguity of every reference ad is 0: errors have nothing to follow")
+    base = 1.0 - _NEAR_SHARE + _NEAR_SHARE * near / mean
     if kappa == 1.0:
         return np.zeros(len(truth))
 
     def excess(scale: float) -> float:
         return _expected_kappa(truth, np.minimum(scale * base, _MAX_ERROR), weights) - kappa
 
-    used = base[(weights > 0) & (base > 0)]
-    largest = _MAX_ERROR / float(used.min())
-    if excess(largest) > 0:
-        raise ValueError(
-            f"kappa {kappa:g} cannot be reached: with every error at its largest, "
-            f"{_MAX_ERROR:g}, two experts still have {excess(largest) + kappa:.3f}, because "
-            f"{(weights[base == 0]).sum():.0%} of the reference has ambiguity 0 and is never "
-            "mistaken; lower near_share"
-        )
+    # There every error is at its largest, and two experts agree by chance alone.
+    largest = _MAX_ERROR / float(base[weights > 0].min())
     return np.minimum(float(brentq(excess, 0.0, largest)) * base, _MAX_ERROR)
 
 

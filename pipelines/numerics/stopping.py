@@ -15,14 +15,16 @@ of a round earlier where the curve is flat indeed.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations, pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from pipelines.numerics.agreement import (
     MISSING,
+    USUAL,
+    Bootstrap,
     Kappa,
     check_predictions,
     check_ratings,
@@ -59,10 +61,6 @@ class Difference:
     first: float | None = None
     second: float | None = None
     n_ads: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the attributes as a plain dictionary that `json.dumps` takes."""
-        return asdict(self)
 
     def __str__(self) -> str:
         if self.value is None:
@@ -147,19 +145,9 @@ class Decision:
     gap: Difference
     gain: Difference
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the attributes, nested ones too, as plain dictionaries and lists."""
-        return {**asdict(self), "models": [model.to_json() for model in self.models]}
-
 
 def paired_difference(
-    a: np.ndarray,
-    b: np.ndarray,
-    ratings: np.ndarray,
-    *,
-    min_overlap: int = 10,
-    n_boot: int = 1000,
-    seed: int = 0,
+    a: np.ndarray, b: np.ndarray, ratings: np.ndarray, bootstrap: Bootstrap = USUAL
 ) -> Difference:
     """Compare two models on the same ads: model-expert kappa of `a` minus that of `b`.
 
@@ -169,9 +157,7 @@ def paired_difference(
         a: (n_ads,) labels of one model, 0 or 1.
         b: (n_ads,) labels of the other.
         ratings: int8 (n_ads, n_raters), 1, 0 or -1 for missing.
-        min_overlap: ads an expert must have labelled to count, at least 1.
-        n_boot: bootstrap replicates of ads, at least 40.
-        seed: of the bootstrap.
+        bootstrap: of which experts, and how.
 
     Raises:
         ValueError: if an argument is out of bounds or the numbers of ads differ.
@@ -183,27 +169,22 @@ def paired_difference(
         [check_predictions(a, len(matrix)), check_predictions(b, len(matrix)), matrix]
     )
     raters = [2 + i for i in range(matrix.shape[1])]
-    _, first = pairs_that_count(columns, [(0, i) for i in raters], min_overlap)
-    _, second = pairs_that_count(columns, [(1, i) for i in raters], min_overlap)
+    _, first = pairs_that_count(columns, [(0, i) for i in raters], bootstrap.min_overlap)
+    _, second = pairs_that_count(columns, [(1, i) for i in raters], bootstrap.min_overlap)
     shared = {i for _, i in first} & {i for _, i in second}
     if not shared:
         for model, labels in (("first", a), ("second", b)):
-            alone = model_agreement(labels, matrix, min_overlap=min_overlap, n_boot=n_boot)
+            alone = model_agreement(labels, matrix, bootstrap)
             if alone.value is None:
                 return Difference(reason=f"the {model} model's kappa is undefined: {alone.reason}")
         return Difference(reason="no rater has a defined kappa with both models")
     return _difference(
-        columns, [(0, i) for i in sorted(shared)], [(1, i) for i in sorted(shared)], n_boot, seed
+        columns, [(0, i) for i in sorted(shared)], [(1, i) for i in sorted(shared)], bootstrap
     )
 
 
 def gap_to_experts(
-    predictions: np.ndarray,
-    ratings: np.ndarray,
-    *,
-    min_overlap: int = 10,
-    n_boot: int = 1000,
-    seed: int = 0,
+    predictions: np.ndarray, ratings: np.ndarray, bootstrap: Bootstrap = USUAL
 ) -> Difference:
     """Compare the model with the experts: model-expert mean kappa minus expert-expert mean kappa.
 
@@ -212,9 +193,7 @@ def gap_to_experts(
     Args:
         predictions: (n_ads,) the model's labels, 0 or 1.
         ratings: int8 (n_ads, n_raters), 1, 0 or -1 for missing.
-        min_overlap: common ads a pair needs to count, at least 1.
-        n_boot: bootstrap replicates of ads, at least 40.
-        seed: of the bootstrap.
+        bootstrap: of which pairs, and how.
 
     Raises:
         ValueError: if an argument is out of bounds or the numbers of ads differ.
@@ -224,15 +203,15 @@ def gap_to_experts(
     rows = (matrix != MISSING).sum(axis=1) >= 2
     columns = np.column_stack([labels, matrix])[rows]
     raters = [1 + i for i in range(matrix.shape[1])]
-    _, model = pairs_that_count(columns, [(0, i) for i in raters], min_overlap)
-    _, experts = pairs_that_count(columns, list(combinations(raters, 2)), min_overlap)
+    _, model = pairs_that_count(columns, [(0, i) for i in raters], bootstrap.min_overlap)
+    _, experts = pairs_that_count(columns, list(combinations(raters, 2)), bootstrap.min_overlap)
     if not experts:
-        alone = expert_agreement(matrix[rows], min_overlap=min_overlap, n_boot=n_boot)
+        alone = expert_agreement(matrix[rows], bootstrap)
         return Difference(reason=f"the experts' kappa is undefined: {alone.reason}")
     if not model:
-        alone = model_agreement(labels[rows], matrix[rows], min_overlap=min_overlap, n_boot=n_boot)
+        alone = model_agreement(labels[rows], matrix[rows], bootstrap)
         return Difference(reason=f"the model's kappa is undefined: {alone.reason}")
-    return _difference(columns, model, experts, n_boot, seed)
+    return _difference(columns, model, experts, bootstrap)
 
 
 def decide(
@@ -242,9 +221,7 @@ def decide(
     rule: StoppingRule,
     *,
     n_labels: int,
-    min_overlap: int = 10,
-    n_boot: int = 1000,
-    seed: int = 0,
+    bootstrap: Bootstrap = USUAL,
 ) -> Decision:
     """Decide after a round whether the loop ends.
 
@@ -258,9 +235,7 @@ def decide(
         ratings: int8 (n_ads, n_raters), 1, 0 or -1 for missing.
         rule: when to stop.
         n_labels: expert labels spent so far, at least 0.
-        min_overlap: common ads a pair needs to count, at least 1.
-        n_boot: bootstrap replicates of ads, at least 40.
-        seed: of the bootstrap.
+        bootstrap: of which pairs, and how.
 
     Raises:
         ValueError: if an argument is out of bounds or the shapes disagree.
@@ -269,11 +244,10 @@ def decide(
     labels = _check_rounds(rounds, predictions, len(matrix))
     if n_labels < 0:
         raise ValueError(f"n_labels must be at least 0, got {n_labels}")
-    options: dict[str, int] = {"min_overlap": min_overlap, "n_boot": n_boot, "seed": seed}
-    models = tuple(model_agreement(row, matrix, **options) for row in labels)
+    models = tuple(model_agreement(row, matrix, bootstrap) for row in labels)
     best = _best(models)
     chosen = len(models) - 1 if best is None else best
-    gap = gap_to_experts(labels[chosen], matrix, **options)
+    gap = gap_to_experts(labels[chosen], matrix, bootstrap)
     # By place, not by number: the rounds of an earlier policy version are no rounds of this one.
     start = max(0, len(rounds) - rule.patience)
     base, lately = _best(models[:start]), _best(models[start:])
@@ -286,7 +260,7 @@ def decide(
     elif lately is None or models[-1].value is None:
         gain = Difference(reason=f"the kappa of round {rounds[-1]} is {models[-1]}")
     else:
-        gain = paired_difference(labels[start + lately], labels[base], matrix, **options)
+        gain = paired_difference(labels[start + lately], labels[base], matrix, bootstrap)
     places = None if base is None or lately is None else (rounds[start + lately], rounds[base])
     name, reason = _judge(rounds, chosen, models, gap, gain, places, rule, n_labels, matrix)
     return Decision(
@@ -295,7 +269,7 @@ def decide(
         reason=reason,
         best_round=rounds[chosen],
         models=models,
-        experts=expert_agreement(matrix, **options),
+        experts=expert_agreement(matrix, bootstrap),
         gap=gap,
         gain=gain,
     )
@@ -382,14 +356,13 @@ def _difference(
     columns: np.ndarray,
     first: list[tuple[int, int]],
     second: list[tuple[int, int]],
-    n_boot: int,
-    seed: int,
+    bootstrap: Bootstrap,
 ) -> Difference:
     given = columns != MISSING
     rows = np.zeros(len(columns), dtype=bool)
     for i, j in [*first, *second]:
         rows |= given[:, i] & given[:, j]
-    kappas = pair_kappas(resample(columns[rows], n_boot, seed), [*first, *second])
+    kappas = pair_kappas(resample(columns[rows], bootstrap), [*first, *second])
     ours, theirs = kappas[:, : len(first)], kappas[:, len(first) :]
     a, b = math.fsum(ours[0]) / len(first), math.fsum(theirs[0]) / len(second)
     low, high, reason = percentile_interval(ours[1:].mean(axis=1) - theirs[1:].mean(axis=1))

@@ -24,7 +24,7 @@ from pipelines.jobs.status import standing
 from pipelines.numerics import calibration, hashing, kmeans
 from pipelines.numerics.hashing import below, sample_limit
 from pipelines.numerics.projection import Plane, pca_plane
-from pipelines.report.html import word
+from pipelines.report.words import word
 from pipelines.store import blocks, files
 from pipelines.store.facts import ClustersFacts, PairsFacts, ScoredFacts
 from pipelines.store.workspace import Manifest, Workspace
@@ -85,8 +85,7 @@ class Evidence:
         scored: manifest of the scored ads; None if it, or a block of it, is gone.
         items: what experts are asked about, in review order.
         stand: where all rounds stand, as :func:`standing` returns it.
-        sample: the ads on the maps; None when they cannot be drawn.
-        why_no_sample: what is lacking then.
+        sample: the ads on the maps; None when clusters or scored ads are gone.
     """
 
     workspace: Workspace
@@ -97,7 +96,6 @@ class Evidence:
     items: tuple[ReviewItem, ...]
     stand: Mapping[str, Any]
     sample: Sample | None = None
-    why_no_sample: str = ""
 
     @property
     def number(self) -> int:
@@ -138,7 +136,7 @@ class Evidence:
 
 
 def with_sample(found: Evidence, project: Projector, wanted: int) -> Evidence:
-    """Return the evidence with the ads on the maps, or with why they cannot be drawn.
+    """Return the evidence with the ads on the maps, or without them where they cannot be drawn.
 
     Args:
         found: from :func:`read_round`.
@@ -150,20 +148,8 @@ def with_sample(found: Evidence, project: Projector, wanted: int) -> Evidence:
 
     Memory: about 26 bytes a dimension of each of ``wanted`` ads, and one scored block at a time.
     """
-    lost = ""
-    if found.pairs.facts.boundary and not found.clusters:
-        lost = (
-            f"The clusters of round {found.number} are no longer in the workspace, so nothing can be "
-            "drawn from them"
-        )
-    elif not found.scored:
-        lost = (
-            f"The scored ads of round {found.number} are no longer all in "
-            f"{found.workspace.root}/rounds, so they cannot be drawn"
-        )
-    if lost:
-        lost += ". Mining again in a new workspace gives them back."
-        return dataclasses.replace(found, why_no_sample=lost)
+    if not found.scored or (found.pairs.facts.boundary and not found.clusters):
+        return found
     return dataclasses.replace(found, sample=_draw_sample(found, project, wanted))
 
 

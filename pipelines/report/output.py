@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import markupsafe
 from apache_beam.io.filesystems import FileSystems
 
 from pipelines.errors import UsageError
 from pipelines.jobs.results import Result
-from pipelines.report.html import Facts, Section, page
+from pipelines.report.html import Section, page
 from pipelines.store import storage
 
 FILE = "report.html"
@@ -42,12 +43,6 @@ class Report(Result):
         """Return what is in it as JSON values."""
         return self.summary
 
-    def text(self) -> str:
-        """Return where it is, and what it lacks."""
-        lines = [f"Missing:  {part}: {why}" for part, why in self.summary["missing"].items()]
-        lines += [f"Report:   {self.path}", *(f"Picture:  {path}" for path in self.pictures)]
-        return "\n".join(lines)
-
 
 def check_folder(path: str) -> str:
     """Return the folder to write to, tried out: drawing for a minute and failing then is late.
@@ -75,7 +70,7 @@ def check_folder(path: str) -> str:
 def write(
     folder: str,
     title: str,
-    facts: Facts,
+    head: markupsafe.Markup,
     sections: Sequence[Section],
     summary: dict[str, Any],
     say: Say,
@@ -85,13 +80,13 @@ def write(
     Args:
         folder: from :func:`check_folder`.
         title: of the page.
-        facts: what stands at its top.
+        head: what stands at its top.
         sections: its parts, in order.
         summary: what is in it; JSON values, to which paths, size and what is missing are added.
         say: told where it is.
     """
-    html = page(title, facts, sections)
-    pictures = {p.name: p.png for section in sections for p in section.pictures}
+    html = page(title, head, sections)
+    pictures = {name: png for section in sections for name, png in section.pictures.items()}
     for name, png in pictures.items():
         storage.write(storage.join(folder, name), png)
     path = storage.join(folder, FILE)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from pipelines.errors import UsageError
 from pipelines.report import data
-from pipelines.report.html import word
+from pipelines.report.html import rendered, section
 from pipelines.report.output import Report, Say, check_folder, write
-from pipelines.report.sections import agreement, coverage, items, maps, provenance, scores
+from pipelines.report.sections import agreement, coverage, items, maps, scores
+from pipelines.report.words import word
 from pipelines.store.workspace import Workspace
 
 FOLDER = "report"
@@ -26,7 +27,7 @@ SECTIONS = (
     agreement.scale,
     scores.scores,
     items.top_items,
-    provenance.provenance,
+    lambda found: section("provenance", found=found),
 )
 
 
@@ -83,7 +84,7 @@ def report(options: ReportOptions, say: Say) -> Report:
     return write(
         folder,
         f"ad-scout report: {word(name)}, round {found.number}",
-        provenance.headline(found, way),
+        rendered("sections/headline.html", found=found, projection=way).__html__(),
         [section(found) for section in SECTIONS],
         {
             "task": name,

@@ -1,11 +1,23 @@
-"""How the report writes kappas, shares and models."""
+"""How the report writes numbers, kappas and models: what its templates have as filters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.report.html import word
+import markupsafe
+
+from pipelines.console.visible import printable
+
+
+def word(value: object, limit: int = 200) -> str:
+    """Return something from a task file, a path or a corpus as text that is safe to show."""
+    return printable(str(value), limit)
+
+
+def fold(text: str) -> markupsafe.Markup:
+    """Return a text on one line, escaped: a template's sentence may be broken anywhere."""
+    return markupsafe.Markup(" ").join(markupsafe.escape(text).split())
 
 
 def kappa_text(kappa: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from pipelines.config import Task
 from pipelines.errors import RunFailed
 from pipelines.jobs.train import training_settings
 from pipelines.numerics import agreement
+from pipelines.numerics.agreement import MIN_BOOT, Bootstrap
 from pipelines.simulation.forecast import Forecast
 from pipelines.simulation.labelled_corpus import Corpus, Division
 
@@ -183,10 +184,10 @@ class Measurer:
                 labels = model.labels(seed.texts(rows))
             verdicts = seed.verdicts[rows]
             row[name] = agreement.model_agreement(
-                labels, verdicts, n_boot=agreement.MIN_BOOT, seed=seed.number
+                labels, verdicts, Bootstrap(n_boot=MIN_BOOT, seed=seed.number)
             ).value
             row[f"{name}_experts"] = agreement.expert_agreement(
-                verdicts, n_boot=agreement.MIN_BOOT
+                verdicts, Bootstrap(n_boot=MIN_BOOT)
             ).value
         self.rows.append(row)
         self._part_done(condition)

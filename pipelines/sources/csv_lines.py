@@ -5,6 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+
+class NoRecord(NamedTuple):
+    """What is wrong with a line that begins no record, and the line."""
+
+    error: csv.Error
+    line: str
 
 
 class CsvLines:
@@ -20,7 +28,27 @@ class CsvLines:
         self._number = 0
         self._record: list[tuple[int, str]] = []
 
-    def feed(self) -> Iterator[str]:
+    def skip(self) -> None:
+        """Leave out the next line."""
+        next(self._feed())
+
+    def records(self, **style: Any) -> Iterator[tuple[str, list[str] | NoRecord]]:
+        """Yield where a record begins, and its cells or what is wrong with it.
+
+        Args:
+            style: as ``csv.reader`` takes it; a record is read strictly.
+        """
+        while True:
+            try:
+                cells = next(csv.reader(self._feed(), strict=True, **style), None)
+            except csv.Error as error:
+                yield self._position(), NoRecord(error, self._give_back())
+                continue
+            if cells is None:
+                return
+            yield self._position(), cells
+
+    def _feed(self) -> Iterator[str]:
         """Yield the lines of one record; csv.reader takes as many as it needs.
 
         Raises:
@@ -42,11 +70,11 @@ class CsvLines:
         self._number += bool(text)
         return (self._number, text) if text else None
 
-    def position(self) -> str:
+    def _position(self) -> str:
         """Return where the record just fed begins."""
         return f"line {self._record[0][0]}"
 
-    def give_back(self) -> str:
+    def _give_back(self) -> str:
         """Take back all lines of the record but the first, which is returned."""
         first, *rest = self._record
         self._waiting.extend(reversed(rest))

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from pipelines.contracts import Ad, Rejected
 from pipelines.errors import RunFailed
 from pipelines.sources.base import CONTENT_IDS, Range, ReadOptions
-from pipelines.sources.csv_lines import CsvLines
+from pipelines.sources.csv_lines import CsvLines, NoRecord
 from pipelines.sources.fields import find, kind
 from pipelines.sources.records import Place, to_ad
 
@@ -104,33 +104,23 @@ def read_csv(source: BinaryIO, part: Range, options: ReadOptions) -> Iterator[Ad
     """
     # A cell may hold any bytes: surrogate escapes keep the row readable, and the check below
     # rejects the rows that have them instead of the whole file.
-    wrapped = io.TextIOWrapper(
-        io.BufferedReader(_Readable(source), 1 << 20),
-        encoding="utf-8-sig",
-        errors="surrogateescape",
-        newline="",
-    )
+    wrapped = io.TextIOWrapper(source, encoding="utf-8-sig", errors="surrogateescape", newline="")
     csv.field_size_limit(options.max_record_bytes)
     lines = CsvLines(wrapped, options.max_record_bytes)
     # Exports with tabs do not quote; strict refuses what a lenient reader would mangle.
     tabs = part.format == "tsv"
     style: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {}
     header: list[str] | None = None
-    while True:
-        try:
-            cells = next(csv.reader(lines.feed(), strict=True, **style), None)
-        except csv.Error as error:
-            position = lines.position()
+    for position, cells in lines.records(**style):
+        if isinstance(cells, NoRecord):
             if header is None:
                 raise RunFailed(
-                    f"{part.place}: {position}: the header is no CSV: {error}"
-                ) from error
-            reason = "too_long" if "longer than" in str(error) else "not_csv"
-            place = Place(part.place, position, lines.give_back())
-            yield place.reject(reason, f"not a CSV row: {error}")
+                    f"{part.place}: {position}: the header is no CSV: {cells.error}"
+                ) from cells.error
+            reason = "too_long" if "longer than" in str(cells.error) else "not_csv"
+            place = Place(part.place, position, cells.line)
+            yield place.reject(reason, f"not a CSV row: {cells.error}")
             continue
-        if cells is None:
-            return
         if header is None:
             header = cells
             _check_columns(part, header, options, header.__contains__)
@@ -138,7 +128,7 @@ def read_csv(source: BinaryIO, part: Range, options: ReadOptions) -> Iterator[Ad
         if not cells:
             continue
         joined = ",".join(cells)
-        place = Place(part.place, lines.position(), joined)
+        place = Place(part.place, position, joined)
         if any("\udc80" <= char <= "\udcff" for char in joined):
             yield place.reject("not_utf8", "the row holds bytes that are not UTF-8")
         elif len(cells) != len(header):
@@ -215,18 +205,3 @@ def _check_columns(
             raise RunFailed(
                 f"{part.place}: {names.count(name)} columns are named {name!r}; rename one"
             )
-
-
-class _Readable(io.RawIOBase):
-    """Gives a Beam file the raw interface that ``io.BufferedReader`` wants."""
-
-    def __init__(self, source: BinaryIO) -> None:
-        self._source = source
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._source.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)

@@ -11,7 +11,7 @@ from typing import Any
 from pipelines.contracts import Ad, Rejected
 from pipelines.sources.base import STAGE, ReadOptions
 from pipelines.sources.fields import Unusable, compose, find, kind, plain_text, values_of
-from pipelines.text import content_id, content_key, is_blank
+from pipelines.text import content_id, content_key, is_blank, storable
 
 MAX_WEIGHT = 1e9
 _EXCERPT_CHARS = 200
@@ -37,22 +37,15 @@ class Place:
         if isinstance(text, bytes):
             text = text.decode("utf-8", errors="backslashreplace")
         return Rejected(
-            id=_storable(id),
+            id=storable(id),
             stage=STAGE,
             reason=reason,
-            detail=_storable(detail),
+            detail=storable(detail),
             source=self.source,
             position=self.position,
-            excerpt=_storable(text[:_EXCERPT_CHARS]),
+            excerpt=storable(text[:_EXCERPT_CHARS]),
             records=1,
         )
-
-
-def _storable(text: str) -> str:
-    """Write lone surrogates as escapes, so that the text can be stored as UTF-8."""
-    if text.isascii():
-        return text
-    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
 def to_ad(record: Mapping[str, Any], options: ReadOptions, place: Place) -> Ad | Rejected:
@@ -60,7 +53,7 @@ def to_ad(record: Mapping[str, Any], options: ReadOptions, place: Place) -> Ad |
     id = ""
     try:
         id = _id(record, options)
-        if _storable(id) != id:
+        if storable(id) != id:
             raise Unusable("not_utf8", f"{options.id_path!r} holds half a surrogate pair")
         text, fields = _text(record, options)
         weight = _weight(record, options.weight_field)
@@ -101,7 +94,7 @@ def _text(record: Mapping[str, Any], options: ReadOptions) -> tuple[str, str]:
         length = len(text)
     if length > options.max_text_chars:
         raise Unusable("too_long", f"{length:,} characters, at most {options.max_text_chars:,}")
-    if _storable(text) != text or _storable(fields) != fields:
+    if storable(text) != text or storable(fields) != fields:
         raise Unusable("not_utf8", "the text holds half a surrogate pair")
     if is_blank(text):
         raise Unusable("empty_text", "nothing is left of the text after normalising")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import apache_beam as beam
 from apache_beam import pvalue
@@ -16,6 +16,8 @@ from pipelines.store import storage
 
 # Sums are 64-bit integers in thousandths; what is left is room for rounding.
 _MAX_WEIGHT = 2**62
+# Ads, their weight in thousandths, and the names of their fields.
+_Size = tuple[int, int, frozenset[str]]
 
 
 def check(tally: Tally, max_rejected_share: float, where: str) -> None:
@@ -51,6 +53,7 @@ def places(root: str, files: list[BlockFile]) -> str:
     return ", ".join(paths[:3]) + (" ..." if len(paths) > 3 else "") or "the log"
 
 
+@dataclasses.dataclass(eq=False)
 class CheckCorpus(beam.PTransform):
     """Count what was read, and fail the run where it cannot go on.
 
@@ -64,12 +67,13 @@ class CheckCorpus(beam.PTransform):
         fields: names of the ads' fields. One that no ad has is a mistake in the task file.
     """
 
-    def __init__(self, root: str, max_rejected_share: float, fields: Sequence[str] = ()) -> None:
-        super().__init__()
-        self._fields = tuple(fields)
-        if not 0 <= max_rejected_share <= 1:
-            raise ValueError(f"max_rejected_share must be 0 to 1, got {max_rejected_share}")
-        self._root, self._share = root, max_rejected_share
+    root: str
+    max_rejected_share: float
+    fields: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_rejected_share <= 1:
+            raise ValueError(f"max_rejected_share must be 0 to 1, got {self.max_rejected_share}")
 
     def expand(
         self,
@@ -84,7 +88,11 @@ class CheckCorpus(beam.PTransform):
         """Apply the transform to (ads, unique, unreadable, conflicting, dead-letter files)."""
         ads, unique, unreadable, conflicting, files = inputs
         read = ads | "CountAds" >> beam.combiners.Count.Globally()
-        size = unique | "MeasureUnique" >> beam.CombineGlobally(_Measure(self._fields))
+        size = (
+            unique
+            | "MeasureUnique" >> beam.Map(_measure, bool(self.fields))
+            | "SumSizes" >> beam.CombineGlobally(_added)
+        )
         reasons = (
             (unreadable, conflicting)
             | "JoinRejected" >> beam.Flatten()
@@ -95,8 +103,8 @@ class CheckCorpus(beam.PTransform):
             ads.pipeline
             | "One" >> beam.Create([None], reshuffle=False)
             | "Check"
-            >> beam.ParDo(
-                _Check(self._root, self._share, self._fields),
+            >> beam.Map(
+                self._check,
                 read=pvalue.AsSingleton(read),
                 size=pvalue.AsSingleton(size),
                 reasons=pvalue.AsList(reasons),
@@ -104,44 +112,14 @@ class CheckCorpus(beam.PTransform):
             )
         )
 
-
-# Ads, their weight in thousandths, and the names of their fields.
-_Size = tuple[int, int, frozenset[str]]
-
-
-class _Measure(beam.CombineFn):
-    def __init__(self, fields: tuple[str, ...]) -> None:
-        self._fields = frozenset(fields)
-
-    def create_accumulator(self, *args: Any, **kwargs: Any) -> _Size:
-        return 0, 0, frozenset()
-
-    def add_input(self, total: _Size, ad: UniqueAd, *args: Any, **kwargs: Any) -> _Size:
-        count, weight, seen = total
-        if seen != self._fields:
-            seen |= {name for name, _ in json.loads(ad.fields)}
-        return count + 1, weight + ad.weight, seen
-
-    def merge_accumulators(self, totals: Any, *args: Any, **kwargs: Any) -> _Size:
-        counts, weights, seen = zip(*totals, strict=True)
-        return sum(counts), sum(weights), frozenset().union(*seen)
-
-    def extract_output(self, total: _Size, *args: Any, **kwargs: Any) -> _Size:
-        return total
-
-
-class _Check(beam.DoFn):
-    def __init__(self, root: str, share: float, fields: tuple[str, ...]) -> None:
-        self._root, self._share, self._fields = root, share, fields
-
-    def process(
+    def _check(
         self,
         _: None,
         read: int,
         size: _Size,
         reasons: list[tuple[tuple[str, str], int]],
         files: list[BlockFile],
-    ) -> Iterator[Tally]:
+    ) -> Tally:
         unique, weight, seen = size
         if weight > _MAX_WEIGHT:
             raise RunFailed(
@@ -161,11 +139,23 @@ class _Check(beam.DoFn):
             unique=unique,
             weight=weight,
         )
-        check(tally, self._share, places(self._root, files))
-        for name in self._fields:
+        check(tally, self.max_rejected_share, places(self.root, files))
+        for name in self.fields:
             if name not in seen:
                 raise RunFailed(
                     f"ad.fields: none of the {unique:,} distinct ads has the field {name!r}; mend "
                     "its path in the task file, or take it out"
                 )
-        yield tally
+        return tally
+
+
+def _measure(ad: UniqueAd, has_fields: bool) -> _Size:
+    names = (name for name, _ in json.loads(ad.fields)) if has_fields else ()
+    return 1, ad.weight, frozenset(names)
+
+
+def _added(sizes: Iterable[_Size]) -> _Size:
+    ads, weight, names = 0, 0, frozenset[str]()
+    for more_ads, more_weight, more_names in sizes:
+        ads, weight, names = ads + more_ads, weight + more_weight, names | more_names
+    return ads, weight, names

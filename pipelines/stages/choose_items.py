@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 
@@ -92,6 +93,7 @@ def _items(
     return items
 
 
+@dataclasses.dataclass(eq=False)
 class ChooseItems(beam.PTransform):
     """Choose review items in one worker.
 
@@ -103,14 +105,13 @@ class ChooseItems(beam.PTransform):
         plan: what it goes by.
     """
 
-    def __init__(self, strategy: RowStrategy, plan: Plan) -> None:
-        super().__init__()
-        self._choose = _Choose(strategy, plan)
+    strategy: RowStrategy
+    plan: Plan
 
     def expand(self, inputs: tuple[beam.PCollection, ...]) -> beam.PCollection[Chosen]:
         """Apply the transform."""
         pool, threshold, open_ads, labelled, *explored = inputs
-        return pool | "Choose" >> beam.ParDo(
+        return pool | "Choose" >> beam.FlatMap(
             self._choose,
             threshold=pvalue.AsSingleton(threshold),
             open_ads=pvalue.AsSingleton(open_ads),
@@ -118,12 +119,7 @@ class ChooseItems(beam.PTransform):
             **({"explored": pvalue.AsSingleton(explored[0])} if explored else {}),
         )
 
-
-class _Choose(beam.DoFn):
-    def __init__(self, strategy: RowStrategy, plan: Plan) -> None:
-        self._strategy, self._plan = strategy, plan
-
-    def process(
+    def _choose(
         self,
         pool: Block,
         threshold: Threshold,
@@ -136,12 +132,12 @@ class _Choose(beam.DoFn):
                 raise RunFailed(
                     "no ad is left to show: experts saw every one in earlier rounds; give a newer corpus"
                 )
-            context = self._plan.at(threshold, open_ads, labelled_of(labelled, self._plan))
+            context = self.plan.at(threshold, open_ads, labelled_of(labelled, self.plan))
             beside = None if explored is None else blocks.from_block(explored)
-            chosen = choose_items(blocks.from_block(pool), beside, self._strategy, context)
+            chosen = choose_items(blocks.from_block(pool), beside, self.strategy, context)
             if not chosen.items:
                 raise RunFailed(
-                    f"selection.strategy {self._strategy.name!r} chose none of {pool.rows:,} ads; "
+                    f"selection.strategy {self.strategy.name!r} chose none of {pool.rows:,} ads; "
                     "choose another strategy"
                 )
             metrics.count(STAGE, "items", len(chosen.items))

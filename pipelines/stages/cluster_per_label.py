@@ -6,6 +6,7 @@ read, with the centroids as a side input.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -60,16 +61,12 @@ class ClusterModel:
         positive: (kp, dim) float32 centroids.
         negative: (kn, dim) float32 centroids.
         neighbors: (kp, kn) int64, neighbours across labels among the sampled ads.
-        n_positive: positive ads in the corpus.
-        n_negative: negative ads in the corpus.
     """
 
     space: kmeans.VectorSpace
     positive: np.ndarray
     negative: np.ndarray
     neighbors: np.ndarray
-    n_positive: int
-    n_negative: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +124,7 @@ def fit(
         (len(centroids[0]), len(centroids[1])),
         settings.neighbors,
     )
-    return ClusterModel(
-        space=space,
-        positive=centroids[0],
-        negative=centroids[1],
-        neighbors=neighbors,
-        n_positive=threshold.n_positive,
-        n_negative=threshold.n_negative,
-    )
+    return ClusterModel(space, centroids[0], centroids[1], neighbors)
 
 
 def assign_block(
@@ -171,6 +161,7 @@ def assign_block(
     return positive, cluster, ClusterTotals(count, distance, mass, nearer, truncated)
 
 
+@dataclasses.dataclass(eq=False)
 class ClusterPerLabel(beam.PTransform):
     """Cluster each label: scored files and a threshold to clusters.
 
@@ -180,25 +171,23 @@ class ClusterPerLabel(beam.PTransform):
     (``PCollection[Block]``).
     """
 
-    def __init__(self, root: str, settings: ClusterSettings) -> None:
-        super().__init__()
-        self._root, self._settings = root, settings
+    root: str
+    settings: ClusterSettings
 
     def expand(
         self, inputs: tuple[beam.PCollection[BlockFile], beam.PCollection[Threshold]]
     ) -> dict[str, beam.PCollection]:
         """Apply the transform."""
         files, threshold = inputs
-        settings = self._settings
         at = pvalue.AsSingleton(threshold)
         model = (
             files
-            | "SampleRows" >> beam.ParDo(_SampleRows(self._root, settings), at)
+            | "SampleRows" >> beam.FlatMap(self._sample_rows, at)
             | "GatherSample" >> beam.GroupByKey()
-            | "FitKMeans" >> beam.ParDo(_Fit(settings), at)
+            | "FitKMeans" >> beam.Map(self._fit, at)
         )
-        outcome = files | "Assign" >> beam.ParDo(
-            _Assign(self._root, settings), at, pvalue.AsSingleton(model)
+        outcome = files | "Assign" >> beam.FlatMap(
+            self._assign, at, pvalue.AsSingleton(model)
         ).with_outputs(STATS, SAMPLE, main=ASSIGNMENTS)
         return {
             "model": model,
@@ -206,6 +195,60 @@ class ClusterPerLabel(beam.PTransform):
             STATS: outcome[STATS] | "SumStats" >> beam.CombineGlobally(_add_totals),
             SAMPLE: outcome[SAMPLE],
         }
+
+    def _sample_rows(
+        self, file: BlockFile, threshold: Threshold
+    ) -> Iterator[tuple[int, tuple[bool, Block]]]:
+        with metrics.timed(STAGE):
+            settings = self.settings
+            with blocks.OpenBlock(self.root, file) as block:
+                table = block.columns(["key", "margin"])
+                ranks = hashing.ranks(table.column("key").to_pylist(), settings.seed)
+                positive = table.column("margin").to_numpy() >= np.float32(threshold.margin)
+                sampled = np.zeros(len(positive), dtype=bool)
+                sides = ((True, threshold.n_positive), (False, threshold.n_negative))
+                for side, population in sides:
+                    limit = hashing.sample_limit(settings.sample_rows, population)
+                    sampled |= (positive == side) & hashing.below(ranks, limit)
+                rows = block.rows(sampled, ["key", "vector"])
+            for side, _ in sides:
+                kept = rows.filter(pa.array(positive[sampled] == side))
+                if kept.num_rows:
+                    yield 0, (side, blocks.to_block(kept))
+
+    def _fit(
+        self, item: tuple[int, Iterable[tuple[bool, Block]]], threshold: Threshold
+    ) -> ClusterModel:
+        with metrics.timed(STAGE):
+            sides: dict[bool, list[Block]] = {True: [], False: []}
+            for side, block in item[1]:
+                sides[side].append(block)
+            tables = {
+                side: blocks.sort_by_key(blocks.concat(found)) for side, found in sides.items()
+            }
+            return fit(tables[True], tables[False], threshold, self.settings)
+
+    def _assign(
+        self, file: BlockFile, threshold: Threshold, model: ClusterModel
+    ) -> Iterator[ClusterAssignment | pvalue.TaggedOutput]:
+        with metrics.timed(STAGE):
+            # The one read of all bytes: nearly all of them are needed here, and what was sampled or
+            # counted of a damaged block before ends the run here, before anything is committed.
+            table = blocks.read(self.root, file)
+            positive, cluster, totals = assign_block(table, model, threshold)
+            metrics.count(STAGE, "assigned", len(positive))
+            # Another seed than the clusters' sample: coverage is measured on other ads.
+            ranks = hashing.ranks(table.column("key").to_pylist(), self.settings.seed + 1)
+            population = threshold.n_positive + threshold.n_negative
+            limit = hashing.sample_limit(self.settings.coverage_rows, population)
+            rows: Any = np.flatnonzero(hashing.below(ranks, limit))
+            if len(rows):
+                sample = table.take(pa.array(rows))
+                sample = sample.append_column("positive", pa.array(positive[rows]))
+                sample = sample.append_column("cluster", pa.array(cluster[rows]))
+                yield pvalue.TaggedOutput(SAMPLE, blocks.to_block(sample))
+            yield pvalue.TaggedOutput(STATS, totals)
+            yield ClusterAssignment(file, positive.tobytes(), cluster.astype("<i4").tobytes())
 
 
 def _add_totals(parts: Iterable[ClusterTotals | None]) -> ClusterTotals | None:
@@ -222,72 +265,3 @@ def _add_totals(parts: Iterable[ClusterTotals | None]) -> ClusterTotals | None:
             total.truncated + part.truncated,
         )
     return total
-
-
-class _SampleRows(beam.DoFn):
-    def __init__(self, root: str, settings: ClusterSettings) -> None:
-        self._root, self._settings = root, settings
-
-    def process(
-        self, file: BlockFile, threshold: Threshold
-    ) -> Iterator[tuple[int, tuple[bool, Block]]]:
-        with metrics.timed(STAGE):
-            settings = self._settings
-            with blocks.OpenBlock(self._root, file) as block:
-                table = block.columns(["key", "margin"])
-                ranks = hashing.ranks(table.column("key").to_pylist(), settings.seed)
-                positive = table.column("margin").to_numpy() >= np.float32(threshold.margin)
-                sampled = np.zeros(len(positive), dtype=bool)
-                sides = ((True, threshold.n_positive), (False, threshold.n_negative))
-                for side, population in sides:
-                    limit = hashing.sample_limit(settings.sample_rows, population)
-                    sampled |= (positive == side) & hashing.below(ranks, limit)
-                rows = block.rows(sampled, ["key", "vector"])
-            for side, _ in sides:
-                kept = rows.filter(pa.array(positive[sampled] == side))
-                if kept.num_rows:
-                    yield 0, (side, blocks.to_block(kept))
-
-
-class _Fit(beam.DoFn):
-    def __init__(self, settings: ClusterSettings) -> None:
-        self._settings = settings
-
-    def process(
-        self, item: tuple[int, Iterable[tuple[bool, Block]]], threshold: Threshold
-    ) -> Iterator[ClusterModel]:
-        with metrics.timed(STAGE):
-            sides: dict[bool, list[Block]] = {True: [], False: []}
-            for side, block in item[1]:
-                sides[side].append(block)
-            tables = {
-                side: blocks.sort_by_key(blocks.concat(found)) for side, found in sides.items()
-            }
-            yield fit(tables[True], tables[False], threshold, self._settings)
-
-
-class _Assign(beam.DoFn):
-    def __init__(self, root: str, settings: ClusterSettings) -> None:
-        self._root, self._settings = root, settings
-
-    def process(
-        self, file: BlockFile, threshold: Threshold, model: ClusterModel
-    ) -> Iterator[ClusterAssignment | pvalue.TaggedOutput]:
-        with metrics.timed(STAGE):
-            # The one read of all bytes: nearly all of them are needed here, and what was sampled or
-            # counted of a damaged block before ends the run here, before anything is committed.
-            table = blocks.read(self._root, file)
-            positive, cluster, totals = assign_block(table, model, threshold)
-            metrics.count(STAGE, "assigned", len(positive))
-            # Another seed than the clusters' sample: coverage is measured on other ads.
-            ranks = hashing.ranks(table.column("key").to_pylist(), self._settings.seed + 1)
-            population = threshold.n_positive + threshold.n_negative
-            limit = hashing.sample_limit(self._settings.coverage_rows, population)
-            rows: Any = np.flatnonzero(hashing.below(ranks, limit))
-            if len(rows):
-                sample = table.take(pa.array(rows))
-                sample = sample.append_column("positive", pa.array(positive[rows]))
-                sample = sample.append_column("cluster", pa.array(cluster[rows]))
-                yield pvalue.TaggedOutput(SAMPLE, blocks.to_block(sample))
-            yield pvalue.TaggedOutput(STATS, totals)
-            yield ClusterAssignment(file, positive.tobytes(), cluster.astype("<i4").tobytes())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import apache_beam as beam
 from apache_beam import pvalue
@@ -89,6 +88,7 @@ def _order(ad: UniqueAd) -> tuple[str, ...]:
     return ad.id, ad.text, ad.source, ad.position, ad.fields
 
 
+@dataclasses.dataclass(eq=False)
 class CollapseDuplicates(beam.PTransform):
     """Collapse copies: ``PCollection[Ad]`` to unique ads and rejected id conflicts.
 
@@ -100,18 +100,16 @@ class CollapseDuplicates(beam.PTransform):
             cannot, and one shuffle is saved.
     """
 
-    def __init__(self, corpus_ids: bool) -> None:
-        super().__init__()
-        self._corpus_ids = corpus_ids
+    corpus_ids: bool
 
     def expand(self, ads: beam.PCollection[Ad]) -> dict[str, beam.PCollection]:
         """Apply the transform."""
-        if self._corpus_ids:
+        if self.corpus_ids:
             outcome = (
                 ads
-                | "KeyById" >> beam.Map(lambda ad: (ad.id, ad))
-                | "TextsPerId" >> beam.CombinePerKey(_TextsOfId())
-                | "ResolveId" >> beam.ParDo(_ResolveId()).with_outputs(REJECTED, main=UNIQUE)
+                | "KeyById" >> beam.Map(_keyed)
+                | "TextsPerId" >> beam.CombinePerKey(merge_texts)
+                | "ResolveId" >> beam.FlatMapTuple(_resolve).with_outputs(REJECTED, main=UNIQUE)
             )
             first, rejected = outcome[UNIQUE], outcome[REJECTED]
         else:
@@ -136,36 +134,15 @@ def _counted(item: tuple[str, UniqueAd]) -> UniqueAd:
     return item[1]
 
 
-class _TextsOfId(beam.CombineFn):
-    def create_accumulator(self, *args: Any, **kwargs: Any) -> tuple[_Texts, int]:
-        return {}, 0
-
-    def add_input(
-        self, accumulator: tuple[_Texts, int], ad: Ad, *args: Any, **kwargs: Any
-    ) -> tuple[_Texts, int]:
-        weight = to_thousandths(ad.weight)
-        one: _Texts = {ad.key: (ad.text, ad.source, ad.position, ad.fields, weight, 1)}
-        return merge_texts([accumulator, (one, 0)])
-
-    def merge_accumulators(
-        self, accumulators: Iterable[tuple[_Texts, int]], *args: Any, **kwargs: Any
-    ) -> tuple[_Texts, int]:
-        return merge_texts(accumulators)
-
-    def extract_output(
-        self, accumulator: tuple[_Texts, int], *args: Any, **kwargs: Any
-    ) -> tuple[_Texts, int]:
-        return accumulator
+def _keyed(ad: Ad) -> tuple[str, tuple[_Texts, int]]:
+    weight = to_thousandths(ad.weight)
+    return ad.id, ({ad.key: (ad.text, ad.source, ad.position, ad.fields, weight, 1)}, 0)
 
 
-class _ResolveId(beam.DoFn):
-    def process(
-        self, item: tuple[str, tuple[_Texts, int]]
-    ) -> Iterator[UniqueAd | pvalue.TaggedOutput]:
-        id, (texts, overflow) = item
-        for outcome in resolve_id(id, texts, overflow):
-            if isinstance(outcome, Rejected):
-                metrics.count(STAGE, "rejected", outcome.records)
-                yield pvalue.TaggedOutput(REJECTED, outcome)
-            else:
-                yield outcome
+def _resolve(id: str, found: tuple[_Texts, int]) -> Iterator[UniqueAd | pvalue.TaggedOutput]:
+    for outcome in resolve_id(id, *found):
+        if isinstance(outcome, Rejected):
+            metrics.count(STAGE, "rejected", outcome.records)
+            yield pvalue.TaggedOutput(REJECTED, outcome)
+        else:
+            yield outcome

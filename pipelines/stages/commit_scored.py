@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ from pipelines.store.facts import Provenance, ScoredFacts
 from pipelines.store.workspace import Manifest, Workspace
 
 
+@dataclasses.dataclass(eq=False)
 class CommitScored(beam.PTransform):
     """Write the ``scored`` manifest once every block is written.
 
@@ -30,16 +32,11 @@ class CommitScored(beam.PTransform):
         max_rejected_share: checked again with the ads that could not be scored.
     """
 
-    def __init__(
-        self,
-        root: str,
-        attempt: str,
-        config_hash: str,
-        origin: Provenance,
-        max_rejected_share: float,
-    ) -> None:
-        super().__init__()
-        self._commit = _Commit(root, attempt, config_hash, origin, max_rejected_share)
+    root: str
+    attempt: str
+    config_hash: str
+    origin: Provenance
+    max_rejected_share: float
 
     def expand(
         self,
@@ -57,36 +54,14 @@ class CommitScored(beam.PTransform):
             | "Reason" >> beam.Map(lambda item: (item.reason, item.records))
             | "CountReasons" >> beam.CombinePerKey(sum)
         )
-        return tally | "Commit" >> beam.ParDo(
+        return tally | "Commit" >> beam.FlatMap(
             self._commit,
             files=pvalue.AsList(files),
             reasons=pvalue.AsList(reasons),
             dead_letters=pvalue.AsList(dead_letters),
         )
 
-
-def add_reasons(tally: Tally, reasons: list[tuple[str, int]]) -> Tally:
-    """Add the ads that could not be scored to the tally."""
-    counts = json.loads(tally.reasons)
-    for reason, number in reasons:
-        counts[reason] = counts.get(reason, 0) + number
-    return Tally(
-        records=tally.records,
-        rejected=tally.rejected + sum(number for _, number in reasons),
-        reasons=json.dumps(counts, sort_keys=True),
-        unique=tally.unique,
-        weight=tally.weight,
-    )
-
-
-class _Commit(beam.DoFn):
-    def __init__(
-        self, root: str, attempt: str, config_hash: str, origin: Provenance, share: float
-    ) -> None:
-        self._root, self._attempt, self._hash = root, attempt, config_hash
-        self._origin, self._share = origin, share
-
-    def process(
+    def _commit(
         self,
         tally: Tally,
         files: list[BlockFile],
@@ -94,13 +69,13 @@ class _Commit(beam.DoFn):
         dead_letters: list[BlockFile],
     ) -> Iterator[BlockFile]:
         total = add_reasons(tally, reasons)
-        where = places(self._root, dead_letters)
-        check(total, self._share, where)
+        where = places(self.root, dead_letters)
+        check(total, self.max_rejected_share, where)
         if not files:
             raise RunFailed(f"none of the {tally.unique:,} ads could be scored; see {where}")
         ordered = sorted(files, key=lambda file: file.path)
         facts = ScoredFacts(
-            origin=self._origin,
+            origin=self.origin,
             records=total.records,
             rejected=total.rejected,
             reasons=json.loads(total.reasons),
@@ -109,5 +84,16 @@ class _Commit(beam.DoFn):
             dead_letters=tuple(sorted(file.path for file in dead_letters)),
         )
         rows = sum(file.rows for file in ordered)
-        Workspace(self._root).commit(Manifest.of(self._attempt, self._hash, ordered, rows, facts))
+        Workspace(self.root).commit(
+            Manifest.of(self.attempt, self.config_hash, ordered, rows, facts)
+        )
         yield from ordered
+
+
+def add_reasons(tally: Tally, reasons: list[tuple[str, int]]) -> Tally:
+    """Add the ads that could not be scored to the tally."""
+    counts = json.loads(tally.reasons)
+    for reason, number in reasons:
+        counts[reason] = counts.get(reason, 0) + number
+    rejected = tally.rejected + sum(number for _, number in reasons)
+    return dataclasses.replace(tally, rejected=rejected, reasons=json.dumps(counts, sort_keys=True))

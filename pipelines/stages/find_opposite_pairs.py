@@ -5,6 +5,7 @@ One shuffle: members of overlapping clusters go to their negative cluster's work
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
@@ -19,6 +20,7 @@ from pipelines.numerics import hashing, kmeans
 from pipelines.numerics.calibration import Band
 from pipelines.numerics.overlap import Overlap
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
+from pipelines.stages.gather_rows import is_among
 from pipelines.store import blocks
 
 STAGE = "FindOppositePairs"
@@ -143,6 +145,7 @@ def merge_candidates(table: pa.Table, neighbors: int, limit: int) -> pa.Table:
     return merged.append_column("mutual", pa.array(mutual[final]))
 
 
+@dataclasses.dataclass(eq=False)
 class FindOppositePairs(beam.PTransform):
     """Find candidate pairs.
 
@@ -161,20 +164,13 @@ class FindOppositePairs(beam.PTransform):
         seed: of the hash that splits large clusters.
     """
 
-    def __init__(
-        self,
-        root: str,
-        shown_keys: frozenset[str],
-        index: IndexKind,
-        neighbors: int,
-        max_cluster_rows: int,
-        max_candidates: int,
-        seed: int,
-    ) -> None:
-        super().__init__()
-        self._root, self._shown, self._index = root, shown_keys, index
-        self._neighbors, self._max_rows = neighbors, max_cluster_rows
-        self._max_candidates, self._seed = max_candidates, seed
+    root: str
+    shown_keys: frozenset[str]
+    index: IndexKind
+    neighbors: int
+    max_cluster_rows: int
+    max_candidates: int
+    seed: int
 
     def expand(
         self,
@@ -188,8 +184,8 @@ class FindOppositePairs(beam.PTransform):
     ) -> dict[str, beam.PCollection]:
         """Apply the transform."""
         assignments, model, totals, overlaps, band = inputs
-        routed = assignments | "Route" >> beam.ParDo(
-            _Route(self._root, self._shown, self._max_rows, self._seed),
+        routed = assignments | "Route" >> beam.FlatMap(
+            self._route,
             pvalue.AsSingleton(model),
             pvalue.AsSingleton(totals),
             pvalue.AsSingleton(overlaps),
@@ -199,18 +195,13 @@ class FindOppositePairs(beam.PTransform):
             routed[CANDIDATES]
             | "GroupByNegativeCluster" >> beam.GroupByKey()
             | "Search"
-            >> beam.ParDo(_Search(self._index, self._neighbors), pvalue.AsSingleton(model))
+            >> beam.FlatMap(_search, self.index, self.neighbors, pvalue.AsSingleton(model))
             | "GroupByClusterPair" >> beam.GroupByKey()
-            | "Merge" >> beam.ParDo(_Merge(self._neighbors, self._max_candidates))
+            | "Merge" >> beam.Map(_merge, self.neighbors, self.max_candidates)
         )
         return {CANDIDATES: candidates, SHOWN: routed[SHOWN]}
 
-
-class _Route(beam.DoFn):
-    def __init__(self, root: str, shown: frozenset[str], max_rows: int, seed: int) -> None:
-        self._root, self._shown, self._max_rows, self._seed = root, shown, max_rows, seed
-
-    def process(
+    def _route(
         self,
         assignment: ClusterAssignment,
         model: ClusterModel,
@@ -226,12 +217,11 @@ class _Route(beam.DoFn):
                 np.isin(cluster, [overlap.positive for overlap in overlaps]),
                 np.isin(cluster, [overlap.negative for overlap in overlaps]),
             )
-            with blocks.OpenBlock(self._root, assignment.file) as block:
-                table = block.columns(["key", "margin"] if self._shown else ["margin"])
+            with blocks.OpenBlock(self.root, assignment.file) as block:
+                table = block.columns(["key", "margin"] if self.shown_keys else ["margin"])
                 shown = np.zeros(len(positive), dtype=bool)
-                if self._shown:
-                    keys = table.column("key").to_pylist()
-                    shown = np.fromiter((key in self._shown for key in keys), bool, len(keys))
+                if self.shown_keys:
+                    shown = is_among(table, self.shown_keys)
                 near = band.holds(table.column("margin").to_numpy()) & searched & ~shown
                 found = block.rows(near | shown)
             if shown.any():
@@ -244,8 +234,8 @@ class _Route(beam.DoFn):
                 overlaps,
                 totals,
                 len(model.positive),
-                self._max_rows,
-                self._seed,
+                self.max_cluster_rows,
+                self.seed,
             )
             for place, (side, rows) in routed:
                 if side != _NEGATIVES:
@@ -253,45 +243,36 @@ class _Route(beam.DoFn):
                 yield place, (side, blocks.to_block(rows))
 
 
-class _Search(beam.DoFn):
-    def __init__(self, index: IndexKind, neighbors: int) -> None:
-        self._index, self._neighbors = index, neighbors
-
-    def process(
-        self, item: tuple[_Place, Iterable[tuple[int, Block]]], model: ClusterModel
-    ) -> Iterator[tuple[tuple[int, int], Block]]:
-        with metrics.timed(STAGE):
-            (j, _), members = item
-            sides: dict[int, list[Block]] = {}
-            for side, block in members:
-                sides.setdefault(side, []).append(block)
-            rows = sides.pop(_NEGATIVES, None)
-            if rows:
-                yield from self._search(j, rows, sides, model)
-
-    def _search(
-        self, j: int, rows: list[Block], sides: dict[int, list[Block]], model: ClusterModel
-    ) -> Iterator[tuple[tuple[int, int], Block]]:
+def _search(
+    item: tuple[_Place, Iterable[tuple[int, Block]]],
+    kind: IndexKind,
+    neighbors: int,
+    model: ClusterModel,
+) -> Iterator[tuple[tuple[int, int], Block]]:
+    with metrics.timed(STAGE):
+        (j, _), members = item
+        sides: dict[int, list[Block]] = {}
+        for side, block in members:
+            sides.setdefault(side, []).append(block)
+        rows = sides.pop(_NEGATIVES, None)
+        if not rows:
+            return
         negatives = blocks.sort_by_key(blocks.concat(rows))
         # The index is built once for all positive clusters that meet here.
         data = kmeans.project(model.space, blocks.vectors(negatives))
-        index = build_index(data, kind=self._index)
+        index = build_index(data, kind=kind)
         for i, found in sorted(sides.items()):
             positives = blocks.sort_by_key(blocks.concat(found))
             metrics.count(STAGE, "queries", positives.num_rows)
-            candidates = search_part(negatives, positives, index, model.space, self._neighbors)
+            candidates = search_part(negatives, positives, index, model.space, neighbors)
             yield (i, j), blocks.to_block(candidates)
 
 
-class _Merge(beam.DoFn):
-    def __init__(self, neighbors: int, limit: int) -> None:
-        self._neighbors, self._limit = neighbors, limit
-
-    def process(
-        self, item: tuple[tuple[int, int], Iterable[Block]]
-    ) -> Iterator[tuple[tuple[int, int], Block]]:
-        with metrics.timed(STAGE):
-            place, parts = item
-            table = blocks.concat(list(parts))
-            metrics.count(STAGE, "candidates", table.num_rows)
-            yield place, blocks.to_block(merge_candidates(table, self._neighbors, self._limit))
+def _merge(
+    item: tuple[tuple[int, int], Iterable[Block]], neighbors: int, limit: int
+) -> tuple[tuple[int, int], Block]:
+    with metrics.timed(STAGE):
+        place, parts = item
+        table = blocks.concat(list(parts))
+        metrics.count(STAGE, "candidates", table.num_rows)
+        return place, blocks.to_block(merge_candidates(table, neighbors, limit))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import apache_beam as beam
@@ -32,6 +33,7 @@ def to_stats(model: ClusterModel, totals: ClusterTotals) -> tuple[ClusterStats, 
     return positive, negative
 
 
+@dataclasses.dataclass(eq=False)
 class FindOverlaps(beam.PTransform):
     """Rank cluster pairs of opposite labels and keep the top few of each positive cluster.
 
@@ -39,25 +41,16 @@ class FindOverlaps(beam.PTransform):
     singleton ``PCollection[list[Overlap]]``, best first.
     """
 
-    def __init__(self, per_positive_cluster: int) -> None:
-        super().__init__()
-        self._per_positive = per_positive_cluster
+    per_positive_cluster: int
 
     def expand(
         self, inputs: tuple[beam.PCollection[ClusterModel], beam.PCollection[ClusterTotals]]
     ) -> beam.PCollection[list[Overlap]]:
         """Apply the transform."""
         model, totals = inputs
-        return model | "RankOverlaps" >> beam.ParDo(
-            _Rank(self._per_positive), pvalue.AsSingleton(totals)
-        )
+        return model | "RankOverlaps" >> beam.FlatMap(self._rank, pvalue.AsSingleton(totals))
 
-
-class _Rank(beam.DoFn):
-    def __init__(self, per_positive: int) -> None:
-        self._per_positive = per_positive
-
-    def process(self, model: ClusterModel, totals: ClusterTotals) -> Iterator[list[Overlap]]:
+    def _rank(self, model: ClusterModel, totals: ClusterTotals) -> Iterator[list[Overlap]]:
         with metrics.timed(STAGE):
             positive, negative = to_stats(model, totals)
             found = rank_overlaps(
@@ -65,7 +58,7 @@ class _Rank(beam.DoFn):
                 negative,
                 np.asarray(totals.nearer),
                 model.neighbors,
-                per_positive=self._per_positive,
+                per_positive=self.per_positive_cluster,
             )
             if not found:
                 raise RunFailed("no cluster pair of opposite labels has members on both sides")

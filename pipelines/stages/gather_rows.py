@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterator, Sequence
 
 import apache_beam as beam
@@ -18,6 +19,7 @@ def is_among(table: pa.Table, keys: Collection[str]) -> np.ndarray:
     return np.fromiter((key in keys for key in found), bool, len(found))
 
 
+@dataclasses.dataclass(eq=False)
 class GatherRows(beam.PTransform):
     """Gather rows: ``PCollection[BlockFile]`` to ``PCollection[Block]`` in any order.
 
@@ -27,23 +29,18 @@ class GatherRows(beam.PTransform):
         columns: columns wanted, ``key`` among them.
     """
 
-    def __init__(self, root: str, keys: Collection[str], columns: Sequence[str]) -> None:
-        super().__init__()
-        self._gather = _Gather(root, frozenset(keys), tuple(columns))
+    root: str
+    keys: Collection[str]
+    columns: Sequence[str]
 
     def expand(self, files: beam.PCollection[BlockFile]) -> beam.PCollection[Block]:
         """Apply the transform."""
-        return files | "Gather" >> beam.ParDo(self._gather)
+        return files | "Gather" >> beam.FlatMap(self._gather)
 
-
-class _Gather(beam.DoFn):
-    def __init__(self, root: str, keys: frozenset[str], columns: tuple[str, ...]) -> None:
-        self._root, self._keys, self._columns = root, keys, columns
-
-    def process(self, file: BlockFile) -> Iterator[Block]:
-        if not self._keys:
+    def _gather(self, file: BlockFile) -> Iterator[Block]:
+        if not self.keys:
             return
-        with blocks.OpenBlock(self._root, file) as block:
-            wanted = is_among(block.columns(["key"]), self._keys)
+        with blocks.OpenBlock(self.root, file) as block:
+            wanted = is_among(block.columns(["key"]), self.keys)
             if wanted.any():
-                yield blocks.to_block(block.rows(wanted, self._columns))
+                yield blocks.to_block(block.rows(wanted, self.columns))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
 import numpy as np
@@ -13,6 +13,7 @@ from apache_beam import pvalue
 from pipelines.console import metrics
 from pipelines.contracts import AD_SCHEMA, Block, BlockFile
 from pipelines.numerics.calibration import Threshold
+from pipelines.stages.gather_rows import is_among
 from pipelines.store import blocks
 from pipelines.strategies.base import Context, Labelled, Need, Plan, Rows, RowStrategy
 
@@ -66,6 +67,13 @@ def best(tables: Iterable[pa.Table], wanted: int) -> pa.Table:
     return joined.sort_by(order).slice(0, wanted).combine_chunks()
 
 
+def best_of(found: Iterable[Block], wanted: int) -> Block:
+    """Join blocks of :func:`best` rows; no rows of none."""
+    tables = [blocks.from_block(block) for block in found if block.rows]
+    return blocks.to_block(best(tables, wanted)) if tables else Block(0, b"")
+
+
+@dataclasses.dataclass(eq=False)
 class KeepPool(beam.PTransform):
     """Score all open ads and keep the best.
 
@@ -73,8 +81,8 @@ class KeepPool(beam.PTransform):
     labelled ads (``PCollection[Block]``, from ``GatherRows``). Output: a singleton
     ``PCollection[Block]``, best first, with a ``score`` column; no rows where no ad is open.
 
-    Memory of the merging worker: two pools, ``strategy.pool_rows`` rows of about 1 KB and their vectors
-    each. Nothing is shuffled but pools.
+    Memory of the merging worker: at most eleven blocks' best, ``strategy.pool_rows`` rows of about 1 KB
+    and their vectors each, and what they join to. Nothing is shuffled but pools.
 
     Args:
         root: the workspace.
@@ -83,14 +91,15 @@ class KeepPool(beam.PTransform):
         shown_keys: content keys of ads that experts have seen; they are left out.
     """
 
-    def __init__(
-        self, root: str, strategy: RowStrategy, plan: Plan, shown_keys: Collection[str]
-    ) -> None:
-        super().__init__()
-        self._wanted = strategy.pool_rows(plan.selection)
+    root: str
+    strategy: RowStrategy
+    plan: Plan
+    shown_keys: frozenset[str]
+
+    def __post_init__(self) -> None:
+        self._wanted = self.strategy.pool_rows(self.plan.selection)
         if self._wanted < 1:
-            raise ValueError(f"strategy {strategy.name!r}: a pool of {self._wanted} rows")
-        self._score = _Score(root, strategy, plan, frozenset(shown_keys), self._wanted)
+            raise ValueError(f"strategy {self.strategy.name!r}: a pool of {self._wanted} rows")
 
     def expand(
         self,
@@ -106,64 +115,24 @@ class KeepPool(beam.PTransform):
         return (
             files
             | "ScoreRows"
-            >> beam.ParDo(
+            >> beam.FlatMap(
                 self._score,
                 threshold=pvalue.AsSingleton(threshold),
                 open_ads=pvalue.AsSingleton(open_ads),
                 labelled=pvalue.AsList(labelled),
             )
-            | "KeepBest" >> beam.CombineGlobally(_Best(self._wanted))
+            | "KeepBest" >> beam.CombineGlobally(best_of, self._wanted)
         )
 
-
-class _Score(beam.DoFn):
-    def __init__(
-        self, root: str, strategy: RowStrategy, plan: Plan, shown: frozenset[str], wanted: int
-    ) -> None:
-        self._root, self._strategy, self._plan = root, strategy, plan
-        self._shown, self._wanted = shown, wanted
-
-    def process(
+    def _score(
         self, file: BlockFile, threshold: Threshold, open_ads: int, labelled: list[Block]
     ) -> Iterator[Block]:
         with metrics.timed(STAGE):
-            table = blocks.read_columns(self._root, file, columns_of(self._strategy))
-            if self._shown:
-                table = table.filter(
-                    pa.array([key not in self._shown for key in table.column("key").to_pylist()])
-                )
+            table = blocks.read_columns(self.root, file, columns_of(self.strategy))
+            if self.shown_keys:
+                table = table.filter(pa.array(~is_among(table, self.shown_keys)))
             if table.num_rows:
-                context = self._plan.at(threshold, open_ads, labelled_of(labelled, self._plan))
-                scored = score_rows(table, self._strategy, context)
+                context = self.plan.at(threshold, open_ads, labelled_of(labelled, self.plan))
+                scored = score_rows(table, self.strategy, context)
                 metrics.count(STAGE, "ads", scored.num_rows)
                 yield blocks.to_block(best([scored], self._wanted))
-
-
-class _Best(beam.CombineFn):
-    """Keep the best rows of many blocks; the order of the blocks does not matter."""
-
-    def __init__(self, wanted: int) -> None:
-        self._wanted = wanted
-
-    def create_accumulator(self, *args: Any, **kwargs: Any) -> list[Block]:
-        return []
-
-    def add_input(self, held: list[Block], block: Block, *args: Any, **kwargs: Any) -> list[Block]:
-        return self._cut([*held, block])
-
-    def merge_accumulators(
-        self, parts: Iterable[list[Block]], *args: Any, **kwargs: Any
-    ) -> list[Block]:
-        return self._cut([block for part in parts for block in part])
-
-    def extract_output(self, held: list[Block], *args: Any, **kwargs: Any) -> Block:
-        return self._merged(held) if held else Block(0, b"")
-
-    def _cut(self, held: list[Block]) -> list[Block]:
-        # Not at every block: a merge costs as much as the pool is large.
-        if sum(block.rows for block in held) <= 2 * self._wanted:
-            return held
-        return [self._merged(held)]
-
-    def _merged(self, held: list[Block]) -> Block:
-        return blocks.to_block(best([blocks.from_block(block) for block in held], self._wanted))

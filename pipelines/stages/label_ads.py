@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
 
 import apache_beam as beam
 import numpy as np
@@ -16,6 +15,7 @@ from pipelines.console import metrics
 from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed
 from pipelines.numerics import calibration
+from pipelines.stages.gather_rows import is_among
 from pipelines.store import blocks
 
 STAGE = "LabelAds"
@@ -25,7 +25,7 @@ _ALL, _OPEN = 0, 1
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class LabelRule:
     """How ads are labelled, and how near to the threshold pairs are looked for.
 
@@ -87,6 +87,7 @@ def choose_band(
     return calibration.boundary_band(histogram, threshold, max(wanted, rule.band_ads))
 
 
+@dataclasses.dataclass(eq=False)
 class LabelAds(beam.PTransform):
     """Find the label rule: ``PCollection[BlockFile]`` to a dict of three singletons.
 
@@ -100,19 +101,17 @@ class LabelAds(beam.PTransform):
         shown_keys: content keys of ads that experts have seen in earlier rounds.
     """
 
-    def __init__(
-        self, root: str, rule: LabelRule, shown_keys: frozenset[str] = frozenset()
-    ) -> None:
-        super().__init__()
-        self._root, self._rule, self._shown = root, rule, shown_keys
+    root: str
+    rule: LabelRule
+    shown_keys: frozenset[str] = frozenset()
 
     def expand(self, files: beam.PCollection[BlockFile]) -> dict[str, beam.PCollection]:
         """Apply the transform."""
-        rule = self._rule
+        rule = self.rule
         histograms = (
             files
-            | "ReadMargins" >> beam.ParDo(_Histograms(self._root, self._shown))
-            | "SumHistograms" >> beam.CombineGlobally(SumArrays((2, calibration.N_BINS)))
+            | "ReadMargins" >> beam.Map(self._histograms)
+            | "SumHistograms" >> beam.CombineGlobally(_summed)
         )
         threshold = histograms | "ChooseThreshold" >> beam.Map(
             lambda found: choose_threshold(found[_ALL], rule)
@@ -124,54 +123,21 @@ class LabelAds(beam.PTransform):
         open_ads = histograms | "CountOpen" >> beam.Map(lambda found: int(found[_OPEN].sum()))
         return {THRESHOLD: threshold, BAND: band, OPEN: open_ads}
 
-
-class _Histograms(beam.DoFn):
-    """Yield a block's histograms, of all its ads and of those that experts have not seen."""
-
-    def __init__(self, root: str, shown: frozenset[str]) -> None:
-        self._root, self._shown = root, shown
-
-    def process(self, file: BlockFile) -> Iterator[np.ndarray]:
+    def _histograms(self, file: BlockFile) -> np.ndarray:
+        """Return int64 (2, bins): histograms of all ads of a block, and of those not yet seen."""
         with metrics.timed(STAGE):
-            columns = ["key", "margin"] if self._shown else ["margin"]
-            table = blocks.read_columns(self._root, file, columns)
+            columns = ["key", "margin"] if self.shown_keys else ["margin"]
+            table = blocks.read_columns(self.root, file, columns)
             margins = table.column("margin").to_numpy()
             metrics.count(STAGE, "ads", len(margins))
             found = np.zeros((2, calibration.N_BINS), dtype=np.int64)
             found[_ALL] = found[_OPEN] = calibration.margin_histogram(margins)
-            if self._shown:
-                keys = table.column("key").to_pylist()
-                seen = np.fromiter((key in self._shown for key in keys), bool, len(keys))
+            if self.shown_keys:
+                seen = is_among(table, self.shown_keys)
                 found[_OPEN] -= calibration.margin_histogram(margins[seen])
-            yield found
+            return found
 
 
-class SumArrays(beam.CombineFn):
-    """Sum int64 arrays of one shape: exact, so the order does not matter.
-
-    Args:
-        shape: of the arrays.
-    """
-
-    def __init__(self, shape: int | tuple[int, ...]) -> None:
-        self._shape = shape
-
-    def create_accumulator(self, *args: Any, **kwargs: Any) -> np.ndarray:
-        """Return zeros."""
-        return np.zeros(self._shape, dtype=np.int64)
-
-    def add_input(
-        self, total: np.ndarray, array: np.ndarray, *args: Any, **kwargs: Any
-    ) -> np.ndarray:
-        """Add one array."""
-        return total + array
-
-    def merge_accumulators(
-        self, totals: Iterable[np.ndarray], *args: Any, **kwargs: Any
-    ) -> np.ndarray:
-        """Add up partial sums."""
-        return sum(totals, np.zeros(self._shape, dtype=np.int64))
-
-    def extract_output(self, total: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
-        """Return the sum."""
-        return total
+def _summed(histograms: Iterable[np.ndarray]) -> np.ndarray:
+    # Integers: exact, so the order does not matter.
+    return sum(histograms, np.zeros((2, calibration.N_BINS), dtype=np.int64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from pipelines.sources.base import STAGE, Range, ReadOptions, Source
 ADS, REJECTED = "ads", "rejected"
 
 
+@dataclasses.dataclass(eq=False)
 class ReadAds(beam.PTransform):
     """Read ranges of a corpus.
 
@@ -28,44 +30,43 @@ class ReadAds(beam.PTransform):
         options: which fields to read and what is too long.
     """
 
-    def __init__(self, ranges: Sequence[Range], options: ReadOptions) -> None:
-        super().__init__()
-        if not ranges:
+    ranges: Sequence[Range]
+    options: ReadOptions
+
+    def __post_init__(self) -> None:
+        if not self.ranges:
             raise ValueError("ReadAds needs at least one range")
-        self._ranges = list(ranges)
-        # Sources travel with the step: a worker need not have registered them.
-        sources = {name: registry.get(name) for name in {part.source for part in ranges}}
-        self._read = _ReadRange(sources, options)
 
     def expand(self, pipeline: Any) -> pvalue.DoOutputsTuple:
         """Apply the transform to a pipeline."""
+        # Sources travel with the step: a worker need not have registered them.
+        sources = {name: registry.get(name) for name in {part.source for part in self.ranges}}
         return (
             pipeline
-            | "Ranges" >> beam.Create(self._ranges, reshuffle=False)
+            | "Ranges" >> beam.Create(self.ranges, reshuffle=False)
             # Without it a runner may read all ranges in the bundle that created them.
             | "SpreadRanges" >> beam.Reshuffle()
-            | "ReadRange" >> beam.ParDo(self._read).with_outputs(REJECTED, main=ADS)
+            | "ReadRange"
+            >> beam.FlatMap(_read, sources, self.options).with_outputs(REJECTED, main=ADS)
         )
 
 
-class _ReadRange(beam.DoFn):
-    def __init__(self, sources: Mapping[str, Source], options: ReadOptions) -> None:
-        self._sources, self._options = sources, options
-
-    def process(self, part: Range) -> Iterator[Ad | pvalue.TaggedOutput]:
-        records = iter(self._sources[part.source].read(part, self._options))
-        busy = 0.0
-        while True:
-            # Only the reader's own time: what happens to a record while it is yielded is not ours.
-            start = time.perf_counter()
-            record = next(records, None)
-            busy += time.perf_counter() - start
-            if record is None:
-                break
-            metrics.count(STAGE, "records")
-            if isinstance(record, Rejected):
-                metrics.count(STAGE, "rejected")
-                yield pvalue.TaggedOutput(REJECTED, record)
-            else:
-                yield record
-        metrics.count(STAGE, "msec", round(1000 * busy))
+def _read(
+    part: Range, sources: Mapping[str, Source], options: ReadOptions
+) -> Iterator[Ad | pvalue.TaggedOutput]:
+    records = iter(sources[part.source].read(part, options))
+    busy = 0.0
+    while True:
+        # Only the reader's own time: what happens to a record while it is yielded is not ours.
+        start = time.perf_counter()
+        record = next(records, None)
+        busy += time.perf_counter() - start
+        if record is None:
+            break
+        metrics.count(STAGE, "records")
+        if isinstance(record, Rejected):
+            metrics.count(STAGE, "rejected")
+            yield pvalue.TaggedOutput(REJECTED, record)
+        else:
+            yield record
+    metrics.count(STAGE, "msec", round(1000 * busy))

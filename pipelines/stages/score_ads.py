@@ -6,6 +6,7 @@ from there, if its text is the same to the letter.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import apache_beam as beam
@@ -55,6 +56,7 @@ def reuse_rows(scored: pa.Table, wanted: Sequence[tuple[int, UniqueAd]]) -> pa.T
     return table
 
 
+@dataclasses.dataclass(eq=False)
 class ScoreAds(beam.PTransform):
     """Score unique ads: ``PCollection[UniqueAd]`` and the corpus's tally to scored files.
 
@@ -71,44 +73,39 @@ class ScoreAds(beam.PTransform):
         share_processes: as in :class:`LabelerHandler`.
     """
 
-    def __init__(
-        self,
-        load: Callable[[], Labeler],
-        root: str,
-        folder: str,
-        score_key: str,
-        known: Sequence[BlockFile],
-        block_rows: int = 1024,
-        share_processes: bool = False,
-    ) -> None:
-        super().__init__()
-        if block_rows < 1:
-            raise ValueError(f"ScoreAds: block_rows must be at least 1, got {block_rows}")
-        self._handler = LabelerHandler(load, share_processes)
-        self._root, self._folder = root, folder
-        self._score_key, self._known, self._block_rows = score_key, list(known), block_rows
+    load: Callable[[], Labeler]
+    root: str
+    folder: str
+    score_key: str
+    known: Sequence[BlockFile]
+    block_rows: int = 1024
+    share_processes: bool = False
+
+    def __post_init__(self) -> None:
+        if self.block_rows < 1:
+            raise ValueError(f"ScoreAds: block_rows must be at least 1, got {self.block_rows}")
 
     def expand(
         self, inputs: tuple[beam.PCollection[UniqueAd], beam.PCollection[Tally]]
     ) -> dict[str, beam.PCollection]:
         """Apply the transform."""
         unique, checked = inputs
-        new = unique | "WaitForCheck" >> beam.Map(_first, pvalue.AsSingleton(checked))
+        new = unique | "WaitForCheck" >> beam.Map(lambda ad, _: ad, pvalue.AsSingleton(checked))
         # Each branch writes its own blocks: behind a Flatten the write is a step of its own, which
         # starts when all ads are scored, and a kill before that would lose every one of them.
-        write = _Write(self._root, self._folder, self._score_key)
+        write = (self.root, self.folder, self.score_key)
         files = []
-        if self._known:
+        if self.known:
             new, reused = self._split_known(new)
-            files.append(reused | "WriteReused" >> beam.ParDo(write))
+            files.append(reused | "WriteReused" >> beam.FlatMap(_write, *write))
         results = (
             new
-            | "Batch" >> beam.BatchElements(self._block_rows, self._block_rows)
+            | "Batch" >> beam.BatchElements(self.block_rows, self.block_rows)
             | "ToBlock" >> beam.Map(to_ad_block)
-            | "Label" >> RunInference(self._handler)
+            | "Label" >> RunInference(LabelerHandler(self.load, self.share_processes))
         )
         scored = results | "Scored" >> beam.Map(_scored)
-        files.append(scored | "WriteBlock" >> beam.ParDo(write))
+        files.append(scored | "WriteBlock" >> beam.FlatMap(_write, *write))
         return {
             FILES: files | "JoinFiles" >> beam.Flatten(),
             REJECTED: results | "Unscored" >> beam.FlatMap(_rejected),
@@ -119,25 +116,21 @@ class ScoreAds(beam.PTransform):
     ) -> tuple[beam.PCollection[UniqueAd], beam.PCollection[Block]]:
         known = (
             unique.pipeline
-            | "KnownBlocks" >> beam.Create(self._known)
-            | "ReadKeys" >> beam.ParDo(_ReadKeys(self._root))
+            | "KnownBlocks" >> beam.Create(self.known)
+            | "ReadKeys" >> beam.FlatMap(_read_keys, self.root)
         )
         keyed = unique | "KeyByText" >> beam.Map(lambda ad: (ad.key, ad))
         outcome = (
             {"ads": keyed, "known": known}
             | "JoinKnown" >> beam.CoGroupByKey()
-            | "SplitKnown" >> beam.ParDo(_SplitKnown()).with_outputs("known", main="new")
+            | "SplitKnown" >> beam.FlatMapTuple(_split).with_outputs("known", main="new")
         )
         reused = (
             outcome["known"]
             | "GroupByBlock" >> beam.GroupByKey()
-            | "ReuseRows" >> beam.ParDo(_ReuseRows(self._root))
+            | "ReuseRows" >> beam.Map(_reused, self.root)
         )
         return outcome["new"], reused
-
-
-def _first(ad: UniqueAd, _: Tally) -> UniqueAd:
-    return ad
 
 
 def _scored(result: ScoredBlock) -> Block:
@@ -148,60 +141,39 @@ def _rejected(result: ScoredBlock) -> Iterable[Rejected]:
     return result.rejected
 
 
-class _ReadKeys(beam.DoFn):
-    def __init__(self, root: str) -> None:
-        self._root = root
-
-    def process(self, file: BlockFile) -> Iterator[tuple[str, tuple[BlockFile, int, str]]]:
-        table = blocks.read_columns(self._root, file, ["key", "text"])
-        keys, texts = table.column("key").to_pylist(), table.column("text").to_pylist()
-        for row, (key, text) in enumerate(zip(keys, texts, strict=True)):
-            yield key, (file, row, digest(text))
+def _read_keys(file: BlockFile, root: str) -> Iterator[tuple[str, tuple[BlockFile, int, str]]]:
+    table = blocks.read_columns(root, file, ["key", "text"])
+    keys, texts = table.column("key").to_pylist(), table.column("text").to_pylist()
+    for row, (key, text) in enumerate(zip(keys, texts, strict=True)):
+        yield key, (file, row, digest(text))
 
 
-class _SplitKnown(beam.DoFn):
-    def process(
-        self, item: tuple[str, dict[str, Iterable]]
-    ) -> Iterator[UniqueAd | pvalue.TaggedOutput]:
-        _, found = item
-        # No ad: scored once, no longer in the corpus. More than one cannot be: texts are unique.
-        for ad in found["ads"]:
-            text = digest(ad.text)
-            # An attempt that was killed and the one after it may both hold the ad.
-            matches = [
-                (file.path, row, file) for file, row, known in found["known"] if known == text
-            ]
-            if matches:
-                path, row, file = min(matches, key=lambda match: match[:2])
-                yield pvalue.TaggedOutput("known", (path, (file, row, ad)))
-            else:
-                yield ad
+def _split(_: str, found: dict[str, Iterable]) -> Iterator[UniqueAd | pvalue.TaggedOutput]:
+    # No ad: scored once, no longer in the corpus. More than one cannot be: texts are unique.
+    for ad in found["ads"]:
+        text = digest(ad.text)
+        # An attempt that was killed and the one after it may both hold the ad.
+        matches = [(file.path, row, file) for file, row, known in found["known"] if known == text]
+        if matches:
+            path, row, file = min(matches, key=lambda match: match[:2])
+            yield pvalue.TaggedOutput("known", (path, (file, row, ad)))
+        else:
+            yield ad
 
 
-class _ReuseRows(beam.DoFn):
-    def __init__(self, root: str) -> None:
-        self._root = root
-
-    def process(
-        self, item: tuple[str, Iterable[tuple[BlockFile, int, UniqueAd]]]
-    ) -> Iterator[Block]:
-        found = list(item[1])
-        wanted = [(row, ad) for _, row, ad in found]
-        table = reuse_rows(blocks.read(self._root, found[0][0]), wanted)
-        metrics.count(STAGE, "done", table.num_rows)
-        metrics.count(STAGE, "reused", table.num_rows)
-        yield blocks.to_block(table)
+def _reused(item: tuple[str, Iterable[tuple[BlockFile, int, UniqueAd]]], root: str) -> Block:
+    found = list(item[1])
+    table = reuse_rows(blocks.read(root, found[0][0]), [(row, ad) for _, row, ad in found])
+    metrics.count(STAGE, "done", table.num_rows)
+    metrics.count(STAGE, "reused", table.num_rows)
+    return blocks.to_block(table)
 
 
-class _Write(beam.DoFn):
-    def __init__(self, root: str, folder: str, score_key: str) -> None:
-        self._root, self._folder, self._score_key = root, folder, score_key
-
-    def process(self, block: Block) -> list[BlockFile]:
-        if not block.rows:
-            return []
-        # Named by content: a bundle that a runner retries writes the same file again.
-        file = blocks.write(self._root, f"{self._folder}/block-*.parquet", blocks.from_block(block))
-        record = files.full_path(self._root, file).removesuffix(".parquet") + ".json"
-        storage.write(record, block_record(file, self._score_key))
-        return [file]
+def _write(block: Block, root: str, folder: str, score_key: str) -> list[BlockFile]:
+    if not block.rows:
+        return []
+    # Named by content: a bundle that a runner retries writes the same file again.
+    file = blocks.write(root, f"{folder}/block-*.parquet", blocks.from_block(block))
+    record = files.full_path(root, file).removesuffix(".parquet") + ".json"
+    storage.write(record, block_record(file, score_key))
+    return [file]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import apache_beam as beam
@@ -19,6 +20,7 @@ from pipelines.strategies.base import Chosen, PairPool, PairStrategy, Plan
 STAGE = "SelectPairs"
 
 
+@dataclasses.dataclass(eq=False)
 class SelectPairs(beam.PTransform):
     """Select review pairs in one worker.
 
@@ -30,9 +32,8 @@ class SelectPairs(beam.PTransform):
         plan: what it goes by.
     """
 
-    def __init__(self, strategy: PairStrategy, plan: Plan) -> None:
-        super().__init__()
-        self._select = _Select(strategy, plan)
+    strategy: PairStrategy
+    plan: Plan
 
     def expand(
         self,
@@ -49,7 +50,7 @@ class SelectPairs(beam.PTransform):
     ) -> beam.PCollection[Chosen]:
         """Apply the transform."""
         candidates, sample, shown, overlaps, model, totals, threshold, open_ads = inputs
-        return overlaps | "Select" >> beam.ParDo(
+        return overlaps | "Select" >> beam.FlatMap(
             self._select,
             candidates=pvalue.AsList(candidates),
             sample=pvalue.AsList(sample),
@@ -60,12 +61,7 @@ class SelectPairs(beam.PTransform):
             open_ads=pvalue.AsSingleton(open_ads),
         )
 
-
-class _Select(beam.DoFn):
-    def __init__(self, strategy: PairStrategy, plan: Plan) -> None:
-        self._strategy, self._plan = strategy, plan
-
-    def process(
+    def _select(
         self,
         overlaps: list[Overlap],
         candidates: list[tuple[tuple[int, int], Block]],
@@ -84,9 +80,9 @@ class _Select(beam.DoFn):
                 overlaps=overlaps,
                 space=model.space,
                 total_weight=int(totals.mass.sum()),
-                population=model.n_positive + model.n_negative,
+                population=threshold.n_positive + threshold.n_negative,
             )
-            chosen = self._strategy.choose(pool, self._plan.at(threshold, open_ads))
+            chosen = self.strategy.choose(pool, self.plan.at(threshold, open_ads))
             if not chosen.items:
                 raise RunFailed(
                     "no pair is left to show: experts saw every candidate in earlier rounds; "

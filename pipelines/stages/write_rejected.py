@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import apache_beam as beam
 
@@ -15,10 +14,10 @@ from pipelines.store import files
 
 def to_lines(rejected: Iterable[Rejected]) -> bytes:
     """Return rejected records as sorted JSON lines."""
-    lines = [json.dumps(dataclasses.asdict(item), ensure_ascii=False) for item in rejected]
-    return "".join(f"{line}\n" for line in sorted(lines)).encode()
+    return b"".join(sorted(files.json_lines(rejected).splitlines(keepends=True)))
 
 
+@dataclasses.dataclass(eq=False)
 class WriteRejected(beam.PTransform):
     """Write ``PCollection[Rejected]`` as ``<folder>/rejected-<name>-<shard>.jsonl``.
 
@@ -31,34 +30,31 @@ class WriteRejected(beam.PTransform):
         shards: number of files.
     """
 
-    def __init__(self, root: str, folder: str, name: str, shards: int = 1) -> None:
-        super().__init__()
-        if shards < 1:
-            raise ValueError(f"WriteRejected: shards must be at least 1, got {shards}")
-        self._root, self._folder, self._name, self._shards = root, folder, name, shards
+    root: str
+    folder: str
+    name: str
+    shards: int = 1
+
+    def __post_init__(self) -> None:
+        if self.shards < 1:
+            raise ValueError(f"WriteRejected: shards must be at least 1, got {self.shards}")
 
     def expand(self, rejected: beam.PCollection[Rejected]) -> beam.PCollection[BlockFile]:
         """Apply the transform."""
-        shards = self._shards
         return (
             rejected
-            | "KeyByShard" >> beam.Map(lambda item: (_shard(item, shards), item))
+            | "KeyByShard"
+            >> beam.Map(lambda item, shards: (_shard(item, shards), item), self.shards)
             | "GroupShards" >> beam.GroupByKey()
-            | "WriteShard" >> beam.ParDo(_Write(self._root, self._folder, self._name))
+            | "WriteShard" >> beam.MapTuple(self._write)
         )
+
+    def _write(self, shard: int, rejected: Iterable[Rejected]) -> BlockFile:
+        rows = list(rejected)
+        path = f"{self.folder}/rejected-{self.name}-{shard:05d}.jsonl"
+        return files.write(self.root, path, to_lines(rows), len(rows))
 
 
 def _shard(item: Rejected, shards: int) -> int:
     where = f"{item.source}\0{item.position}\0{item.id}".encode()
     return int.from_bytes(hashlib.blake2b(where, digest_size=8).digest(), "big") % shards
-
-
-class _Write(beam.DoFn):
-    def __init__(self, root: str, folder: str, name: str) -> None:
-        self._root, self._folder, self._name = root, folder, name
-
-    def process(self, item: tuple[int, Iterable[Rejected]]) -> Iterator[BlockFile]:
-        shard, rejected = item
-        rows = list(rejected)
-        path = f"{self._folder}/rejected-{self._name}-{shard:05d}.jsonl"
-        yield files.write(self._root, path, to_lines(rows), len(rows))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import apache_beam as beam
 import numpy as np
 from apache_beam import pvalue
 
+from pipelines.config import Task
 from pipelines.console import metrics
 from pipelines.contracts import ReviewItem
 from pipelines.numerics.calibration import Threshold
@@ -25,10 +25,9 @@ from pipelines.store.facts import (
     Provenance,
     ReviewFacts,
 )
-from pipelines.store.review_items import to_lines
 from pipelines.store.workspace import Manifest, Workspace
 from pipelines.strategies.base import Chosen
-from pipelines.tools.sheet.format import ad_sheet
+from pipelines.tools.sheet.format import ad_sheet, review_instructions
 
 STAGE = "WriteReview"
 
@@ -42,13 +41,17 @@ def review_sheet(items: Sequence[ReviewItem]) -> bytes:
 
 def overlap_lines(overlaps: Sequence[Overlap]) -> bytes:
     """Return the ranked cluster pairs as JSON lines."""
-    lines = []
-    for place, overlap in enumerate(overlaps, start=1):
-        fields = {"rank": place, **dataclasses.asdict(overlap), "mass": overlap.mass / 1000}
-        lines.append(
-            json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in fields.items()})
-        )
-    return "".join(f"{line}\n" for line in lines).encode()
+    rows = (
+        {"rank": place, **dataclasses.asdict(overlap), "mass": overlap.mass / 1000}
+        for place, overlap in enumerate(overlaps, start=1)
+    )
+    return files.json_lines(
+        {
+            name: round(value, 6) if isinstance(value, float) else value
+            for name, value in row.items()
+        }
+        for row in rows
+    )
 
 
 def centroid_file(model: ClusterModel, totals: ClusterTotals) -> bytes:
@@ -71,6 +74,7 @@ def centroid_file(model: ClusterModel, totals: ClusterTotals) -> bytes:
 Clusters = tuple[()] | tuple[beam.PCollection, beam.PCollection, beam.PCollection]
 
 
+@dataclasses.dataclass(eq=False)
 class WriteReview(beam.PTransform):
     """Write a round's items and review sheet, and the clusters of a strategy that makes some.
 
@@ -81,54 +85,31 @@ class WriteReview(beam.PTransform):
         root: the workspace.
         attempts: of ``clusters``, ``pairs`` and ``review``, their folders.
         config_hash: of what shaped all three.
-        origin: provenance for the manifests.
-        instructions: what experts need to know, from ``pipelines.tools.sheet.format.review_instructions``.
+        origin: provenance for the manifests, and the task that experts are told of.
     """
 
-    def __init__(
-        self,
-        root: str,
-        attempts: Mapping[str, str],
-        config_hash: str,
-        origin: Provenance,
-        instructions: str,
-    ) -> None:
-        super().__init__()
-        missing = {"clusters", "pairs", "review"} - set(attempts)
-        if missing:
-            raise ValueError(f"WriteReview: no attempt for {sorted(missing)}")
-        self._write = _Write(root, dict(attempts), config_hash, origin, instructions)
+    root: str
+    attempts: Mapping[str, str]
+    config_hash: str
+    origin: Provenance
 
     def expand(self, inputs: tuple[beam.PCollection, ...]) -> beam.PCollection[str]:
         """Apply the transform."""
         chosen, threshold, *clusters = inputs
         names = ("overlaps", "model", "totals") if clusters else ()
         beside = {n: pvalue.AsSingleton(p) for n, p in zip(names, clusters, strict=True)}
-        return chosen | "Write" >> beam.ParDo(
+        return chosen | "Write" >> beam.Map(
             self._write, threshold=pvalue.AsSingleton(threshold), **beside
         )
 
-
-class _Write(beam.DoFn):
-    def __init__(
-        self,
-        root: str,
-        attempts: dict[str, str],
-        config_hash: str,
-        origin: Provenance,
-        instructions: str,
-    ) -> None:
-        self._root, self._attempts, self._hash = root, attempts, config_hash
-        self._origin, self._instructions = origin, instructions
-
-    def process(
+    def _write(
         self,
         chosen: Chosen,
         threshold: Threshold,
         overlaps: list[Overlap] | None = None,
         model: ClusterModel | None = None,
         totals: ClusterTotals | None = None,
-    ) -> Iterator[str]:
+    ) -> str:
         with metrics.timed(STAGE):
             if overlaps is not None and model is not None and totals is not None:
                 self._commit(
@@ -138,7 +119,7 @@ class _Write(beam.DoFn):
                         "centroids.npz": (centroid_file(model, totals), len(totals.count)),
                     },
                     ClustersFacts(
-                        origin=self._origin,
+                        origin=self.origin,
                         threshold=threshold,
                         positive_clusters=len(model.positive),
                         negative_clusters=len(model.negative),
@@ -157,9 +138,9 @@ class _Write(beam.DoFn):
                 )
             self._commit(
                 "pairs",
-                {"items.jsonl": (to_lines(items), len(items))},
+                {"items.jsonl": (files.json_lines(items), len(items))},
                 PairsFacts(
-                    origin=self._origin,
+                    origin=self.origin,
                     threshold=threshold,
                     sources=Counter(item.source for item in items),
                     ads=ads,
@@ -171,11 +152,11 @@ class _Write(beam.DoFn):
                 "review",
                 {
                     "review.csv": (review_sheet(items), ads),
-                    "instructions.txt": (self._instructions.encode(), 1),
+                    "instructions.txt": (_instructions(self.origin.task).encode(), 1),
                 },
-                ReviewFacts(self._origin, self._attempts["pairs"]),
+                ReviewFacts(self.origin, self.attempts["pairs"]),
             )
-            yield self._attempts["review"]
+            return self.attempts["review"]
 
     def _commit(
         self,
@@ -183,10 +164,17 @@ class _Write(beam.DoFn):
         contents: dict[str, tuple[bytes, int]],
         facts: ClustersFacts | PairsFacts | ReviewFacts,
     ) -> None:
-        attempt = self._attempts[stage]
+        attempt = self.attempts[stage]
         written = [
-            files.write(self._root, f"{attempt}/{name}", data, rows)
+            files.write(self.root, f"{attempt}/{name}", data, rows)
             for name, (data, rows) in contents.items()
         ]
-        manifest = Manifest.of(attempt, self._hash, written, written[0].rows, facts)
-        Workspace(self._root).commit(manifest)
+        manifest = Manifest.of(attempt, self.config_hash, written, written[0].rows, facts)
+        Workspace(self.root).commit(manifest)
+
+
+def _instructions(task: Task) -> str:
+    labels, experts = task.labels, task.review.experts_per_ad
+    return review_instructions(
+        task.name, task.version, task.policy, labels.positive, labels.negative, experts
+    )

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
 
 from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed
@@ -59,6 +63,12 @@ def read(root: str, file: BlockFile) -> bytes:
     if sha256(data) != file.sha256:
         raise changed(root, file, "its SHA-256 is another")
     return data
+
+
+def json_lines(records: Iterable[Any]) -> bytes:
+    """Return dataclasses or mappings as lines of JSON, in their order."""
+    values = (record if isinstance(record, Mapping) else asdict(record) for record in records)
+    return "".join(f"{json.dumps(value, ensure_ascii=False)}\n" for value in values).encode()
 
 
 def gone(root: str, file: BlockFile) -> Damaged:

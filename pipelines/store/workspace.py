@@ -22,7 +22,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pipelines.contracts import FORMAT_VERSION, BlockFile, ReviewItem
 from pipelines.errors import RunFailed, UsageError
-from pipelines.store import files, review_items, storage
+from pipelines.store import files, storage
 from pipelines.store.facts import (
     FACTS,
     ClustersFacts,
@@ -321,7 +321,8 @@ class Workspace:
             RunFailed: they are gone or have changed.
         """
         file = manifest.file("items.jsonl")
-        return review_items.from_lines(files.read(self.root, file), self.path(file.path))
+        lines = files.read(self.root, file).splitlines()
+        return [adapter(ReviewItem).validate_json(line) for line in lines]
 
     def scored_blocks(self, score_key: str) -> list[BlockFile]:
         """Return every finished block of this model and prompt, of all rounds and attempts.

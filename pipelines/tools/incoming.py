@@ -6,15 +6,15 @@ are still checked.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines.contracts import LEFT, RIGHT, Rejected
 from pipelines.errors import RunFailed
+from pipelines.text import storable
 from pipelines.tools.outgoing import ITEM, MARK, PAIR, SINGLE, Slot
-from pipelines.verdicts.rows import SKIP, RawVerdict, decode, storable
+from pipelines.verdicts.rows import SKIP, RawVerdict, decode, parse_json
 
 # What `item_id` was called before items could be single ads, and may be called by hand.
 _ITEM_NAMES = (ITEM, "pair_id")
@@ -106,6 +106,11 @@ def comparable(text: str) -> str:
     return "" if MARK in text else text
 
 
+def comparable_row(row: RawVerdict) -> RawVerdict:
+    """Return a row with id and text as :func:`comparable` leaves them."""
+    return replace(row, ad_id=comparable(row.ad_id), text=comparable(row.text))
+
+
 def load_json(data: bytes, source: str) -> Any:
     """Return what a JSON file holds.
 
@@ -114,9 +119,9 @@ def load_json(data: bytes, source: str) -> Any:
     """
     text = decode(data, source)
     try:
-        return json.loads(text, object_pairs_hook=_object)
-    except (ValueError, RecursionError) as error:
-        raise RunFailed(f"{source}: is no JSON: {error or type(error).__name__}") from error
+        return parse_json(text)
+    except ValueError as error:
+        raise RunFailed(f"{source}: is no JSON: {error}") from error
 
 
 def read_records(
@@ -202,13 +207,6 @@ def place(*parts: str) -> str:
     return storable(", ".join(parts))[:_MAX_POSITION_CHARS]
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a field is given twice")
-    return found
-
-
 def _parsed(data: bytes, source: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
     """Yield position and object, or what is wrong with a record."""
     text = decode(data, source)
@@ -219,9 +217,9 @@ def _parsed(data: bytes, source: str) -> Iterator[tuple[str, dict[str, Any] | st
             continue
         position = f"record {number}" if is_list else f"line {number}"
         try:
-            found = part if is_list else json.loads(part, object_pairs_hook=_object)
-        except (ValueError, RecursionError) as error:
-            yield position, str(error) or type(error).__name__
+            found = part if is_list else parse_json(part)
+        except ValueError as error:
+            yield position, str(error)
             continue
         wrong = f"expected a JSON object, found {type(found).__name__}"
         yield position, found if isinstance(found, dict) else wrong

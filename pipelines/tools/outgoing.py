@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import string
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,9 +98,14 @@ def label_words(batch: Batch) -> tuple[str, str, str]:
 
     A task may call a label ``skip``; the word is then another one that the reader knows.
     """
-    taken = {normalize_text(batch.positive), normalize_text(batch.negative)}
-    word = next(word for word in _SKIP_WORDS if word not in taken)
+    word = free_word(_SKIP_WORDS, batch.positive, batch.negative)
     return holdable(batch.positive), holdable(batch.negative), word
+
+
+def free_word(words: Sequence[str], *labels: str) -> str:
+    """Return the first of some words that is none of two labels; there must be three."""
+    taken = set(map(normalize_text, labels))
+    return next(word for word in words if word not in taken)
 
 
 def filled(name: str, batch: Batch, quote: Callable[[str], str] = holdable) -> bytes:

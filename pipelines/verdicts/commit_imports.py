@@ -13,10 +13,11 @@ import json
 import posixpath
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from pipelines.config import Task
 from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed
 from pipelines.numerics import split
@@ -24,11 +25,11 @@ from pipelines.numerics.split import EVALUATION, FINE_TUNING, SIDES, WITHHELD, S
 from pipelines.store import files
 from pipelines.store.facts import AnsweredKeys, ImportEntry, VerdictsFacts
 from pipelines.store.workspace import Manifest, Workspace, config_hash
-from pipelines.text import normalize_text
-from pipelines.verdicts.halves import files_of, to_lines
+from pipelines.text import normalize_text, storable
+from pipelines.verdicts.halves import files_of
 from pipelines.verdicts.resolve_rows import Reading, Resolved, common_reasons, resolve
-from pipelines.verdicts.rows import SKIP, RawRows, storable
-from pipelines.verdicts.shown import Definition, Shown
+from pipelines.verdicts.rows import SKIP, RawRows
+from pipelines.verdicts.shown import Shown
 
 COMMITTED = "verdicts"
 
@@ -86,11 +87,6 @@ def describe(path: str, tool: str, data: bytes, rows: RawRows, reading: Reading)
     )
 
 
-def verdict_manifests(workspace: Workspace) -> dict[int, Manifest[VerdictsFacts]]:
-    """Return the newest verdicts manifest of every round that has one."""
-    return workspace.verdicts.by_round()
-
-
 def entries_of(manifest: Manifest[VerdictsFacts] | None) -> tuple[ImportEntry, ...]:
     """Return what a round's manifest says of each file that was imported into it."""
     return manifest.facts.imports if manifest else ()
@@ -134,7 +130,7 @@ def split_ads(
 def commit(
     workspace: Workspace,
     shown: Shown,
-    definition: Definition,
+    task: Task,
     imports: Sequence[Import],
 ) -> list[Manifest[VerdictsFacts]]:
     """Write what was imported, round by round.
@@ -142,7 +138,7 @@ def commit(
     Args:
         workspace: where to.
         shown: all ads that were put before experts.
-        definition: the task.
+        task: the task.
         imports: the files that were read, in order: of two verdicts without times the later file's
             counts.
 
@@ -153,7 +149,7 @@ def commit(
     Raises:
         RunFailed: no verdict in any new file, a damaged workspace, or another import meanwhile.
     """
-    manifests = verdict_manifests(workspace)
+    manifests = workspace.verdicts.by_round()
     pending = _pending(imports, shown, manifests)
     if not pending:
         return []
@@ -164,7 +160,7 @@ def commit(
     sides = {key: Side(side, "") for key, side in recorded.items()}
     unsided = {key for key in shown.round_of if key not in recorded}
     if any(shown.round_of[key] in touched for key in unsided):
-        sides = split_ads(shown, recorded, definition.evaluation_share, definition.seed)
+        sides = split_ads(shown, recorded, task.review.evaluation_share, task.seed)
     written = []
     for number in touched:
         own = [item for item in pending if number in item.lacking]
@@ -173,7 +169,7 @@ def commit(
             own += [item for item in pending if not item.rounds]
         new_sides = {key: sides[key] for key in unsided if shown.round_of[key] == number}
         before = manifests.get(number)
-        manifest = _write_round(workspace, shown, definition, number, before, own, sides, new_sides)
+        manifest = _write_round(workspace, shown, task, number, before, own, sides, new_sides)
         now = workspace.verdicts.latest(number)
         if (now.attempt if now else "") != (before.attempt if before else ""):
             raise RunFailed(
@@ -203,7 +199,7 @@ def _pending(
 def _write_round(
     workspace: Workspace,
     shown: Shown,
-    definition: Definition,
+    task: Task,
     number: int,
     before: Manifest[VerdictsFacts] | None,
     pending: Sequence[_Pending],
@@ -219,8 +215,9 @@ def _write_round(
         return written[-1].path
 
     if new_sides:
-        write("sides.jsonl", _side_lines(new_sides), len(new_sides))
-    facts = before.facts if before else _first_facts(workspace, definition, number)
+        lines = ({"key": k, **asdict(side)} for k, side in sorted(new_sides.items()))
+        write("sides.jsonl", files.json_lines(lines), len(new_sides))
+    facts = before.facts if before else _first_facts(workspace, task, number)
     entries, dead_letters, experts = [*facts.imports], [*facts.dead_letters], {*facts.experts}
     labelled = {
         FINE_TUNING: {*facts.keys.fine_tuning},
@@ -236,14 +233,16 @@ def _write_round(
         for side in SIDES:
             part = [verdict for verdict in own if sides[verdict.key].side == side]
             if part:
-                write(f"{side}-{tag}.jsonl", to_lines(part), len(part))
+                write(f"{side}-{tag}.jsonl", files.json_lines(part), len(part))
             labelled[side].update(verdict.key for verdict in part if verdict.label != SKIP)
         skipped.update(verdict.key for verdict in own if verdict.label == SKIP)
         # What belongs to the file as a whole is kept once, with its last round.
         last = number == max(item.rounds, default=number)
         letters = resolved.rejected if last else ()
         if letters:
-            dead_letters.append(write(f"rejected-{tag}.jsonl", to_lines(letters), len(letters)))
+            dead_letters.append(
+                write(f"rejected-{tag}.jsonl", files.json_lines(letters), len(letters))
+            )
         experts.update(verdict.expert for verdict in own)
         entries.append(
             ImportEntry(
@@ -279,14 +278,14 @@ def _write_round(
     return Manifest.of(attempt, imported, all_files, sum(file.rows for file in all_files), facts)
 
 
-def _first_facts(workspace: Workspace, definition: Definition, number: int) -> VerdictsFacts:
+def _first_facts(workspace: Workspace, task: Task, number: int) -> VerdictsFacts:
     """Return the facts of a round before its first import."""
     pairs = workspace.pairs.latest(number)
     return VerdictsFacts(
-        task_name=definition.task,
+        task_name=task.name,
         task_version=pairs.facts.origin.task.version if pairs else None,
-        evaluation_share=definition.evaluation_share,
-        seed=definition.seed,
+        evaluation_share=task.review.evaluation_share,
+        seed=task.seed,
     )
 
 
@@ -314,14 +313,6 @@ def _recorded_rounds(
 
 def _holds(manifest: Manifest[VerdictsFacts] | None, sha256: str) -> bool:
     return any(entry.sha256 == sha256 for entry in entries_of(manifest))
-
-
-def _side_lines(sides: Mapping[str, Side]) -> bytes:
-    lines = (
-        json.dumps({"key": key, "side": side.side, "component": side.component})
-        for key, side in sorted(sides.items())
-    )
-    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def _why(imports: Sequence[Import]) -> str:

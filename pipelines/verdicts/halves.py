@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.contracts import BlockFile, Rejected, Verdict
+from pipelines.contracts import BlockFile, Verdict
 from pipelines.numerics.agreement import MISSING
 from pipelines.store import files
 from pipelines.store.facts import VerdictsFacts
@@ -34,14 +34,8 @@ class Ratings:
     values: np.ndarray
 
 
-def to_lines(records: Iterable[Verdict | Rejected]) -> bytes:
-    """Return verdicts or dead letters as JSON lines, in their order."""
-    lines = (json.dumps(asdict(record), ensure_ascii=False) for record in records)
-    return "".join(f"{line}\n" for line in lines).encode()
-
-
 def from_lines(data: bytes) -> list[Verdict]:
-    """Read the verdicts that :func:`to_lines` wrote."""
+    """Read the verdicts that :func:`pipelines.store.files.json_lines` wrote."""
     return [Verdict(**json.loads(line)) for line in data.splitlines()]
 
 

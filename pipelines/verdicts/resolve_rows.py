@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pipelines.contracts import LEFT, RIGHT, Rejected, Verdict
-from pipelines.text import content_key
+from pipelines.text import content_key, storable
 from pipelines.verdicts.rows import (
     MAX_EXPERT_CHARS,
     NEGATIVE,
@@ -28,7 +28,6 @@ from pipelines.verdicts.rows import (
     cut_comment,
     normalize_expert,
     parse_time,
-    storable,
 )
 from pipelines.verdicts.shown import Shown, ShownAd
 from pipelines.verdicts.spreadsheet import unprotected

@@ -8,14 +8,16 @@ A *reader* turns a file's bytes into :class:`RawVerdict` rows, one an ad, as the
 from __future__ import annotations
 
 import datetime
+import json
 import math
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from pipelines.contracts import SKIP_WORDS, Rejected
 from pipelines.errors import RunFailed
-from pipelines.text import normalize_text
+from pipelines.text import normalize_text, storable
 from pipelines.verdicts.spreadsheet import unprotected
 
 # What dead letters of an import call the step that refused a row.
@@ -157,9 +159,23 @@ def dead_letter(
     )
 
 
-def storable(text: str) -> str:
-    """Write lone surrogates as escapes, so that the text can be stored as UTF-8."""
-    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
+def parse_json(text: str) -> Any:
+    """Return what a JSON text says.
+
+    Raises:
+        ValueError: it is no JSON, or an object gives a field twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a field is given twice")
+    return found
 
 
 def normalize_expert(name: str) -> str:

@@ -1,11 +1,10 @@
-"""What was put before experts, and for which task: what the workspace knows before an import."""
+"""What was put before experts: what the workspace knows before an import."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from pipelines.config import Task
 from pipelines.store.workspace import Workspace
 from pipelines.text import content_key
 from pipelines.verdicts.rows import LabelNames
@@ -83,25 +82,6 @@ class Shown:
         return {ad.key: ad.text for ad in self.ads()}
 
 
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """What importing needs to know of the task, as it ran.
-
-    Attributes:
-        task: its name.
-        version: of its policy.
-        labels: what it calls its labels.
-        evaluation_share: expected share of the evaluation half, above 0, below 1.
-        seed: the task's.
-    """
-
-    task: str
-    version: int
-    labels: LabelNames
-    evaluation_share: float
-    seed: int
-
-
 def shown_ads(workspace: Workspace) -> Shown:
     """Return all ads that any pairs attempt of any round put before experts.
 
@@ -118,7 +98,7 @@ def _showings(workspace: Workspace) -> Iterator[ShownAd]:
             order += 1
             task = manifest.facts.origin.task
             current = task.guideline() == manifests[-1].facts.origin.task.guideline()
-            labels = _definition(task).labels
+            labels = LabelNames(task.labels.positive, task.labels.negative)
             for item in workspace.read_items(manifest):
                 for side, ad in item.sides():
                     yield ShownAd(
@@ -133,22 +113,3 @@ def _showings(workspace: Workspace) -> Iterator[ShownAd]:
                         labels=labels,
                         lines_key=content_key(ad.lines()) if ad.fields else "",
                     )
-
-
-def task_definition(workspace: Workspace) -> Definition:
-    """Return what the newest pairs attempt says of its task.
-
-    Raises:
-        UsageError: nothing was mined in this workspace.
-    """
-    return _definition(workspace.pairs_of().facts.origin.task)
-
-
-def _definition(task: Task) -> Definition:
-    return Definition(
-        task=task.name,
-        version=task.version,
-        labels=LabelNames(task.labels.positive, task.labels.negative),
-        evaluation_share=task.review.evaluation_share,
-        seed=task.seed,
-    )

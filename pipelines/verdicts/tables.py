@@ -25,16 +25,15 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines.contracts import LEFT, RIGHT, Rejected
 from pipelines.errors import RunFailed
-from pipelines.sources.csv_lines import CsvLines
-from pipelines.text import normalize_text
-from pipelines.verdicts.rows import SKIP, RawVerdict, dead_letter, decode, storable
+from pipelines.sources.csv_lines import CsvLines, NoRecord
+from pipelines.text import normalize_text, storable
+from pipelines.verdicts.rows import SKIP, RawVerdict, dead_letter, decode, parse_json
 
 _MAX_RECORD_CHARS = 16 << 20
 _SIDES = {"left": LEFT, "a": LEFT, "l": LEFT, "right": RIGHT, "b": RIGHT, "r": RIGHT}
@@ -78,26 +77,19 @@ def read_csv(data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
     first, *rest = re.split(r"\r\n|\r|\n", text.lstrip("\r\n"), maxsplit=2)
     hint = re.fullmatch(r"sep=(.)", first.strip().strip('"'), flags=re.IGNORECASE)
     if hint and text.startswith(first):
-        next(lines.feed())
+        lines.skip()
         first = rest[0] if rest else ""
     delimiter = hint[1] if hint else max(",;\t", key=lambda char: _known_columns(first, char))
     header: list[str] | None = None
     fields: list[str] = []
-    while True:
-        try:
-            cells = next(csv.reader(lines.feed(), strict=True, delimiter=delimiter), None)
-        except csv.Error as error:
-            position = lines.position()
+    for position, cells in lines.records(delimiter=delimiter):
+        if isinstance(cells, NoRecord):
             if header is None:
-                raise RunFailed(f"{source}: the header is no CSV: {error}") from error
-            excerpt = lines.give_back()
-            yield _unreadable(f"not a CSV row: {error}", source, position, excerpt)
+                raise RunFailed(f"{source}: the header is no CSV: {cells.error}") from cells.error
+            yield _unreadable(f"not a CSV row: {cells.error}", source, position, cells.line)
             continue
-        if cells is None:
-            break
         if not any(cell.strip() for cell in cells):
             continue
-        position = lines.position()
         if header is None:
             header = cells
             fields = _fields_of(header, source)
@@ -135,12 +127,12 @@ def read_jsonl(data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
             yield _unreadable(detail, source, position, line)
             continue
         try:
-            record = json.loads(line, object_pairs_hook=_object)
+            record = parse_json(line)
             if not isinstance(record, dict):
                 raise ValueError(f"expected a JSON object, found {type(record).__name__}")
             row = _json_fields(record)
-        except (ValueError, RecursionError) as error:
-            yield _unreadable(str(error) or type(error).__name__, source, position, line)
+        except ValueError as error:
+            yield _unreadable(str(error), source, position, line)
             continue
         yield from _to_rows(row, source, position)
 
@@ -203,13 +195,6 @@ def _fields_of(header: Sequence[str], source: str) -> list[str]:
             f"found {storable(shown)}"
         )
     return fields
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a field is given twice")
-    return found
 
 
 def _json_fields(record: Mapping[str, Any]) -> dict[str, str]:

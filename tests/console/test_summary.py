@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines.console.summary import describe, describe_items, stage_seconds
+from pipelines.console.summary import TEMPLATES, rendered, stage_seconds
 from pipelines.contracts import OverlapFacts, ReviewItem
 from tests.helpers import review_ad_of
 
@@ -27,7 +27,7 @@ def test_stage_seconds() -> None:
 
 
 def test_what_was_mined_is_told_in_lines() -> None:
-    lines = [line.split("  ") for line in describe(MINED | BY_OVERLAPS).splitlines()]
+    lines = [line.split("  ") for line in rendered("mining", MINED | BY_OVERLAPS).splitlines()]
     found = {line[1]: line[-1].strip() for line in lines}
     assert found["rejected"] == "2 (no_text 2)"
     assert found["clusters"] == "4 positive, 9 negative"
@@ -39,10 +39,10 @@ def test_what_was_mined_is_told_in_lines() -> None:
 
 
 def test_a_strategy_without_clusters_is_told_without_them() -> None:
-    text = describe(MINED | {"covered_share": None, "pairs": 50})
+    text = rendered("mining", MINED | {"covered_share": None, "pairs": 50})
     assert "  chosen " in text and "50 of a budget of 50, 3 of them exploration" in text
     assert not [word for word in ("clusters", "overlaps", "candidate", "covered") if word in text]
-    assert "clusters" not in describe(MINED)
+    assert "clusters" not in rendered("mining", MINED)
 
 
 def test_items_of_any_strategy_are_printed() -> None:
@@ -52,10 +52,20 @@ def test_items_of_any_strategy_are_printed() -> None:
         ReviewItem("pair_1", 1, "boundary", (one, two), distance=0.998, overlap=overlap),
         ReviewItem("item_2", 2, "committee", (one,), score=0.3),
     ]
-    assert describe_items(items, NAMES).splitlines() == [
+    assert rendered("items", {"items": items, "names": NAMES}).splitlines() == [
         "   1. pair_1  distance 0.998, covers 2.22%, 50.0% so far",
         "      deceptive 0.250  x\\u001b[2J",
         "         honest 0.250  text of a",
         "   2. item_2  committee",
         "         honest 0.250  text of a",
     ]
+
+
+def test_every_result_has_words() -> None:
+    from pipelines.jobs.results import Result
+    from pipelines.report.output import Report
+    from pipelines.simulation.results import Simulated
+
+    found = {kind.__name__.lower() for kind in (Report, Simulated, *Result.__subclasses__())}
+    assert len(found) >= 7
+    assert found <= {path.stem for path in TEMPLATES.glob("*.txt")}

@@ -17,7 +17,7 @@ from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.ingest import Ingested, IngestOptions, ingest, ingest_verdicts
 from pipelines.store import storage
 from pipelines.store.workspace import Workspace
-from pipelines.verdicts.commit_imports import entries_of, verdict_manifests
+from pipelines.verdicts.commit_imports import entries_of
 from pipelines.verdicts.halves import HALVES, latest, ratings, read_half
 from pipelines.verdicts.rows import RawVerdict
 from pipelines.verdicts.shown import shown_ads
@@ -257,7 +257,7 @@ def test_a_kill_in_the_pipeline_and_another_run(
         patch.setattr(storage, "write", write)
         with pytest.raises(Exception, match="No space left"):
             load(root, path)
-    assert verdict_manifests(Workspace(str(root))) == {}
+    assert Workspace(str(root)).verdicts.by_round() == {}
     assert load(root, path).verdicts == 24
 
 
@@ -300,7 +300,7 @@ def test_an_import_killed_at_a_manifest_goes_on_with_the_rounds_that_lack_it(
             load(root, path)
     summary = load(root, path).to_json()
     assert summary["rounds"] == [1, 2][stop - 1 :]
-    entries = [e for m in verdict_manifests(Workspace(str(root))).values() for e in entries_of(m)]
+    entries = [e for m in Workspace(str(root)).verdicts.by_round().values() for e in entries_of(m)]
     [one, other] = [entry for entry in entries if entry.name == "anna.jsonl"]
     assert one.verdicts + other.verdicts == len(shown.by_ad)
 

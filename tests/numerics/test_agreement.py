@@ -2,6 +2,7 @@ import json
 import sys
 import time
 import warnings
+from dataclasses import asdict
 
 import krippendorff
 import numpy as np
@@ -13,6 +14,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from pipelines.errors import UsageError
 from pipelines.numerics.agreement import (
+    Bootstrap,
     Resamples,
     cohen_kappa,
     consensus,
@@ -129,7 +131,7 @@ def test_fast_kappas_equal_sklearn_on_the_resampled_ads(columns, data):
 
 @given(matrices, st.integers(0, 100))
 def test_replicates_are_draws_of_as_many_ads(columns, seed):
-    sample = resample(columns, 50, seed)
+    sample = resample(columns, Bootstrap(n_boot=50, seed=seed))
     assert (sample.counts.sum(axis=1) == len(columns)).all()
     rebuilt = np.repeat(sample.patterns, sample.counts[0].astype(int), axis=0)
     assert sorted(map(tuple, rebuilt)) == sorted(map(tuple, columns))
@@ -139,7 +141,7 @@ def test_replicates_are_draws_of_as_many_ads(columns, seed):
 def test_replicates_of_patterns_spread_like_replicates_of_ads():
     _, ratings = raters(n=200)
     pairs = [(0, 1), (0, 2), (1, 2)]
-    ours = pair_kappas(resample(ratings, 2000, 1), pairs)[1:].mean(axis=1)
+    ours = pair_kappas(resample(ratings, Bootstrap(n_boot=2000, seed=1)), pairs)[1:].mean(axis=1)
     rng = np.random.default_rng(5)
     drawn = [ratings[rng.integers(0, 200, 200)] for _ in range(300)]
     theirs = [np.mean([sklearn_kappa(r[:, i], r[:, j]) for i, j in pairs]) for r in drawn]
@@ -149,7 +151,7 @@ def test_replicates_of_patterns_spread_like_replicates_of_ads():
 
 @given(matrices, st.integers(1, 12))
 def test_expert_agreement_against_sklearn(ratings, min_overlap):
-    got = expert_agreement(ratings, min_overlap=min_overlap, n_boot=40)
+    got = expert_agreement(ratings, Bootstrap(min_overlap=min_overlap, n_boot=40))
     k = ratings.shape[1]
     pairs = [(ratings[:, i], ratings[:, j]) for i in range(k) for j in range(i + 1, k)]
     value, weighted = slow_mean(pairs, min_overlap)
@@ -177,7 +179,7 @@ def test_expert_agreement_against_sklearn(ratings, min_overlap):
 @given(matrices, st.data())
 def test_model_agreement_against_sklearn(ratings, data):
     predictions = data.draw(hnp.arrays(np.int8, len(ratings), elements=st.integers(0, 1)))
-    got = model_agreement(predictions, ratings, min_overlap=3, n_boot=40)
+    got = model_agreement(predictions, ratings, Bootstrap(min_overlap=3, n_boot=40))
     value, weighted = slow_mean([(predictions, column) for column in ratings.T], 3)
     assert (got.value is None) == (value is None)
     if value is not None:
@@ -189,20 +191,20 @@ def test_order_and_names_do_not_matter(ratings, data):
     predictions = data.draw(hnp.arrays(np.int8, len(ratings), elements=st.integers(0, 1)))
     ads = np.array(data.draw(st.permutations(range(len(ratings)))))
     people = np.array(data.draw(st.permutations(range(ratings.shape[1]))))
-    options = {"min_overlap": 2, "n_boot": 60, "seed": 3}
-    experts = expert_agreement(ratings, **options)
-    model = model_agreement(predictions, ratings, **options)
+    options = Bootstrap(2, 60, 3)
+    experts = expert_agreement(ratings, options)
+    model = model_agreement(predictions, ratings, options)
     # Another order of the ads changes nothing at all, the interval included.
-    assert expert_agreement(ratings[ads], **options) == experts
-    assert model_agreement(predictions[ads], ratings[ads], **options) == model
+    assert expert_agreement(ratings[ads], options) == experts
+    assert model_agreement(predictions[ads], ratings[ads], options) == model
     for other_experts, other_model in (
         (
-            expert_agreement(ratings[:, people], **options),
-            model_agreement(predictions, ratings[:, people], **options),
+            expert_agreement(ratings[:, people], options),
+            model_agreement(predictions, ratings[:, people], options),
         ),
         (
-            expert_agreement(swap(ratings), **options),
-            model_agreement(swap(predictions), swap(ratings), **options),
+            expert_agreement(swap(ratings), options),
+            model_agreement(swap(predictions), swap(ratings), options),
         ),
     ):
         assert (other_experts.value, other_experts.weighted) == (experts.value, experts.weighted)
@@ -227,14 +229,14 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
     hits = 0
     for seed in range(200):
         _, ratings = raters(n=200, n_raters=2, error=0.1, missing=0.0, seed=seed)
-        found = expert_agreement(ratings, n_boot=200)
+        found = expert_agreement(ratings, Bootstrap(n_boot=200))
         hits += found.low <= truth <= found.high
     assert 180 <= hits <= 198
 
 
 def test_undefined_agreement_comes_with_its_numbers():
     def reason(ratings, **options):
-        found = expert_agreement(np.array(ratings, dtype=np.int8), **options)
+        found = expert_agreement(np.array(ratings, dtype=np.int8), Bootstrap(**options))
         assert found.value is None and found.low is None and found.reason == found.interval_reason
         assert str(found) == f"undefined ({found.reason})"
         return found.reason
@@ -260,7 +262,7 @@ def test_pairs_that_do_not_count_are_counted():
     ratings[:20, 1] = np.arange(20) % 2
     ratings[10:, 2] = 0
     ratings[35:, 3] = 1
-    found = expert_agreement(ratings, min_overlap=10)
+    found = expert_agreement(ratings, Bootstrap(min_overlap=10))
     # 0-1: 20 ads, kappa 1; 0-2: 20 ads, constant against mixed, 0; 1-2: 10 ads, 0; rater 3: too few.
     assert (found.n_pairs, found.n_undefined, found.n_small) == (3, 0, 3)
     assert found.value == pytest.approx(1 / 3) and found.weighted == pytest.approx(20 / 50)
@@ -269,7 +271,7 @@ def test_pairs_that_do_not_count_are_counted():
     assert found.positive_share == pytest.approx(25 / 70)
     ratings[:20, 1] = -1
     ratings[20:, 1] = 0
-    mixed = expert_agreement(ratings, min_overlap=10)
+    mixed = expert_agreement(ratings, Bootstrap(min_overlap=10))
     assert (mixed.n_pairs, mixed.n_undefined, mixed.n_small) == (2, 1, 3)
 
 
@@ -277,14 +279,14 @@ def test_too_many_undefined_replicates_leave_no_interval():
     # One positive in 12 ads: it is missing in (11/12)^12 = 35% of the replicates.
     ratings = np.zeros((12, 2), dtype=np.int8)
     ratings[0] = 1
-    found = expert_agreement(ratings, n_boot=1000)
+    found = expert_agreement(ratings, Bootstrap(n_boot=1000))
     assert found.value == 1.0 and found.low is None and found.high is None
     assert "of 1000 bootstrap replicates are undefined, more than 10%" in found.interval_reason
     assert 300 < int(found.interval_reason.split()[0]) < 400
     assert str(found) == "1.00"
     # With three positives 3% are: those are dropped, and the interval stands.
     ratings[:3] = 1
-    assert expert_agreement(ratings, n_boot=1000).interval_reason == ""
+    assert expert_agreement(ratings, Bootstrap(n_boot=1000)).interval_reason == ""
     few = np.concatenate([np.full(10, np.nan), np.linspace(0, 1, 90)])
     assert percentile_interval(few) == (pytest.approx(0.025), pytest.approx(0.975), "")
     assert percentile_interval(np.append(few, np.nan))[0] is None
@@ -307,10 +309,10 @@ def test_a_skip_is_missing():
 def test_kappas_go_to_json():
     _, ratings = raters(n=50)
     found = expert_agreement(ratings)
-    back = json.loads(json.dumps(found.to_json()))
+    back = json.loads(json.dumps(asdict(found)))
     assert back["value"] == found.value and back["n_pairs"] == 3 and back["reason"] == ""
     assert str(found) == f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
-    empty = json.loads(json.dumps(expert_agreement(np.zeros((3, 2), dtype=np.int8)).to_json()))
+    empty = json.loads(json.dumps(asdict(expert_agreement(np.zeros((3, 2), dtype=np.int8)))))
     assert empty["value"] is None and empty["positive_share"] is None
 
 
@@ -318,11 +320,11 @@ def test_a_thousand_replicates_take_far_less_than_a_second():
     gold, ratings = raters(n=500)
     expert_agreement(ratings)
     start = time.process_time()
-    first = expert_agreement(ratings, n_boot=1000, seed=7)
-    model_agreement(gold, ratings, n_boot=1000)
+    first = expert_agreement(ratings, Bootstrap(n_boot=1000, seed=7))
+    model_agreement(gold, ratings, Bootstrap(n_boot=1000))
     assert time.process_time() - start < 0.5
-    assert expert_agreement(ratings, n_boot=1000, seed=7) == first
-    assert expert_agreement(ratings, n_boot=1000, seed=8).low != first.low
+    assert expert_agreement(ratings, Bootstrap(n_boot=1000, seed=7)) == first
+    assert expert_agreement(ratings, Bootstrap(n_boot=1000, seed=8)).low != first.low
 
 
 @pytest.mark.parametrize(
@@ -339,7 +341,7 @@ def test_a_thousand_replicates_take_far_less_than_a_second():
 )
 def test_bad_arguments_are_named(ratings, options, match):
     with pytest.raises(ValueError, match=match):
-        expert_agreement(ratings, **options)
+        expert_agreement(ratings, Bootstrap(**options))
 
 
 def test_predictions_must_fit():
@@ -349,9 +351,9 @@ def test_predictions_must_fit():
     with pytest.raises(ValueError, match="predictions must be 0 or 1, got -1"):
         model_agreement(np.full(4, -1), ratings)
     with pytest.raises(ValueError, match="at least 40 replicates, got 0"):
-        resample(ratings, 0, 0)
+        resample(ratings, Bootstrap(n_boot=0, seed=0))
     with pytest.raises(ValueError, match="at least 1 ad, got none"):
-        resample(ratings[:0], 100, 0)
+        resample(ratings[:0], Bootstrap(n_boot=100, seed=0))
 
 
 @given(matrices)

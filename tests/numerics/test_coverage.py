@@ -193,7 +193,10 @@ def test_orders_do_not_matter(seed, grid):
     options = {"budget": 6, "radius": cover_radius(sample, 0.3, seed), "nearest_window": 3}
     choices = select_pairs(candidates, vectors, keys, mass, clusters, sample, **options)
     rng = np.random.default_rng(seed)
-    of_candidates, of_sample = rng.permutation(len(candidates)), rng.permutation(len(sample))
+    of_candidates, of_sample = (
+        rng.permutation(len(candidates)),
+        rng.permutation(len(sample.vectors)),
+    )
     of_vectors = rng.permutation(len(vectors))
     place = np.argsort(of_vectors)
     shuffled = Candidates(

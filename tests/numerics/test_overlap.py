@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from pipelines.numerics.kmeans import assign
 from pipelines.numerics.overlap import (
     ClusterStats,
-    all_overlaps,
     nearer_counts,
     neighbor_counts,
     rank_overlaps,
 )
 
+ALL = 10**6
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -63,7 +63,7 @@ def test_ranking_against_counting(seed, kp, kn, per_positive):
         pair: sum(midrank(column, value) for column, value in zip(columns, values, strict=True)) / 3
         for pair, values in measures.items()
     }
-    got = all_overlaps(positive, negative, nearer, neighbors)
+    got = rank_overlaps(positive, negative, nearer, neighbors, per_positive=ALL)
     assert {(o.positive, o.negative) for o in got} == set(expected)
     for overlap in got:
         pair = overlap.positive, overlap.negative
@@ -105,18 +105,18 @@ def test_degenerate_clusters_stay_finite():
     # All centroids equal, clusters of one, no extent, no neighbour found.
     one = stats([[1, 0], [1, 0]], [1, 1], [0, 0])
     zeros = np.zeros((2, 2), dtype=np.int64)
-    got = all_overlaps(one, one, zeros, zeros)
+    got = rank_overlaps(one, one, zeros, zeros, per_positive=ALL)
     assert [(o.positive, o.negative) for o in got] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert {o.score for o in got} == {0.5}
     assert {o.distance_ratio for o in got} == {0.0}
     far = stats([[-1, 0]], [1], [0])
-    (only,) = all_overlaps(stats([[1, 0]], [1], [0]), far, zeros[:1, :1], zeros[:1, :1])
+    (only,) = rank_overlaps(stats([[1, 0]], [1], [0]), far, zeros[:1, :1], zeros[:1, :1])
     assert only.score == 0.5 and only.distance_ratio == pytest.approx(2e6)
 
 
 def test_empty_clusters_are_left_out():
     empty = stats([[1, 0]], [0], [0])
-    assert all_overlaps(empty, empty, np.zeros((1, 1), int), np.zeros((1, 1), int)) == []
+    assert rank_overlaps(empty, empty, np.zeros((1, 1), int), np.zeros((1, 1), int)) == []
 
 
 def test_ranking_refuses():

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipelines.numerics.agreement import expert_agreement, model_agreement
+from pipelines.numerics.agreement import Bootstrap, expert_agreement, model_agreement
 from pipelines.numerics.stopping import (
     Difference,
     StoppingRule,
@@ -17,7 +18,7 @@ from pipelines.numerics.stopping import (
 )
 
 N = 200
-QUICK = {"n_boot": 200}
+QUICK = Bootstrap(n_boot=200)
 
 
 def loop(errors, n=N, n_raters=3, expert_error=0.05, seed=0):
@@ -33,7 +34,12 @@ def ask(errors, rule=None, n_labels=100, rounds=None, **options):
     predictions, ratings = loop(errors, **options)
     rounds = range(len(errors)) if rounds is None else rounds
     return decide(
-        list(rounds), predictions, ratings, rule or StoppingRule(), n_labels=n_labels, **QUICK
+        list(rounds),
+        predictions,
+        ratings,
+        rule or StoppingRule(),
+        n_labels=n_labels,
+        bootstrap=QUICK,
     )
 
 
@@ -48,9 +54,9 @@ ratings_and_models = st.integers(1, 40).flatmap(
 @given(ratings_and_models)
 def test_differences_are_those_of_the_two_agreements(drawn):
     ratings, (a, b) = drawn
-    options = {"min_overlap": 4, "n_boot": 60}
-    paired = paired_difference(a, b, ratings, **options)
-    first, second = (model_agreement(x, ratings, **options) for x in (a, b))
+    options = Bootstrap(4, 60)
+    paired = paired_difference(a, b, ratings, options)
+    first, second = (model_agreement(x, ratings, options) for x in (a, b))
     if first.n_pairs == second.n_pairs == 3:
         assert paired.value == pytest.approx(first.value - second.value)
         assert (paired.first, paired.second) == (first.value, second.value)
@@ -59,9 +65,9 @@ def test_differences_are_those_of_the_two_agreements(drawn):
         assert paired.value is None and "kappa is undefined: " in paired.reason
     # Who labelled an ad alone says nothing about the experts: such ads leave both means.
     twice = (ratings != -1).sum(axis=1) >= 2
-    gap = gap_to_experts(a, ratings, **options)
-    model = model_agreement(a[twice], ratings[twice], **options)
-    experts = expert_agreement(ratings[twice], **options)
+    gap = gap_to_experts(a, ratings, options)
+    model = model_agreement(a[twice], ratings[twice], options)
+    experts = expert_agreement(ratings[twice], options)
     if model.value is None or experts.value is None:
         assert gap.value is None and gap.low is None and gap.n_ads == 0
         assert gap.reason.endswith(experts.reason if experts.value is None else model.reason)
@@ -73,13 +79,13 @@ def test_differences_are_those_of_the_two_agreements(drawn):
 @given(ratings_and_models)
 def test_the_difference_is_antisymmetric_and_nothing_to_itself(drawn):
     ratings, (a, b) = drawn
-    options = {"min_overlap": 4, "n_boot": 60}
-    ours = paired_difference(a, b, ratings, **options)
-    same = paired_difference(a, a, ratings, **options)
+    options = Bootstrap(4, 60)
+    ours = paired_difference(a, b, ratings, options)
+    same = paired_difference(a, a, ratings, options)
     if ours.value is None:
-        assert paired_difference(b, a, ratings, **options).value is None
+        assert paired_difference(b, a, ratings, options).value is None
     else:
-        assert paired_difference(b, a, ratings, **options).value == -ours.value
+        assert paired_difference(b, a, ratings, options).value == -ours.value
     assert same.value in (None, 0.0) and same.low in (None, 0.0) and same.high in (None, 0.0)
 
 
@@ -92,7 +98,10 @@ def test_pairing_makes_the_interval_narrow():
     assert paired.high - paired.low < 0.7 * max(one.high - one.low for one in apart)
     assert apart[0].high > apart[1].low
     assert paired == paired_difference(predictions[1], predictions[0], ratings)
-    assert paired.low != paired_difference(predictions[1], predictions[0], ratings, seed=1).low
+    assert (
+        paired.low
+        != paired_difference(predictions[1], predictions[0], ratings, Bootstrap(seed=1)).low
+    )
 
 
 def test_gap_has_the_sign_of_the_better_side():
@@ -109,9 +118,9 @@ def test_a_rater_counts_with_both_models_or_not_at_all():
     ratings[40:, 1] = 0
     mixed, zeros = np.arange(60) % 2, np.zeros(60, dtype=np.int8)
     # Rater 2 never says yes, so the second model, which does not either, has no kappa with him.
-    found = paired_difference(mixed, zeros, ratings, **QUICK)
+    found = paired_difference(mixed, zeros, ratings, QUICK)
     assert (found.first, found.second, found.n_ads) == (1.0, 0.0, 40)
-    only = paired_difference(mixed, zeros, ratings[:, 1:], **QUICK)
+    only = paired_difference(mixed, zeros, ratings[:, 1:], QUICK)
     assert only.value is None and only.reason.startswith("the second model's kappa is undefined: ")
     assert "all 20 ads negative" in only.reason
     # Each model is constant, each way with the rater the other cannot be compared with.
@@ -119,7 +128,7 @@ def test_a_rater_counts_with_both_models_or_not_at_all():
         [np.where(np.arange(60) < 30, 0, -1), np.where(np.arange(60) < 30, -1, 1)]
     )
     ones = np.ones(60, dtype=np.int8)
-    none = paired_difference(zeros, ones, split, **QUICK)
+    none = paired_difference(zeros, ones, split, QUICK)
     assert none.value is None and none.reason == "no rater has a defined kappa with both models"
 
 
@@ -141,7 +150,7 @@ def test_parity_is_told_with_its_numbers():
     # Ads with one verdict leave the gap, and the interval of all ads with them.
     predictions, ratings = loop([0.35, 0.15, 0.05])
     ratings[:20, 1:] = -1
-    fewer = decide([0, 1, 2], predictions, ratings, StoppingRule(), n_labels=9, **QUICK)
+    fewer = decide([0, 1, 2], predictions, ratings, StoppingRule(), n_labels=9, bootstrap=QUICK)
     assert fewer.models[2].n_ads == 200 and fewer.gap.n_ads == 180
     assert re.search(rf"at kappa {fewer.gap.first:.2f} and they .* on 180 evaluation", fewer.reason)
 
@@ -251,25 +260,41 @@ def test_budgets_count_whatever_the_ads_say():
 def test_undefined_kappas_go_on_with_a_reason():
     predictions, ratings = loop([0.2, 0.2, 0.2])
     rule = StoppingRule()
-    nobody = decide([0, 1, 2], predictions, np.full_like(ratings, -1), rule, n_labels=0, n_boot=100)
+    nobody = decide(
+        [0, 1, 2],
+        predictions,
+        np.full_like(ratings, -1),
+        rule,
+        n_labels=0,
+        bootstrap=Bootstrap(n_boot=100),
+    )
     assert (nobody.stop, nobody.rule, nobody.best_round) == (False, "go on", 2)
     assert nobody.models[0].value is None and nobody.experts.value is None
     assert "0 evaluation ads with a verdict are too few" in nobody.reason
     assert nobody.gain.reason == "no round up to 0 has a defined kappa"
     negatives = decide(
-        [0, 1, 2], np.zeros_like(predictions), np.zeros_like(ratings), rule, n_labels=0, n_boot=100
+        [0, 1, 2],
+        np.zeros_like(predictions),
+        np.zeros_like(ratings),
+        rule,
+        n_labels=0,
+        bootstrap=Bootstrap(n_boot=100),
     )
     assert negatives.rule == "go on"
     assert negatives.reason.startswith(
         "go on after round 2: its kappa is undefined (the model and rater 1 call all 200 ads negative"
     )
     # One expert: no parity, but a plateau can be seen.
-    alone = decide([0, 1, 2], predictions, ratings[:, :1], rule, n_labels=0, n_boot=100)
+    alone = decide(
+        [0, 1, 2], predictions, ratings[:, :1], rule, n_labels=0, bootstrap=Bootstrap(n_boot=100)
+    )
     assert alone.rule == "plateau" and alone.gap.value is None
     assert alone.gap.reason == (
         "the experts' kappa is undefined: agreement needs at least 2 raters, got 1"
     )
-    going = decide([0, 1], predictions[:2], ratings[:, :1], rule, n_labels=0, n_boot=100)
+    going = decide(
+        [0, 1], predictions[:2], ratings[:, :1], rule, n_labels=0, bootstrap=Bootstrap(n_boot=100)
+    )
     assert "against the experts undefined (the experts' kappa is undefined" in going.reason
 
 
@@ -278,7 +303,9 @@ def test_a_model_without_kappa_is_never_the_best():
     ratings[:, 1:] = -1
     ratings[:, 0] = 0
     predictions[1] = 0
-    got = decide([0, 1], predictions, ratings, StoppingRule(), n_labels=0, n_boot=100)
+    got = decide(
+        [0, 1], predictions, ratings, StoppingRule(), n_labels=0, bootstrap=Bootstrap(n_boot=100)
+    )
     # Against a rater who never says yes, the first model's kappa is 0; the second's is undefined.
     assert got.best_round == 0 and got.models[0].value == 0.0 and got.models[1].value is None
     assert got.reason.startswith("go on after round 1: its kappa is undefined")
@@ -287,18 +314,18 @@ def test_a_model_without_kappa_is_never_the_best():
 def test_inverted_predictions_never_reach_parity():
     predictions, ratings = loop([0.05])
     rule = StoppingRule(parity_margin=0.5)
-    assert decide([0], predictions, ratings, rule, n_labels=0, **QUICK).rule == "parity"
-    assert decide([0], ~predictions, ratings, rule, n_labels=0, **QUICK).rule == "go on"
+    assert decide([0], predictions, ratings, rule, n_labels=0, bootstrap=QUICK).rule == "parity"
+    assert decide([0], ~predictions, ratings, rule, n_labels=0, bootstrap=QUICK).rule == "go on"
 
 
 def test_decisions_go_to_json_and_repeat():
     got = ask([0.3, 0.2, 0.2, 0.2])
-    back = json.loads(json.dumps(got.to_json()))
+    back = json.loads(json.dumps(asdict(got)))
     assert back["rule"] == "plateau" and len(back["models"]) == 4
     assert back["models"][1]["value"] == got.models[1].value
     assert back["gap"]["n_ads"] == 200 and back["gain"]["first"] == got.gain.first
     assert back["experts"]["n_pairs"] == 3
-    assert json.loads(json.dumps(got.gap.to_json())) == back["gap"]
+    assert json.loads(json.dumps(asdict(got.gap))) == back["gap"]
     assert ask([0.3, 0.2, 0.2, 0.2]) == got
 
 
@@ -323,7 +350,7 @@ def test_the_rule_stops_where_the_simulated_curve_ends():
                 # Parity would end most of these loops first; here the plateau is looked at.
                 StoppingRule(max_rounds=7, parity_test="stays above", parity_margin=0.001),
                 n_labels=0,
-                n_boot=40,
+                bootstrap=Bootstrap(n_boot=40),
             )
             if got.stop:
                 stops.append(latest)
@@ -377,8 +404,8 @@ def test_bad_arguments_are_refused(rounds, shape, n_labels, match):
 def test_no_overlap_at_all_is_not_enough():
     ratings = np.zeros((9, 2), dtype=np.int8)
     for call in (
-        lambda: paired_difference([0] * 9, [1] * 9, ratings, min_overlap=0),
-        lambda: gap_to_experts([0] * 9, ratings, min_overlap=0),
+        lambda: paired_difference([0] * 9, [1] * 9, ratings, Bootstrap(min_overlap=0)),
+        lambda: gap_to_experts([0] * 9, ratings, Bootstrap(min_overlap=0)),
     ):
         with pytest.raises(ValueError, match="min_overlap must be at least 1 ad, got 0"):
             call()

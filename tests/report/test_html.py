@@ -11,13 +11,16 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from markupsafe import Markup
 from PIL import Image
 
 from pipelines.console.visible import visible
 from pipelines.report import html
-from pipelines.report.html import Section, ShownAd, ShownItem, page
+from pipelines.report.data import read_round
+from pipelines.report.html import page
 from pipelines.report.output import Report
-from pipelines.report.sections.items import AD_CHARS
+from pipelines.report.sections.items import AD_CHARS, top_items
+from pipelines.store.workspace import Workspace
 from tests.helpers import by_label
 from tests.real_tools.browser.test_review_page import HOSTILE
 from tests.report.drawn import Parts, draw, items_of, read, rename, rewrite
@@ -88,18 +91,16 @@ def test_names_from_the_task_file_and_paths_are_only_text(learnt: Path, tmp_path
 def test_png_sizes_are_read_from_the_file() -> None:
     sink = io.BytesIO()
     Image.new("RGB", (7, 300)).save(sink, format="PNG")
-    picture = html.Picture("a.png", sink.getvalue(), "alt", "caption")
-    assert (picture.width, picture.height) == (7, 300)
+    assert html.png_size(sink.getvalue()) == (7, 300)
 
 
-def test_an_ad_of_several_fields_shows_them_apart() -> None:
-    fields = tuple(
-        (name, visible(text, AD_CHARS))
-        for name, text in (("Headline", "<b>Win</b>\u202e"), ("Call to action", "Buy\nnow"))
-    )
-    ad = ShownAd("positive", "called deceptive", visible("all in one", AD_CHARS), fields)
-    section = Section("top", "The first ads", items=(ShownItem("1. x", "random", (ad,)),))
-    data = page("title", [], [section])
+def test_an_ad_of_several_fields_shows_them_apart(stages: dict[str, Path]) -> None:
+    found = read_round(Workspace(str(stages["learnt"])), 2)
+    fields = (("Headline", "<b>Win</b>\u202e"), ("Call to action", "Buy\nnow"))
+    ad = dataclasses.replace(found.items[0].ads[0], text="all in one", fields=fields)
+    alone = dataclasses.replace(found.items[0], ads=(ad,))
+    shown = top_items(dataclasses.replace(found, items=(alone,)))
+    data = page("title", Markup(""), [shown])
     parts = Parts(data)
     assert [tag for tag, _ in parts.tags if tag in ("dt", "dd", "b")] == ["dt", "dd"] * 2
     assert parts.ads == ["Headline<b>Win</b>RLOCall to actionBuy\nnow"]

@@ -53,9 +53,9 @@ def played(bench: Bench) -> Played:
         recorded.append((condition, set(played.ads.keys), rows))
         record(self, condition, learner, played, rows)
 
-    def measuring(labels: np.ndarray, table: np.ndarray, **kwargs: Any) -> Any:
-        found = model_agreement(labels, table, **kwargs)
-        if kwargs.get("n_boot") == agreement.MIN_BOOT:
+    def measuring(labels: np.ndarray, table: np.ndarray, bootstrap: agreement.Bootstrap) -> Any:
+        found = model_agreement(labels, table, bootstrap)
+        if bootstrap.n_boot == agreement.MIN_BOOT:
             measured.append((labels, table, found.value))
         return found
 

@@ -11,8 +11,8 @@ import yaml
 from models.backends.fake import FakeLabeler
 from pipelines import cli
 from pipelines.config import Selection, load_task
+from pipelines.console.summary import rendered
 from pipelines.simulation.labelled_corpus import divide
-from pipelines.simulation.results import describe
 from pipelines.strategies import registry
 from pipelines.strategies.base import Context, Pick, Rows, RowStrategy
 from tests.simulation.bench import STRATEGIES, Bench, Played, evaluation_keys
@@ -48,7 +48,7 @@ def test_a_strategy_of_ones_own_is_played_beside_ours(
         ("boundary", 1), ("boundary", 2), ("loudest", 1), ("loudest", 2),
     ]  # fmt: skip
     assert [stop["condition"] for stop in found["stops"]] == ["boundary", "loudest"]
-    assert "seed 1, loudest: the rule" in describe(found)
+    assert "seed 1, loudest: the rule" in rendered("simulated", found)
     place = bench.place("loudest", "own")
     first, second = (place.pairs_of(number) for number in (1, 2))
     # An item was thought to be one ad; it was two, and the second round asks for half as many.

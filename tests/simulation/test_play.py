@@ -12,10 +12,10 @@ import pytest
 from models.backends.fake import FakeLabeler
 from models.training import trainer
 from pipelines import cli
+from pipelines.console.summary import rendered
 from pipelines.errors import RunFailed, UsageError
 from pipelines.simulation import loop, play
 from pipelines.simulation.labelled_corpus import Corpus, Division, divide
-from pipelines.simulation.results import describe
 from tests import helpers
 from tests.simulation.bench import (
     GOLD,
@@ -196,7 +196,7 @@ def test_more_seeds_go_on_where_fewer_ended(
     found = played.bench.play(seeds=1, first_seed=2)
     assert found["rows"] == [row for row in played.outcome["rows"] if row["seed"] == 2]
     assert all(entry["natural_sd"] is None for entry in found["summary"])
-    assert "mean over 1 seed\n" in describe(found)
+    assert "mean over 1 seed\n" in rendered("simulated", found)
 
 
 # --- Refusals -----------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ def test_the_command(played: Played, capsys: pytest.CaptureFixture[str]) -> None
     argv += ["--workspace", str(folder / "s"), "--rounds", "2", "--seeds", "2"]
     assert cli.main(argv) == cli.OK
     shown = capsys.readouterr()
-    assert shown.out == describe(played.outcome) + "\n"
+    assert shown.out == rendered("simulated", played.outcome) + "\n"
     assert "scout: seed 2: simulated already" in shown.err
     assert cli.main([*argv, "--json"]) == cli.OK
     assert json.loads(capsys.readouterr().out)["rows"] == played.outcome["rows"]
@@ -260,7 +260,7 @@ def test_without_ours_the_crowd_has_no_evaluation_half(bench: Bench) -> None:
     assert all(entry["evaluation"] is entry["evaluation_experts"] is None for entry in crowd)
     assert all(entry["labels"] == 50 for entry in crowd)
     assert [stop["condition"] for stop in found["stops"]] == ["random"]
-    assert "undefined" in describe(found)
+    assert "undefined" in rendered("simulated", found)
 
 
 def test_a_simulation_that_never_trained_fails(bench: Bench) -> None:

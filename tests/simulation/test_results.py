@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.simulation.results import describe, summarize
+from pipelines.console.summary import rendered
+from pipelines.simulation.results import summarize
 from tests.simulation.bench import SETS, Played
 
 
@@ -50,7 +51,7 @@ def outcome_of(*rows: dict[str, Any], stops: tuple[dict[str, Any], ...] = ()) ->
 
 def test_rounds_without_a_model_are_named() -> None:
     untrained = row_of(threshold=None, natural=None)
-    lines = describe(outcome_of(untrained, row_of(round=2))).splitlines()
+    lines = rendered("simulated", outcome_of(untrained, row_of(round=2))).splitlines()
     assert (
         "too few labels of a class to train on, counted as a model that calls every ad other, in "
         "seeds of: random, round 1 (head): 1 of 1"
@@ -67,13 +68,13 @@ def test_stops_name_the_strategy_where_several_were_played(
 ) -> None:
     stop = {"seed": 1, "reason": "stopped at parity", "no_later_better_after": 2}
     stops = tuple(stop | {"condition": condition} for condition in conditions)
-    lines = describe(outcome_of(row_of(), stops=stops)).splitlines()
+    lines = rendered("simulated", outcome_of(row_of(), stops=stops)).splitlines()
     found = [line for line in lines if line.endswith("the rule stopped at parity")]
     assert found == [f"{word}the rule stopped at parity" for word in words]
 
 
 def test_the_table_for_a_person(played: Played) -> None:
-    text = describe(played.outcome)
+    text = rendered("simulated", played.outcome)
     assert text.startswith(
         "Task tiny: Cohen's kappa with the experts, mean over 2 seeds and standa"
     )

@@ -173,7 +173,7 @@ def test_candidates_lie_in_the_band_and_were_not_shown(tmp_path: Path) -> None:
         for (file, part), zero in zip(parts, zeros, strict=True)
     ]
     one = np.eye(1, 6, dtype=np.float32)
-    model = ClusterModel(SPACE, one, one, np.ones((1, 1), dtype=np.int64), 40, 40)
+    model = ClusterModel(SPACE, one, one, np.ones((1, 1), dtype=np.int64))
     singles = (model, totals([40, 40], 1), [overlap(0, 0)], Band(-6.0, 5.0))
     with TestPipeline() as pipeline:
         given = [pipeline | "Assigned" >> beam.Create(assignments)]

@@ -14,7 +14,7 @@ from pipelines.stages.find_overlaps import FindOverlaps, to_stats
 
 AXES = np.eye(4, dtype=np.float32)
 MODEL = ClusterModel(
-    kmeans.VectorSpace(None, None), AXES[:2], AXES[1:4], np.array([[0, 0, 9], [5, 0, 0]]), 30, 90
+    kmeans.VectorSpace(None, None), AXES[:2], AXES[1:4], np.array([[0, 0, 9], [5, 0, 0]])
 )
 
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import dataclasses
 
 from pipelines.contracts import OverlapFacts, ReviewItem
-from pipelines.store.review_items import from_lines, to_lines
+from pipelines.store import files
+from pipelines.store.facts import adapter
 from pipelines.strategies.items import as_shown, item_id, review_ad
 from tests.helpers import review_ad_of
 
@@ -58,8 +59,8 @@ def test_items_come_back_as_they_were_written() -> None:
         overlap=OverlapFacts(True, 0.5, 0.1, 2.0, 0.1, 0.1),
     )
     alone = ReviewItem("item_0", 2, "random", (one,), score=0.25, propensity=0.1, drawn=one.key)
-    data = to_lines([pair, alone])
+    data = files.json_lines([pair, alone])
     assert data.count(b"\n") == 2
-    assert from_lines(data, "f") == [pair, alone]
+    assert [adapter(ReviewItem).validate_json(line) for line in data.splitlines()] == [pair, alone]
     assert [side for side, _ in pair.sides()] == ["left", "right"]
     assert [side for side, _ in alone.sides()] == [""]

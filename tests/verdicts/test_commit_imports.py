@@ -27,7 +27,7 @@ from pipelines.verdicts.halves import (
     read_half,
 )
 from pipelines.verdicts.resolve_rows import Reading
-from pipelines.verdicts.shown import shown_ads, task_definition
+from pipelines.verdicts.shown import shown_ads
 from pipelines.verdicts.tables import read_csv
 from tests.verdicts import item_of, mined
 
@@ -88,7 +88,7 @@ def imported(place: Workspace, *files: str) -> list[Manifest]:
     for order, text in enumerate(files):
         name, data = f"in/{order}.csv", text.encode()
         imports.append(describe(name, "csv", data, read_csv(data, name), reading))
-    return stage.commit(place, reading.shown, task_definition(place), imports)
+    return stage.commit(place, reading.shown, place.pairs_of().facts.origin.task, imports)
 
 
 def two_rounds(root: Path) -> Workspace:
@@ -102,7 +102,7 @@ def halves(place: Workspace) -> dict[str, set[str]]:
 
 def recorded(place: Workspace) -> dict[str, str]:
     found: dict[str, str] = {}
-    for manifest in stage.verdict_manifests(place).values():
+    for manifest in place.verdicts.by_round().values():
         for file in files_of(manifest, "sides"):
             for line in files.read(place.root, file).splitlines():
                 fields = json.loads(line)
@@ -114,7 +114,7 @@ def recorded(place: Workspace) -> dict[str, str]:
 def state(place: Workspace) -> dict[str, object]:
     """Return all that counts of a workspace's verdicts, but the random names of attempts."""
     found: dict[str, object] = {"sides": recorded(place)}
-    for number, manifest in stage.verdict_manifests(place).items():
+    for number, manifest in place.verdicts.by_round().items():
         facts = dataclasses.replace(manifest.facts, dead_letters=())
         written = [(f.path.split("/")[-1], f.rows, f.sha256) for f in manifest.files]
         found[f"round {number}"] = (facts, sorted(written), manifest.rows, manifest.config_hash)
@@ -280,7 +280,7 @@ def test_the_order_of_rows_decides_within_a_file(tmp_path: Path) -> None:
     imported(place, text)
     said = [v for half in HALVES for v in read_half(place, half, 1)]
     assert {v.label for v in latest(said) if v.ad_id == "a0"} == {"negative"}
-    [manifest] = stage.verdict_manifests(place).values()
+    [manifest] = place.verdicts.by_round().values()
     assert manifest.facts.imports[0].changed_mind == 1
 
 

@@ -11,7 +11,7 @@ from pipelines.errors import RunFailed
 from pipelines.store import files, storage
 from pipelines.store.facts import VerdictsFacts
 from pipelines.store.workspace import Manifest
-from pipelines.verdicts.halves import latest, ratings, read_half, to_lines
+from pipelines.verdicts.halves import latest, ratings, read_half
 from tests.verdicts import mined, verdict
 
 
@@ -53,7 +53,7 @@ def test_reading_a_half_checks_its_files(tmp_path: Path) -> None:
     place = mined(tmp_path, [], version=2)
     attempt = place.new_attempt(1, "verdicts")
     said = [verdict("k", "anna", "positive"), verdict("k", "bo", "skip")]
-    data = to_lines(said)
+    data = files.json_lines(said)
     path = f"{attempt}/evaluation-00.jsonl"
     file = files.write(place.root, path, data, 2)
     place.commit(Manifest.of(attempt, "h", [file], 2, VerdictsFacts("tiny", 2, 0.5, 3)))

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from pipelines.errors import UsageError
-from pipelines.store.workspace import Workspace
 from pipelines.text import content_key
 from pipelines.verdicts.rows import LabelNames
-from pipelines.verdicts.shown import shown_ads, task_definition
+from pipelines.verdicts.shown import shown_ads
 from tests.verdicts import item_of, mined
 
 
@@ -36,13 +32,3 @@ def test_an_ad_may_be_shown_alone(tmp_path: Path) -> None:
     [ad] = shown.by_item["i1"]
     assert (ad.ad_id, ad.side, shown.by_ad["a1"]) == ("a1", "", (ad,))
     assert list(shown.ads()) == [ad]
-
-
-def test_the_definition_is_the_newest_one(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="holds no pairs"):
-        task_definition(Workspace(str(tmp_path)))
-    mined(tmp_path, [])
-    place = mined(tmp_path, [], number=2, seed=9)
-    found = task_definition(place)
-    assert (found.task, found.seed, found.evaluation_share) == ("tiny", 9, 0.5)
-    assert found.labels == LabelNames("bait", "fine")

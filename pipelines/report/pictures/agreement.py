@@ -32,7 +32,7 @@ def agreement_by_round(models: Sequence[Estimate], experts: Estimate) -> bytes:
             if model.low is not None and model.high is not None:
                 axes.plot([place] * 2, [model.low, model.high], "-_", color=ORANGE, lw=2, ms=10)
         label = "model and experts, 95% interval"
-        axes.plot(places, values, "^", color=ORANGE, mec="white", markersize=9, label=label)
+        canvas.marks(axes, places, values, "^", ORANGE, ms=9, label=label)
         names = [
             f"{model.name}{': ' if many else chr(10)}"
             + ("undefined" if model.value is None else f"{model.value:z.2f}")
@@ -43,6 +43,5 @@ def agreement_by_round(models: Sequence[Estimate], experts: Estimate) -> bytes:
             axes.tick_params(axis="x", rotation=60)
         axes.set_xlim(-0.5, len(models) - 0.5)
         canvas.kappa_axis(axes, [end for one in [*models, experts] for end in one.ends])
-        canvas.legend_above(axes)
 
     return canvas.picture(draw, height=4.9)

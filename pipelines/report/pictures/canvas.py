@@ -90,15 +90,16 @@ class Estimate:
 
 
 def picture(
-    draw: Callable[..., None],
+    draw: Callable[..., Sequence[Any] | None],
     height: float,
     colours: int = 256,
     shape: tuple[int, int] = (1, 1),
 ) -> bytes:
-    """Return a PNG of what ``draw`` draws.
+    """Return a PNG of what ``draw`` draws, with a legend above.
 
     Args:
-        draw: takes an ``Axes`` for each panel, row by row.
+        draw: takes an ``Axes`` for each panel, row by row; returns the legend's entries, or None for
+            whatever has a label.
         height: inches.
         colours: of the file's palette, at most.
         shape: rows and columns of panels.
@@ -106,7 +107,9 @@ def picture(
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
         canvas = FigureCanvasAgg(figure)
-        draw(*figure.subplots(*shape, squeeze=False).flat)
+        panels = figure.subplots(*shape, squeeze=False).flat
+        handles = draw(*panels)
+        _legend(figure, panels[0].get_legend_handles_labels()[0] if handles is None else handles)
         canvas.draw()
         pixels = np.asarray(canvas.buffer_rgba())[:, :, :3]
     sink = io.BytesIO()
@@ -144,20 +147,11 @@ def condition_name(name: str) -> str:
     return f" {shown}" if shown.startswith("_") else shown
 
 
-def legend_above(axes: Axes, handles: Sequence[Any] | None = None) -> None:
-    """Put a legend over the whole picture, in as many columns as fit beside each other.
-
-    Args:
-        axes: what it explains.
-        handles: its entries; by default whatever in ``axes`` has a label.
-    """
-    found = list(handles) if handles is not None else axes.get_legend_handles_labels()[0]
-    if not found:
-        return
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    columns = _columns([str(handle.get_label()) for handle in found])
-    figure.legend(handles=found, loc="outside upper center", ncols=columns)
+def _legend(figure: Figure, handles: Sequence[Any]) -> None:
+    """Put a legend over the whole picture, in as many columns as fit beside each other."""
+    if handles:
+        columns = _columns([str(handle.get_label()) for handle in handles])
+        figure.legend(handles=handles, loc="outside upper center", ncols=columns)
 
 
 def _columns(labels: Sequence[str]) -> int:
@@ -170,6 +164,11 @@ def _columns(labels: Sequence[str]) -> int:
         if longest + gaps * SMALLEST <= 72 * WIDTH_INCHES - 2 * SMALLEST:
             return columns
     return 1
+
+
+def marks(axes: Axes, x: Any, y: Any, marker: str, colour: str, **look: Any) -> None:
+    """Draw values as marks with a white edge."""
+    axes.plot(x, y, marker=marker, color=colour, mec="white", **{"ls": "none", "ms": 8, **look})
 
 
 def experts_line(axes: Axes, experts: Estimate, colour: str = BLUE) -> None:

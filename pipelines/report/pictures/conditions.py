@@ -131,18 +131,9 @@ def learning_curves(curves: Sequence[Curve], experts: Estimate) -> bytes:
             elif spreads.any():
                 style: dict[str, Any] = {"color": colour, "capsize": 4, "lw": 1.5}
                 axes.errorbar(at, values, spreads, **style, transform=moved)
-            axes.plot(
-                at,
-                values,
-                color=colour,
-                marker=marker,
-                ls=line if len(curve.labels) > 1 else "none",
-                lw=1.8,
-                markersize=8,
-                mec="white",
-                label=canvas.condition_name(curve.name),
-                transform=moved,
-            )
+            look = {"ls": line if len(curve.labels) > 1 else "none", "lw": 1.8, "transform": moved}
+            name = canvas.condition_name(curve.name)
+            canvas.marks(axes, at, values, marker, colour, label=name, **look)
         room = _MARK_ROOM * (2 + max(map(abs, aside), default=0.0))
         if logarithmic:
             axes.set_xscale("log")
@@ -158,7 +149,6 @@ def learning_curves(curves: Sequence[Curve], experts: Estimate) -> bytes:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,.0f}"))
         axes.set_xlabel("training labels" + (" (log scale)" if logarithmic else ""))
         canvas.kappa_axis(axes, ends)
-        canvas.legend_above(axes)
 
     return canvas.picture(draw, height=5.2)
 
@@ -187,21 +177,13 @@ def side_by_side(
                 axes.plot([min(own), max(own)], [row + down] * 2, color=colour, lw=1.8)
                 ends += own
             if known:
-                axes.plot(
-                    np.array([estimates[row].value for row in known], dtype=np.float64),
-                    np.array(known) + down,
-                    marker,
-                    color=colour,
-                    mec="white",
-                    markersize=8,
-                    label=name,
-                )
+                values = np.array([estimates[row].value for row in known], dtype=np.float64)
+                canvas.marks(axes, values, np.array(known) + down, marker, colour, label=name)
         axes.set_yticks(range(rows), [canvas.condition_name(name) for name in conditions])
         axes.set_ylim(rows - 0.5, -0.5)
         axes.set_xlim(min(ends) - 0.02, 1.02)
         axes.set_xlabel("Cohen's kappa with the experts")
         axes.grid(axis="x")
         axes.axvline(0, color=GREY, lw=1)
-        canvas.legend_above(axes)
 
     return canvas.picture(draw, height=1.5 + 0.55 * max(rows, 2))

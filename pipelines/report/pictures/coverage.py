@@ -28,7 +28,7 @@ def coverage_curve(shares: Sequence[float], exploration: int, budget: int) -> by
             ends = [reached, reached + exploration]
             label = "exploration: covers nothing"
             axes.plot(ends, [top] * 2, color=ORANGE, ls=":", lw=2.5, label=label)
-        axes.plot([reached], [top], "o", color=BLUE, mec="white", markersize=7)
+        canvas.marks(axes, [reached], [top], "o", BLUE, ms=7)
         axes.axvline(budget, color=BLACK, ls="--", lw=1.2, label=f"budget: {budget:,} pairs")
         axes.set_xlim(0, max(budget, reached + exploration, 1) * 1.04)
         axes.set_ylim(0, min(1.0, 1.15 * top) if top > 0 else 1.0)
@@ -37,6 +37,5 @@ def coverage_curve(shares: Sequence[float], exploration: int, budget: int) -> by
         axes.set_xlabel("pairs reviewed, in review order")
         axes.set_ylabel("corpus weight covered")
         axes.grid(axis="y")
-        canvas.legend_above(axes)
 
     return canvas.picture(draw, height=4.5)

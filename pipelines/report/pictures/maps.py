@@ -34,11 +34,11 @@ def ad_map(points: np.ndarray, positive: np.ndarray, names: Names) -> bytes:
         names: of the labels.
     """
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: Axes) -> list[Line2D]:
         _as_plane(axes)
         for side, marker, colour, _, scale in _SIDES:
             _dots(axes, points[positive == side], marker, colour, scale * _size(points), side)
-        canvas.legend_above(axes, _ad_handles(names))
+        return _ad_handles(names)
 
     return canvas.picture(draw, height=5.4, colours=128)
 
@@ -63,7 +63,7 @@ def cluster_map(
     columns = min(_PANELS_ABREAST, max(1, len(overlaps)))
     rows = max(1, -(-len(overlaps) // columns))
 
-    def draw(*panels: Axes) -> None:
+    def draw(*panels: Axes) -> list[Line2D]:
         for axes in panels[len(overlaps) :]:
             axes.set_axis_off()
         for place, (axes, pair) in enumerate(zip(panels, overlaps, strict=False), start=1):
@@ -85,7 +85,7 @@ def cluster_map(
                 _SIDES, (names.negative, names.positive), strict=True
             )
         ]
-        canvas.legend_above(panels[0], [*reversed(handles), _grey_handle("other ads")])
+        return [*reversed(handles), _grey_handle("other ads")]
 
     height = 0.9 + (2.5 if columns > 1 else 4.5) * rows
     return canvas.picture(draw, height, colours=128, shape=(rows, columns))
@@ -108,7 +108,7 @@ def item_map(
         names: of the labels.
     """
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: Axes) -> list[Line2D]:
         _as_plane(axes)
         _dots(axes, points, "o", _PALE, _size(points), False)
         handles = _ad_handles(names)
@@ -127,7 +127,7 @@ def item_map(
             marked = points[shown[positive[shown] == side]]
             edge: dict[str, Any] = {"ms": 6.0 if side else 5.0, "mec": "white", "mew": 0.5}
             axes.plot(*marked.T, marker, color=colour, zorder=4, **edge)
-        canvas.legend_above(axes, handles)
+        return handles
 
     return canvas.picture(draw, height=5.4, colours=128)
 

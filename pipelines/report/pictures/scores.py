@@ -62,7 +62,6 @@ def score_histogram(histogram: np.ndarray, threshold: float, names: Names) -> by
         ticks = probabilities(float(edges[0]), float(edges[-1]))
         above.set_xticks(logit(ticks), [f"{p:.9g}" for p in ticks])
         above.set_xlabel("as a probability")
-        canvas.legend_above(axes)
 
     return canvas.picture(draw, height=4.9)
 

@@ -2,85 +2,59 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from pipelines.contracts import ReviewItem
 from pipelines.numerics import calibration
-from pipelines.report.data import LABELS, Evidence
-from pipelines.report.html import Section, drawn, word
+from pipelines.report.data import LABELS, Evidence, Sample
+from pipelines.report.html import Section, section
 from pipelines.report.pictures.scores import score_histogram
 from pipelines.report.sections.maps import drawn_names
 
-_SOURCES = {
-    "prior": "the quantile that matches the prior",
-    "fixed": "a probability that the task names",
-    "fitted": "fitted on the experts' labels",
-}
+
+@dataclass(frozen=True, slots=True)
+class Nearness:
+    """How near to the threshold the chosen ads of one label lie.
+
+    Attributes:
+        label: ``positive`` or ``negative``.
+        lowest, highest: their scores at both ends, as probabilities.
+        within: ads of that label, chosen or not, that are as near.
+        called: all ads of that label.
+    """
+
+    label: str
+    lowest: float
+    highest: float
+    within: int
+    called: int
 
 
 def scores(found: Evidence) -> Section:
     """Return the histogram of all scores."""
-    id, title, sample = "scores", "Scores and threshold", found.sample
-    if sample is None:
-        return Section(id, title, missing=found.why_no_sample)
-    threshold = found.pairs.facts.threshold
-    source = _SOURCES.get(threshold.source, word(threshold.source))
-    split = (
-        f"{sample.positives:,} of {sample.ads:,} ads ({sample.positives / sample.ads:.1%}) score at or "
-        f"above the threshold, p = {threshold.probability:.4g}"
-    )
-    called = f"and are called {found.names['positive']}"
-    return drawn(
-        id,
-        title,
-        score_histogram(sample.histogram, sample.threshold, drawn_names(found)),
-        f"Histogram of the scores of all {sample.ads:,} ads: {split}, {called}.",
-        f"All {sample.ads:,} ads by the model's score. {split} (dashed), {called} (hatched orange). The "
-        f"threshold is {source}. Scores rank well and are badly calibrated: p is no share of what "
-        "experts would say.",
-        _band(found),
-        _nearness(found),
-    )
-
-
-def _band(found: Evidence) -> str:
-    """Say how near to the threshold a strategy that has a band looked for pairs."""
-    if found.pairs.facts.boundary is None:
-        return ""
-    band = found.task.selection.band
-    if band == 1:
-        return "Pairs were looked for among all ads (selection.band is 1)."
-    return (
-        f"Pairs were looked for among the ads nearest to the threshold: {100 * band:g}% of those called "
-        f"{found.names['positive']} and as many of the others (selection.band), or more where "
-        "these would be too few to choose from."
-    )
-
-
-def _nearness(found: Evidence) -> str:
-    """Say how near to the threshold the items lie that were not drawn at random."""
     sample = found.sample
-    assert sample is not None
+    if sample is None:
+        return section("scores", found=found)
+    png = score_histogram(sample.histogram, sample.threshold, drawn_names(found))
+    # Those that were drawn at random lie anywhere.
     chosen = [item for item, drawn in zip(found.items, found.explored, strict=True) if not drawn]
+    nearness = [near for label in LABELS if (near := _nearness(sample, chosen, label))]
+    return section("scores", {"scores": png}, found=found, chosen=len(chosen), nearness=nearness)
+
+
+def _nearness(sample: Sample, chosen: list[ReviewItem], label: str) -> Nearness | None:
+    ends = sorted(
+        (ad.margin, ad.probability) for item in chosen for ad in item.ads if ad.label == label
+    )
+    if not ends:
+        return None
     margins = (np.arange(calibration.N_BINS) - calibration.N_BINS // 2) * calibration.MARGIN_STEP
-    parts = []
-    for label in LABELS:
-        called = sample.positives if label == "positive" else sample.ads - sample.positives
-        ends = sorted(
-            (ad.margin, ad.probability) for item in chosen for ad in item.ads if ad.label == label
-        )
-        if not ends:
-            continue
-        if label == "positive":
-            near = (margins >= sample.threshold) & (margins <= ends[-1][0])
-        else:
-            near = (margins < sample.threshold) & (margins >= ends[0][0])
-        parts.append(
-            f"those called {found.names[label]} score p = {ends[0][1]:.4g} to {ends[-1][1]:.4g} "
-            f"({sample.histogram[near].sum():,} of all {called:,} are that near to the threshold)"
-        )
-    if not parts:
-        return ""
-    noun, where = found.noun(), " there" if found.pairs.facts.boundary else ""
-    apart = len(chosen) < len(found.items)
-    limits = f" The {noun} drawn at random keep to no such limit." if apart else ""
-    return f"In the {len(chosen):,} {found.noun(len(chosen))} chosen{where}, {' and '.join(parts)}.{limits}"
+    if label == "positive":
+        called, near = sample.positives, (margins >= sample.threshold) & (margins <= ends[-1][0])
+    else:
+        called = sample.ads - sample.positives
+        near = (margins < sample.threshold) & (margins >= ends[0][0])
+    within = int(sample.histogram[near].sum())
+    return Nearness(label, ends[0][1], ends[-1][1], within, called)

@@ -298,12 +298,7 @@ def _sided(
     for row in table:
         if isinstance(row, RawVerdict):
             side = RIGHT if row.position == before else LEFT
-            row = dataclasses.replace(
-                row,
-                side=side if is_wide else "",
-                ad_id=incoming.comparable(row.ad_id),
-                text=incoming.comparable(row.text),
-            )
+            row = incoming.comparable_row(dataclasses.replace(row, side=side if is_wide else ""))
             before = row.position
         yield row
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import itertools
 import json
 import re
 import time
@@ -147,16 +148,21 @@ class LabelStudioServer(Server):
         return ours, others
 
     def _projects(self) -> Iterator[dict[str, Any]]:
-        page, seen, path = 1, 0, "/api/projects/"
-        while True:
-            params = {"page": page, "page_size": PROJECTS_A_PAGE}
-            answer = self.client.object("GET", path, params=params)
-            found = self._objects(path, answer.get("results"))
+        seen = 0
+        path, size = "/api/projects/", {"page_size": PROJECTS_A_PAGE}
+        for found, total in self._pages(path, size, "results", "count"):
             yield from found
             seen += len(found)
-            if not found or seen >= int(answer.get("count") or 0):
+            if not found or seen >= total:
                 return
-            page += 1
+
+    def _pages(
+        self, path: str, params: Mapping[str, Any], items: str, total: str
+    ) -> Iterator[tuple[list[dict[str, Any]], int]]:
+        """Yield each page's objects, and how many there are on all; without an end of its own."""
+        for page in itertools.count(1):
+            answer = self.client.object("GET", path, params={**params, "page": page})
+            yield self._objects(path, answer.get(items)), int(answer.get(total) or 0)
 
     def _check_labels(self, project: Mapping[str, Any], batch: Batch) -> None:
         """Refuse a project whose answers could not be read as this task's."""
@@ -271,15 +277,11 @@ class LabelStudioServer(Server):
         Raises:
             RunFailed: tasks disappear while they are listed.
         """
-        path, page = "/api/tasks/", 1
         seen: set[Any] = set()
         # Otherwise an ad that begins like the address of a storage would be rewritten.
         fixed = {"project": number, "page_size": TASKS_A_PAGE, "resolve_uri": "false", **params}
         with step(label) as listed:
-            while True:
-                answer = self.client.object("GET", path, params={**fixed, "page": page})
-                found = self._objects(path, answer.get("tasks"))
-                total = int(answer.get("total") or 0)
+            for found, total in self._pages("/api/tasks/", fixed, "tasks", "total"):
                 listed.total = total
                 listed(len(found))
                 for task in found:
@@ -293,7 +295,6 @@ class LabelStudioServer(Server):
                         f"{self.url}/projects/{number}: lists {len(seen):,} of {total:,} tasks; they "
                         "change while they are read: run the command again"
                     )
-                page += 1
 
     def _objects(self, path: str, values: Any) -> list[dict[str, Any]]:
         if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):

@@ -37,10 +37,11 @@ from typing import Any
 
 from pipelines.contracts import LEFT, RIGHT, Rejected, ReviewAd, ReviewItem
 from pipelines.errors import RunFailed, UsageError
-from pipelines.text import content_key, digest, normalize_text
+from pipelines.text import content_key, digest, storable
 from pipelines.tools.base import Tool
 from pipelines.tools.batch import Batch
-from pipelines.verdicts.rows import RawVerdict, decode, storable
+from pipelines.tools.outgoing import free_word
+from pipelines.verdicts.rows import RawVerdict, decode
 
 FORMAT, FORMAT_VERSION = "ad-scout review page verdicts", 2
 ITEMS_PER_PAGE = 100
@@ -48,6 +49,7 @@ TEMPLATES = Path(__file__).resolve().parents[3] / "templates" / "review"
 
 _LABELS = ("positive", "negative")
 _SKIPS = ("unsure", "skip")
+_UNSURE_WORDS = ("unsure", "cannot tell", "no answer")
 _ROW_FIELDS = ("item_id", "side", "ad_id", "answer", "time", "comment", "key", "text")
 # Where the page puts its mark: long before the first ad.
 _HEAD_BYTES = 400
@@ -94,7 +96,9 @@ class ReviewPage(Tool):
         """
         document = _document(data, source)
         labels: Mapping[str, str] = document["labels"]
-        meanings = {"": "", **labels, **dict.fromkeys(_SKIPS, _skip_word(labels))}
+        # A task may call a label ``skip``.
+        word = free_word(("skip", "unsure", "skipped"), *labels.values())
+        meanings = {"": "", **labels, **dict.fromkeys(_SKIPS, word)}
         for number, row in enumerate(document["rows"], start=1):
             yield _read_row(row, meanings, document["expert"], source, f"row {number}")
 
@@ -149,7 +153,8 @@ def _page_data(batch: Batch, items: Sequence[ReviewItem], part: int, parts: int)
         "parts": parts,
         "policy": batch.policy,
         "labels": {"positive": batch.positive, "negative": batch.negative},
-        "unsure": _unsure_word(batch),
+        # A task may call a label of its own ``unsure``.
+        "unsure": free_word(_UNSURE_WORDS, batch.positive, batch.negative),
         "items": [
             {
                 "id": item.item_id,
@@ -169,12 +174,6 @@ def _ad(batch: Batch, ad: ReviewAd) -> dict[str, Any]:
     if told := batch.prediction(ad):
         shown["model"] = {"label": told.label, "probability": told.score}
     return shown
-
-
-def _unsure_word(batch: Batch) -> str:
-    """Return what the third button says: a task may call a label of its own ``unsure``."""
-    taken = {normalize_text(batch.positive), normalize_text(batch.negative)}
-    return next(word for word in ("unsure", "cannot tell", "no answer") if word not in taken)
 
 
 def _harmless_json(value: Any) -> str:
@@ -239,12 +238,6 @@ def _are_labels(labels: object) -> bool:
     return isinstance(labels, dict) and all(
         isinstance(labels.get(name), str) and labels[name].strip() for name in _LABELS
     )
-
-
-def _skip_word(labels: Mapping[str, str]) -> str:
-    """Return a word that every reader takes for a skip: a task may call a label ``skip``."""
-    taken = {normalize_text(name) for name in labels.values()}
-    return next(word for word in ("skip", "unsure", "skipped") if word not in taken)
 
 
 def _read_row(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import re
 import textwrap
@@ -12,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pipelines.contracts import Rejected
 from pipelines.tools.base import Tool
 from pipelines.tools.batch import Batch
-from pipelines.tools.incoming import comparable
+from pipelines.tools.incoming import comparable_row
 from pipelines.tools.outgoing import ITEM, MARK
 from pipelines.verdicts.rows import RawVerdict
 from pipelines.verdicts.spreadsheet import safe_cell
@@ -60,10 +59,7 @@ class Sheet(Tool):
             RunFailed: the file is no text, or its header does not do.
         """
         for row in read_csv(data, source):
-            if isinstance(row, RawVerdict):
-                ad_id, text = comparable(row.ad_id), comparable(row.text)
-                row = dataclasses.replace(row, ad_id=ad_id, text=text)
-            yield row
+            yield comparable_row(row) if isinstance(row, RawVerdict) else row
 
     def recognizes(self, path: str, data: bytes) -> bool:
         """Tell by the name of the file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import itertools
 import socket
@@ -11,18 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from markupsafe import Markup
 
 from pipelines.console.visible import visible
 from pipelines.contracts import ReviewItem
 from pipelines.numerics import calibration
-from pipelines.report.html import Picture, Section, ShownAd, ShownItem, Table
+from pipelines.report.data import read_round
+from pipelines.report.html import Section, section
 from pipelines.report.html import page as html_page
 from pipelines.report.pictures import maps, scores
 from pipelines.report.pictures.canvas import WIDTH_INCHES, Names
 from pipelines.report.round import SAMPLE_ADS, ReportOptions, report
-from pipelines.report.sections.items import AD_CHARS, TOP_ITEMS
+from pipelines.report.sections.items import AD_CHARS, TOP_ITEMS, top_items
 from pipelines.report.simulation import simulation_report
 from pipelines.simulation.results import summarize
+from pipelines.store.workspace import Workspace
 from tests import helpers
 from tests.real_tools.browser.conftest import Desk
 from tests.real_tools.browser.test_review_page import HOSTILE, serious
@@ -143,13 +147,15 @@ def test_a_report_of_a_full_sample_is_light(desk: Desk, tmp_path: Path) -> None:
         maps.item_map(points, positive, pairs.tolist(), np.arange(500) > 450, names),
         scores.score_histogram(histogram, 1.5, names),
     ]
+    image = Markup('<img src="data:image/png;base64,{}" alt="a picture">')
     sections = [
-        Section(f"s{i}", "A picture", pictures=(Picture(f"{i}.png", png, "alt", "caption"),))
+        Section(f"s{i}", "A picture", image.format(base64.b64encode(png).decode()), {})
         for i, png in enumerate(pictures)
     ]
-    rows = tuple((f"row {i}", *map(str, range(8))) for i in range(200))
-    sections.append(Section("t", "A table", tables=(Table("caption", ("a",) * 9, rows),)))
-    data = html_page("Full", [("ads", "100,000")], sections)
+    told = ("condition", "stopped_after", "rule", "no_later_better_after", "reason")
+    stops = [{"seed": i, **dict.fromkeys(told, str(i))} for i in range(200)]
+    sections.append(section("stops", stops=stops))
+    data = html_page("Full", Markup("<p>100,000 ads</p>"), sections)
     assert len(data) < 2_000_000
     path = tmp_path / "report.html"
     path.write_bytes(data)
@@ -226,15 +232,15 @@ def test_a_phone_needs_no_sideways_scrolling(desk: Desk, url: str, simulated: st
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_fields_of_an_ad_stand_under_one_another_in_its_box(
-    desk: Desk, tmp_path: Path, look: str
+    desk: Desk, workspace: Path, tmp_path: Path, look: str
 ) -> None:
-    fields = tuple(
-        (name, visible(text, AD_CHARS)) for name, text in zip("ABC", HOSTILE, strict=False)
-    )
-    ad = ShownAd("positive", "called deceptive", visible("all", AD_CHARS), fields)
-    item = ShownItem("1. ad", "random", (ad,))
+    found = read_round(Workspace(str(workspace)), 1)
+    fields = tuple(zip("ABC", HOSTILE, strict=False))
+    ad = dataclasses.replace(found.items[0].ads[0], fields=fields)
+    alone = dataclasses.replace(found.items[0], ads=(ad,))
+    shown = top_items(dataclasses.replace(found, items=(alone,)))
     path = tmp_path / "report.html"
-    path.write_bytes(html_page("Fields", [], [Section("top", "The first ads", items=(item,))]))
+    path.write_bytes(html_page("Fields", Markup(""), [shown]))
     tab = desk.tab(desk.context(bypass_csp=True, **LOOKS[look]), path.as_uri())
     tops = tab.evaluate(
         """() => [...document.querySelectorAll(".ad-text :is(dt, dd)")].map((part) =>
