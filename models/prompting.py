@@ -333,7 +333,9 @@ class PromptWindow:
         text = first.prefix.rstrip(" ")
         self.lead = first.prefix[len(text) :]
         self.prefix = [*tokenizer.bos, *(tokenizer.encode_markup(text) if text else [])]
-        self.suffixes = [tokenizer.encode_markup(p.suffix) if p.suffix else [] for p in self.prompts]
+        self.suffixes = [
+            tokenizer.encode_markup(p.suffix) if p.suffix else [] for p in self.prompts
+        ]
         if not self.prefix and not all(self.suffixes):
             raise ValueError("template: nothing stands around {ad}")
         self.answers = [_first_ids(tokenizer, prompt) for prompt in self.prompts]
@@ -363,6 +365,15 @@ class PromptWindow:
             for own, text in zip(ids, texts, strict=True)
         ]
         return [own[: self.max_ad_tokens] for own in ids], cut
+
+
+def is_usable(bundle: CausalLMBundle, prompt: PromptSpec) -> bool:
+    """Tell whether a model can answer a prompt: its answers start with tokens that differ."""
+    try:
+        PromptWindow(bundle, [prompt], 1)
+    except ValueError:
+        return False
+    return True
 
 
 def _first_ids(tokenizer: TextTokenizer, prompt: RenderedPrompt) -> tuple[int, int]:

@@ -172,6 +172,26 @@ class Backend(abc.ABC):
     def load(self) -> Labeler:
         """Load the labeler; raises as `identify` does."""
 
+    def pilot(
+        self, prompts: Sequence[PromptSpec], encoder: str, texts: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ask prompts that start alike about a few texts, where the backend `debates`.
+
+        Args:
+            prompts: m of them.
+            encoder: what compares texts and policy, as in `presets.load_encoder`.
+            texts: n ads.
+
+        Returns:
+            answers float32 (n, m), in log-odds, NaN in the column of a prompt that this model cannot
+            answer and in the row of an ad without a word; similarity to the policy float64 (n,).
+
+        Raises:
+            BackendError: the weights cannot be had, or the backend does not debate.
+        """
+        del prompts, encoder, texts
+        raise BackendError(f"{type(self).__name__} takes one prompt, no committee")
+
 
 def _is_installed(package: str) -> bool:
     try:

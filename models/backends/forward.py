@@ -63,18 +63,18 @@ class SharedPrefixForward(Forward):
             seen = [(tf.transpose(k[:, 0], [0, 2, 1]), v[:, 0]) for k, v in parts]
         n_prefix = len(prefix)
         counts = [len(suffix) for suffix in suffixes]
-        ends = np.cumsum(counts)
+        ends = np.cumsum(counts).tolist()
         # Of each token behind the ad: its suffix, from 1, and its place in it.
         suffix_of = np.repeat(np.arange(len(counts)), counts) + 1
         place_of = np.concatenate([np.arange(count) for count in counts])
 
         @tf.function(input_signature=[*signature(), tf.TensorSpec([], tf.int32)])
         def run(tokens: Any, n_ad: Any, n_flat: Any) -> Any:
-            n_row = tf.where(n_ad > 0, n_ad + int(ends[-1]), 0)
+            n_row = tf.where(n_ad > 0, n_ad + ends[-1], 0)
             branches = None
             if len(counts) > 1:
                 behind = tf.range(tf.shape(tokens)[1])[None] - n_ad[:, None]
-                index = tf.clip_by_value(behind, 0, int(ends[-1]) - 1)
+                index = tf.clip_by_value(behind, 0, ends[-1] - 1)
                 branch = tf.where(behind < 0, 0, tf.gather(tf.constant(suffix_of, tf.int32), index))
                 offset = tf.gather(tf.constant(place_of, tf.int32), index)
                 position = n_ad[:, None] + tf.where(behind < 0, behind, offset)

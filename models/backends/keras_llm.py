@@ -16,7 +16,7 @@ from models.bert import lay_out
 from models.committee import Committee
 from models.encoder import SentenceEncoder
 from models.policy import PolicySimilarity
-from models.prompting import PromptSpec, PromptWindow, render
+from models.prompting import PromptSpec, PromptWindow, is_usable, render
 from pipelines.console.progress import step
 from pipelines.numerics.calibration import to_grid
 
@@ -95,6 +95,22 @@ class KerasLLM(Backend):
             embedder=embedder,
             max_ad_tokens=spec.max_ad_tokens,
         )
+
+    def pilot(
+        self, prompts: Sequence[PromptSpec], encoder: str, texts: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ask every prompt that this model can answer, in one pass."""
+        spec = self.spec
+        bundle = presets.load_causal_lm(spec.preset, spec.dtype)
+        usable = [i for i, prompt in enumerate(prompts) if is_usable(bundle, prompt)]
+        answers = np.full((len(texts), len(prompts)), np.nan, np.float32)
+        if usable:
+            labeler = LLMLabeler(
+                bundle, *(prompts[i] for i in usable), max_ad_tokens=spec.max_ad_tokens
+            )
+            answers[:, usable] = labeler.answers(texts)
+        similarity = PolicySimilarity(load_encoder(encoder), spec.prompt.policy)
+        return answers, similarity.of_vectors(similarity.encoder.encode(texts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +196,9 @@ class LLMLabeler(Labeler):
         if self._chair is None:
             return hashes[0]
         similarity = self._chair.similarity
-        return self._chair.committee.digest(hashes, similarity.policy, similarity.encoder.embedding_id)
+        return self._chair.committee.digest(
+            hashes, similarity.policy, similarity.encoder.embedding_id
+        )
 
     @property
     def pass_name(self) -> str:
@@ -248,9 +266,7 @@ class LLMLabeler(Labeler):
         """
         return self._ask(texts)[0]
 
-    def _ask(
-        self, texts: Sequence[str]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def _ask(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Returns answers, the model's own vectors, tokens read, and which ads had more."""
         ids, truncated = self.window.encode(texts)
         n_tokens = np.array([len(i) for i in ids], dtype=np.int32)

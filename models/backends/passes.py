@@ -224,7 +224,9 @@ class OneByOne(Forward):
         """Does the same without tracing, for a single batch."""
         return self._each(tokens, n_ad, lambda one, rows: one.once(rows, n_ad))
 
-    def _each(self, tokens: np.ndarray, n_ad: np.ndarray, ask: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _each(
+        self, tokens: np.ndarray, n_ad: np.ndarray, ask: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
         margins, mean = [], np.zeros(0)
         for one, suffix in self._asked:
             rows = tokens[:, : tokens.shape[1] - self._n_behind + len(suffix)].copy()
