@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -87,9 +88,8 @@ class KerasLLM(Backend):
                     spec.prompt.policy,
                 ),
             )
-        bundle = presets.load_causal_lm(spec.preset, spec.dtype)
         return LLMLabeler(
-            bundle,
+            self._bundle(),
             *spec.prompts(),
             chair=chair,
             embedder=embedder,
@@ -101,7 +101,7 @@ class KerasLLM(Backend):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Ask every prompt that this model can answer, in one pass."""
         spec = self.spec
-        bundle = presets.load_causal_lm(spec.preset, spec.dtype)
+        bundle = self._bundle()
         usable = [i for i, prompt in enumerate(prompts) if is_usable(bundle, prompt)]
         answers = np.full((len(texts), len(prompts)), np.nan, np.float32)
         if usable:
@@ -111,6 +111,17 @@ class KerasLLM(Backend):
             answers[:, usable] = labeler.answers(texts)
         similarity = PolicySimilarity(load_encoder(encoder), spec.prompt.policy)
         return answers, similarity.of_vectors(similarity.encoder.encode(texts))
+
+    def _bundle(self) -> presets.CausalLMBundle:
+        model_id, _ = presets.identify_causal_lm(self.spec.preset)
+        return _last_bundle(self.spec.preset, self.spec.dtype, model_id)
+
+
+@functools.lru_cache(maxsize=1)
+def _last_bundle(preset: str, dtype: str, model_id: str) -> presets.CausalLMBundle:
+    """Keep the last model: a pilot asks it right before the run does. Nobody trains this one."""
+    del model_id
+    return presets.load_causal_lm(preset, dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ def with_committee(
     for manifest in reversed(workspace.scored.by_round().values()):
         held = manifest.facts.origin.task
         if held.prompt.committee is not None and held.start_basis() == basis:
-            return _seated(task, held.prompt.committee)
+            return seated(task, held.prompt.committee)
     with step("choosing prompts on a few ads"):
         texts = sample_texts(ranges, read, task.seed)
         return choose(task, texts, say)
@@ -76,22 +76,22 @@ def choose(task: Task, texts: Sequence[str], say: Callable[[str], None]) -> Task
             f"no prompt can be chosen on {told.sum():,} ads: {error}; give a larger corpus, or a "
             "prompt of your own in the task file (prompt.template)"
         ) from error
-    seated = committee_of(voices, int(told.sum()))
-    heard = ", ".join(f"{member.name}" for member in seated.members)
+    chosen = committee_of(voices, int(told.sum()))
+    heard = ", ".join(member.name for member in chosen.members)
     say(
-        f"prompts chosen on {seated.ads:,} ads without labels, agreement with the policy's words "
-        f"{seated.agreement:.2f}: {heard}"
+        f"prompts chosen on {chosen.ads:,} ads without labels, agreement with the policy's words "
+        f"{chosen.agreement:.2f}: {heard}"
     )
-    if seated.agreement < GUESSING:
-        say(guess_warning(seated))
-    return _seated(task, seated)
+    if chosen.agreement < GUESSING:
+        say(guess_warning(chosen))
+    return seated(task, chosen)
 
 
-def guess_warning(seated: config.Committee) -> str:
+def guess_warning(committee: config.Committee) -> str:
     """Say plainly that the first labels may be worth little, and what helps."""
     return (
         "LLM-0 seems to guess: what it says of ads hardly agrees with what the policy's words are near "
-        f"to ({seated.agreement:.2f}, {GUESSING} at least where it could be relied on). The first pairs "
+        f"to ({committee.agreement:.2f}, {GUESSING} at least where it could be relied on). The first pairs "
         "may be topical only. What helps: label names that say what is meant, a policy whose first "
         "sentence says what violates, a larger model.preset, or `scout prompts --labels` with some labels"
     )
@@ -132,8 +132,9 @@ def committee_of(voices: Voices, ads: int) -> config.Committee:
     )
 
 
-def _seated(task: Task, seated: config.Committee) -> Task:
-    prompt = task.prompt.model_copy(update={"committee": seated})
+def seated(task: Task, committee: config.Committee) -> Task:
+    """Return a task that asks a committee."""
+    prompt = task.prompt.model_copy(update={"committee": committee})
     return task.model_copy(update={"prompt": prompt})
 
 
