@@ -21,7 +21,7 @@ from models.prompting import PromptSpec
 
 # Every form begins so; what the policy says enters by the weights. Behind a policy of 60 tokens the
 # same questions rank worse and cost more.
-OPENING = "Ad: {ad}"
+OPENING = "Ad: {ad}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Form:
 
     Attributes:
         name: as people see it.
-        cue: what stands behind the ad, with the placeholders of `PromptSpec.template`.
+        cue: what stands in the lines behind the ad, with the placeholders of `PromptSpec.template`.
         positive: the answer that means "violates"; `{positive}` and `{negative}` are the labels'
             names.
         negative: the other answer.
@@ -48,20 +48,20 @@ _NAMES = (" {positive}", " {negative}")
 # Completions whose answer is a word; a chat's markup costs more tokens than the question and ranked
 # no better in a model of this size.
 FORMS = (
-    Form("label name, true or false", "\n{Positive}:", *_TRUE),
-    Form("label name, yes or no", "\n{Positive}:", *_YES),
-    Form("violates, yes or no", "\nViolates the policy:", *_YES),
-    Form("violates, true or false", "\nViolates the policy:", *_TRUE),
-    Form("allowed, no or yes", "\nAllowed:", " No", " Yes"),
-    Form("category", "\nCategory:", *_NAMES),
-    Form("label", "\nLabel:", *_NAMES),
-    Form("this is", "\nThis is", *_NAMES),
-    Form("choice", "\nIs this {positive} or {negative}?\nAnswer:", *_NAMES),
-    Form("question, yes or no", "\nQuestion: {question}\nAnswer:", *_YES),
-    Form("question, true or false", "\nQuestion: {question}\nAnswer:", *_TRUE),
-    Form("verdict, bad or good", "\nVerdict:", " bad", " good"),
-    Form("this is, bad or good", "\nThis is", " bad", " good"),
-    Form("terrible or great", "\nThis ad is", " terrible", " great"),
+    Form("label name, true or false", "{Positive}:", *_TRUE),
+    Form("label name, yes or no", "{Positive}:", *_YES),
+    Form("violates, yes or no", "Violates the policy:", *_YES),
+    Form("violates, true or false", "Violates the policy:", *_TRUE),
+    Form("allowed, no or yes", "Allowed:", " No", " Yes"),
+    Form("category", "Category:", *_NAMES),
+    Form("label", "Label:", *_NAMES),
+    Form("this is", "This is", *_NAMES),
+    Form("choice", "Is this {positive} or {negative}?\nAnswer:", *_NAMES),
+    Form("question, yes or no", "Question: {question}\nAnswer:", *_YES),
+    Form("question, true or false", "Question: {question}\nAnswer:", *_TRUE),
+    Form("verdict, bad or good", "Verdict:", " bad", " good"),
+    Form("this is, bad or good", "This is", " bad", " good"),
+    Form("terrible or great", "This ad is", " terrible", " great"),
 )
 
 

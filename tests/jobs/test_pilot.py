@@ -86,7 +86,7 @@ def test_forms_are_chosen_and_said(task: Task) -> None:
     assert said[0].startswith("prompts chosen on 60 ads without labels")
     assert seated.members[0].name in said[0]
     # What is fine-tuned on is the loudest member's prompt; and the section reads back as it was.
-    assert chosen.prompt_spec().template == "Ad: {ad}" + seated.members[0].cue
+    assert chosen.prompt_spec().template == "Ad: {ad}\n" + seated.members[0].cue
     again = Task.model_validate(json.loads(chosen.model_dump_json()))
     assert again == chosen
     assert again.committee() == chosen.committee()

@@ -23,8 +23,8 @@ SPEC = PromptSpec(
 )
 SEATED = Committee(
     members=(
-        Member(Form("category", "\nCategory:", " {positive}", " {negative}"), 0.7, 1.0, 2.0),
-        Member(Form("verdict", "\nVerdict:", " bad", " good"), 0.5, -1.0, 0.5),
+        Member(Form("category", "Category:", " {positive}", " {negative}"), 0.7, 1.0, 2.0),
+        Member(Form("verdict", "Verdict:", " bad", " good"), 0.5, -1.0, 0.5),
     ),
     encoder=EMBEDDED_ENCODER,
     weight=0.25,
@@ -114,7 +114,7 @@ def test_a_backend_knows_the_committee_that_it_loads(llm_preset: str) -> None:
 
 @pytest.mark.model
 def test_a_pilot_leaves_out_what_a_model_cannot_answer(llm_preset: str) -> None:
-    forms = [FORMS[5], Form("same", "\nThis is", " yes", " yes indeed"), FORMS[11]]
+    forms = [FORMS[5], Form("same", "This is", " yes", " yes indeed"), FORMS[11]]
     backend = KerasLLM(LabelerSpec(llm_preset, SPEC, dtype="float32", max_ad_tokens=32))
     answers, near = backend.pilot([prompt_of(f, SPEC) for f in forms], EMBEDDED_ENCODER, ADS)
     assert answers.shape == (4, 3) and near.shape == (4,)
