@@ -7,7 +7,7 @@ TOOLS_VENV ?= .venv-tools
 TOOLS_STAMP := $(TOOLS_VENV)/.installed
 export PYTHONUNBUFFERED := 1
 
-.PHONY: setup demo test test-tools lint format bench clean
+.PHONY: setup demo test test-tools mutants lint format bench clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,10 @@ $(TOOLS_STAMP): requirements-tools.txt
 	$(PYTHON) -m venv $(TOOLS_VENV)
 	$(TOOLS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-deps --no-compile -r requirements-tools.txt
 	@touch $@
+
+# Breaks what the project promises, one thing at a time, in a copy of the tree: does a test notice? ONLY: one of them.
+mutants: setup
+	$(BIN)/python -m tests.mutants.run $(if $(ONLY),--only $(ONLY))
 
 lint: setup
 	$(BIN)/ruff check .

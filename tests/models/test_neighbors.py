@@ -164,6 +164,30 @@ def test_missing_neighbours_are_searched_again(columns):
     assert all(np.array_equal(a, b) for a, b in zip(expected, got, strict=True))
 
 
+class BackwardSearcher:
+    """Of equally near rows takes the last ones, as ScaNN is free to do."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def search_batched_parallel(self, queries, final_num_neighbors):
+        squared = np.square(queries[:, None] - self.rows).sum(axis=2)
+        backward = len(self.rows) - 1 - np.argsort(squared[:, ::-1], axis=1, kind="stable")
+        found = backward[:, :final_num_neighbors]
+        return found.astype(np.uint32), np.take_along_axis(squared, found, axis=1)
+
+
+@needs_scann
+def test_what_rounding_could_have_cut_off_is_searched_again():
+    rows = unit_rows(0, 60, 8)
+    rows[10:50] = rows[5]
+    index = ScannIndex(rows)
+    index._searcher = BackwardSearcher(rows)
+    expected = ExactIndex(rows).search(rows, 12)
+    got = index.search(rows, 12)
+    assert all(np.array_equal(a, b) for a, b in zip(expected, got, strict=True))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_indexes_pickle(kind):
     rows, queries = two_labels(4, 300, 5)

@@ -82,6 +82,16 @@ def test_exploration_takes_its_share_and_no_ad_comes_twice() -> None:
     assert drawn[0] == drawn[1]
 
 
+def test_what_exploration_drew_the_strategy_does_not_take() -> None:
+    at = context(exploration_share=0.25)
+    own = pool(Uncertainty(), at)
+    # Exploration has nothing to draw from but the ads that the strategy wants, too.
+    beside = best([score_rows(own.drop_columns(["score"]), Exploration(), at)], 20)
+    chosen = choose_items(own, beside, Uncertainty(), at)
+    keys = [ad.key for item in chosen.items for ad in item.ads]
+    assert sorted(keys) == sorted(own.column("key").to_pylist())
+
+
 def test_two_ads_stand_beside_each_other() -> None:
     at = context(budget=5)
     chosen = choose_items(pool(Couples(), at, 30), None, Couples(), at)

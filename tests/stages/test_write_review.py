@@ -6,17 +6,24 @@ import csv
 import io
 import re
 import time
+from pathlib import Path
 
+import apache_beam as beam
 import pytest
+from apache_beam.testing.test_pipeline import TestPipeline
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.contracts import ReviewItem
-from pipelines.stages.write_review import review_sheet
+from pipelines.numerics.calibration import Threshold
+from pipelines.stages.write_review import WriteReview, review_sheet
+from pipelines.store import storage
+from pipelines.store.workspace import Workspace
+from pipelines.strategies.base import Chosen
 from pipelines.text import content_key
 from pipelines.tools.sheet.format import COLUMNS, review_instructions
 from pipelines.verdicts.spreadsheet import safe_cell, unprotected
-from tests.helpers import review_ad_of
+from tests.helpers import provenance, review_ad_of
 
 
 def pair(left: str, texts: tuple[str, str] = ("loud", "quiet")) -> ReviewItem:
@@ -43,7 +50,13 @@ def test_the_sheet_is_blind_and_in_drawn_order() -> None:
     assert b"0.25" not in sheet
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+49 30", "-5%", "@sum", " =1", "＝1", "\ufeff=1"])
+# Nothing but their first character makes these formulas.
+_WIDE = ("＝sum(a)", "＋sum(a)", "－sum(a)", "＠sum(a)")
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+49 30", "-5%", "@sum", " =1", "＝1", "\ufeff=1", *_WIDE]
+)
 def test_formulas_are_disarmed(text: str) -> None:
     assert safe_cell(text) == f"'{text}"
 
@@ -163,3 +176,30 @@ def test_instructions_name_the_policy_and_the_labels() -> None:
     assert "Policy clickbait, version 3" in text
     assert "Teasing is clickbait." in text
     assert "write bait or fine" in text
+
+
+def test_a_manifest_is_written_once_and_after_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whatever is killed in between leaves nothing that counts.
+    written: list[str] = []
+    real = storage.write
+
+    def watched(path: str, data: bytes) -> None:
+        written.append(Path(path).name)
+        real(path, data)
+
+    monkeypatch.setattr(storage, "write", watched)
+    place = Workspace(str(tmp_path))
+    attempts = {stage: place.new_attempt(1, stage) for stage in ("clusters", "pairs", "review")}
+    with TestPipeline() as pipeline:
+        chosen = pipeline | "Chosen" >> beam.Create([Chosen((pair("positive"),), 1)])
+        threshold = pipeline | "Threshold" >> beam.Create([Threshold(0.0, 1, 1)])
+        _ = (chosen, threshold) | WriteReview(place.root, attempts, "hash", provenance(), "Read.")
+    assert written == [
+        "items.jsonl",
+        "manifest.json",
+        "review.csv",
+        "instructions.txt",
+        "manifest.json",
+    ]

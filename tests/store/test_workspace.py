@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipelines.config import Task
-from pipelines.contracts import BlockFile
+from pipelines.contracts import BlockFile, ReviewItem
 from pipelines.errors import RunFailed, UsageError
 from pipelines.numerics.calibration import Threshold
 from pipelines.store import storage
@@ -89,6 +89,18 @@ def test_a_round_closes_with_its_labels(tmp_path: Path) -> None:
     assert place.current_round() == 1
     place.commit(manifest(place, "verdicts"))
     assert place.current_round() == 2
+
+
+def test_what_any_sheet_of_an_earlier_round_showed_is_shown(tmp_path: Path) -> None:
+    # A sheet of an earlier attempt may be in experts' hands when the round is mined again.
+    sheets = {"a b": 1, "b c": 1, "d": 2}
+    for ids, number in sheets.items():
+        ads = tuple(helpers.review_ad_of(id, key=id) for id in ids.split())
+        item = ReviewItem(f"item of {ids}", 1, "random", ads)
+        place = helpers.commit_items(tmp_path, [item], number)
+    assert place.shown_keys(1) == frozenset()
+    assert place.shown_keys(2) == {"a", "b", "c"}
+    assert place.shown_keys(3) == {"a", "b", "c", "d"}
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from pipelines.config import Selection
@@ -124,6 +125,41 @@ def test_the_order_of_inputs_does_not_matter() -> None:
     assert json.dumps([dataclasses.asdict(p) for p in shuffled.items]) == json.dumps(
         [dataclasses.asdict(p) for p in choose().items]
     )
+
+
+def test_what_exploration_drew_is_in_no_pair() -> None:
+    # Where even equal ads may be asked about, nothing but its key keeps a drawn ad out of a pair.
+    settings = {"exploration_share": 0.5, "near_identical": 1.0}
+    drawn = [item for item in choose(**settings).items if item.source == "exploration"]
+    keys = pa.array([ad.key for item in drawn for ad in item.ads])
+    given = pool()
+    [(place, found)] = given.candidates
+    for side in ("p_key", "n_key"):
+        taken = found.filter(pc.is_in(found.column(side), value_set=keys))
+        assert taken.num_rows
+        again = Boundary().choose(
+            dataclasses.replace(given, candidates=[(place, taken)]), context(**settings)
+        )
+        used = [ad.key for item in again.items for ad in item.ads]
+        assert len(set(used)) == len(used)
+
+
+def test_coverage_is_a_share_of_the_weight() -> None:
+    given = pool()
+    chosen = Boundary().choose(given, context(exploration_share=0.0))
+    vectors = kmeans.project(SPACE, blocks.vectors(given.sample)).astype(np.float64)
+    row_of = {key: row for row, key in enumerate(given.sample.column("key").to_pylist())}
+    weight = given.sample.column("weight").to_numpy()
+    assert chosen.coverage
+    near = chosen.coverage.radius + 1e-6
+    covered = np.zeros(len(vectors), dtype=bool)
+    for item in chosen.items:
+        assert item.overlap
+        for ad in item.ads:
+            gaps = np.linalg.norm(vectors - vectors[row_of[ad.key]], axis=1)
+            covered |= gaps <= near
+        share = weight[covered].sum() / weight.sum()
+        assert item.overlap.cumulative_share == pytest.approx(share, abs=2e-6)
 
 
 @pytest.mark.parametrize("draws", [0, 1, 7, 20])

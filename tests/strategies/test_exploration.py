@@ -21,6 +21,14 @@ def test_each_stratum_gives_as_many() -> None:
     assert {pick.propensity for pick in picks} == {4 / 80}
 
 
+def test_propensities_count_what_was_not_sampled() -> None:
+    at = known(selection=Selection(budget=20, coverage_sample_rows=ADS // 4))
+    found = pooled(Exploration(), rows(), at)
+    picks = Exploration().choose(found, 20, at)
+    # A chance of a quarter to be in the sample, then 4 draws of a stratum of 20.
+    assert {pick.propensity for pick in picks} == {4 / 20 / 4}
+
+
 def test_the_sample_is_as_large_as_the_task_says() -> None:
     assert Exploration().pool_rows(Selection(budget=20, coverage_sample_rows=500)) == 500
     assert Exploration().pool_rows(Selection(budget=600, coverage_sample_rows=500)) == 600

@@ -16,6 +16,9 @@ from pipelines.strategies.base import Context, Need, Pick, Rows, RowStrategy
 from pipelines.strategies.registry import registered
 from tests import helpers
 
+# Content keys of the ads whose labels the strategy was given.
+TOLD: set[str] = set()
+
 
 class Loudest(RowStrategy):
     """Positives far from what experts called positive, each beside the pool's surest negative."""
@@ -28,6 +31,7 @@ class Loudest(RowStrategy):
         if context.labelled is None:
             return rows.margins
         assert context.labelled.rows.vectors is not None
+        TOLD.update(context.labelled.rows.keys)
         known = context.labelled.rows.vectors[context.labelled.labels == 1].astype(np.float64)
         far = np.abs(rows.vectors.astype(np.float64)[:, None] - known[None]).sum(axis=2)
         return rows.margins + (far.min(axis=1) if len(known) else 0.0)
@@ -42,6 +46,7 @@ class Loudest(RowStrategy):
 
 @pytest.fixture(autouse=True)
 def known() -> Iterator[None]:
+    TOLD.clear()
     with registered(Loudest):
         yield
 
@@ -92,8 +97,13 @@ def test_through_two_rounds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert (root / "report" / "report.html").stat().st_size > 10_000
     capsys.readouterr()
 
-    # The second round asks about other ads, and the strategy is told what experts said.
+    # The second round asks about other ads, and the strategy is told what experts said: of the
+    # fine-tuning half alone, or what trains would be chosen by what measures.
+    assert not TOLD
     again = scout(capsys, "mine", task, "--corpus", corpus, "--workspace", root, "--quiet")
     assert again["round"] == 2
     assert not shown & {ad["id"] for item in again["review_items"] for ad in item["ads"]}
     assert Workspace(str(root)).current_round() == 2
+    verdicts = Workspace(str(root)).verdicts.latest(1)
+    assert verdicts and verdicts.facts.keys.evaluation
+    assert {*verdicts.facts.keys.fine_tuning} == TOLD

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipelines.contracts import Rejected
@@ -218,6 +218,7 @@ def test_limits_are_the_importers() -> None:
 
 
 @given(st.lists(ANYTHING, min_size=2, max_size=2), ANYTHING, ANYTHING)
+@example([HOSTILE[0], HOSTILE[1]], HOSTILE[0], HOSTILE[1])
 def test_no_text_changes_the_pages_markup(texts: list[str], policy: str, label: str) -> None:
     batch = batch_of(texts, policy=policy, positive=label, negative=f"not {label}")
     [data] = PAGE.export(batch).values()

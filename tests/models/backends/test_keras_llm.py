@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -139,6 +141,48 @@ def test_an_ad_depends_on_itself_alone(kind: str, request: pytest.FixtureRequest
     alone = labeler.label([ads[3]])
     assert alone.margin[0] == together.margin[3]
     np.testing.assert_array_equal(alone.vectors[0], together.vectors[3])
+    beside = labeler.label([*ads, "a much longer one, " * 30])
+    np.testing.assert_array_equal(beside.margin[:-1], together.margin)
+    np.testing.assert_array_equal(beside.vectors[:-1], together.vectors)
+
+
+class Recorder:
+    """Scores nothing; remembers the shape of the batch in which an ad of so many tokens came."""
+
+    name = "recorder"
+
+    def __init__(self, packs: bool) -> None:
+        self.packs = packs
+        self.shapes: dict[int, tuple[tuple[int, ...], int]] = {}
+
+    def __call__(
+        self, tokens: np.ndarray, n_ad: np.ndarray, n_flat: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        self.shapes |= {int(own): (tokens.shape, n_flat) for own in n_ad if own}
+        return np.zeros(len(tokens), np.float32), np.zeros((len(tokens), 2), np.float32)
+
+
+@pytest.mark.parametrize("packs", [False, True])
+def test_an_ads_own_length_decides_every_shape_of_its_batch(packs: bool) -> None:
+    # Another shape sums in another order: bfloat16 margins would move with the company of an ad.
+    labeler = object.__new__(LLMLabeler)
+    labeler._embedder, labeler.dim = None, 2
+
+    def encode(texts: list[str]) -> tuple[list[list[int]], list[bool]]:
+        return [[7] * len(text) for text in texts], [False] * len(texts)
+
+    labeler.window = SimpleNamespace(max_ad_tokens=256, suffix=[1, 2, 3], encode=encode)
+
+    def shapes_of(*texts: str) -> dict[int, tuple[tuple[int, ...], int]]:
+        labeler._forward = Recorder(packs)
+        labeler.label(texts)
+        return labeler._forward.shapes
+
+    texts = ["a" * count for count in (1, 3, 17, 40, 64, 200)]
+    together = shapes_of(*texts, *texts)
+    assert len({shape for (_, shape), _ in together.values()}) > 2
+    for text in texts:
+        assert shapes_of(text)[len(text)] == together[len(text)]
 
 
 def test_bad_rows_cost_only_themselves(completion: LLMLabeler) -> None:

@@ -1,4 +1,4 @@
-"""Adapters: what is trained, and the same scores once they are merged."""
+"""Adapters and heads: what is trained, what the held-out scores know, the same scores once merged."""
 
 from __future__ import annotations
 
@@ -9,9 +9,23 @@ import pytest
 
 from models import bert, lora, presets, trained
 from models.backends.trained import Trained
-from models.training import trainer
+from models.training import learners, trainer
 from pipelines.numerics.calibration import MARGIN_STEP
 from tests.models.training.ads import PROMPT, make_ads, settings
+
+
+def test_an_ads_own_label_does_not_move_its_held_out_score() -> None:
+    # More dimensions than ads: a head remembers whatever it was told.
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(40, 64)).astype(np.float32)
+    labels, fold = (np.arange(40) % 2).astype(np.int8), np.arange(40) // 2 % 5
+    margins = learners.fit_head(vectors, labels, fold).margins
+    for number in range(5):
+        inside = fold == number
+        flipped = np.where(inside, 1 - labels, labels).astype(np.int8)
+        again = learners.fit_head(vectors, flipped, fold).margins
+        np.testing.assert_array_equal(again[inside], margins[inside])
+        assert not np.array_equal(again[~inside], margins[~inside])
 
 
 @pytest.mark.model
