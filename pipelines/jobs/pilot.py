@@ -14,6 +14,7 @@ import numpy as np
 
 from models import committee as forms
 from models.backends.base import BackendError
+from models.prompting import PromptSpec
 from pipelines import config
 from pipelines.config import Task
 from pipelines.console.progress import step
@@ -85,6 +86,36 @@ def choose(task: Task, texts: Sequence[str], say: Callable[[str], None]) -> Task
     if chosen.agreement < GUESSING:
         say(guess_warning(chosen))
     return seated(task, chosen)
+
+
+def chosen_by_labels(
+    task: Task, texts: Sequence[str], labels: np.ndarray, say: Callable[[str], None]
+) -> PromptSpec:
+    """Return the form that the committee hears loudest once labels speak: what is fine-tuned on.
+
+    Args:
+        task: with a committee.
+        texts: n labelled ads of the fine-tuning half; the first `ADS` by content are asked about.
+        labels: int (n,), 1 positive, 0 negative.
+        say: told when it is another one than without labels.
+    """
+    held = task.prompt_spec()
+    order = sorted(
+        range(len(texts)), key=lambda i: hashing.unit_hash(content_key(texts[i]), task.seed)
+    )
+    order = order[:ADS]
+    plain = task.model_copy(update={"prompt": config.Prompt()})
+    answers, similarity = ask(plain, [texts[i] for i in order])
+    told = np.isfinite(similarity) & np.isfinite(answers).any(axis=1)
+    try:
+        voices = weigh_forms(answers[told], similarity[told], task.prior, labels[order][told])
+    except ValueError:
+        return held
+    loudest = forms.FORMS[int(np.argmax(voices.weights))]
+    chosen = forms.prompt_of(loudest, plain.prompt_spec())
+    if chosen != held:
+        say(f"prompt chosen anew by {told.sum():,} labels: {loudest.name}")
+    return chosen
 
 
 def guess_warning(committee: config.Committee) -> str:

@@ -140,3 +140,25 @@ def test_the_first_choice_stays_in_a_workspace(task: Task, tmp_path: Path) -> No
     path.write_text(path.read_text().replace("version: 1", "version: 2").replace("prior", "prior"))
     other = load_task(str(path)).model_copy(update={"question": "Is it loud?"})
     assert other.start_basis() != task.start_basis()
+
+
+def test_labels_choose_what_is_fine_tuned_on(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hears(self: Fake, prompts: Sequence[PromptSpec], encoder: str, texts: Sequence[str]):  # type: ignore[no-untyped-def]
+        rng = np.random.default_rng(1)
+        truth = np.array([float("free" in text) for text in texts])
+        answers = rng.normal(size=(len(texts), len(prompts)))
+        answers[:, 4] += 0.5 * rng.normal(size=len(texts))
+        # The words are near to form 5, the labels to form 7.
+        near = rng.normal(size=len(texts))
+        answers[:, 5] += 2 * near
+        answers[:, 7] += 4 * truth
+        return answers.astype(np.float32), near
+
+    monkeypatch.setattr("models.backends.fake.Fake.pilot", hears)
+    chosen = pilot.choose(task, ADS, print)
+    assert chosen.prompt_spec().template.endswith(FORMS[5].cue)
+    labels = np.array([int("free" in text) for text in ADS])
+    said: list[str] = []
+    prompt = pilot.chosen_by_labels(chosen, ADS, labels, said.append)
+    assert prompt.template.endswith(FORMS[7].cue)
+    assert said == [f"prompt chosen anew by 60 labels: {FORMS[7].name}"]
