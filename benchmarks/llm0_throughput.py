@@ -78,20 +78,20 @@ def stock_scorer(
     """Build what a sensible user of KerasHub writes: pad to one length, predict all logits."""
     import tensorflow as tf
 
-    length = longest_ad + len(window.prefix) + len(window.suffix)
+    length = longest_ad + len(window.prefix) + len(window.suffixes[0])
     model = bundle.model
     step = tf.function(lambda ids, mask: model({"token_ids": ids, "padding_mask": mask}))
 
     def score() -> np.ndarray:
         ads = bundle.tokenizer.encode_batch([window.lead + text for text in texts])
-        prompts = [[*window.prefix, *ad, *window.suffix] for ad in ads]
+        prompts = [[*window.prefix, *ad, *window.suffixes[0]] for ad in ads]
         margins = []
         for start in range(0, len(ads), rows):
             tokens, counts = bert.lay_out(prompts[start : start + rows], rows, length)
             mask = (np.arange(length)[None, :] < counts[:, None]).astype(np.int32)
             logits = step(tf.constant(tokens), tf.constant(mask))
             final = tf.cast(tf.gather(logits, counts - 1, batch_dims=1), tf.float32).numpy()
-            margins.append(final[:, window.answers[0]] - final[:, window.answers[1]])
+            margins.append(final[:, window.answers[0][0]] - final[:, window.answers[0][1]])
         return np.concatenate(margins)[: len(texts)]
 
     return score
@@ -138,11 +138,11 @@ class LlamaCpp:
             (home / "ready").touch()
         prompts = {
             name: {
-                "prefix": window.prompt.prefix.removesuffix(window.lead),
+                "prefix": window.prompts[0].prefix.removesuffix(window.lead),
                 "lead": window.lead,
-                "suffix": window.prompt.suffix,
-                "positive": window.prompt.positive_answer,
-                "negative": window.prompt.negative_answer,
+                "suffix": window.prompts[0].suffix,
+                "positive": window.prompts[0].positive_answer,
+                "negative": window.prompts[0].negative_answer,
             }
             for name, window in windows.items()
         }
@@ -221,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for prompt, window in windows.items():
         exact, cached = LLMLabeler(high, PROMPTS[prompt]), LLMLabeler(low, PROMPTS[prompt])
         cached._forward = CachedForward(
-            low.model, window.prefix, len(window.suffix), window.answers
+            low.model, window.prefix, len(window.suffixes[0]), window.answers[0]
         )
         paths: dict[str, Callable[[], np.ndarray]] = {
             "ours, bfloat16": partial(ours[prompt].margins, texts),
@@ -253,10 +253,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 }
             )
         n_tokens = ours[prompt].label(texts).n_tokens
-        useful = 2 * n_weights * (int(n_tokens.sum()) + len(texts) * len(window.suffix)) / base
+        useful = 2 * n_weights * (int(n_tokens.sum()) + len(texts) * len(window.suffixes[0])) / base
         details[prompt] = {
             "pass": ours[prompt].pass_name,
-            "prompt_tokens": len(window.prefix) + len(window.suffix),
+            "prompt_tokens": len(window.prefix) + len(window.suffixes[0]),
             "mean_ad_tokens": float(n_tokens.mean()),
             "share_of_matmul_peak": useful / statistics.median(peaks),
             "peak_flop_per_sec": statistics.median(peaks),

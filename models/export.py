@@ -91,7 +91,7 @@ def write(parts: trained.Parts, out: Path, labels: tuple[str, str]) -> Path:
     if isinstance(bundle, presets.CausalLMBundle):
         assert manifest.prompt is not None
         run = lora.PromptPass(bundle, manifest.prompt, manifest.window)
-        prompt = run.window.prompt
+        prompt = run.window.prompts[0]
         about |= {"kind": "llm", "max_ad_tokens": run.window.max_ad_tokens}
         about["prompt"] = {"prefix": prompt.prefix, "suffix": prompt.suffix, "hash": prompt.hash}
         margins = _llm_margins(bundle, run)
@@ -140,7 +140,7 @@ def _llm_margins(bundle: presets.CausalLMBundle, run: lora.PromptPass) -> GraphF
     import tensorflow as tf
 
     window = run.window
-    prepare = ad_text.ad_text(window.max_chars, window.prompt, bundle.tokenizer.special_tokens)
+    prepare = ad_text.ad_text(window.max_chars, window.prompts[0], bundle.tokenizer.special_tokens)
     tokenize = tokens.byte_pair(_tokenizer(bundle))
 
     def score(rows: Any) -> Any:
@@ -149,7 +149,7 @@ def _llm_margins(bundle: presets.CausalLMBundle, run: lora.PromptPass) -> GraphF
     def margins(texts: Any) -> Any:
         ads = prepare(texts)
         ids = tokenize(tf.where(ads == "", "", window.lead + ads))[:, : window.max_ad_tokens]
-        found = _in_chunks(score, _between(window.prefix, ids, window.suffix), _ROWS["llm"])
+        found = _in_chunks(score, _between(window.prefix, ids, run.suffix), _ROWS["llm"])
         return tf.where(ids.row_lengths() > 0, found, np.float32(np.nan))
 
     return margins

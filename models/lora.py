@@ -129,6 +129,7 @@ class PromptPass(WholeForward):
 
     Attributes:
         window: the prompt, and how much of an ad is read.
+        suffix: its ids behind the ad.
     """
 
     name = "training"
@@ -141,14 +142,15 @@ class PromptPass(WholeForward):
         Raises:
             ValueError: If the prompt is not usable with this model.
         """
-        self.window = window = PromptWindow(bundle, prompt, max_ad_tokens)
-        super().__init__(bundle.model, window.prefix, len(window.suffix), window.answers)
+        self.window = window = PromptWindow(bundle, [prompt], max_ad_tokens)
+        (self.suffix,), (answers,) = window.suffixes, window.answers
+        super().__init__(bundle.model, window.prefix, len(self.suffix), answers)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Turn ads into the ids of whole prompts; an empty ad gives an empty list."""
         window = self.window
         ids, _ = window.encode(texts)
-        return [[*window.prefix, *own, *window.suffix] if own else [] for own in ids]
+        return [[*window.prefix, *own, *self.suffix] if own else [] for own in ids]
 
     def margins(self, tokens: Any, n_tokens: Any) -> Any:
         """Score whole prompts.
@@ -160,6 +162,6 @@ class PromptPass(WholeForward):
         Returns:
             float32 (rows,), logit of the positive minus logit of the negative answer.
         """
-        n_prompt = len(self.window.prefix) + len(self.window.suffix)
+        n_prompt = len(self.window.prefix) + len(self.suffix)
         margin, _ = self._eager(tokens, n_tokens - n_prompt)
-        return margin
+        return margin[:, 0]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from models.ad_text import MAX_CHARS_PER_TOKEN, prepare_ad
+from models.ad_text import MAX_CHARS_PER_TOKEN, delimiters, prepare_ad
 
 if TYPE_CHECKING:
     from models.presets import CausalLMBundle
@@ -60,15 +60,18 @@ class PromptSpec:
         question: The yes/no question put to the model, not blank.
         form: "completion" (plain text that the answer continues) or "chat" (turns).
         template: The completion's text, or the user turn's. Holds `{ad}` exactly once; may hold
-            `{policy}`, `{question}`, `{examples}`. Empty means the form's default; the completion's
-            states the policy and a cue of its own, and does not use the question.
+            `{policy}`, `{question}`, `{examples}`, and the labels' names as `{positive}`,
+            `{Positive}` (with a capital) and `{negative}`. Empty means the form's default; the
+            completion's states the policy and a cue of its own, and does not use the question.
         system: The system turn of a chat; may hold `{policy}`, `{question}`. Empty means the
             default, which states the policy.
-        positive_answer: What the model says of an ad that violates the policy. Empty means
-            " Yes" after a completion (the space belongs to the answer's token), "Yes" in a chat.
+        positive_answer: What the model says of an ad that violates the policy; may hold a label's
+            name, as above. Empty means " Yes" after a completion (the space belongs to the
+            answer's token), "Yes" in a chat.
         negative_answer: The other answer; " No" or "No".
         examples: Few-shot examples, in the order shown.
         chat_format: "auto" (the model's own) or one of `CHAT_FORMATS`.
+        labels: The names of the positive and of the negative label.
     """
 
     policy: str
@@ -80,6 +83,7 @@ class PromptSpec:
     negative_answer: str = ""
     examples: tuple[FewShotExample, ...] = ()
     chat_format: str = "auto"
+    labels: tuple[str, str] = ("positive", "negative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +170,9 @@ def render(spec: PromptSpec, chat_format: str = "chatml") -> RenderedPrompt:
             twice, or answers that are blank or the same. The task file has checked the rest.
     """
     default_positive, default_negative = DEFAULT_ANSWERS[spec.form]
-    positive = spec.positive_answer or default_positive
-    negative = spec.negative_answer or default_negative
+    names = _names(spec)
+    positive = _fill(spec.positive_answer or default_positive, names)
+    negative = _fill(spec.negative_answer or default_negative, names)
     for field, answer in (("positive_answer", positive), ("negative_answer", negative)):
         if not answer.strip():
             raise ValueError(f"{field}: must not be blank, got {answer!r}")
@@ -176,10 +181,11 @@ def render(spec: PromptSpec, chat_format: str = "chatml") -> RenderedPrompt:
             f"positive_answer, negative_answer: must differ, both are {positive.strip()!r}"
         )
     template = spec.template or DEFAULT_TEMPLATE[spec.form]
-    ads = _fields("template", template, ("ad", "policy", "question", "examples")).count("ad")
+    known = ("ad", "policy", "question", "examples", *names)
+    ads = _fields("template", template, known).count("ad")
     if ads != 1:
         raise ValueError(f"template: must hold {AD_FIELD} exactly once, found {ads}")
-    values = {"policy": spec.policy.strip(), "question": spec.question.strip()}
+    values = {"policy": spec.policy.strip(), "question": spec.question.strip(), **names}
 
     if spec.form == "completion":
         prefix, suffix = _completion(spec, template, values, positive, negative)
@@ -194,6 +200,12 @@ def describe(spec: PromptSpec, ad: str) -> str:
     """Shows the whole prompt, with an ad prepared as in a run; the answer would follow at once."""
     prompt = render(spec)
     return f"{prompt.prefix}{prepare_ad(ad, prompt)}{prompt.suffix}"
+
+
+def _names(spec: PromptSpec) -> dict[str, str]:
+    positive, negative = spec.labels
+    capital = positive[:1].upper() + positive[1:]
+    return {"positive": positive, "Positive": capital, "negative": negative}
 
 
 def _fields(where: str, text: str, allowed: tuple[str, ...]) -> list[str]:
@@ -281,46 +293,54 @@ def _chat(
 
 
 class PromptWindow:
-    """A prompt in a model's own tokens, and how much of an ad fits beside it.
+    """Prompts in a model's own tokens, and how much of an ad fits beside them.
 
     Labeler, adapter training and export read ads through this one class, so that all three give
     the model the same tokens.
 
     Attributes:
-        prompt: The rendered prompt.
+        prompts: The rendered prompts; they differ in what stands behind the ad alone.
         prefix: Ids before the ad; they open the sequence.
         lead: Text put before every ad. Spaces at the prefix's end belong to the ad's first token:
             encoded alone they would be a token that the model never saw there.
-        suffix: Ids after the ad.
-        answers: First ids of the positive and of the negative answer.
+        suffixes: Each prompt's ids after the ad.
+        answers: First ids of each prompt's positive and negative answer.
         max_ad_tokens: Ads are cut after so many tokens of their own.
         max_chars: Longer ads are cut before they are tokenized.
     """
 
-    def __init__(self, bundle: CausalLMBundle, prompt: PromptSpec, max_ad_tokens: int) -> None:
-        """Encodes the prompt.
+    def __init__(
+        self, bundle: CausalLMBundle, prompts: Sequence[PromptSpec], max_ad_tokens: int
+    ) -> None:
+        """Encodes the prompts.
 
         Args:
             bundle: Whose tokens, chat format and longest sequence count.
-            prompt: The task's prompt.
+            prompts: One, or several that are asked of the ad side by side.
             max_ad_tokens: At least 1; fewer are read where the model's longest sequence asks for it.
 
         Raises:
-            ValueError: If the prompt is not usable with this model.
+            ValueError: If a prompt is not usable with this model, or two differ before the ad.
         """
         if max_ad_tokens < 1:
             raise ValueError(f"max_ad_tokens: must be at least 1, got {max_ad_tokens}")
         self._tokenizer = tokenizer = bundle.tokenizer
-        self.prompt = render(prompt, tokenizer.chat_format)
-        text, suffix = self.prompt.prefix.rstrip(" "), self.prompt.suffix
-        self.lead = self.prompt.prefix[len(text) :]
+        self.prompts = tuple(render(prompt, tokenizer.chat_format) for prompt in prompts)
+        first = self.prompts[0]
+        kinds = {(p.prefix, delimiters(p.prefix, p.suffix)) for p in self.prompts}
+        if len(kinds) > 1:
+            raise ValueError("template: prompts that are asked side by side must start alike")
+        text = first.prefix.rstrip(" ")
+        self.lead = first.prefix[len(text) :]
         self.prefix = [*tokenizer.bos, *(tokenizer.encode_markup(text) if text else [])]
-        self.suffix = tokenizer.encode_markup(suffix) if suffix else []
-        if not self.prefix and not self.suffix:
+        self.suffixes = [
+            tokenizer.encode_markup(p.suffix) if p.suffix else [] for p in self.prompts
+        ]
+        if not self.prefix and not all(self.suffixes):
             raise ValueError("template: nothing stands around {ad}")
-        self.answers = _first_ids(tokenizer, self.prompt)
+        self.answers = [_first_ids(tokenizer, prompt) for prompt in self.prompts]
         longest = getattr(bundle.model.backbone, "max_sequence_length", None)
-        taken = len(self.prefix) + len(self.suffix)
+        taken = len(self.prefix) + sum(map(len, self.suffixes))
         room = longest - taken if longest else max_ad_tokens
         if room < min(_MIN_ROOM, max_ad_tokens):
             raise ValueError(
@@ -338,13 +358,22 @@ class PromptWindow:
             there were more.
         """
         special = self._tokenizer.special_tokens
-        ads = [prepare_ad(text[: self.max_chars], self.prompt, special) for text in texts]
+        ads = [prepare_ad(text[: self.max_chars], self.prompts[0], special) for text in texts]
         ids = self._tokenizer.encode_batch([self.lead + ad if ad else "" for ad in ads])
         cut = [
             len(own) > self.max_ad_tokens or len(text) > self.max_chars
             for own, text in zip(ids, texts, strict=True)
         ]
         return [own[: self.max_ad_tokens] for own in ids], cut
+
+
+def is_usable(bundle: CausalLMBundle, prompt: PromptSpec) -> bool:
+    """Tell whether a model can answer a prompt: its answers start with tokens that differ."""
+    try:
+        PromptWindow(bundle, [prompt], 1)
+    except ValueError:
+        return False
+    return True
 
 
 def _first_ids(tokenizer: TextTokenizer, prompt: RenderedPrompt) -> tuple[int, int]:

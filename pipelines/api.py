@@ -32,7 +32,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pipelines.console import progress as console
 from pipelines.errors import RunFailed, UsageError
-from pipelines.jobs.results import Audited, Exported, Ingested, Mined, Result, Standing, Trained
+from pipelines.jobs.results import (
+    Audited,
+    Exported,
+    Ingested,
+    Mined,
+    Prompts,
+    Result,
+    Standing,
+    Trained,
+)
 from pipelines.simulation.conditions import CROWD_NOISES, DEFAULT_CONDITIONS
 
 if TYPE_CHECKING:
@@ -260,6 +269,65 @@ def audit(
 
         options = job.AuditOptions(_task(task), os.fspath(workspace), budget, tuple(beam))
         return say.end(job.audit(options, say))
+
+
+def prompts(
+    task: Task | Place,
+    corpus: Place | Sequence[Place],
+    *,
+    labels: Place = "",
+    label_field: str = "label",
+    ads: Count = 400,
+    write: Place = "",
+    id_field: str = "",
+    text_field: str = "",
+    format: str = "",
+    progress: bool = False,
+) -> Prompts:
+    """Compare prompts for a task on a few ads of a corpus, without labels or with some.
+
+    Args:
+        task: the task, or its file.
+        corpus: glob of files, local or ``gs://``, or several.
+        labels: labelled JSON lines with text and label; all are asked about.
+        label_field: field with the label.
+        ads: distinct ads that are asked about, the labelled ones among them.
+        write: task file to write the choice into, its `prompt` section alone.
+        id_field: field with the ad's id, as in ``mine``.
+        text_field: field with the ad's text; by default `text`, or what the task's ad.fields say.
+        format: instead of going by the file name.
+        progress: tell on stderr what is done.
+    """
+    with _call(prompts, locals()) as say:
+        import numpy as np
+
+        from pipelines.config import given_task
+        from pipelines.jobs import pilot
+        from pipelines.jobs import prompts as job
+        from pipelines.simulation.labelled_corpus import Fields, read_labelled
+        from pipelines.sources import registry as sources
+        from pipelines.sources.base import ReadOptions
+        from pipelines.sources.files import FORMATS
+
+        _choose("format", [format] if format else [], FORMATS)
+        given = given_task(_task(task))
+        read = given.reading(ReadOptions(id_field, text_field, format=format))
+        known: dict[str, int] = {}
+        if labels:
+            fields = Fields(label=label_field)
+            found = read_labelled([os.fspath(labels)], fields, given.labels, read)
+            known = dict(zip(found.texts, found.gold.astype(int).tolist(), strict=True))
+        parts = sources.plan(sources.list_corpus(_several(corpus)), read, 64 << 20)
+        sample = pilot.sample_texts(parts, read, given.seed, ads)
+        texts = list(dict.fromkeys([*known, *sample]))[: max(ads, len(known))]
+        options = job.PromptsOptions(
+            task=given,
+            source=_task(task),
+            texts=tuple(texts),
+            labels=np.array([known.get(text, -1) for text in texts]) if labels else None,
+            write=os.fspath(write),
+        )
+        return say.end(job.compare(options, say))
 
 
 def simulate(

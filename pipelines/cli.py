@@ -38,6 +38,7 @@ _KEPT = {
     "status": "nothing is changed",
     "report": "the report may be incomplete: run the same command again",
     "audit": "a sample is drawn as a whole or not at all: run the same command again",
+    "prompts": "nothing is changed: run the same command again",
     "simulate": "finished seeds and LLM-0's answers are kept: run the same command again to go on",
 }
 # timeout(1) and some schedulers signal a process and then its group: that is one stop, not two.
@@ -270,6 +271,14 @@ def _validate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
         f"\nThe model compares {rendered.positive_answer!r} ({task.labels.positive}) with "
         f"{rendered.negative_answer!r} ({task.labels.negative})."
     )
+    if task.wants_committee():
+        _print(
+            "\nThe task states no prompt of its own: instead of this one the first `scout mine` asks "
+            "several short ones and chooses among them; `scout prompts` shows how they rank your ads."
+        )
+    elif task.prompt.committee:
+        names = ", ".join(member.name for member in task.prompt.committee.members)
+        _print(f"\nThe loudest of a committee: {names}; and the likeness to the policy's words.")
     if spec.form == "chat" and spec.chat_format == "auto":
         _print("Shown in ChatML; a model of another family gets its own markup.")
     return OK
@@ -360,6 +369,7 @@ _COMMANDS = {
     "status": _status,
     "report": _plain(api.report),
     "audit": _audit,
+    "prompts": _plain(api.prompts),
     "simulate": _plain(api.simulate),
 }
 

@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from models import committee
 from models.backends import registry
 from models.backends.base import Backend, LabelerSpec
 from models.prompting import FewShotExample, PromptSpec
@@ -130,15 +131,49 @@ class Example(_Section):
     label: Literal["positive", "negative"]
 
 
-class Prompt(_Section):
-    """How the policy and the ad become the text that the model reads."""
+class Member(_Section):
+    """A prompt form of the committee, with its voice; see ``models.committee``."""
 
-    form: Literal["chat", "completion"] = "completion"
+    name: Annotated[str, StringConstraints(min_length=1)]
+    cue: Annotated[str, StringConstraints(min_length=1)]
+    positive: str
+    negative: str
+    weight: AboveZero
+    center: float
+    scale: Annotated[float, Field(gt=0)]
+
+
+class Committee(_Section):
+    """Prompt forms that are asked side by side; ``scout prompts`` and the first ``scout mine`` choose them.
+
+    ``similarity`` is the weight of the ad's likeness to the policy's words by the encoder of
+    ``embedding.preset``, ``center`` and ``scale`` are its; ``agreement`` is how far both agreed on
+    the ``ads`` of the pilot (a correlation).
+    """
+
+    members: Annotated[tuple[Member, ...], Listed, Field(min_length=1, max_length=32)]
+    similarity: Annotated[float, Field(ge=0)]
+    center: float
+    scale: Annotated[float, Field(gt=0)]
+    slope: Annotated[float, Field(gt=0)]
+    offset: float
+    agreement: Annotated[float, Field(ge=-1, le=1)]
+    ads: Count
+
+
+class Prompt(_Section):
+    """How the policy and the ad become the text that the model reads.
+
+    ``auto`` is a completion where anything is said of one, else a committee.
+    """
+
+    form: Literal["auto", "chat", "completion"] = "auto"
     template: str = ""
     system: str = ""
     chat_format: str = "auto"
     answers: Answers = Answers()
     examples: Annotated[tuple[Example, ...], Listed] = ()
+    committee: Committee | None = None
 
 
 class Model(_Section):
@@ -308,21 +343,65 @@ class Task(_Section):
                 self.embedding_preset(),
                 self.model.dtype,
                 self.model.max_ad_tokens,
+                self.committee(),
             )
         )
 
     def prompt_spec(self) -> PromptSpec:
-        """Return what ``models.prompting`` needs to render the prompt."""
-        return PromptSpec(
+        """Return what ``models.prompting`` needs to render the prompt.
+
+        Of a committee it is the loudest member's: what the language model is fine-tuned on.
+        """
+        spec = PromptSpec(
             policy=self.policy,
             question=self.question,
-            form=self.prompt.form,
+            form="chat" if self.prompt.form == "chat" else "completion",
             template=self.prompt.template,
             system=self.prompt.system,
             positive_answer=self.prompt.answers.positive,
             negative_answer=self.prompt.answers.negative,
             examples=tuple(FewShotExample(e.text, e.label) for e in self.prompt.examples),
             chat_format=self.prompt.chat_format,
+            labels=(self.labels.positive, self.labels.negative),
+        )
+        seated = self.committee()
+        return committee.prompt_of(seated.members[0].form, spec) if seated else spec
+
+    def wants_committee(self) -> bool:
+        """Tell whether the task leaves the prompt to a committee that is not chosen yet."""
+        own = self.prompt
+        said = own.template or own.system or own.examples or own.answers != Answers()
+        kind = registry.find(self.model.backend, self.model.preset)
+        return own.form == "auto" and not said and own.committee is None and kind.debates
+
+    def start_basis(self) -> str:
+        """Return a hash of what a committee is chosen by, beside the corpus."""
+        model, prompt = self.model.model_dump(), self.prompt.model_dump(exclude={"committee"})
+        forms = [dataclasses.astuple(form) for form in committee.FORMS]
+        said = [self.guideline(), self.question, self.prior, model, prompt, forms]
+        return digest(json.dumps([*said, self.embedding.preset]))
+
+    def committee(self) -> committee.Committee | None:
+        """Return the prompt forms that are asked, where they are chosen."""
+        found = self.prompt.committee
+        if found is None:
+            return None
+        return committee.Committee(
+            members=tuple(
+                committee.Member(
+                    committee.Form(m.name, m.cue, m.positive, m.negative),
+                    m.weight,
+                    m.center,
+                    m.scale,
+                )
+                for m in found.members
+            ),
+            encoder=self.embedding.preset,
+            weight=found.similarity,
+            center=found.center,
+            scale=found.scale,
+            slope=found.slope,
+            offset=found.offset,
         )
 
     def embedding_preset(self) -> str:

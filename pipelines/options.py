@@ -198,6 +198,7 @@ def build_parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="print one JSON object")
     _add_report(commands)
     _add_audit(commands)
+    _add_prompts(commands)
     _add_simulate(commands)
     return parser
 
@@ -299,6 +300,22 @@ def _add_audit(commands: Any) -> None:
     _add_workspace(audit)
     _add(audit, api.audit, "budget", metavar=None)
     _add_plain_output(audit)
+
+
+def _add_prompts(commands: Any) -> None:
+    compare = commands.add_parser(
+        "prompts",
+        help="which prompts rank a task's ads",
+        description="Ask the model about a few ads of a corpus by every prompt form that ships, and by the "
+        "task's own: with labels how well each ranks them, without what can be known.",
+    )
+    _add_task_and_corpus(compare)
+    _add(compare, api.prompts, "labels", metavar="FILE")
+    _add(compare, api.prompts, "label_field", "ads")
+    _add(compare, api.prompts, "write", metavar="TASK")
+    _add(compare, api.prompts, "id_field", "text_field")
+    _add(compare, api.prompts, "format", choices=FORMATS, metavar=None)
+    _add_plain_output(compare)
 
 
 def _add_simulate(commands: Any) -> None:

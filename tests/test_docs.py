@@ -28,7 +28,7 @@ PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 PRESENT = [page for page in PAGES if page.name != "decisions.md"]
 # Folders whose rooms the tree of docs/architecture.md shows, every one.
 SHOWN = ("pipelines", "models", "templates", "tests", "benchmarks")
-MAX_README_LINES = 205
+MAX_README_LINES = 212
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SUFFIXES = frozenset(
     [

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from models.committee import Committee, prompt_of
 from models.prompting import PromptSpec
 
 Progress = Callable[[str], None]
@@ -35,6 +36,7 @@ class LabelerSpec:
             `presets.load_encoder`.
         dtype: of the model's products.
         max_ad_tokens: ads are cut after so many tokens, at least 1.
+        committee: prompt forms that are asked in place of the prompt, or None.
     """
 
     preset: str
@@ -42,6 +44,13 @@ class LabelerSpec:
     embedding: str = "llm"
     dtype: str = "bfloat16"
     max_ad_tokens: int = 256
+    committee: Committee | None = None
+
+    def prompts(self) -> tuple[PromptSpec, ...]:
+        """Return what is asked of an ad: the prompt, or the committee's members about its policy."""
+        if self.committee is None:
+            return (self.prompt,)
+        return tuple(prompt_of(member.form, self.prompt) for member in self.committee.members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +126,14 @@ class Backend(abc.ABC):
         independent: whether an ad's score depends on the ad alone, to the bit, whatever it is
             labelled with. Only such scores may be remembered.
         learns: whether the "llm" learner can fine-tune its presets.
+        debates: whether it takes a committee of prompts.
     """
 
     requires: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
     independent: ClassVar[bool] = True
     learns: ClassVar[bool] = False
+    debates: ClassVar[bool] = False
 
     def __init__(self, spec: LabelerSpec) -> None:
         """Keep what the task says; nothing is loaded.
@@ -160,6 +171,26 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def load(self) -> Labeler:
         """Load the labeler; raises as `identify` does."""
+
+    def pilot(
+        self, prompts: Sequence[PromptSpec], encoder: str, texts: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ask prompts that start alike about a few texts, where the backend `debates`.
+
+        Args:
+            prompts: m of them.
+            encoder: what compares texts and policy, as in `presets.load_encoder`.
+            texts: n ads.
+
+        Returns:
+            answers float32 (n, m), in log-odds, NaN in the column of a prompt that this model cannot
+            answer and in the row of an ad without a word; similarity to the policy float64 (n,).
+
+        Raises:
+            BackendError: the weights cannot be had, or the backend does not debate.
+        """
+        del prompts, encoder, texts
+        raise BackendError(f"{type(self).__name__} takes one prompt, no committee")
 
 
 def _is_installed(package: str) -> bool:

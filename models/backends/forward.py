@@ -15,6 +15,7 @@ import numpy as np
 from models.backends.passes import (
     CachedForward,
     Forward,
+    OneByOne,
     WholeForward,
     answer_head,
     margin_of,
@@ -30,9 +31,13 @@ class SharedPrefixForward(Forward):
     packs = True
 
     def __init__(
-        self, model: Any, prefix: Sequence[int], n_suffix: int, answers: tuple[int, int]
+        self,
+        model: Any,
+        prefix: Sequence[int],
+        suffixes: Sequence[Sequence[int]],
+        answers: Sequence[tuple[int, int]],
     ) -> None:
-        """Prepares the pass; arguments as for `WholeForward`."""
+        """Prepares the pass; suffixes and their answers in the order in which rows hold them."""
         import tensorflow as tf
 
         backbone = model.backbone
@@ -57,12 +62,25 @@ class SharedPrefixForward(Forward):
             parts = _llama_pass(weights, row, n_row, len(prefix), empty, 0)[1]
             seen = [(tf.transpose(k[:, 0], [0, 2, 1]), v[:, 0]) for k, v in parts]
         n_prefix = len(prefix)
+        counts = [len(suffix) for suffix in suffixes]
+        ends = np.cumsum(counts).tolist()
+        # Of each token behind the ad: its suffix, from 1, and its place in it.
+        suffix_of = np.repeat(np.arange(len(counts)), counts) + 1
+        place_of = np.concatenate([np.arange(count) for count in counts])
 
         @tf.function(input_signature=[*signature(), tf.TensorSpec([], tf.int32)])
         def run(tokens: Any, n_ad: Any, n_flat: Any) -> Any:
-            n_row = tf.where(n_ad > 0, n_ad + n_suffix, 0)
-            hidden, _ = _llama_pass(weights, tokens, n_row, n_flat, seen, n_prefix)
-            mean, last = pool(hidden, n_ad, n_suffix)
+            n_row = tf.where(n_ad > 0, n_ad + ends[-1], 0)
+            branches = None
+            if len(counts) > 1:
+                behind = tf.range(tf.shape(tokens)[1])[None] - n_ad[:, None]
+                index = tf.clip_by_value(behind, 0, ends[-1] - 1)
+                branch = tf.where(behind < 0, 0, tf.gather(tf.constant(suffix_of, tf.int32), index))
+                offset = tf.gather(tf.constant(place_of, tf.int32), index)
+                position = n_ad[:, None] + tf.where(behind < 0, behind, offset)
+                branches = (branch, position)
+            hidden, _ = _llama_pass(weights, tokens, n_row, n_flat, seen, n_prefix, branches)
+            mean, last = pool(hidden, n_ad, ends)
             return margin_of(last, head), mean
 
         self._run = run
@@ -121,7 +139,13 @@ class _LlamaWeights:
 
 
 def _llama_pass(
-    weights: _LlamaWeights, tokens: Any, n_row: Any, n_flat: Any, seen: Any, start: int
+    weights: _LlamaWeights,
+    tokens: Any,
+    n_row: Any,
+    n_flat: Any,
+    seen: Any,
+    start: int,
+    branches: tuple[Any, Any] | None = None,
 ) -> tuple[Any, Any]:
     """Runs rows behind a shared prefix.
 
@@ -135,6 +159,9 @@ def _llama_pass(
         seen: For each layer the prefix's keys (kv heads, head dim, prefix) and values
             (kv heads, prefix, head dim).
         start: The position of the first token.
+        branches: Where rows branch, int32 (rows, length) each: 0 for the trunk, else a branch's
+            number, which sees the trunk and itself; and the token's position behind `start`. (Tree
+            attention; Miao et al., SpecInfer, 2024.)
 
     Returns:
         hidden float32 (rows, length, dim) after the final norm, anything where there is padding;
@@ -156,13 +183,17 @@ def _llama_pass(
     slot = tf.reshape(tf.cumsum(tf.cast(tf.reshape(real, [-1]), tf.int32)) - 1, [-1])
     slot = tf.maximum(slot, 0)
 
-    position = tf.cast(start + place % length, tf.float32)
+    column = place % length if branches is None else tf.gather(tf.reshape(branches[1], [-1]), place)
+    position = tf.cast(start + column, tf.float32)
     angle = position[:, None] * weights.inverse_freq[None, :]
     turn = tf.complex(tf.cos(angle), tf.sin(angle))[None, :, None, :]
     order = tf.range(length)
-    causal = order[None, :] <= order[:, None]
-    # Queries of one key's group lie beside each other: (length * group, length).
-    mask = tf.cast(tf.repeat(tf.where(causal, 0.0, -1e9), group, axis=0), dtype)
+    visible = order[None, :] <= order[:, None]
+    if branches is not None:
+        branch = branches[0]
+        visible &= (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
+    # Queries of one key's group lie beside each other: (..., length * group, length).
+    mask = tf.cast(tf.repeat(tf.where(visible, 0.0, -1e9), group, axis=-2), dtype)
 
     def norm(x: Any) -> Any:
         mean = tf.reduce_mean(tf.square(x), axis=-1, keepdims=True)
@@ -215,8 +246,8 @@ def _llama_pass(
 def choose_forward(
     model: Any,
     prefix: Sequence[int],
-    suffix: Sequence[int],
-    answers: tuple[int, int],
+    suffixes: Sequence[Sequence[int]],
+    answers: Sequence[tuple[int, int]],
     probe: Sequence[int],
     log: Callable[[str], None],
 ) -> Forward:
@@ -225,8 +256,8 @@ def choose_forward(
     Args:
         model: `keras_hub.models.CausalLM`.
         prefix: Ids before the ad.
-        suffix: Ids after it.
-        answers: First ids of the two answers.
+        suffixes: Ids after it, of each question asked of the ad.
+        answers: First ids of the two answers to each.
         probe: Ids of any ad.
         log: Told when a faster way was refused, and why.
 
@@ -235,33 +266,42 @@ def choose_forward(
     """
     rows = 2
     # Padding on the right shows whether a pass looks at what it must not.
-    row = [*probe, *suffix]
+    row = [*probe, *(token for suffix in suffixes for token in suffix)]
     tokens = np.array([[*row, *row[:1] * 3]] * rows, np.int32)
     n_ad = np.full(rows, len(probe), np.int32)
-    whole = WholeForward(model, prefix, len(suffix), answers)
+    asked = list(zip(suffixes, answers, strict=True))
+    whole = OneByOne([WholeForward(model, prefix, len(s), a) for s, a in asked], suffixes)
     margin, mean = whole.once(tokens, n_ad)
-    kinds: list[type[SharedPrefixForward | CachedForward]] = []
-    if type(model.backbone).__name__ in ("LlamaBackbone", "Llama3Backbone"):
-        kinds.append(SharedPrefixForward)
-    if hasattr(model, "call_with_cache") and hasattr(model, "_build_cache") and prefix:
-        kinds.append(CachedForward)
     loose = np.dtype(np.float32) if model.compute_dtype == "float32" else np.dtype(np.float16)
     limit = 1e-3 if loose == np.float32 else 0.05
-    for kind in kinds:
+
+    def shared() -> Forward:
+        return SharedPrefixForward(model, prefix, suffixes, answers)
+
+    def cached() -> Forward:
+        passes = [CachedForward(model, prefix, len(s), a) for s, a in asked]
+        return OneByOne(passes, suffixes)
+
+    kinds: dict[str, Callable[[], Forward]] = {}
+    if type(model.backbone).__name__ in ("LlamaBackbone", "Llama3Backbone"):
+        kinds[SharedPrefixForward.name] = shared
+    if hasattr(model, "call_with_cache") and hasattr(model, "_build_cache") and prefix:
+        kinds[CachedForward.name] = cached
+    for name, make in kinds.items():
         try:
-            forward = kind(model, prefix, len(suffix), answers)
+            forward = make()
             got_margin, got_mean = forward(tokens, n_ad, rows * len(row) + 5)
         except Exception as e:
             # Families differ in what their cache wants; the plain pass always works.
             reason = (str(e).strip().splitlines() or [type(e).__name__])[-1].strip()
-            log(f"{kind.name} pass not usable for {type(model).__name__}: {reason}")
+            log(f"{name} pass not usable for {type(model).__name__}: {reason}")
             continue
         size = float(np.linalg.norm(mean)) or 1.0
         off = float(np.linalg.norm(got_mean - mean)) / size
         if off <= limit and np.all(np.abs(got_margin - margin) <= 10 * limit):
             return forward
         log(
-            f"{kind.name} pass refused for {type(model).__name__}: its vector is {off:.2g} off "
+            f"{name} pass refused for {type(model).__name__}: its vector is {off:.2g} off "
             f"and its margin {float(np.max(np.abs(got_margin - margin))):.2g}"
         )
     return whole

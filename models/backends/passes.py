@@ -14,7 +14,10 @@ import numpy as np
 
 
 class Forward:
-    """Scores rows of token ids laid out as ad, suffix, padding.
+    """Scores rows of token ids laid out as ad, suffixes, padding.
+
+    A prompt has one suffix. Several are asked of the same ad side by side: each sees prefix and ad
+    and none of the others.
 
     Attributes:
         name: Which of the three ways it is.
@@ -32,22 +35,24 @@ class Forward:
         """Runs one batch.
 
         Args:
-            tokens: int32 (rows, length): the ad's ids, the suffix's ids, then any padding.
+            tokens: int32 (rows, length): the ad's ids, each suffix's ids, then any padding.
             n_ad: int32 (rows,): how many of them are the ad's; 0 for a row to leave out.
             n_flat: The flat list's length, at least the number of tokens that are not padding;
                 a pass that does not pack ignores it.
 
         Returns:
-            margins float32 (rows,), logit of the positive minus logit of the negative answer;
-            vectors float32 (rows, dim), the mean final hidden state over the ad's tokens. Rows
-            left out hold anything.
+            margins float32 (rows, suffixes), logit of the positive minus logit of the negative
+            answer; vectors float32 (rows, dim), the mean final hidden state over the ad's tokens.
+            Rows left out hold anything.
         """
         margin, mean = self._run(tokens, n_ad, *([np.int32(n_flat)] if self.packs else []))
         return margin.numpy(), mean.numpy()
 
 
-def answer_head(backbone: Any, answers: tuple[int, int]) -> tuple[Any, float | None] | None:
-    """Returns the two answers' output rows, float32 (2, dim), and the soft cap on logits."""
+def answer_head(
+    backbone: Any, answers: Sequence[tuple[int, int]]
+) -> tuple[Any, float | None] | None:
+    """Returns the answers' output rows, float32 (suffixes, 2, dim), and the soft cap on logits."""
     embedding = getattr(backbone, "token_embedding", None)
     if embedding is None or not hasattr(embedding, "tie_weights"):
         return None
@@ -56,40 +61,41 @@ def answer_head(backbone: Any, answers: tuple[int, int]) -> tuple[Any, float | N
     if embedding.tie_weights:
         rows = ops.take(embedding.embeddings, np.array(answers), axis=0)
     else:
-        rows = ops.transpose(ops.take(embedding.reverse_embeddings, np.array(answers), axis=1))
+        rows = ops.take(ops.transpose(embedding.reverse_embeddings), np.array(answers), axis=0)
     rows = np.asarray(ops.convert_to_numpy(ops.cast(rows, "float32")))
     return rows, getattr(embedding, "logit_soft_cap", None)
 
 
 def margin_of(last: Any, head: tuple[Any, float | None]) -> Any:
-    """Computes logit differences; `last` is (rows, dim)."""
+    """Computes logit differences, (rows, suffixes); `last` is (rows, suffixes, dim)."""
     import tensorflow as tf
 
     rows, cap = head
     # Not a matrix product: its kernels sum in an order that depends on a row's place.
-    logits = tf.reduce_sum(tf.cast(last, tf.float32)[:, None, :] * tf.constant(rows)[None], axis=-1)
+    last = tf.cast(last, tf.float32)[:, :, None, :]
+    logits = tf.reduce_sum(last * tf.constant(rows)[None], axis=-1)
     if cap is not None:
         logits = tf.tanh(logits / cap) * cap
-    return logits[:, 0] - logits[:, 1]
+    return logits[..., 0] - logits[..., 1]
 
 
-def pool(hidden: Any, n_ad: Any, n_suffix: int) -> tuple[Any, Any]:
-    """Takes the mean over the ad's tokens and the state of the suffix's last token.
+def pool(hidden: Any, n_ad: Any, ends: Sequence[int]) -> tuple[Any, Any]:
+    """Takes the mean over the ad's tokens and the state of each suffix's last token.
 
     Args:
         hidden: (rows, length, dim).
         n_ad: int32 (rows,).
-        n_suffix: Length of the suffix.
+        ends: How many tokens behind the ad each suffix ends.
 
     Returns:
-        mean float32 (rows, dim), last (rows, dim) in the dtype of `hidden`.
+        mean float32 (rows, dim), last (rows, suffixes, dim) in the dtype of `hidden`.
     """
     import tensorflow as tf
 
     is_ad = tf.sequence_mask(n_ad, tf.shape(hidden)[1], dtype=hidden.dtype)
     total = tf.matmul(is_ad[:, None, :], hidden)[:, 0, :]
     mean = tf.cast(total, tf.float32) / tf.cast(tf.maximum(n_ad, 1), tf.float32)[:, None]
-    last = tf.gather(hidden, n_ad + (n_suffix - 1), batch_dims=1)
+    last = tf.gather(hidden, n_ad[:, None] + (tf.constant(ends, tf.int32) - 1), batch_dims=1)
     return mean, last
 
 
@@ -113,7 +119,7 @@ class WholeForward(Forward):
 
         self._prefix = np.asarray(prefix, np.int32)
         backbone = model.backbone
-        head = answer_head(backbone, answers)
+        head = answer_head(backbone, [answers])
         n_prefix = len(prefix)
 
         def run(tokens: Any, n_ad: Any) -> Any:
@@ -126,12 +132,12 @@ class WholeForward(Forward):
             }
             inputs = {name: inputs[name] for name in _input_names(backbone)}
             hidden = backbone(inputs)[:, n_prefix:, :]
-            mean, last = pool(hidden, n_ad, n_suffix)
+            mean, last = pool(hidden, n_ad, [n_suffix])
             if head is not None:
                 return margin_of(last, head), mean
             logits = model(inputs)[:, n_prefix:, :]
-            final = tf.gather(logits, n_ad + (n_suffix - 1), batch_dims=1)
-            return tf.cast(final[:, answers[0]] - final[:, answers[1]], tf.float32), mean
+            final = tf.gather(logits, n_ad[:, None] + (n_suffix - 1), batch_dims=1)
+            return tf.cast(final[..., answers[0]] - final[..., answers[1]], tf.float32), mean
 
         self._eager = run
         # Traced on first use only: as the oracle for a probe it would cost seconds.
@@ -168,7 +174,7 @@ class CachedForward(Forward):
         import tensorflow as tf
 
         backbone = model.backbone
-        head = answer_head(backbone, answers)
+        head = answer_head(backbone, [answers])
         prefix_row = tf.constant([list(prefix)], tf.int32)
         build = _with_nones(model._build_cache, "token_ids")
         call = _with_nones(model.call_with_cache, "token_ids", "cache", "cache_update_index")
@@ -191,13 +197,44 @@ class CachedForward(Forward):
             cache = tf.nest.map_structure(widen, seeded)
             # As a tensor: some layers refuse a call that mixes tensors and numbers.
             logits, hidden, _ = call(tokens, cache, tf.constant(n_prefix))
-            mean, last = pool(hidden, n_ad, n_suffix)
+            mean, last = pool(hidden, n_ad, [n_suffix])
             if head is not None:
                 return margin_of(last, head), mean
-            final = tf.gather(logits, n_ad + (n_suffix - 1), batch_dims=1)
-            return tf.cast(final[:, answers[0]] - final[:, answers[1]], tf.float32), mean
+            final = tf.gather(logits, n_ad[:, None] + (n_suffix - 1), batch_dims=1)
+            return tf.cast(final[..., answers[0]] - final[..., answers[1]], tf.float32), mean
 
         self._run = run
+
+
+class OneByOne(Forward):
+    """Asks each suffix by a pass of its own, for models whose cache cannot branch."""
+
+    def __init__(self, passes: Sequence[Any], suffixes: Sequence[Sequence[int]]) -> None:
+        """Takes a pass for each suffix, all of one kind."""
+        self.name = passes[0].name
+        self._asked = list(zip(passes, suffixes, strict=True))
+        self._n_behind = sum(map(len, suffixes))
+
+    def __call__(
+        self, tokens: np.ndarray, n_ad: np.ndarray, n_flat: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return self._each(tokens, n_ad, lambda one, rows: one(rows, n_ad, n_flat))
+
+    def once(self, tokens: np.ndarray, n_ad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Does the same without tracing, for a single batch."""
+        return self._each(tokens, n_ad, lambda one, rows: one.once(rows, n_ad))
+
+    def _each(
+        self, tokens: np.ndarray, n_ad: np.ndarray, ask: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        margins, mean = [], np.zeros(0)
+        for one, suffix in self._asked:
+            rows = tokens[:, : tokens.shape[1] - self._n_behind + len(suffix)].copy()
+            for row, count in zip(rows, n_ad, strict=True):
+                row[count : count + len(suffix)] = suffix
+            margin, mean = ask(one, rows)
+            margins.append(margin[:, 0])
+        return np.stack(margins, axis=1), mean
 
 
 def signature() -> list[Any]:

@@ -253,6 +253,6 @@ def train_llm(
     adapter = lora.Adapter(bundle.model.backbone, settings.lora_rank, settings.seed)
     found = fit(_LLMLearner(run, adapter), ids, ads.labels, held, settings, report)
     room = run.window.max_ad_tokens
-    prompt_hash = run.window.prompt.hash
+    prompt_hash = run.window.prompts[0].hash
     base = Base(bundle.model_id, settings.dtype, room, room, False, prompt_hash)
     return Outcome(adapter.tensors(), base, found.margins, held, ~held, found.epochs, found.best)

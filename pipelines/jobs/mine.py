@@ -25,7 +25,7 @@ from pipelines.console.progress import step
 from pipelines.contracts import FORMAT_VERSION, BlockFile
 from pipelines.errors import RunFailed, UsageError, find_run_failed
 from pipelines.handlers import LoadLabeler, trained_backend, trained_embedding
-from pipelines.jobs import selection
+from pipelines.jobs import pilot, selection
 from pipelines.jobs.labels import settled_labels
 from pipelines.jobs.results import Mined, plain
 from pipelines.numerics.calibration import Fitted
@@ -161,6 +161,10 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     workspace = Workspace(options.workspace)
     workspace.check_writable()
     _check_remote(options, task)
+    try:
+        task = pilot.with_committee(task, ranges, options.read, workspace, say)
+    except UsageError as error:
+        raise UsageError(f"{called(options.task)}: {error}") from error
     round_number = workspace.current_round()
     models = model_store.models(workspace, task.version, before_round=round_number)
     model = models[-1] if models else None

@@ -363,3 +363,62 @@ class Standing(Result):
     task_version: int
     next: str
     audit: AuditStanding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFigures:
+    """What is known of a prompt.
+
+    Attributes:
+        name: of the form, or what else ranks the ads.
+        weight: its voice in the committee; 0 outside.
+        agreement: correlation with the similarity to the policy's words, -1 to 1.
+        others: mean correlation with the single forms.
+        same_answer: share of the ads that get the answer which most get; 1 tells ads apart by
+            degree alone.
+        auc, kappa: against the labels, kappa at the prior's quantile; None without labels.
+        auc_interval, ahead_interval: 95%, by paired bootstrap.
+        ahead: AUC less that of the committee without labels.
+    """
+
+    name: str
+    weight: float
+    agreement: float
+    others: float | None
+    same_answer: float | None
+    auc: float | None = None
+    auc_interval: tuple[float, float] | None = None
+    ahead: float | None = None
+    ahead_interval: tuple[float, float] | None = None
+    kappa: float | None = None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Prompts(Result):
+    """What ``prompts`` found.
+
+    Attributes:
+        task: name of the task.
+        ads: distinct ads that were asked about.
+        labelled, positives: of them with a label; with a positive one.
+        prompts: committees, policy and own prompt first, then the forms, best first.
+        agreement: of the committee with the policy's words.
+        stability: correlation of two committees chosen on half of the ads each.
+        guessing: whether the model seems to guess.
+        winner, verdict: what to label by, and why.
+        section: the task file's section that does.
+        written: the task file that it was written into.
+    """
+
+    task: str
+    ads: int
+    labelled: int
+    positives: int | None
+    prompts: tuple[PromptFigures, ...]
+    agreement: float
+    stability: float | None
+    guessing: bool
+    winner: str
+    verdict: str
+    section: str
+    written: str | None

@@ -19,6 +19,7 @@ from pipelines.config import Task, called, given_task
 from pipelines.console.progress import step
 from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed, UsageError
+from pipelines.jobs import pilot
 from pipelines.jobs.evaluate import base_pairs, evaluate_models, trained_candidate
 from pipelines.jobs.labels import Labels, fine_tuning_labels, write_ties
 from pipelines.jobs.results import Trained
@@ -167,6 +168,9 @@ def _train(
             f"round {round_number}: training {_learner_name(task)} on {number:,} labelled ads "
             f"({positive:,} {task.labels.positive})"
         )
+        if settings.prompt and task.prompt.committee:
+            prompt = pilot.chosen_by_labels(task, labels.ads.texts, labels.ads.labels, say)
+            settings = dataclasses.replace(settings, prompt=prompt)
         own, learnt = _fit(workspace, task, attempt, labels.ads, settings, say, pool)
         if learnt.bound:
             say(f"threshold: {learnt.bound}")

@@ -25,10 +25,11 @@ import numpy as np
 from models.backends.base import BackendError
 from models.backends.pool import LabelerPool, RememberingLabeler
 from models.training import trainer
-from pipelines.config import Task, called, given_task
+from pipelines.config import Committee, Task, called, given_task
 from pipelines.console.progress import step
 from pipelines.errors import RunFailed, UsageError
 from pipelines.handlers import LoadLabeler
+from pipelines.jobs import pilot
 from pipelines.numerics import hashing
 from pipelines.report.simulation import simulation_report
 from pipelines.simulation import experts
@@ -43,7 +44,12 @@ from pipelines.store import storage
 from pipelines.store.workspace import config_hash
 from pipelines.strategies import registry
 
-LLM0_FILE, POOL_FILE, RESULTS_FILE = "llm0.npz", "pool.jsonl", "results.json"
+START_FILE, LLM0_FILE, POOL_FILE, RESULTS_FILE = (
+    "start.json",
+    "llm0.npz",
+    "pool.jsonl",
+    "results.json",
+)
 # What does not change a seed's results.
 _ELSEWHERE = {"seeds", "first_seed", "workspace", "task", "corpus", "label_file"}
 
@@ -85,6 +91,7 @@ def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
     rounds = options.rounds_of
     total = options.seeds * sum(rounds.values())
     pool = LabelerPool()
+    task = _start(task, corpus, root / START_FILE, say)
     llm0 = _llm0(task, root / LLM0_FILE, pool, say)
     with step("simulating", total) as advance:
         forecast = Forecast(advance, rounds, options.seeds)
@@ -133,6 +140,22 @@ def _task(options: SimulateOptions) -> Task:
         # Whoever thins the positives knows their share, as a team knows that of its traffic.
         changes["prior"] = options.prevalence
     return task.model_copy(update=changes)
+
+
+def _start(task: Task, corpus: Corpus, file: Path, say: Say) -> Task:
+    """Return the task with the prompts that the corpus chooses without labels, once a simulation."""
+    if not task.wants_committee():
+        return task
+    basis = config_hash({"start": task.start_basis(), "corpus": corpus.keys})
+    if file.is_file():
+        held = json.loads(file.read_text())
+        if held["basis"] == basis:
+            return pilot.seated(task, Committee.model_validate(held["committee"]))
+    order = np.argsort(hashing.ranks(corpus.keys, task.seed), kind="stable")[: pilot.ADS]
+    chosen = pilot.choose(task, [corpus.texts[row] for row in order], say)
+    assert chosen.prompt.committee is not None
+    _write_json(file, {"basis": basis, "committee": chosen.prompt.committee.model_dump()})
+    return chosen
 
 
 def _llm0(task: Task, file: Path, pool: LabelerPool, say: Say) -> RememberingLabeler:

@@ -139,7 +139,7 @@ def test_the_tokenizer_alone_recognises_no_markup_in_data(tiny: CausalLMBundle) 
 @pytest.mark.model
 def test_seam_gives_the_space_to_the_ad(tiny: CausalLMBundle) -> None:
     tokenizer = tiny.tokenizer
-    window = PromptWindow(tiny, COMPLETION, 64)
+    window = PromptWindow(tiny, [COMPLETION], 64)
     assert window.lead == " "
     whole = tokenizer.encode_markup("Headline: Parliament votes")
     assert window.prefix + tokenizer.encode(window.lead + "Parliament votes") == whole
@@ -154,18 +154,18 @@ def test_seam_gives_the_space_to_the_ad(tiny: CausalLMBundle) -> None:
 )
 def test_unusable_prompts(tiny: CausalLMBundle, change: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        PromptWindow(tiny, dataclasses.replace(COMPLETION, **change), 64)  # type: ignore[arg-type]
+        PromptWindow(tiny, [dataclasses.replace(COMPLETION, **change)], 64)  # type: ignore[arg-type]
 
 
 def encoded(window: PromptWindow, ad: str) -> list[int]:
-    return [*window.prefix, *window.encode([ad])[0][0], *window.suffix]
+    return [*window.prefix, *window.encode([ad])[0][0], *window.suffixes[0]]
 
 
 @pytest.mark.model
 @pytest.mark.parametrize("name", sorted(HOSTILE))
 def test_hostile_ads_leave_the_prompts_tokens_as_they_are(tiny: CausalLMBundle, name: str) -> None:
-    window = PromptWindow(tiny, CHAT, 64)
-    prefix, suffix = window.prefix, window.suffix
+    window = PromptWindow(tiny, [CHAT], 64)
+    prefix, suffix = window.prefix, window.suffixes[0]
     special = tiny.tokenizer.special_ids
     harmless = encoded(window, "A quiet sale")
     hostile = encoded(window, HOSTILE[name])
@@ -185,11 +185,11 @@ def test_a_prompt_must_leave_room_for_the_ad(tiny: CausalLMBundle) -> None:
         backbone = Backbone()
 
     short = dataclasses.replace(tiny, model=Model())
-    window = PromptWindow(short, COMPLETION, 256)
-    assert window.max_ad_tokens == 40 - len(window.prefix) - len(window.suffix) > 16
-    assert PromptWindow(short, COMPLETION, 8).max_ad_tokens == 8
+    window = PromptWindow(short, [COMPLETION], 256)
+    assert window.max_ad_tokens == 40 - len(window.prefix) - len(window.suffixes[0]) > 16
+    assert PromptWindow(short, [COMPLETION], 8).max_ad_tokens == 8
     wordy = dataclasses.replace(COMPLETION, question="Is it clickbait? " * 6)
     with pytest.raises(ValueError, match=r"takes .* of the model's 40 tokens and leaves too few"):
-        PromptWindow(short, wordy, 256)
+        PromptWindow(short, [wordy], 256)
     with pytest.raises(ValueError, match="max_ad_tokens: must be at least 1, got 0"):
-        PromptWindow(short, COMPLETION, 0)
+        PromptWindow(short, [COMPLETION], 0)

@@ -83,7 +83,7 @@ def test_every_family_agrees_with_its_plain_pass(family: str) -> None:
     fill(model)
     prefix, suffix, answers = list(range(5, 30)), [7, 8, 9], (3, 4)
     log: list[str] = []
-    chosen = choose_forward(model, prefix, suffix, answers, [40, 41, 42], log.append)
+    chosen = choose_forward(model, prefix, [suffix], [answers], [40, 41, 42], log.append)
     assert chosen.name == expected, log
     rng = np.random.default_rng(2)
     tokens = rng.integers(5, 290, (4, 14)).astype(np.int32)
@@ -93,8 +93,27 @@ def test_every_family_agrees_with_its_plain_pass(family: str) -> None:
     margin, mean = chosen(tokens, n_ad, 40)
     oracle = WholeForward(model, prefix, 3, answers)
     want_margin, want_mean = oracle.once(tokens, n_ad)
+    assert margin.shape == (4, 1)
     np.testing.assert_allclose(margin, want_margin, atol=2e-5)
     np.testing.assert_allclose(mean, want_mean, atol=2e-5)
+
+    suffixes, pairs = [suffix, [11], [12, 13, 7, 9]], [answers, (20, 21), (4, 30)]
+    several = choose_forward(model, prefix, suffixes, pairs, [40, 41, 42], log.append)
+    assert several.name == expected, log
+    rows = np.zeros((4, 22), np.int32)
+    for row, ad, count in zip(rows, tokens, n_ad, strict=True):
+        row[: count + 8] = [*ad[:count], *suffix, 11, 12, 13, 7, 9]
+    # One row is left out, and padding stands behind the longest.
+    n_ad[3] = 0
+    margins, mean = several(rows, n_ad, 60)
+    assert margins.shape == (4, 3)
+    for column, (own, asked) in enumerate(zip(suffixes, pairs, strict=True)):
+        alone = rows.copy()
+        for row, count in zip(alone, n_ad, strict=True):
+            row[count : count + len(own)] = own
+        want, want_mean = WholeForward(model, prefix, len(own), asked).once(alone, n_ad)
+        np.testing.assert_allclose(margins[:3, column], want[:3, 0], atol=2e-5)
+    np.testing.assert_allclose(mean[:3], want_mean[:3], atol=2e-5)
 
 
 def test_a_wrong_fast_pass_is_refused(
@@ -107,6 +126,6 @@ def test_a_wrong_fast_pass_is_refused(
     real = SharedPrefixForward.__call__
     monkeypatch.setattr(SharedPrefixForward, "__call__", off)
     log: list[str] = []
-    chosen = choose_forward(tiny.model, [5, 6], [7], (3, 4), [8, 9], log.append)
+    chosen = choose_forward(tiny.model, [5, 6], [[7]], [(3, 4)], [8, 9], log.append)
     assert chosen.name == "cached"
     assert "shared-prefix pass refused" in log[0]

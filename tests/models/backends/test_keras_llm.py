@@ -64,10 +64,10 @@ def plain(bundle: CausalLMBundle, spec: PromptSpec, ad: str) -> tuple[float, np.
     """One ad through the stock model, unpadded: its margin and mean hidden state."""
     from keras import ops
 
-    window = PromptWindow(bundle, spec, 256)
-    prefix, suffix = window.prefix, window.suffix
+    window = PromptWindow(bundle, [spec], 256)
+    prefix, suffix = window.prefix, window.suffixes[0]
     ids = bundle.tokenizer.encode(window.lead + ad)
-    positive, negative = window.answers
+    positive, negative = window.answers[0]
     row = np.array([[*prefix, *ids, *suffix]], np.int32)
     inputs = {"token_ids": row, "padding_mask": np.ones_like(row)}
     hidden = ops.convert_to_numpy(ops.cast(bundle.model.backbone(inputs), "float32"))
