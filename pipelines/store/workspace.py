@@ -373,7 +373,8 @@ class Workspace:
         """
         file = manifest.file("items.jsonl")
         lines = files.read(self.root, file).splitlines()
-        return [adapter(ReviewItem).validate_json(line) for line in lines]
+        # Not validate_json, which takes no half of a surrogate pair.
+        return [adapter(ReviewItem).validate_python(json.loads(line)) for line in lines]
 
     def scored_blocks(self, score_key: str) -> list[BlockFile]:
         """Return every finished block of this model and prompt, of all rounds and attempts.
