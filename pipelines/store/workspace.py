@@ -322,7 +322,8 @@ class Workspace:
         """
         file = manifest.file("items.jsonl")
         lines = files.read(self.root, file).splitlines()
-        return [adapter(ReviewItem).validate_json(line) for line in lines]
+        # By json: half a surrogate pair, which pydantic does not read, is shown as a mark.
+        return [adapter(ReviewItem).validate_python(json.loads(line)) for line in lines]
 
     def scored_blocks(self, score_key: str) -> list[BlockFile]:
         """Return every finished block of this model and prompt, of all rounds and attempts.
