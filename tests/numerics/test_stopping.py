@@ -423,7 +423,9 @@ def few_positives(n_positive, n=N):
 def test_llm0_is_no_best_model_for_a_plateau_before_a_minimum_of_positives():
     predictions, ratings = few_positives(9)
     rule = StoppingRule(parity_test="stays above", parity_margin=0.1)
-    found = decide([0, 1, 2], predictions, ratings, rule, n_labels=0, n_boot=200)
+    found = decide(
+        [0, 1, 2], predictions, ratings, rule, n_labels=0, bootstrap=Bootstrap(n_boot=200)
+    )
     assert (found.stop, found.rule) == (False, "go on")
     assert found.gain.value is None
     assert found.gain.reason == (
@@ -432,8 +434,8 @@ def test_llm0_is_no_best_model_for_a_plateau_before_a_minimum_of_positives():
     )
     # A trained model of an earlier round is one, whatever the positives.
     longer = np.vstack([predictions, predictions[-1:]])
-    found = decide([0, 1, 2, 3], longer, ratings, rule, n_labels=0, n_boot=200)
+    found = decide([0, 1, 2, 3], longer, ratings, rule, n_labels=0, bootstrap=Bootstrap(n_boot=200))
     assert found.rule == "plateau" and "against round 1" in found.reason
     enough, ratings = few_positives(10)
-    found = decide([0, 1, 2], enough, ratings, rule, n_labels=0, n_boot=200)
+    found = decide([0, 1, 2], enough, ratings, rule, n_labels=0, bootstrap=Bootstrap(n_boot=200))
     assert found.rule == "plateau" and "against round 0" in found.reason

@@ -19,11 +19,11 @@ def test_an_ads_own_label_does_not_move_its_held_out_score() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(40, 64)).astype(np.float32)
     labels, fold = (np.arange(40) % 2).astype(np.int8), np.arange(40) // 2 % 5
-    margins = learners.fit_head(vectors, labels, fold).margins
+    margins = learners.held_out_margins(vectors, labels, fold)
     for number in range(5):
         inside = fold == number
         flipped = np.where(inside, 1 - labels, labels).astype(np.int8)
-        again = learners.fit_head(vectors, flipped, fold).margins
+        again = learners.held_out_margins(vectors, flipped, fold)
         np.testing.assert_array_equal(again[inside], margins[inside])
         assert not np.array_equal(again[~inside], margins[~inside])
 
