@@ -159,19 +159,20 @@ class Recorder:
         self, tokens: np.ndarray, n_ad: np.ndarray, n_flat: int
     ) -> tuple[np.ndarray, np.ndarray]:
         self.shapes |= {int(own): (tokens.shape, n_flat) for own in n_ad if own}
-        return np.zeros(len(tokens), np.float32), np.zeros((len(tokens), 2), np.float32)
+        return np.zeros((len(tokens), 1), np.float32), np.zeros((len(tokens), 2), np.float32)
 
 
 @pytest.mark.parametrize("packs", [False, True])
 def test_an_ads_own_length_decides_every_shape_of_its_batch(packs: bool) -> None:
     # Another shape sums in another order: bfloat16 margins would move with the company of an ad.
     labeler = object.__new__(LLMLabeler)
-    labeler._embedder, labeler.dim = None, 2
+    labeler._embedder = labeler._chair = None
+    labeler._dim, labeler._behind = 2, [1, 2, 3]
 
     def encode(texts: list[str]) -> tuple[list[list[int]], list[bool]]:
         return [[7] * len(text) for text in texts], [False] * len(texts)
 
-    labeler.window = SimpleNamespace(max_ad_tokens=256, suffix=[1, 2, 3], encode=encode)
+    labeler.window = SimpleNamespace(max_ad_tokens=256, suffixes=[[1, 2, 3]], encode=encode)
 
     def shapes_of(*texts: str) -> dict[int, tuple[tuple[int, ...], int]]:
         labeler._forward = Recorder(packs)
