@@ -508,6 +508,7 @@ def _outcome(plan: Plan, counters: dict[str, int], seconds: float) -> Mined:
     scored_now = counters.get("ScoreAds/scored", 0)
     records = counters.get("ReadAds/records", 0)
     threshold, boundary = pairs.facts.threshold, pairs.facts.boundary
+    committee = None if plan.model else plan.task.prompt.committee
     items = tuple(workspace.read_items(pairs))
     mined = Mined(
         task=plan.task.name,
@@ -541,6 +542,9 @@ def _outcome(plan: Plan, counters: dict[str, int], seconds: float) -> Mined:
         reading_rate=_rate(records, busy.get("ReadAds", 0.0)),
         model_id=plan.identity.model_id,
         prompt_hash=plan.identity.prompt_hash,
+        prompts=tuple(member.name for member in committee.members) if committee else (),
+        agreement=committee.agreement if committee else None,
+        guessing=committee is not None and committee.agreement < pilot.GUESSING,
         pairs_file=workspace.path(pairs.file("items.jsonl").path),
         review_sheet=workspace.path(review.file("review.csv").path),
         overlaps_file=workspace.path(f"{clusters.attempt}/overlaps.jsonl") if clusters else None,

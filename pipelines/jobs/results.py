@@ -81,6 +81,9 @@ class Mined(Result):
         seconds_by_stage, seconds: busy seconds of each stage, and seconds in all.
         scoring_rate, reading_rate: ads and records per second; None where nothing was done.
         model_id, prompt_hash: what scored the ads.
+        prompts: forms of the committee that labelled, the loudest first; empty without one.
+        agreement: of the committee with the policy's words, or None.
+        guessing: whether that is so low that the model seems to guess.
         pairs_file, review_sheet, overlaps_file, dead_letters: paths.
         items: what experts are asked about, in review order.
         names: what the task calls ``positive`` and ``negative``.
@@ -117,6 +120,9 @@ class Mined(Result):
     reading_rate: float | None
     model_id: str
     prompt_hash: str
+    prompts: tuple[str, ...]
+    agreement: float | None
+    guessing: bool
     pairs_file: str
     review_sheet: str
     overlaps_file: str | None
