@@ -12,6 +12,7 @@ from tests.helpers import review_ad_of
 
 NAMES = {"positive": "deceptive", "negative": "honest"}
 MINED: dict[str, Any] = {
+    "prompts": [],
     "records": 2000, "rejected": 2, "rejected_by_reason": {"no_text": 2}, "unique": 1990,
     "scored_now": 10, "reused": 1980, "truncated": 0, "positives": 40, "positive_share": 0.02,
     "threshold_probability": 0.4, "threshold_source": "prior", "pairs": 30, "budget": 50,
@@ -81,3 +82,12 @@ def test_every_result_has_words() -> None:
     found = {kind.__name__.lower() for kind in (Report, Simulated, *Result.__subclasses__())}
     assert len(found) >= 7
     assert found <= {path.stem for path in TEMPLATES.glob("*.txt")}
+
+
+def test_a_committee_is_named_and_a_guess_is_called_one() -> None:
+    told = {"prompts": ["category", "label, yes or no"], "agreement": 0.64, "guessing": False}
+    text = rendered("mining", MINED | told)
+    assert "category; label, yes or no (agreement with the policy's words 0.64)" in text
+    text = rendered("mining", MINED | told | {"guessing": True, "agreement": 0.1})
+    assert "words 0.10: the model seems to guess, see `scout prompts`)" in text
+    assert "prompts" not in rendered("mining", MINED)
