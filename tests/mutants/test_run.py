@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -69,6 +72,27 @@ def test_what_becomes_of_each_is_said_and_the_tree_stays(
     assert last.endswith("1 killed, 1 survived, 2 no longer applies, 1 untested")
     assert contents(tree) == before
     assert run.main(["--list", str(listed), "--root", str(tree), "--only", "noticed"]) == 0
+
+
+def test_a_mutant_of_a_file_that_was_just_saved_is_compiled_anew(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds: list[int] = []
+
+    def watched(folder: Path, tests: Sequence[str], keep_compiled: bool = False) -> tuple[int, str]:
+        place = folder / "code_of.py"
+        if keep_compiled:
+            # As if it had been saved in the second in which the mutant is written.
+            time.sleep(-time.time() % 1 + 0.05)
+            os.utime(place)
+        seconds.append(int(place.stat().st_mtime))
+        return int(not keep_compiled), ""
+
+    monkeypatch.setattr(run, "_pytest", watched)
+    listed = write_list(tmp_path, noticed=("a > b", "a < b"))
+    assert run.main(["--list", str(listed), "--root", str(tree)]) == 0
+    saved, mutated = seconds
+    assert saved != mutated
 
 
 def test_tests_that_fail_anyway_kill_nothing(

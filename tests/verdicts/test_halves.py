@@ -11,7 +11,7 @@ from pipelines.errors import RunFailed
 from pipelines.store import files, storage
 from pipelines.store.facts import VerdictsFacts
 from pipelines.store.workspace import Manifest
-from pipelines.verdicts.halves import latest, ratings, read_half
+from pipelines.verdicts.halves import HALVES, latest, ratings, read_audit, read_half
 from tests.verdicts import mined, verdict
 
 
@@ -68,3 +68,18 @@ def test_reading_a_half_checks_its_files(tmp_path: Path) -> None:
     Path(place.path(path)).unlink()
     with pytest.raises(RunFailed, match=r"evaluation-00\.jsonl: is gone; restore it"):
         read_half(place, "evaluation", 2)
+
+
+def test_what_an_audit_drew_is_in_no_half(tmp_path: Path) -> None:
+    place = mined(tmp_path, [])
+    attempt = place.new_attempt(1, "verdicts")
+    said = {side: verdict(side, "anna", "positive") for side in (*HALVES, "withheld", "audit")}
+    written = [
+        files.write(place.root, f"{attempt}/{side}-00.jsonl", files.json_lines([own]), 1)
+        for side, own in said.items()
+    ]
+    # The round has verdicts of its own, so that its files are read for both halves.
+    place.commit(Manifest.of(attempt, "h", written, 4, VerdictsFacts("tiny", 1, 0.5, 3)))
+    for half in HALVES:
+        assert read_half(place, half, 1) == [said[half]]
+    assert read_audit(place, 1) == [said["audit"]]
