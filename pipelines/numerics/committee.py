@@ -20,7 +20,7 @@ MAX_MEMBERS = 6
 # Of the similarity itself, beside members that weigh 1 together and are standardised again.
 SIMILARITY_WEIGHT = 0.25
 # The similarity's own claim, as a correlation, and the labels that it and every form's agreement with
-# it weigh as much as (half the harmonic mean of both classes).
+# it weigh as much as (the harmonic mean of both classes).
 SIMILARITY_CLAIM, PRIOR_LABELS = 0.6, 8.0
 # Log-odds a standard deviation of the sum: a scale for people, the ranking has none.
 SLOPE = 2.0
@@ -64,7 +64,7 @@ def weigh_forms(
     Where no form agrees with the policy, all speak alike, and the similarity as loud as they. With
     labels of both classes a voice's weight is the mean of its agreement and of how it ranks the
     labelled ads (2 AUC - 1, Somers' D), the one counted as ``PRIOR_LABELS`` labels, the other as
-    half the harmonic mean of the classes' counts.
+    the harmonic mean of the classes' counts.
 
     Args:
         answers: float (n, m), each form's margins on the pilot's ads, log-odds.
@@ -136,7 +136,7 @@ def rank_agreements(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _evidence(labels: np.ndarray | None) -> float:
-    """Return half the harmonic mean of both classes' counts; 0 without one of them."""
+    """Return the harmonic mean of both classes' counts; 0 without one of them."""
     if labels is None:
         return 0.0
     positive, negative = int((labels == 1).sum()), int((labels == 0).sum())
