@@ -191,7 +191,7 @@ def test_hostile_ads_are_text_in_their_boxes(desk: Desk, url: str) -> None:
         })"""
     )
     assert sizes == [[True, True, True]] * len(found)
-    assert tab.evaluate("[document.scripts.length, document.links.length]") == [0, 10]
+    assert tab.evaluate("[document.scripts.length, document.links.length]") == [0, 11]
     assert desk.seen.dialogs == desk.seen.complaints == []
 
 
