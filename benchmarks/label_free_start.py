@@ -24,7 +24,6 @@ from benchmarks import _common
 from models.committee import FORMS
 from pipelines.config import Prompt, Task, load_task
 from pipelines.jobs import pilot
-from pipelines.jobs.prompts import total
 from pipelines.numerics import hashing
 from pipelines.numerics.committee import weigh_forms
 from pipelines.simulation.labelled_corpus import Fields, read_labelled
@@ -63,7 +62,7 @@ def measure(task: Task, data: Path, seed: int) -> dict[str, Any]:
         "negatives": int((~gold).sum()),
         "plain prompt": float(roc_auc_score(gold, default[:, 0])),
         "words": float(roc_auc_score(gold, similarity)),
-        "committee": float(roc_auc_score(gold, total(voices, answers, similarity))),
+        "committee": float(roc_auc_score(gold, voices.margins(answers, similarity))),
         "best form": alone[best],
         "which": FORMS[best].name,
         "50 labels": few,
@@ -93,7 +92,7 @@ def few_labels(
         best = max(usable, key=lambda i: roc_auc_score(gold[known], answers[known, i]))
         found.append(
             [
-                roc_auc_score(gold[rest], total(voices, answers, similarity)[rest]),
+                roc_auc_score(gold[rest], voices.margins(answers, similarity)[rest]),
                 roc_auc_score(gold[rest], answers[rest, best]),
             ]
         )

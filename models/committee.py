@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.prompting import PromptSpec
+from pipelines.numerics.committee import add_up
 
 # Every form begins so; what the policy says enters by the weights. Behind a policy of 60 tokens the
 # same questions rank worse and cost more.
@@ -125,11 +126,10 @@ class Committee:
         Returns:
             float64 (n,), in log-odds.
         """
-        total = self.weight * (similarity.astype(np.float64) - self.center) / self.scale
-        # Column by column: each row's sum is its own, whatever rows stand beside it.
-        for column, member in zip(answers.T, self.members, strict=True):
-            total += member.weight * (column.astype(np.float64) - member.center) / member.scale
-        return self.offset + self.slope * total
+        numbers = np.array([(m.weight, m.center, m.scale) for m in self.members])
+        heard = add_up(answers, *numbers.T)
+        near = self.weight * (similarity.astype(np.float64) - self.center) / self.scale
+        return self.offset + self.slope * (heard + near)
 
     def digest(self, prompt_hashes: Sequence[str], policy: str, encoder_id: str) -> str:
         """Return 16 hexadecimal digits over all that decides a margin beside the weights."""

@@ -91,7 +91,7 @@ def compare(options: PromptsOptions, say: Callable[[str], None]) -> Prompts:
         raise RunFailed(f"{told.sum():,} ads: {error}; give more ads") from error
 
     names = [form.name for form in forms.FORMS]
-    scores = {COMMITTEE: total(voices, answers, similarity), WORDS: similarity}
+    scores = {COMMITTEE: voices.margins(answers, similarity), WORDS: similarity}
     if labels is not None:
         scores[WITH_LABELS] = _cross_fitted(answers, similarity, labels, task.prior)
     if np.isfinite(own).all():
@@ -124,14 +124,6 @@ def compare(options: PromptsOptions, say: Callable[[str], None]) -> Prompts:
     )
 
 
-def total(voices: Voices, answers: np.ndarray, similarity: np.ndarray) -> np.ndarray:
-    """Return the committee's margins, float64 (n,), of answers (n, m)."""
-    kept = voices.weights > 0
-    heard = (answers[:, kept] - voices.centers[kept]) / voices.scales[kept] @ voices.weights[kept]
-    near = (similarity - voices.similarity_center) / voices.similarity_scale
-    return voices.offset + voices.slope * (heard + voices.similarity_weight * near)
-
-
 def _own(task: Task, texts: Sequence[str]) -> np.ndarray:
     """Return the margins of a prompt that the task states; NaN where it states none."""
     if task.prompt.committee is not None or task.wants_committee():
@@ -153,7 +145,7 @@ def _cross_fitted(
     for own in range(_FOLDS):
         known = np.where(fold == own, -1, labels)
         voices = weigh_forms(answers, similarity, prior, known)
-        scores[fold == own] = total(voices, answers, similarity)[fold == own]
+        scores[fold == own] = voices.margins(answers, similarity)[fold == own]
     return scores
 
 
@@ -250,7 +242,7 @@ def _stability(answers: np.ndarray, similarity: np.ndarray, prior: float) -> flo
             voices = weigh_forms(answers[own], similarity[own], prior)
         except ValueError:
             return None
-        scores.append(total(voices, answers, similarity))
+        scores.append(voices.margins(answers, similarity))
     return _round(np.corrcoef(scores)[0, 1])
 
 

@@ -52,6 +52,13 @@ class Voices:
     offset: float
     agreement: float
 
+    def margins(self, answers: np.ndarray, similarity: np.ndarray) -> np.ndarray:
+        """Return the committee's margins, float64 (n,), of answers (n, m) and similarity (n,)."""
+        kept = self.weights > 0
+        heard = add_up(answers[:, kept], self.weights[kept], self.centers[kept], self.scales[kept])
+        near = (similarity - self.similarity_center) / self.similarity_scale
+        return self.offset + self.slope * (heard + self.similarity_weight * near)
+
 
 def weigh_forms(
     answers: np.ndarray,
@@ -118,6 +125,25 @@ def weigh_forms(
         offset=float(offset),
         agreement=float(np.corrcoef(heard, anchor)[0, 1]) if heard.std() > 0 else 0.0,
     )
+
+
+def add_up(
+    columns: np.ndarray, weights: np.ndarray, centers: np.ndarray, scales: np.ndarray
+) -> np.ndarray:
+    """Return the weighted sum of standardised columns, float64 (n,).
+
+    Column by column, not as a matrix product: each row's sum is its own, whatever rows stand beside it.
+
+    Args:
+        columns: float (n, m); NaN stays NaN.
+        weights: float (m,).
+        centers: float (m,), taken from each column.
+        scales: float (m,), above 0; each column is divided by its own.
+    """
+    found = np.zeros(len(columns))
+    for column, weight, center, scale in zip(columns.T, weights, centers, scales, strict=True):
+        found += weight * (column.astype(np.float64) - center) / scale
+    return found
 
 
 def rank_agreements(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -44,7 +44,7 @@ def task(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def hears(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """One form hears the truth, the others noise; how well it and the policy's words do."""
-    strength = {"form": 5.0, "words": 1.0}
+    strength = {"all": 0.0, "form": 5.0, "words": 1.0}
 
     def pilot(
         self: Fake,
@@ -54,7 +54,7 @@ def hears(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     ) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng(4)
         truth = np.array([loud(text) for text in texts], float)
-        answers = rng.normal(size=(len(texts), len(prompts)))
+        answers = strength["all"] * truth[:, None] + rng.normal(size=(len(texts), len(prompts)))
         if len(prompts) == len(FORMS):
             answers[:, 3] += strength["form"] * truth
             answers[:, 4] = np.nan
@@ -106,20 +106,9 @@ def test_a_prompt_that_is_better_beyond_chance_wins(
 
 
 def test_few_labels_decide_nothing_and_say_how_many_would(
-    task: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: Path, corpus: Path, tmp_path: Path, hears: dict[str, float]
 ) -> None:
-    def pilot(
-        self: Fake,
-        prompts: Sequence[PromptSpec],
-        encoder: str,
-        texts: Sequence[str],
-    ) -> tuple[np.ndarray, np.ndarray]:
-        rng = np.random.default_rng(9)
-        truth = np.array([loud(text) for text in texts], float)
-        answers = truth[:, None] + rng.normal(size=(len(texts), len(prompts)))
-        return answers.astype(np.float32), truth + rng.normal(size=len(texts))
-
-    monkeypatch.setattr(Fake, "pilot", pilot)
+    hears |= {"all": 1.0, "form": 0.0}
     found = api.prompts(task, corpus, labels=labelled(tmp_path, 20), ads=200)
     assert found.winner in (prompts.COMMITTEE, prompts.WITH_LABELS)
     assert "labels in all would decide" in found.verdict or "no prompt ranks" in found.verdict

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from pipelines.numerics.committee import MAX_MEMBERS, Voices, rank_agreements, weigh_forms
+from pipelines.numerics.committee import MAX_MEMBERS, rank_agreements, weigh_forms
 
 
 def pilot(n: int = 400, seed: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -25,14 +25,6 @@ def pilot(n: int = 400, seed: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return answers, heard(0.6), truth.astype(np.int8)
 
 
-def total(voices: Voices, answers: np.ndarray, similarity: np.ndarray) -> np.ndarray:
-    standard = (answers - voices.centers) / voices.scales
-    near = (similarity - voices.similarity_center) / voices.similarity_scale
-    return voices.offset + voices.slope * (
-        standard @ voices.weights + voices.similarity_weight * near
-    )
-
-
 def test_what_speaks_against_the_policys_words_is_not_heard() -> None:
     answers, similarity, truth = pilot()
     voices = weigh_forms(answers, similarity, 0.2)
@@ -40,7 +32,7 @@ def test_what_speaks_against_the_policys_words_is_not_heard() -> None:
     assert voices.weights[2] == 0
     assert voices.weights[3] < 0.15
     assert voices.agreements[2] < -0.3
-    margins = total(voices, answers, similarity)
+    margins = voices.margins(answers, similarity)
     best = max(roc_auc_score(truth, column) for column in answers.T)
     assert roc_auc_score(truth, margins) > best > roc_auc_score(truth, similarity)
     # The forms' sum is standardised, and the mean probability is the prior.
@@ -64,7 +56,7 @@ def test_labels_bring_back_a_form_that_the_words_misjudge() -> None:
     with_labels = weigh_forms(answers, words, 0.2, labels)
     assert with_labels.weights[0] > 0
     assert with_labels.weights[1] == 0
-    assert roc_auc_score(truth, total(with_labels, answers, words)) > 0.85
+    assert roc_auc_score(truth, with_labels.margins(answers, words)) > 0.85
     # One class says nothing.
     alone = weigh_forms(answers, words, 0.2, np.where(truth, 1, -1))
     np.testing.assert_array_equal(alone.weights, without.weights)
