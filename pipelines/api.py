@@ -315,7 +315,7 @@ def prompts(
         known: dict[str, int] = {}
         if labels:
             fields = Fields(label=label_field)
-            found = read_labelled([os.fspath(labels)], fields, given.labels, read)
+            found = read_labelled([os.fspath(labels)], fields, given.labels, read, "--labels")
             known = dict(zip(found.texts, found.gold.astype(int).tolist(), strict=True))
         parts = sources.plan(sources.list_corpus(_several(corpus)), read, 64 << 20)
         sample = pilot.sample_texts(parts, read, given.seed, ads)

@@ -93,7 +93,11 @@ class Division:
 
 
 def read_labelled(
-    corpus: Sequence[str], fields: Fields, names: Labels, reading: ReadOptions | None = None
+    corpus: Sequence[str],
+    fields: Fields,
+    names: Labels,
+    reading: ReadOptions | None = None,
+    flag: str = "--corpus",
 ) -> Corpus:
     """Read a labelled corpus of JSON lines; copies of a text count once, wordless ones not at all.
 
@@ -102,6 +106,7 @@ def read_labelled(
         fields: where the labels are.
         names: the labels' names.
         reading: the task's, where its ads are made of fields.
+        flag: what errors call the corpus.
 
     Raises:
         UsageError: no file, a line that is no labelled ad, one class only, copies of a text with
@@ -109,7 +114,7 @@ def read_labelled(
     """
     files = [item.path for pattern in corpus for item in storage.match(pattern)]
     if not files:
-        raise UsageError(f"--corpus {', '.join(corpus)}: no file matches")
+        raise UsageError(f"{flag} {', '.join(corpus)}: no file matches")
     reading = reading or ReadOptions()
     found: dict[str, tuple[str, str, bool, dict[str, int], dict[str, str]]] = {}
     key_of: dict[str, str] = {}
@@ -138,8 +143,7 @@ def read_labelled(
     labels = np.array([found[key][2] for key in keys], dtype=bool)
     if not len(labels) or labels.all() or not labels.any():
         raise UsageError(
-            f"--corpus: {len(labels):,} ads, {int(labels.sum()):,} of them positive; a simulation needs "
-            "both labels"
+            f"{flag}: {len(labels):,} ads, {int(labels.sum()):,} of them positive; both labels are needed"
         )
     table = None
     if fields.ratings:

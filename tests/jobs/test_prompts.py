@@ -165,3 +165,8 @@ def test_a_backend_of_one_prompt_has_nothing_to_compare(
     monkeypatch.setattr(Fake, "debates", False)
     with pytest.raises(UsageError, match=r"task\.yaml: model: Fake takes one prompt"):
         api.prompts(task, corpus)
+
+
+def test_labels_that_are_not_there_are_called_by_their_flag(task: Path, corpus: Path) -> None:
+    with pytest.raises(UsageError, match=r"labels no/such\.jsonl: no file matches"):
+        api.prompts(task, corpus, labels="no/such.jsonl")

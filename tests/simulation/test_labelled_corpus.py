@@ -197,7 +197,7 @@ def test_a_plain_ad_is_id_and_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rows", [[], GOOD[:1], GOOD[1:]])
 def test_one_class_is_refused(rows: list[Any], tmp_path: Path) -> None:
     counts = rf"{len(rows)} ads, {int(rows == GOOD[:1])} of them positive"
-    with pytest.raises(UsageError, match=rf"--corpus: {counts}; a simulation needs both labels"):
+    with pytest.raises(UsageError, match=rf"--corpus: {counts}; both labels are needed"):
         read(tmp_path, rows)
 
 

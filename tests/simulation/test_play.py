@@ -206,7 +206,7 @@ def test_more_seeds_go_on_where_fewer_ended(
     ("rows", "flags", "message"),
     [
         ([{"text": "x", "label": "maybe"}], (), "line 1: not a labelled ad: label 'maybe'; use"),
-        ([{"text": "x", "label": "positive"}], (), "1 ads, 1 of them positive; a simulation needs"),
+        ([{"text": "x", "label": "positive"}], (), "1 ads, 1 of them positive; both labels are needed"),
         (GOLD.labelled(), ("--prevalence", "0.5"), "--prevalence 0.5: the corpus has only 0.300 "),
         (GOLD.labelled(), ("--holdout", "0.05"), "--holdout 0.05: leaves 6 positives to test on"),
         (GOLD.labelled(), ("--learner", "llm"), "the fake model cannot learn"),
