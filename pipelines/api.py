@@ -371,8 +371,8 @@ def simulate(
             corpus as it is, and the task's prior.
         rounds: by default as many as labels says, else 5.
         labels: fine-tuning labels to reach after each round; by default the task's budget each round.
-        conditions: selection strategies, or crowd for the labels of one; by default boundary, random,
-            uncertainty and crowd.
+        conditions: selection strategies, random+uncertainty for the one in the first round and the other
+            from then on, or crowd for the labels of one; by default boundary, random, uncertainty and crowd.
         seeds: how often, each time with other chance.
         first_seed: of them.
         learner: instead of the task's; it trains and mines.

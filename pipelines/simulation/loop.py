@@ -1,4 +1,4 @@
-"""A strategy's rounds, played as the product plays them: mine, verdicts, import, train."""
+"""A condition's rounds, played as the product plays them: mine, verdicts, import, train."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pipelines.jobs.ingest import ingest_verdicts
 from pipelines.jobs.labels import fine_tuning_labels
 from pipelines.jobs.mine import MineOptions, mine
 from pipelines.jobs.train import TooFewLabels, TrainOptions, train
+from pipelines.simulation.conditions import strategy_of
 from pipelines.simulation.experts import answer
 from pipelines.simulation.measure import Model, Round, Seed
 from pipelines.simulation.options import OURS
@@ -28,34 +29,35 @@ from pipelines.verdicts.shown import shown_ads
 
 
 class Loop:
-    """A strategy's rounds in a workspace of its own; what an earlier run did is not done again.
+    """A condition's rounds in a workspace of its own; what an earlier run did is not done again.
 
     Strategies other than ours run as the literature has them, without exploration.
     """
 
-    def __init__(self, seed: Seed, strategy: str, folder: Path, corpus: Path) -> None:
-        """Write the strategy's task file.
+    def __init__(self, seed: Seed, condition: str, folder: Path, corpus: Path) -> None:
+        """Prepare a workspace.
 
         Args:
             seed: the seed.
-            strategy: its name.
-            folder: the seed's, in which the workspace gets the strategy's name.
+            condition: a strategy, or strategies after one another.
+            folder: the seed's, in which the workspace gets the condition's name.
             corpus: the ads that it may ask about.
-
-        Raises:
-            UsageError: there is no such strategy.
         """
+        self._seed, self._condition = seed, condition
+        self._task, self._task_file = seed.task, folder / f"{condition}.yaml"
+        self._corpus_file, self._workspace = corpus, Workspace(str(folder / condition))
+
+    def _strategy(self, number: int) -> str:
+        """Return the strategy of a round, and write its task file."""
+        strategy = strategy_of(self._condition, number)
         changes: dict[str, Any] = {"strategy": strategy}
         if strategy != OURS:
             changes |= {"exploration_share": 0.0, "first_round_share": 0.0}
-        selection = seed.task.selection.model_copy(update=changes)
-        self._seed, self._strategy = seed, strategy
-        self._task = seed.task.model_copy(update={"selection": selection})
-        self._task_file, self._corpus_file = folder / f"{strategy}.yaml", corpus
-        self._workspace = Workspace(str(folder / strategy))
-        self._pairs = isinstance(registry.create(strategy), PairStrategy)
+        selection = self._seed.task.selection.model_copy(update=changes)
+        self._task = self._seed.task.model_copy(update={"selection": selection})
         task = yaml.safe_dump(self._task.model_dump(mode="json"), sort_keys=False)
         storage.write(str(self._task_file), task.encode())
+        return strategy
 
     def play(self, number: int, labels: int | None) -> Round:
         """Play a round, or the rest of it; once every ad was shown, nothing is new.
@@ -64,11 +66,11 @@ class Loop:
             number: of the round.
             labels: fine-tuning labels that it should add, or None to go by the task's budget.
         """
-        place, seed = self._workspace, self._seed
+        place, seed, strategy = self._workspace, self._seed, self._strategy(number)
         exhausted = len(place.shown_keys(number)) >= len(seed.division.pool)
         if not exhausted and not place.model.latest(number):
             if not place.verdicts.latest(number):
-                self._mine(None if labels is None else self._budget(number, labels))
+                self._mine(None if labels is None else self._budget(strategy, number, labels))
             items = place.read_items(place.pairs_of(number))
             said = answer(items, seed.verdicts, seed.row_of, self._task.labels)
             ingest_verdicts(place, said, f"round {number}")
@@ -82,11 +84,11 @@ class Loop:
             model = Model(labeler.margins, learnt.threshold_margin)
         return Round(number, self._labels(number), model)
 
-    def _budget(self, number: int, labels: int) -> int:
+    def _budget(self, strategy: str, number: int, labels: int) -> int:
         """Return how many items should add so many labels."""
         # Where pairs run out single ads take their place, and the next round will be like the last.
         last = self._workspace.pairs.latest(number - 1)
-        ads_an_item = 2.0 if self._pairs else 1.0
+        ads_an_item = 2.0 if isinstance(registry.create(strategy), PairStrategy) else 1.0
         if last and last.rows:
             ads_an_item = last.facts.ads / last.rows
         training_share = 1 - self._task.review.evaluation_share
@@ -162,7 +164,7 @@ class Loop:
         )
         return {
             "seed": self._seed.number,
-            "condition": self._strategy,
+            "condition": self._condition,
             "stopped_after": stopped,
             "rule": decision.rule,
             "reason": decision.reason,

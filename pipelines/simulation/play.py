@@ -33,6 +33,7 @@ from pipelines.jobs import pilot
 from pipelines.numerics import hashing
 from pipelines.report.simulation import simulation_report
 from pipelines.simulation import experts
+from pipelines.simulation.conditions import strategy_of
 from pipelines.simulation.forecast import Forecast
 from pipelines.simulation.labelled_corpus import Corpus, Division, Fields, divide, read_labelled
 from pipelines.simulation.loop import Loop
@@ -70,7 +71,7 @@ def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
     """
     started = time.monotonic()
     for name in options.strategies:
-        registry.create(name)
+        registry.create(strategy_of(name, 1))
     task = _task(options)
     fields = Fields(
         label=options.label_field,
