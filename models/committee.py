@@ -66,6 +66,11 @@ FORMS = (
 )
 
 
+def own_form(cue: str, positive: str, negative: str) -> Form:
+    """Return a form that a task file states, called by its words."""
+    return Form(f"{cue}{positive} or{negative}", cue, positive, negative)
+
+
 def prompt_of(form: Form, base: PromptSpec) -> PromptSpec:
     """Return a form as a prompt of its own, about the policy, question and labels of another."""
     return dataclasses.replace(

@@ -26,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-from models import committee
+from models import committee, prompting
 from models.backends import registry
 from models.backends.base import Backend, LabelerSpec
 from models.prompting import FewShotExample, PromptSpec
@@ -131,6 +131,14 @@ class Example(_Section):
     label: Literal["positive", "negative"]
 
 
+class Form(_Section):
+    """A wording to be heard in a committee: what stands behind the ad, and the two answers."""
+
+    cue: Annotated[str, StringConstraints(min_length=1)]
+    positive: Annotated[str, StringConstraints(min_length=1)]
+    negative: Annotated[str, StringConstraints(min_length=1)]
+
+
 class Member(_Section):
     """A prompt form of the committee, with its voice; see ``models.committee``."""
 
@@ -164,7 +172,8 @@ class Committee(_Section):
 class Prompt(_Section):
     """How the policy and the ad become the text that the model reads.
 
-    ``auto`` is a completion where anything is said of one, else a committee.
+    ``auto`` is a completion where anything is said of one, else a committee, which hears ``forms``
+    beside those that ship.
     """
 
     form: Literal["auto", "chat", "completion"] = "auto"
@@ -173,6 +182,7 @@ class Prompt(_Section):
     chat_format: str = "auto"
     answers: Answers = Answers()
     examples: Annotated[tuple[Example, ...], Listed] = ()
+    forms: Annotated[tuple[Form, ...], Listed, Field(max_length=16)] = ()
     committee: Committee | None = None
 
 
@@ -367,17 +377,30 @@ class Task(_Section):
         seated = self.committee()
         return committee.prompt_of(seated.members[0].form, spec) if seated else spec
 
+    def without_prompt(self) -> Task:
+        """Return the task as one that leaves its prompt to a committee, to be chosen anew."""
+        return self.model_copy(update={"prompt": Prompt(forms=self.prompt.forms)})
+
     def wants_committee(self) -> bool:
         """Tell whether the task leaves the prompt to a committee that is not chosen yet."""
+        kind = registry.find(self.model.backend, self.model.preset)
+        return self.hears_committee() and self.prompt.committee is None and kind.debates
+
+    def hears_committee(self) -> bool:
+        """Tell whether the task states no prompt of its own."""
         own = self.prompt
         said = own.template or own.system or own.examples or own.answers != Answers()
-        kind = registry.find(self.model.backend, self.model.preset)
-        return own.form == "auto" and not said and own.committee is None and kind.debates
+        return own.form == "auto" and not said
+
+    def forms(self) -> tuple[committee.Form, ...]:
+        """Return what a committee may be chosen from: the task's own forms, and those that ship."""
+        own = (committee.own_form(f.cue, f.positive, f.negative) for f in self.prompt.forms)
+        return (*own, *committee.FORMS)
 
     def start_basis(self) -> str:
         """Return a hash of what a committee is chosen by, beside the corpus."""
         model, prompt = self.model.model_dump(), self.prompt.model_dump(exclude={"committee"})
-        forms = [dataclasses.astuple(form) for form in committee.FORMS]
+        forms = [dataclasses.astuple(form) for form in self.forms()]
         said = [self.guideline(), self.question, self.prior, model, prompt, forms]
         return digest(json.dumps([*said, self.embedding.preset]))
 
@@ -500,6 +523,19 @@ def _contradictions(task: Task) -> Iterator[tuple[str, str]]:
     """Yield keys that are well by themselves, but not together, with what is wrong."""
     if task.labels.positive.casefold() == task.labels.negative.casefold():
         yield "labels", f"positive and negative are both {task.labels.positive!r}; give two names"
+    if task.prompt.forms and not task.hears_committee():
+        yield (
+            "prompt.forms",
+            "is heard in a committee alone; leave form, template, system, answers and examples out",
+        )
+    names = [form.name for form in task.forms()]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        yield "prompt.forms", f"{repeated[0]!r} is asked twice"
+    for form in task.forms()[: len(task.prompt.forms)]:
+        try:
+            prompting.render(committee.prompt_of(form, task.prompt_spec()))
+        except ValueError as error:
+            yield "prompt.forms", f"{form.name!r}: {error}"
     if task.stopping.parity_test == "stays above" and not task.stopping.parity_margin:
         yield (
             "stopping.parity_test",

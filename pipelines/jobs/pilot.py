@@ -71,13 +71,13 @@ def choose(task: Task, texts: Sequence[str], say: Callable[[str], None]) -> Task
         raise UsageError(f"model: {error}") from error
     told = np.isfinite(similarity) & np.isfinite(answers).any(axis=1)
     try:
-        voices = weigh_forms(answers[told], similarity[told], task.prior)
+        voices = weigh(task, answers[told], similarity[told])
     except ValueError as error:
         raise RunFailed(
             f"no prompt can be chosen on {told.sum():,} ads: {error}; give a larger corpus, or a "
             "prompt of your own in the task file (prompt.template)"
         ) from error
-    chosen = committee_of(voices, int(told.sum()))
+    chosen = committee_of(task.forms(), voices, int(told.sum()))
     heard = ", ".join(member.name for member in chosen.members)
     say(
         f"prompts chosen on {chosen.ads:,} ads without labels, agreement with the policy's words "
@@ -104,14 +104,14 @@ def chosen_by_labels(
         range(len(texts)), key=lambda i: hashing.unit_hash(content_key(texts[i]), task.seed)
     )
     order = order[:ADS]
-    plain = task.model_copy(update={"prompt": config.Prompt()})
+    plain = task.without_prompt()
     answers, similarity = ask(plain, [texts[i] for i in order])
     told = np.isfinite(similarity) & np.isfinite(answers).any(axis=1)
     try:
-        voices = weigh_forms(answers[told], similarity[told], task.prior, labels[order][told])
+        voices = weigh(task, answers[told], similarity[told], labels[order][told])
     except ValueError:
         return held
-    loudest = forms.FORMS[int(np.argmax(voices.weights))]
+    loudest = task.forms()[int(np.argmax(voices.weights))]
     chosen = forms.prompt_of(loudest, plain.prompt_spec())
     if chosen != held:
         say(f"prompt chosen anew by {told.sum():,} labels: {loudest.name}")
@@ -129,21 +129,28 @@ def guess_warning(committee: config.Committee) -> str:
 
 
 def ask(task: Task, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return what every shipped form says of texts, and their similarity to the policy."""
+    """Return what each of a task's forms says of texts, and their similarity to the policy."""
     spec = task.prompt_spec()
-    prompts = [forms.prompt_of(form, spec) for form in forms.FORMS]
+    prompts = [forms.prompt_of(form, spec) for form in task.forms()]
     return task.backend().pilot(prompts, task.embedding.preset, texts)
 
 
-def committee_of(voices: Voices, ads: int) -> config.Committee:
-    """Return the forms that are kept, loudest first, as a task file's section."""
+def weigh(
+    task: Task, answers: np.ndarray, similarity: np.ndarray, labels: np.ndarray | None = None
+) -> Voices:
+    """Weigh a task's forms by what :func:`ask` returned of them; see ``weigh_forms``."""
+    return weigh_forms(answers, similarity, task.prior, labels, own=len(task.prompt.forms))
+
+
+def committee_of(asked: Sequence[forms.Form], voices: Voices, ads: int) -> config.Committee:
+    """Return those of the forms asked that are kept, loudest first, as a task file's section."""
     order = np.argsort(-voices.weights, kind="stable")
     members = tuple(
         config.Member(
-            name=forms.FORMS[i].name,
-            cue=forms.FORMS[i].cue,
-            positive=forms.FORMS[i].positive,
-            negative=forms.FORMS[i].negative,
+            name=asked[i].name,
+            cue=asked[i].cue,
+            positive=asked[i].positive,
+            negative=asked[i].negative,
             weight=_short(voices.weights[i]),
             center=_short(voices.centers[i]),
             scale=_short(voices.scales[i]),

@@ -12,12 +12,12 @@ import yaml
 
 from models import committee as forms
 from models.backends.base import BackendError
-from pipelines.config import Prompt, Task, called
+from pipelines.config import Task, called
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs import pilot
 from pipelines.jobs.results import PromptFigures, Prompts
 from pipelines.numerics.agreement import cohen_kappa
-from pipelines.numerics.committee import Voices, weigh_forms
+from pipelines.numerics.committee import Voices
 from pipelines.numerics.ranking import Ranked, compare_ranks
 from pipelines.store import storage
 
@@ -74,7 +74,7 @@ def compare(options: PromptsOptions, say: Callable[[str], None]) -> Prompts:
             f"{called(options.source)}: model: {kind.__name__} takes one prompt, so there is nothing to "
             "compare"
         )
-    plain = task.model_copy(update={"prompt": Prompt()})
+    plain = task.without_prompt()
     try:
         answers, similarity = pilot.ask(plain, texts)
         own = _own(task, texts)
@@ -86,20 +86,20 @@ def compare(options: PromptsOptions, say: Callable[[str], None]) -> Prompts:
     answers, similarity, own = answers[told].astype(np.float64), similarity[told], own[told]
     labels = None if options.labels is None else options.labels[told]
     try:
-        voices = weigh_forms(answers, similarity, task.prior)
+        voices = pilot.weigh(task, answers, similarity)
     except ValueError as error:
         raise RunFailed(f"{told.sum():,} ads: {error}; give more ads") from error
 
-    names = [form.name for form in forms.FORMS]
+    names = [form.name for form in task.forms()]
     scores = {COMMITTEE: voices.margins(answers, similarity), WORDS: similarity}
     if labels is not None:
-        scores[WITH_LABELS] = _cross_fitted(answers, similarity, labels, task.prior)
+        scores[WITH_LABELS] = _cross_fitted(task, answers, similarity, labels)
     if np.isfinite(own).all():
         scores[OWN] = own
     usable = np.flatnonzero(np.isfinite(voices.agreements))
     scores |= {names[i]: answers[:, i] for i in usable}
     ranked = None if labels is None else _ranked(scores, labels, task.seed)
-    chosen = voices if labels is None else weigh_forms(answers, similarity, task.prior, labels)
+    chosen = voices if labels is None else pilot.weigh(task, answers, similarity, labels)
     rows = _figures(
         scores, similarity, labels, ranked, task, dict(zip(names, chosen.weights, strict=True))
     )
@@ -115,7 +115,7 @@ def compare(options: PromptsOptions, say: Callable[[str], None]) -> Prompts:
         positives=None if labels is None else int((labels == 1).sum()),
         prompts=tuple(rows),
         agreement=round(voices.agreement, 4),
-        stability=_stability(answers, similarity, task.prior),
+        stability=_stability(task, answers, similarity),
         guessing=labels is None and voices.agreement < pilot.GUESSING,
         winner=winner,
         verdict=verdict,
@@ -137,14 +137,14 @@ def _own(task: Task, texts: Sequence[str]) -> np.ndarray:
 
 
 def _cross_fitted(
-    answers: np.ndarray, similarity: np.ndarray, labels: np.ndarray, prior: float
+    task: Task, answers: np.ndarray, similarity: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
     """Score each labelled ad by a committee that did not know its label."""
     scores = np.zeros(len(labels))
     fold = np.arange(len(labels)) % _FOLDS
     for own in range(_FOLDS):
         known = np.where(fold == own, -1, labels)
-        voices = weigh_forms(answers, similarity, prior, known)
+        voices = pilot.weigh(task, answers, similarity, known)
         scores[fold == own] = voices.margins(answers, similarity)[fold == own]
     return scores
 
@@ -233,13 +233,13 @@ def _decide(rows: Sequence[PromptFigures], labels: np.ndarray | None) -> tuple[s
     )
 
 
-def _stability(answers: np.ndarray, similarity: np.ndarray, prior: float) -> float | None:
+def _stability(task: Task, answers: np.ndarray, similarity: np.ndarray) -> float | None:
     """Return how alike two committees rank all ads that were chosen on half of them each."""
     scores = []
     for half in (0, 1):
         own = np.arange(len(similarity)) % 2 == half
         try:
-            voices = weigh_forms(answers[own], similarity[own], prior)
+            voices = pilot.weigh(task, answers[own], similarity[own])
         except ValueError:
             return None
         scores.append(voices.margins(answers, similarity))
@@ -248,7 +248,7 @@ def _stability(answers: np.ndarray, similarity: np.ndarray, prior: float) -> flo
 
 def _section(winner: str, voices: Voices, ads: int, task: Task) -> str:
     """Return the task file's section that labels by what was chosen."""
-    by_name = {form.name: form for form in forms.FORMS}
+    by_name = {form.name: form for form in task.forms()}
     if winner == OWN:
         prompt = task.prompt.model_dump(mode="json", exclude_defaults=True)
     elif winner in by_name:
@@ -257,7 +257,9 @@ def _section(winner: str, voices: Voices, ads: int, task: Task) -> str:
         template = forms.OPENING + form.cue
         prompt = {"form": "completion", "template": template, "answers": answers}
     else:
-        prompt = {"committee": pilot.committee_of(voices, ads).model_dump(mode="json")}
+        seated = pilot.committee_of(task.forms(), voices, ads)
+        prompt = task.without_prompt().prompt.model_dump(mode="json", exclude_defaults=True)
+        prompt["committee"] = seated.model_dump(mode="json")
     return yaml.dump(
         {"prompt": prompt},
         Dumper=_Quoting,

@@ -65,6 +65,7 @@ def weigh_forms(
     similarity: np.ndarray,
     prior: float,
     labels: np.ndarray | None = None,
+    own: int = 0,
 ) -> Voices:
     """Weigh forms by their correlation with the similarity; those below zero are left out.
 
@@ -78,6 +79,8 @@ def weigh_forms(
         similarity: float (n,), of the same ads to the policy.
         prior: share of positive ads, in (0, 1).
         labels: int (n,), 1 positive, 0 negative, -1 unknown; or None.
+        own: so many first forms are the task's own. Where one is given, others are heard only if
+            their claim is larger than the least of theirs.
 
     Raises:
         ValueError: fewer than two ads, or a similarity or all forms that do not vary: nothing
@@ -101,6 +104,8 @@ def weigh_forms(
         claims = (PRIOR_LABELS * claims + evidence * ranked) / (PRIOR_LABELS + evidence)
         weights, beside = np.where(usable, claims[:-1], 0.0), float(max(claims[-1], 0.0))
     weights = np.maximum(weights, 0.0)
+    if own:
+        weights[own:][weights[own:] < weights[:own].min()] = 0.0
     weights[np.argsort(-weights, kind="stable")[MAX_MEMBERS:]] = 0.0
     if not weights.any():
         weights, beside = usable.astype(np.float64), 1.0
