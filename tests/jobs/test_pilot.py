@@ -92,6 +92,33 @@ def test_forms_are_chosen_and_said(task: Task) -> None:
     assert again.committee() == chosen.committee()
 
 
+def test_wordings_of_a_task_file_are_heard(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def hears(self: Fake, prompts: Sequence[PromptSpec], encoder: str, texts: Sequence[str]):  # type: ignore[no-untyped-def]
+        asked[:] = [prompt.template for prompt in prompts]
+        rng = np.random.default_rng(2)
+        near = rng.normal(size=len(texts))
+        answers = rng.normal(size=(len(texts), len(prompts)))
+        answers[:, 0] += 2 * near
+        return answers.astype(np.float32), near
+
+    monkeypatch.setattr("models.backends.fake.Fake.pilot", hears)
+    own = "prompt:\n  forms:\n  - {cue: 'This is a', positive: ' scam', negative: ' bargain'}\n"
+    stated = load_task(str(helpers.write_task(tmp_path, helpers.FAKE_TASK + own)))
+    assert stated.wants_committee()
+    assert stated.start_basis() != task.start_basis()
+    seated = pilot.choose(stated, ADS, print).prompt.committee
+    assert asked[0] == "Ad: {ad}\nThis is a"
+    assert len(asked) == 1 + len(FORMS)
+    assert seated is not None
+    assert [member.name for member in seated.members] == ["This is a scam or bargain"]
+    # What is chosen anew, by labels too, is chosen among them again.
+    assert pilot.seated(stated, seated).without_prompt() == stated
+
+
 def test_a_guess_is_called_one(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     def noise(self: Fake, prompts: Sequence[PromptSpec], encoder: str, texts: Sequence[str]):  # type: ignore[no-untyped-def]
         rng = np.random.default_rng(0)

@@ -42,6 +42,24 @@ def test_what_speaks_against_the_policys_words_is_not_heard() -> None:
     assert 0.3 < voices.agreement < 0.6
 
 
+def test_a_tasks_own_forms_displace_what_agrees_less() -> None:
+    answers, similarity, truth = pilot()
+    every = weigh_forms(answers, similarity, 0.2)
+    order = np.argsort(-every.agreements[:2])
+    # The better of the two good forms is the task's own: the other one falls silent ...
+    own = weigh_forms(answers[:, [order[0], order[1], 2, 3]], similarity, 0.2, own=1)
+    assert own.weights[0] > 0
+    assert not own.weights[1:].any()
+    # ... the weaker one leaves the better one its voice, and drops the noise.
+    own = weigh_forms(answers[:, [order[1], order[0], 2, 3]], similarity, 0.2, own=1)
+    assert own.weights[1] > own.weights[0] > 0
+    assert not own.weights[2:].any()
+    # One that says the opposite is not heard, and silences nobody.
+    own = weigh_forms(answers[:, [2, 0, 1, 3]], similarity, 0.2, own=1)
+    assert np.allclose(own.weights, every.weights[[2, 0, 1, 3]])
+    assert roc_auc_score(truth, own.margins(answers[:, [2, 0, 1, 3]], similarity)) > 0.8
+
+
 def test_labels_bring_back_a_form_that_the_words_misjudge() -> None:
     rng = np.random.default_rng(5)
     truth = np.arange(400) < 80
