@@ -279,6 +279,7 @@ def prompts(
     label_field: str = "label",
     ads: Count = 400,
     write: Place = "",
+    out: Place = "",
     id_field: str = "",
     text_field: str = "",
     format: str = "",
@@ -293,23 +294,29 @@ def prompts(
         label_field: field with the label.
         ads: distinct ads that are asked about, the labelled ones among them.
         write: task file to write the choice into, its `prompt` section alone.
+        out: folder for a report of the comparison, local or ``gs://``.
         id_field: field with the ad's id, as in ``mine``.
         text_field: field with the ad's text; by default `text`, or what the task's ad.fields say.
         format: instead of going by the file name.
         progress: tell on stderr what is done.
     """
     with _call(prompts, locals()) as say:
+        import dataclasses
+
         import numpy as np
 
         from pipelines.config import given_task
         from pipelines.jobs import pilot
         from pipelines.jobs import prompts as job
+        from pipelines.report.output import check_folder
+        from pipelines.report.prompts import prompts_report
         from pipelines.simulation.labelled_corpus import Fields, read_labelled
         from pipelines.sources import registry as sources
         from pipelines.sources.base import ReadOptions
         from pipelines.sources.files import FORMATS
 
         _choose("format", [format] if format else [], FORMATS)
+        folder = check_folder(os.fspath(out)) if out else ""
         given = given_task(_task(task))
         read = given.reading(ReadOptions(id_field, text_field, format=format))
         known: dict[str, int] = {}
@@ -327,7 +334,11 @@ def prompts(
             labels=np.array([known.get(text, -1) for text in texts]) if labels else None,
             write=os.fspath(write),
         )
-        return say.end(job.compare(options, say))
+        compared = job.compare(options, say)
+        if folder:
+            report = prompts_report(compared, folder, say)
+            compared = dataclasses.replace(compared, report=report.path)
+        return say.end(compared)
 
 
 def simulate(

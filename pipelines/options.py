@@ -313,6 +313,7 @@ def _add_prompts(commands: Any) -> None:
     _add(compare, api.prompts, "labels", metavar="FILE")
     _add(compare, api.prompts, "label_field", "ads")
     _add(compare, api.prompts, "write", metavar="TASK")
+    _add(compare, api.prompts, "out", metavar="FOLDER")
     _add(compare, api.prompts, "id_field", "text_field")
     _add(compare, api.prompts, "format", choices=FORMATS, metavar=None)
     _add_plain_output(compare)

@@ -27,6 +27,9 @@ COMMITTEE, WITH_LABELS, WORDS, OWN = (
     "similarity to the policy's words",
     "the task's own prompt",
 )
+# What says nothing of an ad: a prompt's bias shows in what it answers them (Zhao and others, "Calibrate
+# before use", 2021).
+_CONTENTLESS = ("N/A", "[MASK]")
 # Folds in which the labelled committee is chosen by the other labels.
 _FOLDS = 5
 # Labels of each class without which nothing is compared.
@@ -76,12 +79,15 @@ def compare(options: PromptsOptions, say: Callable[[str], None]) -> Prompts:
         )
     plain = task.without_prompt()
     try:
-        answers, similarity = pilot.ask(plain, texts)
-        own = _own(task, texts)
+        asked = [*texts, *_CONTENTLESS]
+        answers, similarity = pilot.ask(plain, asked)
+        own = _own(task, asked)
     except BackendError as error:
         raise UsageError(f"{called(options.source)}: model: {error}") from error
     except ValueError as error:
         raise UsageError(f"{called(options.source)}: prompt: {error}") from error
+    nothing = np.append(answers, own[:, None], axis=1)[len(texts) :].mean(axis=0)
+    answers, similarity, own = (part[: len(texts)] for part in (answers, similarity, own))
     told = np.isfinite(similarity) & np.isfinite(answers).any(axis=1)
     answers, similarity, own = answers[told].astype(np.float64), similarity[told], own[told]
     labels = None if options.labels is None else options.labels[told]
@@ -99,9 +105,16 @@ def compare(options: PromptsOptions, say: Callable[[str], None]) -> Prompts:
     usable = np.flatnonzero(np.isfinite(voices.agreements))
     scores |= {names[i]: answers[:, i] for i in usable}
     ranked = None if labels is None else _ranked(scores, labels, task.seed)
+    empty = dict(zip([*names, OWN], nothing, strict=True))
     chosen = voices if labels is None else pilot.weigh(task, answers, similarity, labels)
     rows = _figures(
-        scores, similarity, labels, ranked, task, dict(zip(names, chosen.weights, strict=True))
+        scores,
+        similarity,
+        labels,
+        ranked,
+        task,
+        dict(zip(names, chosen.weights, strict=True)),
+        empty,
     )
     winner, verdict = _decide(rows, labels)
     section = _section(winner, chosen, len(similarity), task)
@@ -168,6 +181,7 @@ def _figures(
     ranked: Ranked | None,
     task: Task,
     weights: Mapping[str, float],
+    empty: Mapping[str, float],
 ) -> list[PromptFigures]:
     table = np.column_stack(list(scores.values()))
     like = np.corrcoef(np.column_stack([table, similarity]).T)
@@ -197,6 +211,7 @@ def _figures(
                 weight=_round(weights.get(name, 0.0)),
                 agreement=_round(like[i, -1]),
                 others=_round(float(np.mean(like[i, others]))) if others else None,
+                above_nothing=_above(values, empty.get(name, np.nan)),
                 same_answer=_round(max(said, 1 - said)) if name in weights or name == OWN else None,
                 **found,
             )
@@ -206,6 +221,10 @@ def _figures(
     return lead + sorted(
         (row for row in rows if row.name in weights), key=lambda row: -(getattr(row, key) or 0.0)
     )
+
+
+def _above(values: np.ndarray, nothing: float) -> float | None:
+    return _round((values > nothing).mean()) if np.isfinite(nothing) else None
 
 
 def _decide(rows: Sequence[PromptFigures], labels: np.ndarray | None) -> tuple[str, str]:

@@ -382,6 +382,8 @@ class PromptFigures:
         others: mean correlation with the single forms.
         same_answer: share of the ads that get the answer which most get; 1 tells ads apart by
             degree alone.
+        above_nothing: share of the ads with a higher margin than a text without content has; far
+            from the prior, the prompt's words answer for the ad.
         auc, kappa: against the labels, kappa at the prior's quantile; None without labels.
         auc_interval, ahead_interval: 95%, by paired bootstrap.
         ahead: AUC less that of the committee without labels.
@@ -392,6 +394,7 @@ class PromptFigures:
     agreement: float
     others: float | None
     same_answer: float | None
+    above_nothing: float | None
     auc: float | None = None
     auc_interval: tuple[float, float] | None = None
     ahead: float | None = None
@@ -414,6 +417,7 @@ class Prompts(Result):
         winner, verdict: what to label by, and why.
         section: the task file's section that does.
         written: the task file that it was written into.
+        report: the report's HTML file, where one was asked for.
     """
 
     task: str
@@ -428,3 +432,4 @@ class Prompts(Result):
     verdict: str
     section: str
     written: str | None
+    report: str | None = None

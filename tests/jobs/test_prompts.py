@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -148,6 +149,35 @@ def test_a_prompt_of_ones_own_is_compared_too(task: Path, corpus: Path, tmp_path
     assert names.index(prompts.OWN) == 3
     written = load_task(str(task)).prompt
     assert written.template == "Ad: {ad}\n" + FORMS[3].cue or written.committee is not None
+
+
+@pytest.mark.parametrize("number", [0, 60])
+def test_the_report_shows_what_was_compared(
+    task: Path, corpus: Path, tmp_path: Path, number: int
+) -> None:
+    task.write_text(task.read_text().replace("positive: scam", "positive: <b>scam"))
+    known = labelled(tmp_path, number)
+    known.write_text(known.read_text().replace('"scam"', '"<b>scam"'))
+    found = api.prompts(task, corpus, labels=known if number else "", out=tmp_path / "r")
+    assert found.report == str(tmp_path / "r" / "report.html")
+    assert found.report in repr(found)
+    page = Path(found.report).read_text()
+    assert (tmp_path / "r" / "report-prompts.png").stat().st_size > 5_000
+    assert ("AUC on the labelled ads" in page) == bool(number)
+    for row in found.prompts:
+        assert f">{html.escape(row.name).replace('&#x27;', '&#39;')}</th>" in page
+    assert "<b>scam" not in page
+
+
+def test_what_a_text_without_content_gets_is_told(
+    task: Path, corpus: Path, hears: dict[str, float]
+) -> None:
+    found = api.prompts(task, corpus, ads=200)
+    by_name = {row.name: row for row in found.prompts}
+    # A fifth of the ads is loud, and only they lie above what says nothing; noise hides no more.
+    assert 0.0 < (by_name[GOOD].above_nothing or 0) < 1.0
+    assert by_name[prompts.COMMITTEE].above_nothing is None
+    assert found.ads == 200
 
 
 def test_the_command(task: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pipelines.numerics import calibration
-from pipelines.report.pictures import agreement, conditions, coverage, maps, scores
+from pipelines.report.pictures import agreement, conditions, coverage, maps, prompts, scores
 from pipelines.report.pictures.canvas import Estimate, Names
 from pipelines.report.pictures.conditions import Curve
 
@@ -51,6 +51,7 @@ DRAWN: dict[str, Callable[[], bytes]] = {
     "agreement": lambda: agreement.agreement_by_round(MODELS, EXPERTS),
     "curves": lambda: conditions.learning_curves(CURVES, EXPERTS),
     "conditions": lambda: conditions.side_by_side(["a", "b", "c"], [("natural", MODELS)]),
+    "prompts": lambda: prompts.side_by_side(MODELS, [True, False, True], "AUC", 0.5),
 }
 # What there is least of: nothing positive, nothing chosen, nothing defined.
 NOTHING = Estimate("x", None, None, None)
@@ -72,6 +73,7 @@ LEAST: dict[str, Callable[[], bytes]] = {
     "no coverage": lambda: coverage.coverage_curve([], 0, 3),
     "nothing defined": lambda: agreement.agreement_by_round([NOTHING], NOTHING),
     "no curve": lambda: conditions.learning_curves([Curve("a", (0,), (None,), (None,))], NOTHING),
+    "no prompt": lambda: prompts.side_by_side([NOTHING], [False], "AUC", 0.5),
     "no condition": lambda: conditions.side_by_side(["a"], [("natural", [NOTHING])]),
 }
 
