@@ -29,7 +29,7 @@ COMMITTEE, WITH_LABELS, WORDS, OWN = (
 )
 # What says nothing of an ad: a prompt's bias shows in what it answers them (Zhao and others, "Calibrate
 # before use", 2021).
-_CONTENTLESS = ("N/A", "[MASK]")
+CONTENTLESS = ("N/A", "none")
 # Folds in which the labelled committee is chosen by the other labels.
 _FOLDS = 5
 # Labels of each class without which nothing is compared.
@@ -79,7 +79,7 @@ def compare(options: PromptsOptions, say: Callable[[str], None]) -> Prompts:
         )
     plain = task.without_prompt()
     try:
-        asked = [*texts, *_CONTENTLESS]
+        asked = [*texts, *CONTENTLESS]
         answers, similarity = pilot.ask(plain, asked)
         own = _own(task, asked)
     except BackendError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.ad_text import is_wordless
 from models.backends.fake import Fake
 from models.committee import FORMS
 from models.prompting import PromptSpec
@@ -177,6 +178,8 @@ def test_what_a_text_without_content_gets_is_told(
     # A fifth of the ads is loud, and only they lie above what says nothing; noise hides no more.
     assert 0.0 < (by_name[GOOD].above_nothing or 0) < 1.0
     assert by_name[prompts.COMMITTEE].above_nothing is None
+    # A model must be able to read it: what has no word in it gets no score.
+    assert not any(is_wordless(text) for text in prompts.CONTENTLESS)
     assert found.ads == 200
 
 
