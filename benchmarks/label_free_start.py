@@ -5,14 +5,17 @@
 For each task and labelled corpus (JSON lines with text and label; several of both, in the same order): AUC
 of the plain prompt that states the policy, of the similarity to the policy's words, of the committee that
 they choose without labels, and of the best form, chosen with all labels; of the committee and of the best
-form after 50 labels, a sixth of them positive, on the other ads, mean over draws.
+form after 50 labels, a sixth of them positive, on the other ads, mean over draws. Cost: CPU seconds of a
+committee, its similarity to the policy included, over those of the plain prompt and of its loudest form alone.
 
 Targets, mean over the tasks: the committee at least .12 above the plain prompt; with 50 labels on no task
 more than .03 below the best form.
 """
 
 import argparse
+import statistics
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,7 @@ from pipelines.simulation.labelled_corpus import Fields, read_labelled
 ADS_OF_LABEL = (200, 300)
 POSITIVE_LABELS, NEGATIVE_LABELS = 8, 42
 DRAWS = 30
+TIMED_ADS, TIMES = 200, 3
 
 
 def sample(task: Task, data: Path, seed: int) -> tuple[list[str], np.ndarray]:
@@ -55,6 +59,9 @@ def measure(task: Task, data: Path, seed: int) -> dict[str, Any]:
     alone = {i: roc_auc_score(gold, answers[:, i]) for i in np.flatnonzero(usable)}
     best = max(alone, key=lambda i: alone[i])
     voices = weigh_forms(answers, similarity, task.prior)
+    seated = pilot.seated(asked, pilot.committee_of(asked.forms(), voices, len(texts)))
+    loudest = asked.model_copy(update={"prompt": _alone(seated)})
+    cost = cpu_seconds([seated, plain, loudest], texts)
     few, by_labels = few_labels(answers, similarity, gold, task.prior, seed)
     return {
         "task": task.name,
@@ -68,7 +75,33 @@ def measure(task: Task, data: Path, seed: int) -> dict[str, Any]:
         "50 labels": few,
         "best form by 50 labels": by_labels,
         "agreement": voices.agreement,
+        "members": int((voices.weights > 0).sum()),
+        "cost of the plain prompt": cost[0] / cost[1],
+        "cost of one form": cost[0] / cost[2],
     }
+
+
+def _alone(task: Task) -> Prompt:
+    """Return the prompt of a committee's loudest member."""
+    spec = task.prompt_spec()
+    answers = {"positive": spec.positive_answer, "negative": spec.negative_answer}
+    return Prompt.model_validate(
+        {"form": "completion", "template": spec.template, "answers": answers}
+    )
+
+
+def cpu_seconds(tasks: Sequence[Task], texts: Sequence[str]) -> list[float]:
+    """Return the CPU seconds that each task's labels of some ads take, median of turns."""
+    labelers = [task.backend().load() for task in tasks]
+    some = list(texts)[:TIMED_ADS]
+    turns: list[list[float]] = [[] for _ in tasks]
+    for _ in range(1 + TIMES):
+        for found, labeler in zip(turns, labelers, strict=True):
+            started = time.process_time()
+            labeler.margins(some)
+            found.append(time.process_time() - started)
+    # The first turn compiles.
+    return [statistics.median(found[1:]) for found in turns]
 
 
 def few_labels(

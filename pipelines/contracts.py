@@ -214,6 +214,9 @@ class OverlapFacts:
         covered_weight: corpus weight that this pair covers and no pair before it did.
         covered_share: the same as a share of the corpus weight.
         cumulative_share: share covered by all pairs up to this one.
+        partner_rank: place of the negative ad among those nearest to the positive one that could have
+            been shown with it: of overlapping clusters, in the band, unseen; from 1. None in rounds
+            of older versions.
     """
 
     mutual: bool
@@ -222,6 +225,7 @@ class OverlapFacts:
     covered_weight: float
     covered_share: float
     cumulative_share: float
+    partner_rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

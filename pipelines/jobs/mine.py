@@ -7,6 +7,7 @@ import functools
 import importlib.metadata
 import json
 import platform
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -536,6 +537,8 @@ def _outcome(plan: Plan, counters: dict[str, int], seconds: float) -> Mined:
         note=pairs.facts.note,
         threshold_bound=threshold.bound,
         covered_share=boundary.covered_share if boundary else None,
+        partner_rank=_median([item.overlap.partner_rank for item in items if item.overlap]),
+        pair_distance=_median([item.distance for item in items if item.overlap]),
         seconds_by_stage=busy,
         seconds=round(seconds, 2),
         scoring_rate=_rate(scored_now, busy.get("ScoreAds", 0.0)),
@@ -556,6 +559,11 @@ def _outcome(plan: Plan, counters: dict[str, int], seconds: float) -> Mined:
         data = json.dumps(plain(mined), indent=1, ensure_ascii=False).encode() + b"\n"
         storage.write(workspace.path(f"{review.attempt}/summary.json"), data)
     return mined
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(statistics.median(known), 6) if known else None
 
 
 def _rate(number: int, seconds: float) -> float | None:

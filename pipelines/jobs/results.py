@@ -78,6 +78,8 @@ class Mined(Result):
         note: where the items are not what the budget asked for: why, and what would change it.
         threshold_bound: what the prior allows a threshold that few labels fitted; None where it has no
             say.
+        partner_rank, pair_distance: of the pairs of overlapping clusters, in the median: place of the
+            partner among the nearest ads that could have been shown, from 1; and distance.
         seconds_by_stage, seconds: busy seconds of each stage, and seconds in all.
         scoring_rate, reading_rate: ads and records per second; None where nothing was done.
         model_id, prompt_hash: what scored the ads.
@@ -114,6 +116,8 @@ class Mined(Result):
     note: str
     threshold_bound: PriorBound | None
     covered_share: float | None
+    partner_rank: float | None
+    pair_distance: float | None
     seconds_by_stage: Mapping[str, float]
     seconds: float
     scoring_rate: float | None

@@ -45,6 +45,24 @@ class Candidates:
         return len(self.positive)
 
 
+def partner_ranks(candidates: Candidates) -> np.ndarray:
+    """Return each candidate's place among those of its positive ad, nearest first, from 1.
+
+    Returns:
+        int64 (c,); candidates of equal distance share the better place.
+    """
+    order = np.lexsort((candidates.distance, candidates.positive))
+    owner, distance = candidates.positive[order], candidates.distance[order]
+    starts = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]][: len(order)])
+    first = np.repeat(starts, np.diff(np.r_[starts, len(order)]))
+    place = np.arange(len(order))
+    # Of a run of equal distances all have the place of its first.
+    new = np.r_[True, (owner[1:] != owner[:-1]) | (distance[1:] != distance[:-1])][: len(order)]
+    found = np.empty(len(order), dtype=np.int64)
+    found[order] = np.maximum.accumulate(np.where(new, place, 0)) - first + 1
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class CoverageSample:
     """s sampled ads that stand for the corpus.

@@ -118,6 +118,7 @@ def select(pool: PairPool, context: Context) -> Chosen:
         for (place, _), table in zip(ordered, tables, strict=True)
     ]
     chosen: list[coverage.Choice] = []
+    partner_ranks = np.zeros(0, dtype=np.int64)
     radius = 0.0
     joined = pa.concat_tables(tables).combine_chunks() if tables else None
     owners = np.concatenate(owner) if owner else np.zeros(0, dtype=np.int32)
@@ -133,6 +134,7 @@ def select(pool: PairPool, context: Context) -> Chosen:
     if joined is not None and joined.num_rows:
         radius = coverage.cover_radius(measured, settings.cover_quantile, seed)
         numbered, ad_keys, ad_vectors = _numbered(joined, owners, space)
+        partner_ranks = coverage.partner_ranks(numbered)
         chosen = coverage.select_pairs(
             numbered,
             ad_vectors,
@@ -170,6 +172,7 @@ def select(pool: PairPool, context: Context) -> Chosen:
                     covered_weight=round(choice.covered_weight / _PARTS * total_weight / 1000, 3),
                     covered_share=round(choice.covered_weight / _PARTS, 6),
                     cumulative_share=round(choice.cumulative_share, 6),
+                    partner_rank=int(partner_ranks[choice.candidate]),
                 ),
             )
         )
