@@ -16,12 +16,14 @@ from pipelines.config import Task
 from pipelines.console.progress import step
 from pipelines.contracts import Rejected
 from pipelines.errors import RunFailed, UsageError
+from pipelines.jobs.labels import fine_tuning_labels, write_ties
 from pipelines.jobs.results import Ingested
 from pipelines.store import files, storage
 from pipelines.store.facts import ImportEntry, VerdictsFacts
 from pipelines.store.workspace import Manifest, Workspace
 from pipelines.text import storable
 from pipelines.tools import registry
+from pipelines.verdicts.balance import balance
 from pipelines.verdicts.commit_imports import (
     Import,
     commit,
@@ -156,7 +158,28 @@ def _import(
     ingested = _outcome(workspace, task, written, before, known)
     for line in _lines(ingested):
         say(line)
-    return ingested
+    return replace(ingested, **_checked(workspace, task, reading, say))
+
+
+def _checked(
+    workspace: Workspace, task: Task, reading: Reading, say: Callable[[str], None]
+) -> dict[str, tuple[str, ...]]:
+    """Write down the ties of the fine-tuning half, and tell what is wrong with the halves.
+
+    What was imported counts already, so that nothing found here may end the import.
+    """
+    shown = reading.shown
+    try:
+        with step("looking at the halves"):
+            warnings = balance(workspace, task, shown).warnings()
+            tied = fine_tuning_labels(workspace, task, shown.texts()).tied
+    except RunFailed as error:
+        warnings, tied = (f"the labels so far cannot be counted: {error.message}",), ()
+    except UsageError as error:
+        warnings, tied = (f"the labels so far cannot be counted: {error}",), ()
+    for line in warnings:
+        say(line)
+    return {"warnings": warnings, "ties": write_ties(workspace, shown, tied, say)}
 
 
 def _open(path: str, tool: str) -> _Source:
