@@ -68,11 +68,12 @@ class Balance:
                 "measured is mostly about it"
             )
         if self.alike:
-            families = "1 family" if self.split == 1 else f"{self.split:,} families"
+            families = "1 family lies" if self.split == 1 else f"{self.split:,} families lie"
             found.append(
-                f"{families} of ads that read nearly the same would have made a half too large and "
-                f"lies in both, on purpose: {self.alike:,} of {self.evaluation:,} evaluation ads are "
-                "like an ad that trains, and kappas of models are the kinder for it"
+                f"{families} in both halves on purpose, for a half that held such a family of ads that "
+                f"read nearly the same would be too large: {self.alike:,} of {self.evaluation:,} "
+                "evaluation ads read nearly like an ad that trains, and models' kappas are the kinder "
+                "for it"
             )
         if self.withheld > _LOPSIDED * (inside + self.withheld):
             found.append(
