@@ -166,7 +166,7 @@ def mined(ads: Labelled, budget: int, rounds: int, prior: float, folder: Path) -
         )
         items = mine(options, say=lambda _: None).items
         pairs += [tuple(ad.key for ad in item.ads) for item in items if len(item.ads) == 2]
-        rows = []
+        rows: list[RawVerdict] = []
         for ad in (ad for item in items for ad in item.ads):
             found[ad.key] = (ad.text, ad.label == "positive", number)
             label = "positive" if truth[ad.text] else "negative"
@@ -237,7 +237,7 @@ def measure(shown: Shown, way: Way, alike: Mapping[str, np.ndarray]) -> dict[str
         for sides in way(shown, seed):
             training, judging = (sides == FINE_TUNING).sum(), (sides == EVALUATION).sum()
             if len(sides) >= ENOUGH:
-                off.append(abs(judging / max(1, training + judging) - SHARE))
+                off.append(float(abs(judging / max(1, training + judging) - SHARE)))
         judges, trains = sides == EVALUATION, sides == FINE_TUNING
         withheld.append(float((sides == WITHHELD).mean()))
         crossing = near[judges[near].any(axis=1) & trains[near].any(axis=1)]
@@ -290,7 +290,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for way, measured in each.items():
             mean = {key: float(np.mean([one[key] for one in measured])) for key in measured[0]}
             worst = {key: max(one[key] for one in measured) for key in ("off", "withheld")}
-            rows.append({"corpus": name, "halves by": way} | mean | worst)
+            told = {key: "-" if np.isnan(value) else value for key, value in (mean | worst).items()}
+            rows.append({"corpus": name, "halves by": way} | told)
     targets = {}
     for name in ("60 templates", "headlines"):
         ours = found[name]["families (now)"]

@@ -40,7 +40,7 @@ from pipelines.verdicts.rows import (
     decode,
     normalize_expert,
 )
-from pipelines.verdicts.shown import shown_ads
+from pipelines.verdicts.shown import Shown, shown_ads
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,28 +158,29 @@ def _import(
     ingested = _outcome(workspace, task, written, before, known)
     for line in _lines(ingested):
         say(line)
-    return replace(ingested, **_checked(workspace, task, reading, say))
+    warnings, ties = _looked_at(workspace, task, reading.shown, say)
+    return replace(ingested, warnings=warnings, ties=ties)
 
 
-def _checked(
-    workspace: Workspace, task: Task, reading: Reading, say: Callable[[str], None]
-) -> dict[str, tuple[str, ...]]:
-    """Write down the ties of the fine-tuning half, and tell what is wrong with the halves.
+def _looked_at(
+    workspace: Workspace, task: Task, shown: Shown, say: Callable[[str], None]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Tell what is wrong with the halves, and write down the ties of the fine-tuning half; -> both.
 
     What was imported counts already, so that nothing found here may end the import.
     """
-    shown = reading.shown
+    tied: tuple[str, ...] = ()
     try:
         with step("looking at the halves"):
             warnings = balance(workspace, task, shown).warnings()
             tied = fine_tuning_labels(workspace, task, shown.texts()).tied
     except RunFailed as error:
-        warnings, tied = (f"the labels so far cannot be counted: {error.message}",), ()
+        warnings = (f"the labels so far cannot be counted: {error.message}",)
     except UsageError as error:
-        warnings, tied = (f"the labels so far cannot be counted: {error}",), ()
+        warnings = (f"the labels so far cannot be counted: {error}",)
     for line in warnings:
         say(line)
-    return {"warnings": warnings, "ties": write_ties(workspace, shown, tied, say)}
+    return warnings, write_ties(workspace, shown, tied, say)
 
 
 def _open(path: str, tool: str) -> _Source:

@@ -202,13 +202,11 @@ def _withhold_bridges(
     sides: list[str], held: Sequence[str], edges: np.ndarray, families: Groups
 ) -> None:
     """Keep new ads that read like ads of the other half out of both, if there are only a few."""
-    bridges = {
-        row
-        for one, other in edges.tolist()
-        if sides[one] != sides[other] and families.find(one) != families.find(other)
-        for row in (one, other)
-        if not held[row]
-    }
+    root = np.array([families.find(row) for row in range(len(sides))], dtype=np.intp)
+    evaluation = np.array([side == EVALUATION for side in sides], dtype=bool)
+    one, other = edges[:, 0], edges[:, 1]
+    apart = (evaluation[one] != evaluation[other]) & (root[one] != root[other])
+    bridges = [row for row in np.unique(edges[apart]).tolist() if not held[row]]
     most = max(_FEW, _WITHHELD_SHARE * len(sides))
     if len(bridges) + sum(side == WITHHELD for side in held) <= most:
         for row in bridges:

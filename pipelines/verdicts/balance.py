@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 from pipelines.config import Task
 from pipelines.console.visible import printable
@@ -111,11 +112,11 @@ def _families(
     if not keys:
         return 0, "", 0, 0
     edges = near_duplicates([normalize_text(texts[key]) for key in keys]).edges
-    family = components(len(keys), edges).tolist()
-    sizes = Counter(family)
-    number, largest = max(sizes.items(), key=lambda item: (item[1], -item[0]))
-    judges = [key in judging for key in keys]
-    crossing = [(a, b) for a, b in edges.tolist() if judges[a] != judges[b]]
-    alike = {row for pair in crossing for row in pair if judges[row]}
-    split = {family[row] for row in alike}
-    return largest, texts[keys[family.index(number)]], len(split), len(alike)
+    family = components(len(keys), edges)
+    sizes = np.bincount(family)
+    number, largest = int(sizes.argmax()), int(sizes.max())
+    judges = np.array([key in judging for key in keys], dtype=bool)
+    crossing = np.unique(edges[judges[edges[:, 0]] != judges[edges[:, 1]]])
+    alike = crossing[judges[crossing]]
+    split = np.unique(family[alike])
+    return largest, texts[keys[int((family == number).argmax())]], len(split), len(alike)
