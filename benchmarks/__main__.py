@@ -15,6 +15,7 @@ NAMES = (
     "llm0_throughput",
     "report_opening",
     "audit_intervals",
+    "half_leaks",
 )
 RESULTS = Path(__file__).parent / "results"
 

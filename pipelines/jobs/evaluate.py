@@ -1,6 +1,7 @@
 """The evaluator: every round's model against the experts, on the evaluation half.
 
-Nothing else in this project reads that half's verdicts, but for the audit, which counts them.
+Nothing else in this project reads that half's verdicts, but for the audit, which counts them. What is
+told of labels before a training (``label_standing``) are counts and agreement that come from here.
 """
 
 from __future__ import annotations
@@ -69,11 +70,14 @@ def evaluate(
         candidates: the models, by round.
         fine_tuning_ads: ads that trained the last of them, for the label budget.
     """
-    table = ratings(read_half(workspace, "evaluation", task.version))
-    # What no model can read measures none.
-    rows = [i for i, key in enumerate(table.keys) if not is_wordless(texts[key])]
-    table = Ratings(tuple(table.keys[i] for i in rows), table.experts, table.values[rows])
+    table = evaluation_ratings(workspace, task, texts)
     return measure(task, table, [texts[key] for key in table.keys], candidates, fine_tuning_ads)
+
+
+def evaluation_ratings(workspace: Workspace, task: Task, texts: Mapping[str, str]) -> Ratings:
+    """Return what experts said of the evaluation ads; what no model can read measures none."""
+    table = ratings(read_half(workspace, "evaluation", task.version))
+    return table.where([not is_wordless(texts[key]) for key in table.keys])
 
 
 def measure(

@@ -16,12 +16,14 @@ from pipelines.config import Task
 from pipelines.console.progress import step
 from pipelines.contracts import Rejected
 from pipelines.errors import RunFailed, UsageError
+from pipelines.jobs.labels import fine_tuning_labels, write_ties
 from pipelines.jobs.results import Ingested
 from pipelines.store import files, storage
 from pipelines.store.facts import ImportEntry, VerdictsFacts
 from pipelines.store.workspace import Manifest, Workspace
 from pipelines.text import storable
 from pipelines.tools import registry
+from pipelines.verdicts.balance import balance
 from pipelines.verdicts.commit_imports import (
     Import,
     commit,
@@ -38,7 +40,7 @@ from pipelines.verdicts.rows import (
     decode,
     normalize_expert,
 )
-from pipelines.verdicts.shown import shown_ads
+from pipelines.verdicts.shown import Shown, shown_ads
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,29 @@ def _import(
     ingested = _outcome(workspace, task, written, before, known)
     for line in _lines(ingested):
         say(line)
-    return ingested
+    warnings, ties = _looked_at(workspace, task, reading.shown, say)
+    return replace(ingested, warnings=warnings, ties=ties)
+
+
+def _looked_at(
+    workspace: Workspace, task: Task, shown: Shown, say: Callable[[str], None]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Tell what is wrong with the halves, and write down the ties of the fine-tuning half; -> both.
+
+    What was imported counts already, so that nothing found here may end the import.
+    """
+    tied: tuple[str, ...] = ()
+    try:
+        with step("looking at the halves"):
+            warnings = balance(workspace, task, shown).warnings()
+            tied = fine_tuning_labels(workspace, task, shown.texts()).tied
+    except RunFailed as error:
+        warnings = (f"the labels so far cannot be counted: {error.message}",)
+    except UsageError as error:
+        warnings = (f"the labels so far cannot be counted: {error}",)
+    for line in warnings:
+        say(line)
+    return warnings, write_ties(workspace, shown, tied, say)
 
 
 def _open(path: str, tool: str) -> _Source:

@@ -10,14 +10,12 @@ import numpy as np
 from models.ad_text import is_wordless
 from models.training import trainer
 from pipelines.config import Task
-from pipelines.contracts import BlockFile
-from pipelines.jobs.status import imported_into
 from pipelines.numerics import agreement
 from pipelines.numerics.agreement import MISSING
-from pipelines.store import files
+from pipelines.store import files, storage
 from pipelines.store.workspace import Workspace
 from pipelines.tools.sheet.format import ad_sheet
-from pipelines.verdicts.halves import ratings, read_half
+from pipelines.verdicts.halves import Ratings, imported_into, ratings, read_half
 from pipelines.verdicts.shown import Shown
 
 
@@ -28,13 +26,13 @@ class Labels:
     Attributes:
         ads: keys, texts and consensus labels.
         tied: keys of the ads whose experts disagree without a majority; they go back to review.
-        experts: how many experts labelled.
+        table: what each expert said.
         imported: round -> hash of the imports that this comes from.
     """
 
     ads: trainer.LabelledAds
     tied: tuple[str, ...]
-    experts: int
+    table: Ratings
     imported: Mapping[str, str]
 
 
@@ -43,23 +41,18 @@ def fine_tuning_labels(workspace: Workspace, task: Task, texts: Mapping[str, str
     # First: what comes in while this reads and trains is then seen to be new.
     imported = imported_into(workspace, task.version)
     table = ratings(read_half(workspace, "fine_tuning", task.version))
-    consensus = agreement.consensus(table.values, task.review.consensus)
     # An ad of which nothing is left once markup is cut cannot be scored, and so teaches nothing.
-    wordless = [key for key in table.keys if is_wordless(texts[key])]
-    consensus[[key in set(wordless) for key in table.keys]] = MISSING
-    given = (table.values != MISSING).any(axis=1) if table.values.size else np.zeros(0, dtype=bool)
+    table = table.where([not is_wordless(texts[key]) for key in table.keys])
+    consensus = agreement.consensus(table.values, task.review.consensus)
     settled = np.flatnonzero(consensus != MISSING)
     ads = trainer.LabelledAds(
         keys=tuple(table.keys[i] for i in settled),
         texts=tuple(texts[table.keys[i]] for i in settled),
         labels=consensus[settled].astype(np.int8),
     )
-    tied = tuple(
-        table.keys[i]
-        for i in np.flatnonzero(given & (consensus == MISSING))
-        if table.keys[i] not in set(wordless)
-    )
-    return Labels(ads, tied, len(table.experts), imported)
+    given = (table.values != MISSING).any(axis=1)
+    tied = tuple(table.keys[i] for i in np.flatnonzero(given & (consensus == MISSING)))
+    return Labels(ads, tied, table, imported)
 
 
 def settled_labels(workspace: Workspace, task: Task) -> dict[str, int]:
@@ -69,22 +62,28 @@ def settled_labels(workspace: Workspace, task: Task) -> dict[str, int]:
     return {key: int(label) for key, label in zip(table.keys, settled, strict=True) if label >= 0}
 
 
-def write_ties(
-    workspace: Workspace,
-    attempt: str,
-    shown: Shown,
-    tied: Sequence[str],
-    say: Callable[[str], None],
-) -> tuple[BlockFile, ...]:
-    """Write a review sheet of the ads on which no majority was found."""
-    if not tied:
-        return ()
+def ties_sheet(workspace: Workspace, shown: Shown, tied: Sequence[str]) -> tuple[str, bytes]:
+    """Return the path and the content of a review sheet of ads on which no majority was found.
+
+    The folder is named by the content: the same ties are the same file, whichever command writes it.
+    """
     ads = {ad.key: ad for ad in shown.ads()}
     # Without a pair id each row stands alone: its partner needs no second answer.
-    rows = [("", "", ads[key].ad_id, ads[key].text) for key in sorted(tied)]
-    file = files.write(workspace.root, f"{attempt}/ties.csv", ad_sheet(rows), len(tied))
+    data = ad_sheet([("", "", ads[key].ad_id, ads[key].text) for key in sorted(tied)])
+    return workspace.path(f"ties/{files.sha256(data)[:16]}/ties.csv"), data
+
+
+def write_ties(
+    workspace: Workspace, shown: Shown, tied: Sequence[str], say: Callable[[str], None]
+) -> tuple[str, ...]:
+    """Write the review sheet of the ads on which no majority was found; -> its path, none without."""
+    if not tied:
+        return ()
+    path, data = ties_sheet(workspace, shown, tied)
+    if not storage.exists(path):
+        storage.write(path, data)
     say(
         f"{len(tied)} ads have no majority and do not train: let one more expert label "
-        f"{workspace.path(file.path)} and import it"
+        f"{path} and import it"
     )
-    return (file,)
+    return (path,)

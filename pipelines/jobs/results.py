@@ -11,6 +11,7 @@ from pipelines.console.summary import rendered
 
 if TYPE_CHECKING:
     from pipelines.contracts import ReviewItem
+    from pipelines.numerics.agreement import Kappa
     from pipelines.numerics.audit import Estimate
     from pipelines.numerics.calibration import Fitted, PriorBound
     from pipelines.store.facts import EpochFigures, Evaluation, LabelCounts
@@ -189,6 +190,8 @@ class Ingested(Result):
         fine_tuning_ads, evaluation_ads, withheld_ads: ads with a label so far, by half.
         audit_ads: ads of audits with an answer so far.
         dead_letters: paths of the rejected rows.
+        ties: paths of sheets with the fine-tuning ads that have no majority.
+        warnings: what a person should know before the halves are trusted, a sentence each.
     """
 
     task: str
@@ -209,6 +212,8 @@ class Ingested(Result):
     withheld_ads: int
     audit_ads: int
     dead_letters: tuple[str, ...]
+    ties: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -249,6 +254,48 @@ class Labelled:
     evaluation: int
     withheld: int
     experts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HalfLabels:
+    """Ads of a half by what experts said: a settled label, no majority, or only skips."""
+
+    positive: int
+    negative: int
+    tied: int
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabelStanding:
+    """What experts have said of the rounds of a version of the policy.
+
+    Attributes:
+        positive_name, negative_name: what the task calls its labels.
+        fine_tuning, evaluation: the two halves.
+        experts: who labelled.
+        expert_kappa: their agreement with each other, on the ads of both halves.
+        ties: paths of sheets with the tied ads of the fine-tuning half.
+        missing: what training and evaluation lack, a phrase each.
+    """
+
+    positive_name: str
+    negative_name: str
+    fine_tuning: HalfLabels
+    evaluation: HalfLabels
+    experts: tuple[str, ...]
+    expert_kappa: Kappa
+    ties: tuple[str, ...]
+    missing: Sequence[str]
+
+    def __str__(self) -> str:
+        halves = {"fine-tuning": self.fine_tuning, "evaluation": self.evaluation}
+        there = "; ".join(
+            f"{name} half: {half.positive:,} {self.positive_name}, {half.negative:,} "
+            f"{self.negative_name}, {half.tied:,} tied, {half.skipped:,} skipped"
+            for name, half in halves.items()
+        )
+        return f"{there}; missing: {', '.join(self.missing)}" if self.missing else there
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +413,9 @@ class Standing(Result):
         task_version: version of the policy of the newest round.
         next: what to do next.
         audit: what the newest audit says of the corpus; None where there is none.
+        labels: what experts have said, where a training has not seen all of it; None otherwise, for the
+            newest evaluation tells.
+        warnings: what a person should know before the halves are trusted, a sentence each.
     """
 
     workspace: str
@@ -373,6 +423,8 @@ class Standing(Result):
     task_version: int
     next: str
     audit: AuditStanding | None = None
+    labels: LabelStanding | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

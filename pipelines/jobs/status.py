@@ -1,4 +1,8 @@
-"""Where the rounds stand, and what to do next; from manifests, no verdict of either half is read."""
+"""Where the rounds stand, and what to do next.
+
+From manifests, and from verdicts only where a training has not seen all of them: what it said of both
+halves is in its manifest.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from pipelines.config import Task
+from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.audit_standing import audit_standing
-from pipelines.jobs.results import Labelled, Round, RoundModel, Stage, Standing
-from pipelines.store import storage
-from pipelines.store.facts import VerdictsFacts
-from pipelines.store.workspace import STAGES, Workspace, config_hash
+from pipelines.jobs.results import Labelled, LabelStanding, Round, RoundModel, Stage, Standing
+from pipelines.store import model_store, storage
+from pipelines.store.workspace import STAGES, Workspace
+from pipelines.verdicts.halves import imported_into
+from pipelines.verdicts.shown import shown_ads
 
 
 def standing(workspace: Workspace, stages: bool = False) -> Standing:
@@ -68,7 +75,39 @@ def standing(workspace: Workspace, stages: bool = False) -> Standing:
         )
     rounds = [replace(entry, comparable=entry.task_version == newest) for entry in rounds]
     audit = audit_standing(workspace)
-    return Standing(workspace.root, tuple(rounds), newest, _next_step(workspace, rounds), audit)
+    labels, warnings = _labels(workspace, newest)
+    step = _next_step(workspace, rounds)
+    return Standing(workspace.root, tuple(rounds), newest, step, audit, labels, warnings)
+
+
+def _labels(
+    workspace: Workspace, task_version: int
+) -> tuple[LabelStanding | None, tuple[str, ...]]:
+    """Return what experts said that no training has seen, and what is to be said of the halves."""
+    if not workspace.verdicts_of(task_version):
+        return None, ()
+    # Only now: they read texts and count grams, which a workspace without verdicts need not wait for.
+    from pipelines.jobs.label_standing import label_standing
+    from pipelines.verdicts.balance import balance
+
+    try:
+        task, shown = task_of(workspace, task_version), shown_ads(workspace)
+        warnings = balance(workspace, task, shown).warnings()
+        models = model_store.models(workspace, task_version)
+        imported = imported_into(workspace, task_version)
+        if models and models[-1].facts.verdicts == imported:
+            return None, warnings
+        return label_standing(workspace, task, shown), warnings
+    except RunFailed as error:
+        return None, (f"the labels cannot be counted: {error.message}",)
+    except UsageError as error:
+        return None, (f"the labels cannot be counted: {error}",)
+
+
+def task_of(workspace: Workspace, task_version: int) -> Task:
+    """Return the task that the newest pairs of a version of the policy were mined with."""
+    tasks = (pairs.facts.origin.task for pairs in workspace.pairs.by_round().values())
+    return [task for task in tasks if task.version == task_version][-1]
 
 
 def _stages(workspace: Workspace, number: int) -> dict[str, Stage]:
@@ -78,18 +117,6 @@ def _stages(workspace: Workspace, number: int) -> dict[str, Stage]:
         for stage, latest in found.items()
         if latest
     }
-
-
-def imported_into(workspace: Workspace, task_version: int) -> dict[str, str]:
-    """Return round -> hash of what was imported, of one version of the policy, audits apart."""
-    found = workspace.verdicts_of(task_version)
-    return {str(number): imports_hash(verdicts.facts) for number, verdicts in found.items()}
-
-
-def imports_hash(verdicts: VerdictsFacts) -> str:
-    """Return the hash of a round's imported files but for those that speak of an audit alone."""
-    counting = (e for e in verdicts.imports if not e.audit or e.audit < e.verdicts)
-    return config_hash({"imports": sorted(entry.sha256 for entry in counting)})
 
 
 def where_labels_come_from(workspace: Workspace) -> str:

@@ -21,6 +21,7 @@ from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs import pilot
 from pipelines.jobs.evaluate import base_pairs, evaluate_models, trained_candidate
+from pipelines.jobs.label_standing import label_standing
 from pipelines.jobs.labels import Labels, fine_tuning_labels, write_ties
 from pipelines.jobs.results import Trained
 from pipelines.jobs.status import where_labels_come_from
@@ -128,7 +129,9 @@ def train(
         )
     if options.export:
         _export(workspace, task, done, options.export, say)
-    return _outcome(workspace, done)
+    # Said before; of a workspace of an earlier version, it may still be missing.
+    ties = write_ties(workspace, shown, labels.tied, lambda _: None)
+    return _outcome(workspace, done, ties)
 
 
 def _train(
@@ -155,14 +158,15 @@ def _train(
     )
     number, positive = len(labels.ads.keys), int(labels.ads.labels.sum())
     # Before the training: where ties leave too few labels, they are what can be done about it.
-    ties = write_ties(workspace, attempt, shown, labels.tied, say)
+    write_ties(workspace, shown, labels.tied, say)
     if before:
         say(f"round {round_number}: trained on these labels before; evaluating again")
         own, learnt = model_store.model_files(before), before.facts.learnt
     else:
         if not number:
             raise TooFewLabels(
-                f"no labelled ads: {where_labels_come_from(workspace)}, or settle the ties"
+                f"no labelled ads: {where_labels_come_from(workspace)}, or settle the ties "
+                f"({label_standing(workspace, task, shown)})"
             )
         say(
             f"round {round_number}: training {_learner_name(task)} on {number:,} labelled ads "
@@ -171,7 +175,13 @@ def _train(
         if settings.prompt and task.prompt.committee:
             prompt = pilot.chosen_by_labels(task, labels.ads.texts, labels.ads.labels, say)
             settings = dataclasses.replace(settings, prompt=prompt)
-        own, learnt = _fit(workspace, task, attempt, labels.ads, settings, say, pool)
+        try:
+            own, learnt = _fit(workspace, task, attempt, labels.ads, settings, say, pool)
+        except trainer.TooFewLabelsError as error:
+            raise TooFewLabels(
+                f"{error}; {where_labels_come_from(workspace)} "
+                f"({label_standing(workspace, task, shown)})"
+            ) from error
         if learnt.bound:
             say(f"threshold: {learnt.bound}")
     current = trained_candidate(workspace, task, round_number, learnt, own, pool)
@@ -180,14 +190,14 @@ def _train(
     manifest = Manifest.of(
         attempt,
         wanted,
-        [*own, *ties, files.write(workspace.root, f"{attempt}/evaluation.json", data)],
+        [*own, files.write(workspace.root, f"{attempt}/evaluation.json", data)],
         number,
         ModelFacts(
             task=task,
             training_hash=training_hash,
             verdicts=labels.imported,
             learnt=learnt,
-            labels=LabelCounts(number, positive, labels.experts, len(labels.tied)),
+            labels=LabelCounts(number, positive, len(labels.table.experts), len(labels.tied)),
             evaluation=report,
         ),
     )
@@ -217,11 +227,8 @@ def _fit(
                 cache=pool.vectors if pool else None,
                 expected=expected,
             )
-        except trainer.TooFewLabelsError as error:
-            raise TooFewLabels(
-                f"{error}; {where_labels_come_from(workspace)} ({len(ads.keys):,} ads have a settled "
-                f"label so far, {int(ads.labels.sum()):,} of them positive)"
-            ) from error
+        except trainer.TooFewLabelsError:
+            raise
         except trainer.TrainingDataError as error:
             raise RunFailed(f"training: {error}") from error
         except BackendError as error:
@@ -375,9 +382,10 @@ def _learner_name(task: Task) -> str:
     return names[task.training.learner]
 
 
-def _outcome(workspace: Workspace, manifest: Manifest[ModelFacts]) -> Trained:
+def _outcome(
+    workspace: Workspace, manifest: Manifest[ModelFacts], ties: tuple[str, ...]
+) -> Trained:
     learnt = manifest.facts.learnt
-    ties = (file.path for file in manifest.files if file.path.endswith("/ties.csv"))
     return Trained(
         task=manifest.facts.task.name,
         round=manifest.round,
@@ -389,7 +397,7 @@ def _outcome(workspace: Workspace, manifest: Manifest[ModelFacts]) -> Trained:
         epochs=learnt.epochs,
         labels=manifest.facts.labels,
         evaluation=manifest.facts.evaluation,
-        ties=tuple(map(workspace.path, ties)),
+        ties=ties,
         fitted=learnt.fitted,
         bound=learnt.bound,
     )

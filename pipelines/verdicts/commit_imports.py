@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import posixpath
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -21,6 +21,7 @@ from pipelines.config import Task
 from pipelines.contracts import BlockFile
 from pipelines.errors import RunFailed
 from pipelines.numerics import split
+from pipelines.numerics.families import near_duplicates
 from pipelines.numerics.split import AUDIT, EVALUATION, FINE_TUNING, SIDES, WITHHELD, Side
 from pipelines.store import files
 from pipelines.store.facts import AnsweredKeys, ImportEntry, VerdictsFacts
@@ -28,7 +29,7 @@ from pipelines.store.workspace import Manifest, Workspace, config_hash
 from pipelines.text import normalize_text, storable
 from pipelines.verdicts.halves import files_of
 from pipelines.verdicts.resolve_rows import Reading, Resolved, common_reasons, resolve
-from pipelines.verdicts.rows import SKIP, RawRows
+from pipelines.verdicts.rows import POSITIVE, SKIP, RawRows
 from pipelines.verdicts.shown import Shown
 
 COMMITTED = "verdicts"
@@ -99,37 +100,39 @@ def is_imported(sha256: str, manifests: Mapping[int, Manifest[VerdictsFacts]]) -
 
 
 def split_ads(
-    shown: Shown, recorded: Mapping[str, str], share: float, seed: int
+    shown: Shown,
+    new: Collection[str],
+    recorded: Mapping[str, str],
+    counted: Collection[str],
+    share: float,
+    seed: int,
 ) -> dict[str, Side]:
-    """Put every shown ad on a side.
+    """Put ads on a side, beside those that have one.
 
-    Ads hang together when any pairs attempt of any round showed them as a pair, or when their
-    texts are nearly the same. Those that an audit drew stand apart: they neither train nor evaluate,
-    whatever they are like, for a sample without them would no longer be one of the corpus.
+    Ads whose texts are nearly the same hang together. Those that an audit drew stand apart: they
+    neither train nor evaluate, whatever they are like, for a sample without them would no longer be
+    one of the corpus.
 
     Args:
         shown: all ads that were put before experts.
+        new: content keys of ads without a side.
         recorded: sides of earlier imports, content key -> side; they stay.
-        share: expected share of the evaluation half.
+        counted: keys of ``recorded`` with a label, by which the halves are balanced.
+        share: wanted share of the evaluation half.
         seed: the task's.
+
+    Returns:
+        the sides of the new ads.
     """
-    texts = {key: text for key, text in shown.texts().items() if key not in shown.audited}
+    ads = {ad.key: ad for ad in shown.ads() if ad.key not in shown.audited}
     recorded = {key: side for key, side in recorded.items() if side != AUDIT}
-    keys = sorted(texts)
-    place = {key: i for i, key in enumerate(keys)}
-    showings: dict[tuple[str, int], set[int]] = {}
-    for ad in shown.ads():
-        if ad.key not in texts:
-            continue
-        showings.setdefault((ad.item_id, ad.order), set()).add(place[ad.key])
-    # An ad that was shown alone hangs together with none by that.
-    pairs = sorted({tuple(sorted(rows)) for rows in showings.values() if len(rows) == 2})
-    near = split.near_duplicates([normalize_text(texts[key]) for key in keys])
-    edges = np.concatenate([np.array(pairs, dtype=np.intp).reshape(-1, 2), near])
     # A pairs attempt that somebody deleted takes nothing from what was recorded.
-    keys += sorted(set(recorded) - set(texts))
-    sides = split.assign_sides(keys, edges, recorded, share, seed)
-    return {**sides, **{key: Side(AUDIT, key) for key in shown.audited}}
+    keys = sorted(key for key in {*new, *recorded} if key in ads)
+    near = near_duplicates([normalize_text(ads[key].text) for key in keys])
+    positive = np.array([ads[key].predicted == POSITIVE for key in keys], dtype=bool)
+    known = {key: recorded[key] for key in keys if key in recorded}
+    sides = split.assign_sides(split.Ads(keys, positive, near), known, counted, share, seed)
+    return {key: sides.get(key, Side(AUDIT, key)) for key in new}
 
 
 def commit(
@@ -161,18 +164,20 @@ def commit(
     touched = sorted({number for item in pending for number in item.lacking})
     if not touched:
         raise RunFailed(f"no usable verdict: {_why([item.file for item in pending])}")
-    recorded = _recorded_sides(workspace, manifests)
-    sides = {key: Side(side, "") for key, side in recorded.items()}
-    unsided = {key for key in shown.round_of if key not in recorded}
-    if any(shown.round_of[key] in touched for key in unsided):
-        sides = split_ads(shown, recorded, task.review.evaluation_share, task.seed)
+    sides = _recorded_sides(workspace, manifests)
     written = []
+    # Round by round, and what was written is seen by the next: an import that was killed in between
+    # goes on with the sides that it would have had.
     for number in touched:
         own = [item for item in pending if number in item.lacking]
         # A file without any verdict has its dead letters beside those of the other files.
         if number == touched[-1]:
             own += [item for item in pending if not item.rounds]
-        new_sides = {key: sides[key] for key in unsided if shown.round_of[key] == number}
+        new = {key for key, first in shown.round_of.items() if first == number} - sides.keys()
+        counted = _labelled(task, manifests)
+        share, seed = task.review.evaluation_share, task.seed
+        new_sides = split_ads(shown, new, sides, counted, share, seed) if new else {}
+        sides |= {key: side.side for key, side in new_sides.items()}
         before = manifests.get(number)
         manifest = _write_round(workspace, shown, task, number, before, own, sides, new_sides)
         now = workspace.verdicts.latest(number)
@@ -181,6 +186,7 @@ def commit(
                 f"round {number} has got other verdicts while these were written; import again"
             )
         workspace.commit(manifest)
+        manifests[number] = manifest
         written.append(manifest)
     return written
 
@@ -208,7 +214,7 @@ def _write_round(
     number: int,
     before: Manifest[VerdictsFacts] | None,
     pending: Sequence[_Pending],
-    sides: Mapping[str, Side],
+    sides: Mapping[str, str],
     new_sides: Mapping[str, Side],
 ) -> Manifest[VerdictsFacts]:
     """Write one round's files, and return the manifest that will make them count."""
@@ -237,7 +243,7 @@ def _write_round(
         own = [verdict for verdict in resolved.verdicts if shown.round_of[verdict.key] == number]
         tag = file.sha256[:12]
         for side in (*SIDES, AUDIT):
-            part = [verdict for verdict in own if sides[verdict.key].side == side]
+            part = [verdict for verdict in own if sides[verdict.key] == side]
             if part:
                 write(f"{side}-{tag}.jsonl", files.json_lines(part), len(part))
             if side == AUDIT:
@@ -268,7 +274,7 @@ def _write_round(
                 changed_mind=resolved.changed_mind if last else 0,
                 experts=tuple(sorted({verdict.expert for verdict in own})),
                 ads=len({verdict.key for verdict in own}),
-                audit=sum(sides[verdict.key].side == AUDIT for verdict in own),
+                audit=sum(sides[verdict.key] == AUDIT for verdict in own),
             )
         )
     facts = replace(
@@ -298,6 +304,17 @@ def _first_facts(workspace: Workspace, task: Task, number: int) -> VerdictsFacts
         evaluation_share=task.review.evaluation_share,
         seed=task.seed,
     )
+
+
+def _labelled(task: Task, manifests: Mapping[int, Manifest[VerdictsFacts]]) -> set[str]:
+    """Return the keys of the ads of both halves that have a label under this version of the policy."""
+    return {
+        key
+        for manifest in manifests.values()
+        if manifest.facts.task_version == task.version
+        for half in (manifest.facts.keys.fine_tuning, manifest.facts.keys.evaluation)
+        for key in half
+    }
 
 
 def _recorded_sides(

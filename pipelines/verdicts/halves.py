@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from pipelines.numerics.agreement import MISSING
 from pipelines.numerics.split import AUDIT
 from pipelines.store import files
 from pipelines.store.facts import VerdictsFacts
-from pipelines.store.workspace import Manifest, Workspace
+from pipelines.store.workspace import Manifest, Workspace, config_hash
 from pipelines.verdicts.rows import NEGATIVE, POSITIVE
 
 HALVES = ("fine_tuning", "evaluation")
@@ -33,6 +33,22 @@ class Ratings:
     keys: tuple[str, ...]
     experts: tuple[str, ...]
     values: np.ndarray
+
+    def __or__(self, other: Ratings) -> Ratings:
+        """Return the ratings of both; no ad is in both."""
+        experts = tuple(sorted({*self.experts, *other.experts}))
+        keys = tuple(sorted((*self.keys, *other.keys)))
+        row = {key: i for i, key in enumerate(keys)}
+        values = np.full((len(keys), len(experts)), MISSING, dtype=np.int8)
+        for part in (self, other):
+            columns = [experts.index(name) for name in part.experts]
+            values[np.ix_([row[key] for key in part.keys], columns)] = part.values
+        return Ratings(keys, experts, values)
+
+    def where(self, rows: Sequence[bool]) -> Ratings:
+        """Return the ratings of some of the ads."""
+        kept = np.flatnonzero(rows)
+        return Ratings(tuple(self.keys[i] for i in kept), self.experts, self.values[kept])
 
 
 def from_lines(data: bytes) -> list[Verdict]:
@@ -75,6 +91,18 @@ def read_audit(workspace: Workspace, task_version: int) -> list[Verdict]:
         for file in files_of(verdicts, AUDIT):
             found.extend(from_lines(files.read(workspace.root, file)))
     return found
+
+
+def imported_into(workspace: Workspace, task_version: int) -> dict[str, str]:
+    """Return round -> hash of what was imported, of one version of the policy, audits apart."""
+    found = workspace.verdicts_of(task_version)
+    return {str(number): imports_hash(verdicts.facts) for number, verdicts in found.items()}
+
+
+def imports_hash(verdicts: VerdictsFacts) -> str:
+    """Return the hash of a round's imported files but for those that speak of an audit alone."""
+    counting = (e for e in verdicts.imports if not e.audit or e.audit < e.verdicts)
+    return config_hash({"imports": sorted(entry.sha256 for entry in counting)})
 
 
 def latest(verdicts: Iterable[Verdict]) -> list[Verdict]:

@@ -27,6 +27,7 @@ class ShownAd:
         lines_key: content key of its fields as lines (``ReviewAd.lines``), which labeling tools show
             in place of the text; "" where it has none.
         audit: whether an audit drew it.
+        predicted: ``positive`` or ``negative``, what the model called it then.
     """
 
     key: str
@@ -40,6 +41,7 @@ class ShownAd:
     labels: LabelNames
     lines_key: str = ""
     audit: bool = False
+    predicted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,4 +124,5 @@ def _showings(workspace: Workspace) -> Iterator[ShownAd]:
                         labels=labels,
                         lines_key=content_key(ad.lines()) if ad.fields else "",
                         audit=manifest.stage == "audit",
+                        predicted=ad.label,
                     )

@@ -1,173 +1,199 @@
-import json
-from pathlib import Path
+import math
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.numerics import split
-from pipelines.numerics.hashing import unit_hash
+from benchmarks.half_leaks import templated
+from pipelines.numerics.families import Near, components, near_duplicates
 from pipelines.numerics.split import (
     EVALUATION,
     FINE_TUNING,
     WITHHELD,
+    Ads,
     assign_sides,
-    components,
-    near_duplicates,
 )
-from pipelines.text import normalize_text
 
-SAMPLE = Path(__file__).resolve().parents[2] / "templates" / "samples" / "ads.jsonl"
 NAMES = [f"k{i:02d}" for i in range(14)]
-graphs = st.lists(st.tuples(st.integers(0, 13), st.integers(0, 13)), max_size=20)
-
-
-def grams(text):
-    return {text[i : i + 4] for i in range(max(1, len(text) - 3))}
-
-
-def jaccard(a, b):
-    return len(grams(a) & grams(b)) / len(grams(a) | grams(b))
-
-
-def reachable(n, edges):
-    """Label nodes by the smallest node that a walk reaches."""
-    found = []
-    for start in range(n):
-        seen, todo = {start}, [start]
-        while todo:
-            node = todo.pop()
-            for a, b in edges:
-                for there in ((b,) if a == node else ()) + ((a,) if b == node else ()):
-                    if there not in seen:
-                        seen.add(there)
-                        todo.append(there)
-        found.append(min(seen))
-    return found
-
-
-def as_edges(pairs):
-    return np.array(pairs, dtype=np.intp).reshape(-1, 2)
-
-
-@given(
-    st.lists(st.text("ab ", max_size=12), max_size=12),
-    st.sampled_from([0.3, 0.5, 0.6, 1.0]),
-    st.sampled_from([1, 30, 1 << 22]),
+graphs = st.lists(st.tuples(st.integers(0, 13), st.integers(0, 13)), max_size=20).map(
+    lambda pairs: sorted({(min(p), max(p)) for p in pairs if p[0] != p[1]})
 )
-def test_near_duplicates_are_those_of_the_definition(texts, threshold, block):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(split, "_BLOCK_ENTRIES", block)
-        got = near_duplicates(texts, threshold)
-    wanted = [
-        [i, j]
-        for i in range(len(texts))
-        for j in range(i + 1, len(texts))
-        if jaccard(texts[i], texts[j]) >= threshold
-    ]
-    assert got.tolist() == wanted
-    assert got.dtype == np.intp
+HALVES = {EVALUATION, FINE_TUNING}
 
 
-@pytest.mark.parametrize("threshold", [0, -0.1, 1.01, float("nan")])
-def test_near_duplicates_refuse_other_thresholds(threshold):
-    with pytest.raises(ValueError, match="above 0 and at most 1"):
-        near_duplicates(["a", "b"], threshold)
+def ads_of(keys, pairs, similarity=0.9, positive=None):
+    strengths = np.full(len(pairs), similarity) if np.isscalar(similarity) else similarity
+    kinds = np.arange(len(keys)) % 2 == 0 if positive is None else np.array(positive, dtype=bool)
+    near = Near(np.array(pairs, dtype=np.intp).reshape(-1, 2), np.array(strengths, dtype=float))
+    return Ads(list(keys), kinds, near)
 
 
-def test_the_sample_s_reworded_ads_are_found_and_nothing_else():
-    lines = SAMPLE.read_text(encoding="utf-8").splitlines()
-    texts = sorted({normalize_text(json.loads(line)["text"]) for line in lines})
-    edges = near_duplicates(texts)
-    assert len(edges) == 56
-    # Twins, no chains: a component of a whole topic would put it on one side.
-    assert np.bincount(components(len(texts), edges)).max() == 2
-    assert all(jaccard(texts[i], texts[j]) >= 0.6 for i, j in edges)
+def sides_of(ads, fixed=(), share=0.5, seed=0, counted=None):
+    fixed = dict(fixed)
+    found = assign_sides(ads, fixed, fixed if counted is None else counted, share, seed)
+    return {key: side.side for key, side in found.items()}
 
 
-def test_formulas_of_headlines_stay_apart():
-    texts = [
-        "19 tweets about movies that will make you laugh every time",
-        "21 tweets about contact lenses that will make you laugh out loud",
-        "which character from glee are you based on your zodiac sign",
-        "which major doctor who character are you based on your zodiac sign",
-    ]
-    assert len(near_duplicates(texts)) == 0
-
-
-@given(graphs)
-def test_components_are_what_a_walk_reaches(pairs):
-    got = components(14, as_edges(pairs))
-    wanted = reachable(14, pairs)
-    assert [got[i] == got[0] for i in range(14)] == [w == wanted[0] for w in wanted]
-    assert len(set(got)) == len(set(wanted))
-
-
-def test_an_edge_given_many_times_stays_an_edge():
-    # Counts are summed in the sparse matrix: 256 of them vanish in an 8-bit integer.
-    assert len(set(components(2, as_edges([(0, 1)] * 256)))) == 1
-
-
-def test_edges_to_nowhere_are_refused():
-    with pytest.raises(ValueError, match="nodes 0 to 1, got 0 to 2"):
-        components(2, as_edges([(0, 2)]))
+def count(sides, side):
+    return sum(found == side for found in sides.values())
 
 
 @given(graphs, st.randoms(use_true_random=False), st.floats(0.1, 0.9), st.integers(0, 5))
-def test_sides_follow_components_whatever_the_order(pairs, random, share, seed):
-    sides = assign_sides(NAMES, as_edges(pairs), {}, share, seed)
-    group = reachable(14, pairs)
-    for i, name in enumerate(NAMES):
-        smallest = NAMES[group[i]]
-        assert sides[name].component == smallest
-        wanted = EVALUATION if unit_hash(smallest, seed) < share else FINE_TUNING
-        assert sides[name].side == wanted
+def test_sides_do_not_depend_on_any_order(pairs, random, share, seed):
+    ads = ads_of(NAMES, pairs, [1 / (1 + (a + b) % 3) for a, b in pairs])
+    found = assign_sides(ads, {}, (), share, seed)
     order = list(range(14))
     random.shuffle(order)
     place = {old: new for new, old in enumerate(order)}
     turned = [(place[b], place[a]) for a, b in pairs[::-1]]
-    assert assign_sides([NAMES[i] for i in order], as_edges(turned), {}, share, seed) == sides
+    again = Ads(
+        [NAMES[i] for i in order],
+        ads.positive[order],
+        Near(np.array(turned, dtype=np.intp).reshape(-1, 2), ads.near.similarity[::-1]),
+    )
+    assert assign_sides(again, {}, (), share, seed) == found
+    families = components(14, ads.near.edges)
+    for i, name in enumerate(NAMES):
+        assert found[name].component == min(np.array(NAMES)[families == families[i]])
 
 
-@given(graphs, graphs, st.integers(1, 13))
-def test_later_rounds_never_move_an_ad_nor_join_the_halves(first, second, known):
+@given(graphs, st.integers(0, 5))
+def test_families_that_fit_stay_whole_and_the_halves_keep_their_share(pairs, seed):
+    # Among so many other ads no family of fourteen is too large for a half.
+    keys = [*NAMES, *(f"x{i:03d}" for i in range(200))]
+    sides = sides_of(ads_of(keys, pairs), seed=seed)
+    assert all(sides[NAMES[a]] == sides[NAMES[b]] for a, b in pairs)
+    assert abs(count(sides, EVALUATION) - 107) <= 1
+    for kind in (0, 1):
+        of_kind = {key: sides[key] for key in keys[kind::2]}
+        assert abs(count(of_kind, EVALUATION) - 53.5) <= 7
+
+
+@given(graphs, graphs, st.integers(1, 13), st.integers(0, 3))
+def test_later_rounds_never_move_an_ad(first, second, known, seed):
     early = [(a, b) for a, b in first if a < known and b < known]
-    before = assign_sides(NAMES[:known], as_edges(early), {}, 0.5, 1)
-    fixed = {key: side.side for key, side in before.items()}
-    after = assign_sides(NAMES, as_edges(early + second), fixed, 0.5, 1)
-    assert {key: after[key].side for key in fixed} == fixed
-    for a, b in early + second:
-        # Only recorded ads may meet across the halves, and then there is nothing to be done.
-        if NAMES[a] not in fixed or NAMES[b] not in fixed:
-            found = {after[NAMES[a]].side, after[NAMES[b]].side}
-            assert found != {EVALUATION, FINE_TUNING}
+    fixed = sides_of(ads_of(NAMES[:known], early), seed=seed)
+    pairs = sorted({*early, *second})
+    after = sides_of(ads_of(NAMES, pairs), fixed, seed=seed)
+    assert {key: after[key] for key in fixed} == fixed
+    # And once more, with nothing new.
+    assert sides_of(ads_of(NAMES, pairs), after, seed=seed) == after
 
 
-def test_an_ad_that_joins_both_sides_is_withheld():
+def test_a_new_ad_goes_to_the_half_of_what_it_reads_like():
+    for side in HALVES:
+        fixed = {"a": side, "b": side}
+        sides = sides_of(ads_of("abcd", [(0, 2)]), fixed)
+        assert sides["c"] == side
+        # The other one goes where the labels are wanting.
+        assert {sides["d"]} == HALVES - {side}
+
+
+def test_an_ad_between_the_halves_is_withheld():
     fixed = {"a": EVALUATION, "c": FINE_TUNING}
-    sides = assign_sides(["a", "b", "c", "d"], as_edges([(0, 1), (1, 2), (2, 3)]), fixed, 0.5, 0)
-    assert {key: side.side for key, side in sides.items()} == {
-        "a": EVALUATION,
-        "b": WITHHELD,
-        "c": FINE_TUNING,
-        "d": WITHHELD,
-    }
+    sides = sides_of(ads_of("abcd", [(0, 1), (1, 2), (2, 3)], [0.7, 0.8, 0.9]), fixed)
+    assert sides == {"a": EVALUATION, "b": WITHHELD, "c": FINE_TUNING, "d": FINE_TUNING}
+
+
+def test_many_ads_between_the_halves_are_not_wasted():
+    # Twenty new ads, each a little like both of two ads that the halves hold already.
+    new = [f"n{i:02d}" for i in range(20)]
+    keys, fixed = ["a", "b", *new], {"a": EVALUATION, "b": FINE_TUNING}
+    pairs = [(i, row) for i in (0, 1) for row in range(2, 22)]
+    nearer = [0.8 if (row % 2) == i else 0.7 for i, row in pairs]
+    sides = sides_of(ads_of(keys, pairs, nearer, [True] * 22), fixed)
+    assert count(sides, WITHHELD) == 0
+    # Each is where the ad is that it reads like most.
+    assert all(sides[new[i]] == (FINE_TUNING, EVALUATION)[i % 2 == 0] for i in range(20))
 
 
 def test_who_is_withheld_stays_so_and_pulls_nobody_along():
-    sides = assign_sides(["a", "b"], as_edges([(0, 1)]), {"b": WITHHELD}, 0.999, 0)
-    assert (sides["a"].side, sides["b"].side) == (EVALUATION, WITHHELD)
+    for other in HALVES:
+        fixed = {"b": WITHHELD, "c": other}
+        sides = sides_of(ads_of("abc", [(0, 1), (1, 2)]), fixed)
+        assert sides["b"] == WITHHELD and {sides["a"]} == HALVES - {other}
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.7])
+def test_a_family_that_no_half_can_hold_is_cut_at_its_weakest_links(share):
+    # Sixty ads of one template in three wordings of twenty: .9 alike within, .6 between.
+    keys = [f"{wording}{i:02d}" for wording in "abc" for i in range(20)]
+    pairs = [(i, j) for i in range(60) for j in range(i + 1, 60)]
+    alike = [0.9 if i // 20 == j // 20 else 0.6 for i, j in pairs]
+    sides = sides_of(ads_of(keys, pairs, alike, [True] * 60), share=share)
+    assert abs(count(sides, EVALUATION) / 60 - share) <= 0.1
+    # The next sixty go on as they began, and the halves keep their share.
+    more = [key.upper() for key in keys]
+    both = [(i, j) for i in range(120) for j in range(i + 1, 120)]
+    alike = [0.9 if i % 60 // 20 == j % 60 // 20 else 0.6 for i, j in both]
+    after = sides_of(ads_of(keys + more, both, alike, [True] * 120), sides, share)
+    assert abs(count(after, EVALUATION) / 120 - share) <= 0.1
+    assert count(after, WITHHELD) <= 6
+
+
+def test_two_templates_one_of_each_label_are_both_in_both_halves():
+    keys = [f"{name}{i:02d}" for name in "ab" for i in range(20)]
+    pairs = [(i, j) for i in range(40) for j in range(i + 1, 40) if i // 20 == j // 20]
+    sides = sides_of(ads_of(keys, pairs, positive=[i < 20 for i in range(40)]))
+    for name in "ab":
+        own = {key: sides[key] for key in keys if key.startswith(name)}
+        assert 7 <= count(own, EVALUATION) <= 13
+
+
+def test_a_few_ads_of_one_family_are_not_cut():
+    keys = [f"k{i}" for i in range(6)]
+    pairs = [(i, j) for i in range(6) for j in range(i + 1, 6)]
+    assert len(set(sides_of(ads_of(keys, pairs)).values())) == 1
+
+
+def test_halves_that_were_drawn_otherwise_heal():
+    # As an earlier version left them: everything in one half.
+    old = {f"o{i:02d}": EVALUATION for i in range(40)}
+    keys = [*old, *(f"n{i:02d}" for i in range(40))]
+    sides = sides_of(ads_of(keys, []), old)
+    assert count(sides, EVALUATION) == 40
+    # Of labels alone: ads that nobody answered do not count.
+    sides = sides_of(ads_of(keys, []), old, counted=())
+    assert count(sides, EVALUATION) == 60
 
 
 def test_the_share_is_kept_and_the_seed_matters():
     keys = [f"{i:032x}" for i in range(4000)]
     counts = []
     for seed in (1, 2):
-        sides = assign_sides(keys, as_edges([]), {}, 0.3, seed)
-        counts.append([sides[key].side == EVALUATION for key in keys])
-    assert abs(np.mean(counts[0]) - 0.3) < 0.03
+        sides = sides_of(ads_of(keys, []), share=0.3, seed=seed)
+        counts.append([sides[key] == EVALUATION for key in keys])
+    assert abs(np.mean(counts[0]) - 0.3) < 0.001
     assert abs(np.corrcoef(counts)[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize("templates", [1, 2, 3, 10, 60])
+@pytest.mark.parametrize("share", [0.3, 0.5])
+def test_halves_of_templated_ads_keep_their_share_round_by_round(templates, share):
+    ads = sorted(templated(templates, 240, seed=templates))
+    rng = np.random.default_rng(templates)
+    order = rng.permutation(240)
+    fixed = {}
+    for number in (1, 2, 3):
+        rows = np.sort(order[: 80 * number])
+        keys, kinds = [ads[row][0] for row in rows], [ads[row][1] for row in rows]
+        near = near_duplicates(keys)
+        assert math.isclose(near.similarity.min(), 0.6, abs_tol=0.1)
+        fixed = sides_of(Ads(keys, np.array(kinds), near), fixed, share)
+        inside = len(keys) - count(fixed, WITHHELD)
+        assert abs(count(fixed, EVALUATION) / inside - share) <= 0.1
+        assert count(fixed, WITHHELD) <= 0.05 * len(keys)
+        positive = {key: fixed[key] for key, kind in zip(keys, kinds, strict=True) if kind}
+        assert 0 < count(positive, EVALUATION) < len(positive)
+
+
+def test_sixty_templates_need_no_cut():
+    keys, kinds = zip(*templated(60, 240, seed=1), strict=True)
+    near = near_duplicates(keys)
+    sides = sides_of(Ads(keys, np.array(kinds), near))
+    assert len(near.edges) > 240
+    assert all(sides[keys[a]] == sides[keys[b]] for a, b in near.edges)
 
 
 @pytest.mark.parametrize(
@@ -182,4 +208,4 @@ def test_the_share_is_kept_and_the_seed_matters():
 )
 def test_what_cannot_be_is_refused(keys, fixed, share, message):
     with pytest.raises(ValueError, match=message):
-        assign_sides(keys, as_edges([]), fixed, share, 0)
+        sides_of(ads_of(keys, []), fixed, share)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.half_leaks import templated
 from pipelines.contracts import ReviewItem
 from pipelines.errors import RunFailed
 from pipelines.numerics.split import EVALUATION, FINE_TUNING, SIDES, WITHHELD
@@ -134,12 +135,10 @@ def test_verdicts_go_to_the_halves_of_their_round(tmp_path: Path) -> None:
     assert found["fine_tuning"] | found["evaluation"] == set(ids(range(12)))
     assert found["fine_tuning"] and found["evaluation"]
     assert not found["fine_tuning"] & found["evaluation"]
-    # Both ads of a pair are on one side.
-    for i in range(12):
-        assert {f"a{2 * i}", f"a{2 * i + 1}"} <= found["fine_tuning"] or {
-            f"a{2 * i}",
-            f"a{2 * i + 1}",
-        } <= found["evaluation"]
+    # Of both kinds, as many in either half.
+    for side in (0, 1):
+        of_kind = {f"a{2 * i + side}" for i in range(12)}
+        assert len(of_kind & found["evaluation"]) == len(of_kind & found["fine_tuning"]) == 6
     sides = recorded(place)
     assert set(sides) == set(shown_ads(place).round_of)
     keys = first.facts.keys
@@ -197,26 +196,49 @@ def test_near_duplicates_share_a_side_over_rounds(tmp_path: Path) -> None:
 
 
 def test_an_ad_that_would_join_the_halves_is_withheld(tmp_path: Path) -> None:
-    place = mined(tmp_path, pairs_of(range(8)))
-    imported(place, sheet(ids(range(8))))
+    # Half of their words are the same: not near-duplicates, but what has an end of either is of both.
+    start, *ends = " ".join(WORDS[:6]), *(" ".join(WORDS[i : i + 4]) for i in (12, 16))
+    one = [item_of(f"p{i}", (f"a{i}", f"{start} {end}")) for i, end in enumerate(ends)]
+    place = mined(tmp_path, one)
+    imported(place, sheet(["a0", "a1"]))
     found = halves(place)
-    train, judge = min(found["fine_tuning"]), min(found["evaluation"])
-    texts = {ad.ad_id: ad.text for ad in shown_ads(place).ads()}
-    bridge = "a bridge between the two of them"
-    mined(
-        tmp_path,
-        [
-            item_of("q1", (train, texts[train]), ("n1", bridge)),
-            item_of("q2", (judge, texts[judge]), ("n1", bridge)),
-        ],
-        number=2,
-    )
+    assert [len(found[half]) for half in HALVES] == [1, 1]
+    bridge = " ".join([start, *ends[0].split()[:2], *ends[1].split()[:2]])
+    mined(tmp_path, [item_of("q1", ("n1", bridge), ("n2", "of another kind"))], number=2)
     [manifest] = imported(place, sheet(["n1"]))
     assert recorded(place)[content_key(bridge)] == WITHHELD
     assert manifest.facts.keys == AnsweredKeys(withheld=(content_key(bridge),))
     assert halves(place) == found
     [file] = files_of(manifest, WITHHELD)
     assert [v.ad_id for v in from_lines(files.read(place.root, file))] == ["n1"]
+
+
+def test_pairs_do_not_chain_the_ads_of_a_templated_corpus(tmp_path: Path) -> None:
+    ads = templated(10, 240, 0.5, seed=2)
+    kinds = [[text for text, positive in ads if positive == kind] for kind in (True, False)]
+    for number in (1, 2, 3):
+        shown = zip(*(texts[20 * number : 20 * number + 20] for texts in kinds), strict=True)
+        place = mined(
+            tmp_path,
+            [item_of(f"{number}-{i}", (a, a), (b, b)) for i, (a, b) in enumerate(shown)],
+            number,
+        )
+        imported(place, sheet(ad.ad_id for ad in shown_ads(place).ads() if ad.round == number))
+        sizes = [len(found) for found in halves(place).values()]
+        assert sum(sizes) >= 0.95 * 40 * number
+        assert abs(sizes[0] / sum(sizes) - 0.5) <= 0.1
+
+
+def test_labels_decide_what_a_half_lacks_and_unanswered_ads_do_not(tmp_path: Path) -> None:
+    place = mined(tmp_path, pairs_of(range(6)))
+    imported(place, sheet(["a0"]))
+    sides = recorded(place)
+    fine = [id for id in ids(range(6)) if sides[content_key(text_of(int(id[1:])))] == FINE_TUNING]
+    imported(place, sheet(fine, expert="bo"))
+    mined(tmp_path, pairs_of(range(6, 9)), number=2)
+    imported(place, sheet(ids(range(6, 9))))
+    assert halves(place)["fine_tuning"] >= {*fine}
+    assert not {*ids(range(6, 9))} & halves(place)["fine_tuning"]
 
 
 def test_importing_a_file_twice_changes_nothing(tmp_path: Path) -> None:
@@ -407,7 +429,7 @@ def test_a_deleted_pairs_attempt_takes_no_side_back(tmp_path: Path) -> None:
     assert recorded(place).items() >= before.items()
 
 
-def test_an_ad_that_was_shown_alone_is_on_a_side_of_its_own(tmp_path: Path) -> None:
+def test_every_ad_is_a_family_of_its_own_but_for_near_duplicates(tmp_path: Path) -> None:
     alone = [item_of(f"i{i}", (f"a{i}", text_of(i))) for i in range(16)]
     place = mined(tmp_path, [*alone, *pairs_of(range(8, 12))])
     ads = [f"a{i}" for i in range(24)]
@@ -416,7 +438,7 @@ def test_an_ad_that_was_shown_alone_is_on_a_side_of_its_own(tmp_path: Path) -> N
         line for f in files_of(manifest, "sides") for line in files.read(place.root, f).splitlines()
     ]
     rows = [json.loads(line) for line in lines]
-    assert len({row["component"] for row in rows}) == 16 + 4
+    assert len({row["component"] for row in rows}) == 24
     found = halves(place)
     assert found["fine_tuning"] | found["evaluation"] == set(ads)
     assert all(found[half] & set(ads[:16]) for half in HALVES)

@@ -45,6 +45,18 @@ def test_ratings_hold_every_expert_s_last_word() -> None:
     assert ratings(said + said).values.tolist() == table.values.tolist()
 
 
+def test_tables_of_two_halves_are_one_table_and_rows_can_be_taken() -> None:
+    one = [verdict("k2", "bo", "negative"), verdict("k3", "anna", "skip")]
+    other = [verdict("k1", "cy", "positive"), verdict("k4", "anna", "negative")]
+    both, whole = ratings(one) | ratings(other), ratings(one + other)
+    assert (both.keys, both.experts) == (whole.keys, whole.experts)
+    assert both.values.tolist() == whole.values.tolist()
+    assert (ratings([]) | ratings(one)).values.tolist() == ratings(one).values.tolist()
+    some = whole.where([False, True, True, False])
+    assert (some.keys, some.experts) == (("k2", "k3"), ("anna", "bo", "cy"))
+    assert some.values.tolist() == [[-1, 0, -1], [-1, -1, -1]]
+
+
 def test_no_verdicts_are_an_empty_table() -> None:
     assert ratings([]).values.shape == (0, 0)
 
