@@ -100,8 +100,13 @@ def test_sides_follow_how_the_pair_was_shown(shown: Shown) -> None:
     ("row", "reason", "detail"),
     [
         ("p1,left,a9,,bait,x,", "unknown_ad", "no ad 'a9' was shown; shown ids look like"),
-        (",,1.23457E+16,,bait,x,", "unknown_ad", "import the column as text, or give item_id"),
-        (",,12345678901234567.0,,bait,x,", "unknown_ad", "turned the id into a number"),
+        (",,1.23457E+16,,bait,x,", "rounded_id", "import the column as text, or give item_id"),
+        (
+            ",,12345678901234567.0,,bait,x,",
+            "rounded_id",
+            "one rounding away from '12345678901234567'",
+        ),
+        (",,5.5E+16,,bait,x,", "unknown_ad", "turned the id into a number"),
         ("p1,,a4,,bait,x,", "unknown_ad", "the item p1 shows 'a1' and 'a2', not 'a4'"),
         ("p9,left,a1,,bait,x,", "unknown_item", "no review item 'p9' was shown"),
         ("p1,,,,bait,x,", "ambiguous_ad", "a pair holds two ads; name the side"),
