@@ -508,9 +508,9 @@ def _contradictions(task: Task) -> Iterator[tuple[str, str]]:
     elif fold_name(positive) == fold_name(negative):
         yield (
             "labels",
-            f"positive {positive!r} and negative {negative!r} are one name once they come back: case, "
-            "width, white space, invisible characters and how a number is written do not tell labels "
-            "apart; give two names",
+            f"positive and negative are both {fold_name(positive)!r} once they come back (here "
+            f"{positive!r} and {negative!r}): case, width, white space, invisible characters and how a "
+            "number is written do not tell labels apart; give two names",
         )
     for key, name in (("positive", positive), ("negative", negative)):
         if name in READ_AS_MISSING:

@@ -24,12 +24,28 @@ from pipelines.text import storable
 from pipelines.tools import registry
 from pipelines.verdicts.commit_imports import (
     Import,
+    answered_before,
     commit,
     describe,
     entries_of,
     file_identity,
+    imported_again,
     is_imported,
+    settle,
 )
+from pipelines.verdicts.contradictions import (
+    ASK,
+    BY_TIME,
+    LATER,
+    REPLACE,
+    Contradiction,
+    OnConflict,
+    Words,
+    forgotten,
+    listing,
+    remembered,
+)
+from pipelines.verdicts.ids import NumericIds
 from pipelines.verdicts.resolve_rows import Reading
 from pipelines.verdicts.rows import (
     MAX_FILE_BYTES,
@@ -38,7 +54,7 @@ from pipelines.verdicts.rows import (
     decode,
     normalize_expert,
 )
-from pipelines.verdicts.shown import shown_ads
+from pipelines.verdicts.shown import Shown, shown_ads
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +64,7 @@ class IngestOptions:
     Attributes:
         url: of the tool's server, to fetch answers from beside the files; or "".
         experts: other names of experts, e.g. a tool's user numbers: name in the file -> name.
+        on_conflict: which word counts where an expert contradicts an earlier import and no times tell.
     """
 
     workspace: str
@@ -56,6 +73,7 @@ class IngestOptions:
     url: str = ""
     expert: str = ""
     experts: Mapping[str, str] = field(default_factory=dict)
+    on_conflict: OnConflict = ASK
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +101,8 @@ def ingest(options: IngestOptions, say: Callable[[str], None]) -> Ingested:
         say: told, in one line each, what a person should know.
 
     Raises:
-        UsageError: a missing file, an unknown tool, a workspace without pairs.
+        UsageError: a missing file, an unknown tool, a workspace without pairs, or contradictions with
+            earlier imports that no time decides.
         RunFailed: a file that is no verdict file, or no usable verdict in the new files.
     """
     if not options.files and not options.url:
@@ -99,11 +118,14 @@ def ingest(options: IngestOptions, say: Callable[[str], None]) -> Ingested:
         with step(f"fetching answers from {options.tool}"):
             paths[_pull(workspace, options, task, say)] = None
     sources = (_open(path, options.tool) for path in paths)
-    return _import(workspace, task, reading, sources, len(paths), say)
+    return _import(workspace, task, reading, sources, len(paths), options.on_conflict, say)
 
 
 def ingest_verdicts(
-    workspace: Workspace, rows: Sequence[RawVerdict | Rejected], name: str = "verdicts"
+    workspace: Workspace,
+    rows: Sequence[RawVerdict | Rejected],
+    name: str = "verdicts",
+    on_conflict: OnConflict = ASK,
 ) -> Ingested:
     """Import rows that are in memory already.
 
@@ -111,6 +133,7 @@ def ingest_verdicts(
         workspace: a workspace with mined pairs.
         rows: what the experts said; their ``source`` is replaced by ``name``.
         name: stands for the file. The same rows under the same name change nothing again.
+        on_conflict: see :class:`IngestOptions`.
 
     Raises:
         UsageError, RunFailed: as :func:`ingest` does.
@@ -119,7 +142,7 @@ def ingest_verdicts(
     data = json.dumps([name, [asdict(row) for row in rows]], sort_keys=True).encode()
     task, reading = workspace.pairs_of().facts.origin.task, Reading(shown_ads(workspace))
     source = _Source(name, "rows", data, lambda: rows)
-    return _import(workspace, task, reading, [source], 1, say=lambda _: None)
+    return _import(workspace, task, reading, [source], 1, on_conflict, say=lambda _: None)
 
 
 def _import(
@@ -128,35 +151,112 @@ def _import(
     reading: Reading,
     sources: Iterable[_Source],
     total: int,
+    on_conflict: OnConflict,
     say: Callable[[str], None],
 ) -> Ingested:
     """Import sources, in their order; nothing is written before all of them are understood."""
     before = workspace.verdicts.by_round()
+    words = Words(remembered(workspace, before))
     new: list[Import] = []
-    known: list[str] = []
+    # Path -> which earlier file says the same; "" for the very same bytes.
+    known: dict[str, str] = {}
     with step("reading verdicts", total) as advance:
         for source in sources:
-            if is_imported(file_identity(source.data, reading), before):
-                known.append(source.path)
-            else:
-                rows = list(source.rows())
-                new.append(describe(source.path, source.tool, source.data, rows, reading))
-                _refuse_renamed(new[-1], source.path, rows, before)
             advance()
-    for path in known:
+            again = is_imported(file_identity(source.data, reading), before)
+            if again and on_conflict != REPLACE:
+                known[source.path] = ""
+                continue
+            rows = list(source.rows())
+            file = describe(source.path, source.tool, source.data, rows, reading)
+            same = answered_before(file.answers, before) or _same_answers(file, new)
+            if not again:
+                _refuse_renamed(file, source.path, rows, before)
+            if same and on_conflict != REPLACE:
+                known[source.path] = same
+                continue
+            file = settle(file, words, reading.shown, before, on_conflict)
+            if (again or same) and not file.contradictions:
+                known[source.path] = "" if again else same
+                continue
+            new.append(replace(file, sha256=imported_again(file.sha256, before)))
+    for path, same in known.items():
         say(
-            f"{path}: imported before; nothing to do (its verdicts do not overrule later ones; "
-            "to make one count again, send it in a new file)"
+            f"{path}: {f'the answers of {same}' if same else 'imported before'}; nothing to do (its "
+            "verdicts do not overrule later ones; --on_conflict replace makes them count again)"
         )
+    found = [each for file in new for each in file.contradictions]
+    _ask_about(workspace, task, reading.shown, found)
+    if old := forgotten(before):
+        say(
+            f"verdicts in {old} rounds were imported by an earlier version of scout, which did not "
+            "remember what was said: contradictions with those are not seen"
+        )
+    for line in _one_rounding_apart(new, before):
+        say(line)
     if not new:
-        return _outcome(workspace, task, [], before, known)
+        return _outcome(workspace, task, [], before, list(known), found)
     workspace.check_writable()
     with step("storing verdicts"):
         written = commit(workspace, reading.shown, task, new)
-    ingested = _outcome(workspace, task, written, before, known)
+    ingested = _outcome(workspace, task, written, before, list(known), found)
     for line in _lines(ingested):
         say(line)
     return ingested
+
+
+def _same_answers(file: Import, others: Sequence[Import]) -> str:
+    """Return the name of a file of this import with the same answers, "" for none."""
+    same = (other.name for other in others if file.answers and other.answers == file.answers)
+    return next(same, "")
+
+
+def _ask_about(
+    workspace: Workspace, task: Task, shown: Shown, found: Sequence[Contradiction]
+) -> None:
+    """Refuse contradictions with other imports that nothing decides, and list them.
+
+    Raises:
+        UsageError: there are some.
+    """
+    open_ = [each for each in found if not each.counts]
+    if not open_:
+        return
+    workspace.check_writable()
+    names = {"positive": task.labels.positive, "negative": task.labels.negative}
+    data = listing(found, shown.texts(), names)
+    # Named by content, as pulled answers are; it counts for nothing and may be deleted.
+    path = workspace.path(f"contradictions/{files.sha256(data)[:16]}.csv")
+    storage.write(path, data)
+    repeated = sum(each.said_before for each in open_)
+    old = (
+        f", and {repeated:,} only repeat what was overruled since, as an old copy of a file does"
+        if repeated
+        else ""
+    )
+    experts = ", ".join(sorted({each.later.expert for each in open_})[:5])
+    raise UsageError(
+        f"--on_conflict: {len(open_):,} verdicts of {experts} contradict what the same experts said in "
+        f"other imports, and no times tell which came later{old}; nothing was imported. {path} lists "
+        "them: give --on_conflict keep for what was imported first to count, --on_conflict replace for "
+        "these"
+    )
+
+
+def _one_rounding_apart(
+    new: Sequence[Import], before: Mapping[int, Manifest[VerdictsFacts]]
+) -> list[str]:
+    """Return what to say of experts' numbers that a program may have made of one another."""
+    added = {verdict.expert for file in new for verdict in file.resolved.verdicts}
+    names = added.union(*(manifest.facts.experts for manifest in before.values()))
+    numbers = NumericIds(names)
+    close = {name: [other for other in numbers.behind(name) if other != name] for name in names}
+    return [
+        f"experts {name} and {', '.join(others)}: one rounding apart, so perhaps one person, whose number "
+        "lost its last digits (--experts gives both one name, at the first import)"
+        for name, others in sorted(close.items())
+        if others and added & {name, *others}
+    ]
 
 
 def _open(path: str, tool: str) -> _Source:
@@ -260,16 +360,21 @@ def _outcome(
     written: Sequence[Manifest[VerdictsFacts]],
     before: Mapping[int, Manifest[VerdictsFacts]],
     known: Sequence[str],
+    found: Sequence[Contradiction],
 ) -> Ingested:
     """Return what this import added, from the manifests it wrote, and where the halves stand."""
     entries: list[ImportEntry] = []
     letters: list[str] = []
+    listed: list[str] = []
     for manifest in written:
         earlier = before.get(manifest.round)
         held = {entry.sha256 for entry in entries_of(earlier)}
         entries += [entry for entry in entries_of(manifest) if entry.sha256 not in held]
         old = set(earlier.facts.dead_letters) if earlier else set()
         letters += [path for path in manifest.facts.dead_letters if path not in old]
+        old = set(earlier.facts.contradictions) if earlier else set()
+        listed += [path for path in manifest.facts.contradictions if path not in old]
+    decided = Counter(_decision(each) for each in found if not each.within)
     reasons: Counter[str] = Counter()
     for entry in entries:
         reasons.update(entry.reasons)
@@ -299,7 +404,17 @@ def _outcome(
         withheld_ads=sum(len(found.withheld) for found in keys),
         audit_ads=sum(len(found.audit) for found in keys),
         dead_letters=tuple(workspace.path(path) for path in letters),
+        contradictions=sum(decided.values()),
+        contradictions_by_decision=dict(sorted(decided.items())),
+        contradiction_lists=tuple(workspace.path(path) for path in listed),
     )
+
+
+def _decision(found: Contradiction) -> str:
+    """Return how a contradiction was decided, for a count."""
+    if found.decided_by == BY_TIME:
+        return "later by time" if found.counts == LATER else "earlier by time"
+    return "replaced" if found.counts == LATER else "kept"
 
 
 def _lines(found: Ingested) -> list[str]:
@@ -319,6 +434,12 @@ def _lines(found: Ingested) -> list[str]:
         lines.append(
             f"{found.changed_mind:,} rows contradict an earlier row of the same expert; the "
             "last one counts"
+        )
+    if found.contradictions:
+        counts = ", ".join(f"{d} {n:,}" for d, n in found.contradictions_by_decision.items())
+        lines.append(
+            f"{found.contradictions:,} verdicts contradict what the same experts said in other imports: "
+            f"{counts}; see {', '.join(found.contradiction_lists)}"
         )
     lines.append(
         f"with verdicts so far, under version {found.task_version} of the policy: "

@@ -185,6 +185,10 @@ class Ingested(Result):
         fine_tuning_ads, evaluation_ads, withheld_ads: ads with a label so far, by half.
         audit_ads: ads of audits with an answer so far.
         dead_letters: paths of the rejected rows.
+        contradictions: verdicts that contradict what the same expert said in another import.
+        contradictions_by_decision: of them, by which word counts: ``later by time``, ``earlier by time``,
+            ``kept`` (the earlier one) and ``replaced``, both by ``--on_conflict``.
+        contradiction_lists: paths of the files that list them, and those within a file.
     """
 
     task: str
@@ -205,6 +209,9 @@ class Ingested(Result):
     withheld_ads: int
     audit_ads: int
     dead_letters: tuple[str, ...]
+    contradictions: int = 0
+    contradictions_by_decision: Mapping[str, int] = field(default_factory=dict)
+    contradiction_lists: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
