@@ -35,6 +35,7 @@ from pipelines.verdicts.commit_imports import (
 )
 from pipelines.verdicts.contradictions import (
     ASK,
+    BY_FLAG,
     BY_TIME,
     LATER,
     REPLACE,
@@ -412,9 +413,9 @@ def _outcome(
 
 def _decision(found: Contradiction) -> str:
     """Return how a contradiction was decided, for a count."""
-    if found.decided_by == BY_TIME:
-        return "later by time" if found.counts == LATER else "earlier by time"
-    return "replaced" if found.counts == LATER else "kept"
+    if found.decided_by == BY_FLAG:
+        return "replaced" if found.counts == LATER else "kept"
+    return f"{found.counts} by {'time' if found.decided_by == BY_TIME else 'pull'}"
 
 
 def _lines(found: Ingested) -> list[str]:

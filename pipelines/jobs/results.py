@@ -187,7 +187,7 @@ class Ingested(Result):
         dead_letters: paths of the rejected rows.
         contradictions: verdicts that contradict what the same expert said in another import.
         contradictions_by_decision: of them, by which word counts: ``later by time``, ``earlier by time``,
-            ``kept`` (the earlier one) and ``replaced``, both by ``--on_conflict``.
+            ``later by pull``, and by ``--on_conflict`` ``kept`` (the earlier one) and ``replaced``.
         contradiction_lists: paths of the files that list them, and those within a file.
     """
 

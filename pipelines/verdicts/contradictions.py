@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -27,7 +28,7 @@ OnConflict = Literal["ask", "keep", "replace"]
 ASK: OnConflict = "ask"
 REPLACE: OnConflict = "replace"
 EARLIER, LATER = "earlier", "later"
-BY_TIME, BY_ORDER, BY_FLAG = "time", "order of the rows", "--on_conflict"
+BY_TIME, BY_ORDER, BY_PULL, BY_FLAG = "time", "order of the rows", "later pull", "--on_conflict"
 COLUMNS = (
     "expert",
     "ad_id",
@@ -45,6 +46,8 @@ COLUMNS = (
     "said_before",
 )
 _MAX_TEXT_CHARS = 200
+# What the answers of a tool's server are kept as.
+_PULLED = re.compile(r"(?:^|/)pulled/([a-z-]+)-[0-9a-f]{16}\.json$")
 _WORD_CHARS = 16
 
 
@@ -92,7 +95,8 @@ class Contradiction:
         earlier: what was imported first.
         later: what was imported then.
         counts: ``earlier``, ``later``, or "" where nothing tells.
-        decided_by: ``time``, ``order of the rows`` (both in one file), ``--on_conflict``, or "".
+        decided_by: ``time``, ``order of the rows`` (both in one file), ``later pull`` (both pulled from
+            one tool's server), ``--on_conflict``, or "".
         within: whether both are in one file.
         said_before: whether the later one only repeats what the earlier one overruled.
     """
@@ -132,8 +136,9 @@ class Words:
     ) -> tuple[list[Verdict], list[Contradiction]]:
         """Return those of a file's verdicts that are to be stored, and all contradictions.
 
-        Where times differ the later one counts. Otherwise, of two rows of one file, the later row; and
-        of two imports what ``on_conflict`` says, or nothing: then neither is decided.
+        Where times differ the later one counts. Otherwise, of two rows of one file, the later row; of
+        two pulls from a server, which show what holds there, the later pull; and of two other imports
+        what ``on_conflict`` says, or nothing: then neither is decided.
         """
         kept, found = [], []
         # Where the last word is one of this file.
@@ -164,6 +169,9 @@ class Words:
             return (LATER if later.time > newest else EARLIER), BY_TIME
         if within:
             return LATER, BY_ORDER
+        pulled = [_PULLED.search(said.source.replace("\\", "/")) for said in (earlier, later)]
+        if all(pulled) and len({found[1] for found in pulled if found}) == 1:
+            return LATER, BY_PULL
         if on_conflict == ASK:
             return "", ""
         return (LATER if on_conflict == REPLACE else EARLIER), BY_FLAG

@@ -39,7 +39,6 @@ class NumericIds:
 
         What it cannot have written (``…993`` of an id from 2^53 on, ``007``) is nobody's but its own.
         """
-        written = unicodedata.normalize("NFKC", written).strip()
         number = exact_number(written)
         if number is None or not self._numbers:
             return []
@@ -51,15 +50,14 @@ class NumericIds:
 
 def may_become(id: str, written: str) -> bool:
     """Tell whether a program that takes an id for a number may write it so."""
+    written = unicodedata.normalize("NFKC", written).strip()
     was, number = exact_number(id), exact_number(written)
-    if id == written:
-        return True
     if was is None or number is None:
         return False
     digits = written.lstrip("+-")
     if was == number:
         # Zeros in front are only there where nobody took the id for a number.
-        return is_float(written) or digits == "0" or not digits.startswith("0")
+        return id == written or is_float(written) or digits == "0" or not digits.startswith("0")
     if abs(was) >= FLOAT_LIMIT and number in _as_floats(was):
         return True
     kept = _kept_digits(written)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pipelines.contracts import LEFT, RIGHT, Rejected, Verdict
 from pipelines.names import FLOAT_LIMIT, is_float, is_missing, whole_number
 from pipelines.text import content_key, storable
-from pipelines.verdicts.ids import is_rounded
+from pipelines.verdicts.ids import is_rounded, may_become
 from pipelines.verdicts.rows import (
     MAX_EXPERT_CHARS,
     NEGATIVE,
@@ -221,8 +221,12 @@ def _by_id(raw: RawVerdict, shown: Shown) -> tuple[ShownAd, ...] | Rejected:
     forms = (raw.ad_id, written, unprotected(raw.ad_id), unprotected(written))
     exact = next((form for form in forms if form in shown.by_ad), None)
     # With the apostrophe that keeps it a text no program took it for a number.
-    behind = [id for id in shown.numeric.behind(written) if id != exact]
-    found = [id for id in (exact, *behind) if id is not None]
+    if raw.item_id:
+        members = sorted({ad.ad_id for ad in shown.by_item[raw.item_id]})
+        behind = [id for id in members if may_become(id, written)]
+    else:
+        behind = shown.numeric.behind(written)
+    found = list(dict.fromkeys(id for id in (exact, *behind) if id is not None))
     if not found:
         return raw.refuse("unknown_ad", _unknown_ad(written, shown))
     lossless = not is_rounded(written) and all(
@@ -230,14 +234,15 @@ def _by_id(raw: RawVerdict, shown: Shown) -> tuple[ShownAd, ...] | Rejected:
     )
     if raw.item_id or raw.text.strip() or (len(found) == 1 and (exact is not None or lossless)):
         return tuple(ad for id in found for ad in shown.by_ad[id])
-    ids = " and ".join(repr(id[:60]) for id in found[:3])
-    if len(found) > 1 and lossless:
-        detail = f"the number {written[:60]!r} may be the shown ids {ids}"
+    others = " and ".join([repr(id[:60]) for id in found if id != exact][:3])
+    if lossless:
+        detail = f"the number {written[:60]!r} may be the shown id {others}, too"
         return raw.refuse("ambiguous_ad", f"{detail}; {_AS_TEXT}")
     detail = (
-        f"the id {written[:60]!r} is one rounding away from {ids}: a program took it for a number"
+        f"the id {written[:60]!r} is one rounding away from the shown {others}: a program that took it "
+        f"for a number may have changed its last digits; {_AS_TEXT}"
     )
-    return raw.refuse("rounded_id", f"{detail} and may have lost its last digits; {_AS_TEXT}")
+    return raw.refuse("rounded_id", detail)
 
 
 def _unknown_ad(id: str, shown: Shown) -> str:

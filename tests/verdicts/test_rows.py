@@ -18,6 +18,9 @@ from pipelines.verdicts.spreadsheet import unprotected
         (" BAIT ", "positive"),
         ("Fine", "negative"),
         ("ｆｉｎｅ", "negative"),
+        ("fi\u200bne", "negative"),
+        ("\u200fBait\u200e", "positive"),
+        ("ｓｋｉｐ", "skip"),
         ("positive", "positive"),
         ("Negative", "negative"),
         ("?", "skip"),
@@ -39,8 +42,11 @@ def test_swapping_the_label_names_swaps_the_labels() -> None:
     assert LabelNames("negative", "unsure").read("negative") == "positive"
     assert LabelNames("negative", "unsure").read("unsure") == "negative"
     assert LabelNames("-1", "+1").read("'-1") == "positive"
-    with pytest.raises(RunFailed, match="differ only in case"):
-        LabelNames("Bad", "bad ")
+    for names in (("Bad", "bad "), ("Ｂad", "bad"), ("ba\u200bd", "bad"), ("1", "1.0")):
+        with pytest.raises(RunFailed, match="differ only in case, width"):
+            LabelNames(*names)
+    assert LabelNames("Cafe\u0301", "0").read("CAF\u00c9") == "positive"
+    assert LabelNames("1", "0").read("0.0") == "negative"
 
 
 @pytest.mark.parametrize(
@@ -55,6 +61,12 @@ def test_swapping_the_label_names_swaps_the_labels() -> None:
         ("'=cmd()", "=cmd()"),
         ("=cmd()", "=cmd()"),
         ("\ud800", ""),
+        ("'1.0", "1"),
+        ("Anna@Example.ORG", "anna@example.org"),
+        ("NaN", ""),
+        ("<NA>", ""),
+        ("null", ""),
+        ("#N/A", ""),
     ],
 )
 def test_one_person_is_one_name(name: str, wanted: str) -> None:
