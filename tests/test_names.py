@@ -85,9 +85,35 @@ def test_people_see_a_tidy_name(written: str, shown: str) -> None:
 
 @pytest.mark.parametrize(
     "spelled",
-    ["", "  ", "nan", "NaN", "NAN", "-nan", "NA", "N/A", "n/a", "<NA>", "NaT", "None", "null"]
-    + ["NULL", "#N/A", "#NV", "#N/D", "\\N", "undefined", "NA_character_", "1.#QNAN", "ＮＡ"]
-    + ["\u200b", " NaN\u00a0", "-", "—", "."],
+    [
+        "",
+        "  ",
+        "nan",
+        "NaN",
+        "NAN",
+        "-nan",
+        "NA",
+        "N/A",
+        "n/a",
+        "<NA>",
+        "NaT",
+        "None",
+        "null",
+        "NULL",
+        "#N/A",
+        "#NV",
+        "#N/D",
+        "\\N",
+        "undefined",
+        "NA_character_",
+        "1.#QNAN",
+        "ＮＡ",
+        "\u200b",
+        " NaN\xa0",
+        "-",
+        "—",
+        ".",
+    ],
 )
 def test_missing_in_every_spelling_is_missing(spelled: str) -> None:
     assert is_missing(spelled)

@@ -122,7 +122,9 @@ def test_item_or_text_says_which_ad_a_rounded_id_is(shown: Shown) -> None:
 
 
 def test_numbers_that_lose_nothing_find_their_ad(shown: Shown) -> None:
-    found = read(["8.0,bait,x", "8,bait,y", "８,bait,z", "9,bait,x", "7,bait,x", "007,bait,x"], shown)
+    found = read(
+        ["8.0,bait,x", "8,bait,y", "８,bait,z", "9,bait,x", "7,bait,x", "007,bait,x"], shown
+    )
     assert outcome(found) == ["8", "8", "8", "0009", "007", "ambiguous_ad"]
     assert found.rejected[0].detail.startswith("the number '7' may be the shown id '007', too; imp")
     # An apostrophe kept it a text.

@@ -119,10 +119,18 @@ def test_sides_follow_how_the_pair_was_shown(shown: Shown) -> None:
         (f",,a1,,{'b' * 5000},x,", "unknown_label", "is none of"),
         (",,a1,,bait,,", "blank_expert", "a label without the expert who gave it"),
         (",,a1,,bait,\u200b,", "blank_expert", "a label without"),
-        (",,a1,,bait,NaN,", "blank_expert", "'NaN' is what programs write where a value is missing"),
+        (
+            ",,a1,,bait,NaN,",
+            "blank_expert",
+            "'NaN' is what programs write where a value is missing",
+        ),
         (f",,a1,,bait,{'x' * 101},", "bad_expert", "101 characters, at most 100"),
         (",,a1,,bait,True,", "bad_expert", "'true' is a truth value, no name"),
-        (",,a1,,bait,1.2345678901234568e+17,", "bad_expert", "has lost its last digits: from 9,007,1"),
+        (
+            ",,a1,,bait,1.2345678901234568e+17,",
+            "bad_expert",
+            "has lost its last digits: from 9,007,1",
+        ),
         (",,a1,,bait,x,tomorrow", "bad_time", "'tomorrow' is no time"),
     ],
 )
@@ -272,7 +280,11 @@ def test_what_is_missing_is_missing_in_every_column(gap: str, shown: Shown) -> N
 
 
 def test_what_is_called_like_a_gap_is_meant_by_it(tmp_path: Path) -> None:
-    items = [item_of("i1", ("NA", "null")), item_of("i2", ("b", "two")), item_of("i3", ("c", "None"))]
+    items = [
+        item_of("i1", ("NA", "null")),
+        item_of("i2", ("b", "two")),
+        item_of("i3", ("c", "None")),
+    ]
     shown = shown_ads(mined(tmp_path, items, labels={"positive": "none", "negative": "NULL ad"}))
     head = "item_id,ad_id,text,label,expert\n"
     rows = ",NA,,none,x\ni1,,null,None,x\n,b,two,NONE,x\ni2,NA,two,none,x\ni3,,nan,null ad,x\n"

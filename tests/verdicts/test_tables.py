@@ -176,8 +176,16 @@ def test_ids_of_other_tools_do_not_pass_for_ads() -> None:
 
 @pytest.mark.parametrize(
     ("cell", "label"),
-    [("yes", "skip"), ("TRUE", "skip"), ("1.0", "skip"), ("0", "bait"), ("0.0", "bait")]
-    + [("", "bait"), ("nan", "bait"), ("<NA>", "bait")],
+    [
+        ("yes", "skip"),
+        ("TRUE", "skip"),
+        ("1.0", "skip"),
+        ("0", "bait"),
+        ("0.0", "bait"),
+        ("", "bait"),
+        ("nan", "bait"),
+        ("<NA>", "bait"),
+    ],
 )
 def test_skipped_is_a_column_of_its_own(cell: str, label: str) -> None:
     [row] = rows(f"ad_id,label,expert,skipped\na1,bait,anna,{cell}\n")
