@@ -504,7 +504,11 @@ def _contradictions(task: Task) -> Iterator[tuple[str, str]]:
     """Yield keys that are well by themselves, but not together, with what is wrong."""
     positive, negative = task.labels.positive, task.labels.negative
     if positive == negative:
-        yield "labels", f"positive and negative are both {positive!r}; give two names"
+        yield (
+            "labels",
+            f"positive and negative are both {positive!r}; give two names (white space and invisible "
+            "characters do not tell them apart)",
+        )
     elif fold_name(positive) == fold_name(negative):
         yield (
             "labels",

@@ -176,11 +176,12 @@ def _import(
             if same and on_conflict != REPLACE:
                 known[source.path] = same
                 continue
+            file = replace(file, sha256=imported_again(file.sha256, before))
             file = settle(file, words, reading.shown, before, on_conflict)
             if (again or same) and not file.contradictions:
                 known[source.path] = "" if again else same
                 continue
-            new.append(replace(file, sha256=imported_again(file.sha256, before)))
+            new.append(file)
     for path, same in known.items():
         say(
             f"{path}: {f'the answers of {same}' if same else 'imported before'}; nothing to do (its "

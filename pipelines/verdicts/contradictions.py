@@ -28,7 +28,7 @@ OnConflict = Literal["ask", "keep", "replace"]
 ASK: OnConflict = "ask"
 REPLACE: OnConflict = "replace"
 EARLIER, LATER = "earlier", "later"
-BY_TIME, BY_ORDER, BY_PULL, BY_FLAG = "time", "order of the rows", "later pull", "--on_conflict"
+BY_TIME, BY_ORDER, BY_PULL, BY_FLAG = "time", "order of the rows", "later pull", "on_conflict"
 COLUMNS = (
     "expert",
     "ad_id",
@@ -96,7 +96,7 @@ class Contradiction:
         later: what was imported then.
         counts: ``earlier``, ``later``, or "" where nothing tells.
         decided_by: ``time``, ``order of the rows`` (both in one file), ``later pull`` (both pulled from
-            one tool's server), ``--on_conflict``, or "".
+            one tool's server), ``on_conflict``, or "".
         within: whether both are in one file.
         said_before: whether the later one only repeats what the earlier one overruled.
     """
@@ -146,7 +146,7 @@ class Words:
         for verdict in verdicts:
             said, place = Said.of(verdict), (verdict.key, verdict.expert)
             earlier = self._last.get(place)
-            if earlier is not None and earlier.word != said.word:
+            if earlier and earlier.word != said.word and not self._is_filled_in(earlier, said):
                 counts, by = self._decide(earlier, said, place in own, on_conflict)
                 repeats = said.word in self._ever
                 found.append(Contradiction(earlier, verdict, counts, by, place in own, repeats))
@@ -157,6 +157,12 @@ class Words:
             if self._last[place] is said:
                 own.add(place)
         return kept, found
+
+    def _is_filled_in(self, earlier: Said, later: Said) -> bool:
+        """Tell whether an expert now labels what they had left: a new answer, no contradiction."""
+        is_new = later.word not in self._ever
+        is_older = bool(later.time) and later.time < self._newest[earlier.key, earlier.expert]
+        return is_new and not is_older and earlier.label == SKIP
 
     def _decide(
         self, earlier: Said, later: Said, within: bool, on_conflict: OnConflict
