@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -56,6 +57,9 @@ from pipelines.verdicts.rows import (
     normalize_expert,
 )
 from pipelines.verdicts.shown import Shown, shown_ads
+
+# What Prodigy calls people who opened no session of their own.
+_SESSION = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +198,7 @@ def _import(
             f"verdicts in {old} rounds were imported by an earlier version of scout, which did not "
             "remember what was said: contradictions with those are not seen"
         )
-    for line in _one_rounding_apart(new, before):
+    for line in _doubtful_people(new, before):
         say(line)
     if not new:
         return _outcome(workspace, task, [], before, list(known), found)
@@ -245,20 +249,27 @@ def _ask_about(
     )
 
 
-def _one_rounding_apart(
+def _doubtful_people(
     new: Sequence[Import], before: Mapping[int, Manifest[VerdictsFacts]]
 ) -> list[str]:
-    """Return what to say of experts' numbers that a program may have made of one another."""
+    """Return what to say of experts who may be one person under several names."""
     added = {verdict.expert for file in new for verdict in file.resolved.verdicts}
     names = added.union(*(manifest.facts.experts for manifest in before.values()))
     numbers = NumericIds(names)
     close = {name: [other for other in numbers.behind(name) if other != name] for name in names}
-    return [
+    lines = [
         f"experts {name} and {', '.join(others)}: one rounding apart, so perhaps one person, whose number "
         "lost its last digits (--experts gives both one name, at the first import)"
         for name, others in sorted(close.items())
         if others and added & {name, *others}
     ]
+    sessions = sorted(name for name in added if _SESSION.search(name))
+    if sessions:
+        lines.append(
+            f"experts {', '.join(sessions[:5])}: named after the time at which they began, as Prodigy does "
+            "without a session's name; who began twice is two people (--experts gives both one name)"
+        )
+    return lines
 
 
 def _open(path: str, tool: str) -> _Source:

@@ -583,18 +583,20 @@ def test_an_import_of_an_earlier_version_is_said_not_to_be_compared(root: Path) 
     assert any("imported by an earlier version of scout" in line for line in said)
 
 
-def test_experts_one_rounding_apart_are_told(root: Path) -> None:
+def test_experts_who_may_be_one_person_are_told(root: Path) -> None:
     said: list[str] = []
     rows = [
         {"ad_id": ad, "label": "positive", "expert": expert}
         for ad in sorted(shown_ads(Workspace(str(root))).by_ad)
-        for expert in (12345678901234567, "12345678901234568", "3")
+        for expert in (12345678901234567, "12345678901234568", "3", "t-1-2026-11-22_10-00-00")
     ]
     path = helpers.write_jsonl(root.parent / "v.jsonl", rows)
     found = ingest(IngestOptions(str(root), (str(path),)), said.append)
-    assert len(found.experts) == 3
+    assert len(found.experts) == 4
     [line] = [line for line in said if "one rounding apart" in line]
     assert line.startswith("experts 12345678901234568 and 12345678901234567: one rounding apart")
+    [line] = [line for line in said if "named after the time" in line]
+    assert line.startswith("experts t-1-2026-11-22_10-00-00: ") and "--experts" in line
 
 
 def test_a_kill_between_rounds_asks_nothing_twice(
