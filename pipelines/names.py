@@ -40,6 +40,8 @@ _PANDAS_WORDS = (
     "#N/A #NA -1.#IND -1.#QNAN -NaN -nan 1.#IND 1.#QNAN <NA> N/A NA NULL NaN None n/a nan null"
 )
 READ_AS_MISSING = frozenset(_PANDAS_WORDS.split())
+# Longer cells say something, if only in invisible characters.
+_MAX_GAP_CHARS = 200
 # Digits, and a fraction of zeros alone; three of them may as well be thousands.
 _PLAIN = re.compile(r"[+-]?\d+(?:[.,](?!000$)0*)?")
 _SCIENTIFIC = re.compile(r"[+-]?\d+(?:[.,]\d+)?[eE][+-]?\d{1,2}")
@@ -68,6 +70,8 @@ def tidy_name(name: str) -> str:
 
 def is_missing(text: str) -> bool:
     """Tell whether a cell is empty, or holds what programs write where there is no value."""
+    if len(text) > _MAX_GAP_CHARS:
+        return False
     folded = normalize_text(_IGNORABLE.sub("", text))
     return "".join(c for c in folded if unicodedata.category(c) != "Cf").strip() in _MISSING
 

@@ -48,7 +48,7 @@ from pipelines.verdicts.contradictions import (
     remembered,
 )
 from pipelines.verdicts.ids import NumericIds
-from pipelines.verdicts.resolve_rows import Reading
+from pipelines.verdicts.resolve_rows import Reading, common_reasons
 from pipelines.verdicts.rows import (
     MAX_FILE_BYTES,
     RawRows,
@@ -163,14 +163,14 @@ def _import(
     before = workspace.verdicts.by_round()
     words = Words(remembered(workspace, before))
     new: list[Import] = []
-    # Path -> which earlier file says the same; "" for the very same bytes.
+    # Path -> how it was imported before.
     known: dict[str, str] = {}
     with step("reading verdicts", total) as advance:
         for source in sources:
             advance()
             again = is_imported(file_identity(source.data, reading), before)
             if again and on_conflict != REPLACE:
-                known[source.path] = ""
+                known[source.path] = "imported before"
                 continue
             rows = list(source.rows())
             file = describe(source.path, source.tool, source.data, rows, reading)
@@ -178,18 +178,18 @@ def _import(
             if not again:
                 _refuse_renamed(file, source.path, rows, before)
             if same and on_conflict != REPLACE:
-                known[source.path] = same
+                known[source.path] = _told_before(same, file)
                 continue
             file = replace(file, sha256=imported_again(file.sha256, before))
             file = settle(file, words, reading.shown, before, on_conflict)
             if (again or same) and not file.contradictions:
-                known[source.path] = "" if again else same
+                known[source.path] = "imported before" if again else _told_before(same, file)
                 continue
             new.append(file)
-    for path, same in known.items():
+    for path, told in known.items():
         say(
-            f"{path}: {f'the answers of {same}' if same else 'imported before'}; nothing to do (its "
-            "verdicts do not overrule later ones; --on_conflict replace makes them count again)"
+            f"{path}: {told}; nothing to do (its verdicts do not overrule later ones; --on_conflict "
+            "replace makes them count again)"
         )
     found = [each for file in new for each in file.contradictions]
     _ask_about(workspace, task, reading.shown, found)
@@ -215,6 +215,13 @@ def _same_answers(file: Import, others: Sequence[Import]) -> str:
     """Return the name of a file of this import with the same answers, "" for none."""
     same = (other.name for other in others if file.answers and other.answers == file.answers)
     return next(same, "")
+
+
+def _told_before(name: str, file: Import) -> str:
+    """Say of a file that an earlier one answers the same."""
+    bad = file.resolved.rejected
+    unusable = f", and {len(bad):,} rows that cannot be used: {common_reasons(bad)}" if bad else ""
+    return f"the answers of {name}{unusable}"
 
 
 def _ask_about(

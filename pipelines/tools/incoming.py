@@ -15,10 +15,10 @@ from pipelines.errors import RunFailed
 from pipelines.names import is_missing
 from pipelines.text import storable
 from pipelines.tools.outgoing import ITEM, MARK, PAIR, SINGLE, Slot
-from pipelines.verdicts import rows as cells
 from pipelines.verdicts.rows import (
     SKIP,
     RawVerdict,
+    cell_of,
     decode,
     is_unsaid,
     normalize_expert,
@@ -188,7 +188,7 @@ def as_text(fields: Mapping[str, Any], name: str) -> str:
     Raises:
         ValueError: it is neither text nor a number.
     """
-    return cells.as_text(fields.get(name), name)
+    return cell_of(fields.get(name), name)
 
 
 def first_of(fields: Mapping[str, Any], *names: str) -> str:

@@ -185,7 +185,7 @@ def _constant(name: str) -> float | None:
     return None if name == "NaN" else float(name)
 
 
-def as_text(value: Any, name: str) -> str:
+def cell_of(value: Any, name: str) -> str:
     """Return a value of JSON as a cell: "" for null, digits for a number.
 
     Raises:

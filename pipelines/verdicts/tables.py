@@ -41,7 +41,7 @@ from pipelines.text import normalize_text, storable
 from pipelines.verdicts.rows import (
     SKIP,
     RawVerdict,
-    as_text,
+    cell_of,
     dead_letter,
     decode,
     is_unsaid,
@@ -228,7 +228,7 @@ def _json_fields(record: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(value, bool) and field == "skipped":
             row[field] = "yes" if value else "no"
         elif field:
-            row[field] = as_text(value, name)
+            row[field] = cell_of(value, name)
     return row
 
 

@@ -456,6 +456,18 @@ def test_an_old_sheet_that_is_saved_again_takes_no_correction_back(root: Path) -
         assert tree(root) == before and last_words(root) == wanted
 
 
+def test_what_cannot_be_used_is_told_of_known_answers_too(root: Path) -> None:
+    first = fill(root, "anna", alternate)
+    load(root, first)
+    more = saved(first, "more.csv")
+    more.write_text(more.read_text() + '"","","zz","","positive","anna",""\n')
+    said: list[str] = []
+    ingest(IngestOptions(str(root), (str(more),)), said.append)
+    assert said[0].startswith(
+        f"{more}: the answers of anna.csv, and 1 rows that cannot be used: unknown_ad 1 ({more}, line 26: "
+    )
+
+
 def test_contradictions_without_times_are_listed_and_asked_about(root: Path) -> None:
     first, second = versions(root)
     load(root, first)
