@@ -158,9 +158,10 @@ def import_verdicts(
     pull: str = "",
     expert: str = "",
     experts: Mapping[str, str] | Place = "",
+    on_conflict: Literal["ask", "keep", "replace"] = "ask",
     progress: bool = False,
 ) -> Ingested:
-    """Read experts' verdicts into a workspace; the same file twice changes nothing.
+    """Read experts' verdicts into a workspace; the same answers twice change nothing.
 
     Args:
         workspace: folder, local or ``gs://``.
@@ -169,6 +170,8 @@ def import_verdicts(
         pull: URL of the tool's server, to fetch the answers from there instead of files.
         expert: who labelled, for files that name nobody.
         experts: JSON object that names experts whom a tool numbers: {"3": "anna"}, or its file.
+        on_conflict: which word of an expert counts where another import says otherwise and no times tell:
+            keep the one imported first, replace it, or ask: list them and import nothing.
         progress: tell on stderr what is done.
     """
     with _call(import_verdicts, locals()) as say:
@@ -178,7 +181,7 @@ def import_verdicts(
         if not isinstance(experts, Mapping) and experts:
             names = ingest.read_experts(os.fspath(experts))
         options = ingest.IngestOptions(
-            os.fspath(workspace), _several(files), tool, pull, expert, names
+            os.fspath(workspace), _several(files), tool, pull, expert, names, on_conflict
         )
         return say.end(ingest.ingest(options, say))
 

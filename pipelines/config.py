@@ -32,6 +32,7 @@ from models.backends.base import Backend, LabelerSpec
 from models.prompting import FewShotExample, PromptSpec
 from pipelines.contracts import SKIP_WORDS
 from pipelines.errors import UsageError
+from pipelines.names import READ_AS_MISSING, fold_name, tidy_name
 from pipelines.sources.base import ReadOptions
 from pipelines.sources.fields import AdField, check_name, check_template, default_name
 from pipelines.text import digest
@@ -53,19 +54,22 @@ class _Section(BaseModel):
 
 
 class Labels(_Section):
-    """Names that people see for the two labels."""
+    """Names that people see for the two labels; see ``pipelines.names`` for which are the same."""
 
     positive: Word = "positive"
     negative: Word = "negative"
 
     @field_validator("positive", "negative")
     @classmethod
-    def _no_skip(cls, name: str) -> str:
-        if name.casefold() in SKIP_WORDS:
+    def _tidy(cls, name: str) -> str:
+        folded = fold_name(name)
+        if not folded:
+            raise ValueError("holds nothing that can be seen; write a name")
+        if folded in SKIP_WORDS:
             raise ValueError(
                 f"{name!r} is what experts say when they cannot tell; choose another name"
             )
-        return name
+        return tidy_name(name)
 
 
 class AdPart(_Section):
@@ -521,8 +525,6 @@ def called(task: Task | str) -> str:
 
 def _contradictions(task: Task) -> Iterator[tuple[str, str]]:
     """Yield keys that are well by themselves, but not together, with what is wrong."""
-    if task.labels.positive.casefold() == task.labels.negative.casefold():
-        yield "labels", f"positive and negative are both {task.labels.positive!r}; give two names"
     if task.prompt.forms and not task.hears_committee():
         yield (
             "prompt.forms",
@@ -536,6 +538,27 @@ def _contradictions(task: Task) -> Iterator[tuple[str, str]]:
             prompting.render(committee.prompt_of(form, task.prompt_spec()))
         except ValueError as error:
             yield "prompt.forms", f"{form.name!r}: {error}"
+    positive, negative = task.labels.positive, task.labels.negative
+    if positive == negative:
+        yield (
+            "labels",
+            f"positive and negative are both {positive!r}; give two names (white space and invisible "
+            "characters do not tell them apart)",
+        )
+    elif fold_name(positive) == fold_name(negative):
+        yield (
+            "labels",
+            f"positive and negative are both {fold_name(positive)!r} once they come back (here "
+            f"{positive!r} and {negative!r}): case, width, white space, invisible characters and how a "
+            "number is written do not tell labels apart; give two names",
+        )
+    for key, name in (("positive", positive), ("negative", negative)):
+        if name in READ_AS_MISSING:
+            yield (
+                f"labels.{key}",
+                f"{name!r} is how programs write a missing value, and pandas reads it as one, so that "
+                "labels of this name would be lost; choose another name",
+            )
     if task.stopping.parity_test == "stays above" and not task.stopping.parity_margin:
         yield (
             "stopping.parity_test",

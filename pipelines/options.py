@@ -230,7 +230,7 @@ def _add_import(commands: Any) -> None:
         help="experts' verdicts into the workspace",
         description="Read verdicts into the workspace: CSV or JSON lines (columns item_id or ad_id, "
         "label, expert, and optionally time and comment), what the review page saved, or the export "
-        "of a labeling tool. The same file twice changes nothing.",
+        "of a labeling tool. The same answers twice change nothing, however the file was saved.",
     )
     back.add_argument("files", metavar="FILE", nargs="*", help="verdict files, local or gs://")
     _add_workspace(back)
@@ -252,6 +252,7 @@ def _add_import(commands: Any) -> None:
     )
     _add(back, api.import_verdicts, "expert")
     _add(back, api.import_verdicts, "experts", metavar="FILE")
+    _add(back, api.import_verdicts, "on_conflict", choices=("ask", "keep", "replace"), metavar=None)
     _add_plain_output(back)
 
 

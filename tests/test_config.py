@@ -40,6 +40,22 @@ def test_the_reference_names_every_key_with_its_default() -> None:
     compare(Task, given, "")
 
 
+# Pairs of names that come back as one, and that one.
+SAME_NAMES = (
+    ("Bad", "bad", "bad"),
+    ("Ｂad", "bad", "bad"),
+    ("Caf\u00e9", "Cafe\u0301", "Caf\u00e9"),
+    ("caf\u00e9", "CAFE\u0301", "caf\u00e9"),
+    ("not  bad", "not bad", "not bad"),
+    ("ba\u200bd", "bad", "bad"),
+    ("\u200fbad\u200e", "bad", "bad"),
+    ("b\u00adad", "bad", "bad"),
+    ("straße", "STRASSE", "strasse"),
+    ("1", "1.0", "1"),
+    ("１", "01", "1"),
+)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -87,6 +103,14 @@ def test_the_reference_names_every_key_with_its_default() -> None:
         ("a: [\n", "not valid YAML"),
         ("a: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
         (GOOD + "seed: -1\n", "seed: -1 is refused"),
+        *(
+            (GOOD + f'labels: {{positive: "{a}", negative: "{b}"}}\n', f"f.yaml:6: labels: positive and negative are both '{both}'")
+            for a, b, both in SAME_NAMES
+        ),
+        (GOOD + "labels:\n  positive: bait\n  negative: 'ｓｋｉｐ'\n", "f.yaml:8: labels.negative: 'ｓｋｉｐ' is refused: 'ｓｋｉｐ' is what experts say when"),
+        (GOOD + "labels: {positive: bait, negative: 'un\u200bsure'}\n", "is what experts say when they cannot tell"),
+        (GOOD + 'labels: {positive: "\u200b", negative: fine}\n', "is refused: holds nothing that can be seen"),
+        (GOOD + "labels:\n  positive: bait\n  negative: 'NA'\n", "f.yaml:8: labels.negative: 'NA' is how programs write a missing value, and pandas reads it"),
         (GOOD + "labels: {positive: bait, negative: Unsure}\n", "'Unsure' is refused: 'Unsure' is what experts say when they cannot tell"),
     ],
 )  # fmt: skip
@@ -94,6 +118,15 @@ def test_what_is_wrong_is_said(text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_task(text, "f.yaml")
     assert message in str(caught.value)
+
+
+def test_labels_are_shown_tidy_and_as_they_are_called() -> None:
+    text = 'labels: {positive: "  Cafe\u0301\u200b  gut ", negative: "\u200fＧut"}\n'
+    labels = parse_task(GOOD + text, "f.yaml").labels
+    assert (labels.positive, labels.negative) == ("Caf\u00e9 gut", "Ｇut")
+    # Other editors' spelling of a name asks for no new version of the policy.
+    other = GOOD + 'labels: {positive: "Caf\u00e9 gut", negative: "Ｇut"}\n'
+    assert parse_task(other, "f").guideline() == parse_task(GOOD + text, "f").guideline()
 
 
 def test_all_problems_come_at_once() -> None:

@@ -16,6 +16,7 @@ LEVELS = {
     "pipelines.errors": 0,
     "pipelines.contracts": 0,
     "pipelines.text": 0,
+    "pipelines.names": 0,
     "pipelines.console": 1,
     # What a task file says of an ad is checked where it is read.
     "pipelines.sources.base": 1,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -26,13 +27,30 @@ from pipelines.tools import registry
 from pipelines.verdicts.balance import balance
 from pipelines.verdicts.commit_imports import (
     Import,
+    answered_before,
     commit,
     describe,
     entries_of,
     file_identity,
+    imported_again,
     is_imported,
+    settle,
 )
-from pipelines.verdicts.resolve_rows import Reading
+from pipelines.verdicts.contradictions import (
+    ASK,
+    BY_FLAG,
+    BY_TIME,
+    LATER,
+    REPLACE,
+    Contradiction,
+    OnConflict,
+    Words,
+    forgotten,
+    listing,
+    remembered,
+)
+from pipelines.verdicts.ids import NumericIds
+from pipelines.verdicts.resolve_rows import Reading, common_reasons
 from pipelines.verdicts.rows import (
     MAX_FILE_BYTES,
     RawRows,
@@ -42,6 +60,9 @@ from pipelines.verdicts.rows import (
 )
 from pipelines.verdicts.shown import Shown, shown_ads
 
+# What Prodigy calls people who opened no session of their own.
+_SESSION = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d$")
+
 
 @dataclass(frozen=True, slots=True)
 class IngestOptions:
@@ -50,6 +71,7 @@ class IngestOptions:
     Attributes:
         url: of the tool's server, to fetch answers from beside the files; or "".
         experts: other names of experts, e.g. a tool's user numbers: name in the file -> name.
+        on_conflict: which word counts where an expert contradicts an earlier import and no times tell.
     """
 
     workspace: str
@@ -58,6 +80,7 @@ class IngestOptions:
     url: str = ""
     expert: str = ""
     experts: Mapping[str, str] = field(default_factory=dict)
+    on_conflict: OnConflict = ASK
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +108,8 @@ def ingest(options: IngestOptions, say: Callable[[str], None]) -> Ingested:
         say: told, in one line each, what a person should know.
 
     Raises:
-        UsageError: a missing file, an unknown tool, a workspace without pairs.
+        UsageError: a missing file, an unknown tool, a workspace without pairs, or contradictions with
+            earlier imports that no time decides.
         RunFailed: a file that is no verdict file, or no usable verdict in the new files.
     """
     if not options.files and not options.url:
@@ -101,11 +125,14 @@ def ingest(options: IngestOptions, say: Callable[[str], None]) -> Ingested:
         with step(f"fetching answers from {options.tool}"):
             paths[_pull(workspace, options, task, say)] = None
     sources = (_open(path, options.tool) for path in paths)
-    return _import(workspace, task, reading, sources, len(paths), say)
+    return _import(workspace, task, reading, sources, len(paths), options.on_conflict, say)
 
 
 def ingest_verdicts(
-    workspace: Workspace, rows: Sequence[RawVerdict | Rejected], name: str = "verdicts"
+    workspace: Workspace,
+    rows: Sequence[RawVerdict | Rejected],
+    name: str = "verdicts",
+    on_conflict: OnConflict = ASK,
 ) -> Ingested:
     """Import rows that are in memory already.
 
@@ -113,6 +140,7 @@ def ingest_verdicts(
         workspace: a workspace with mined pairs.
         rows: what the experts said; their ``source`` is replaced by ``name``.
         name: stands for the file. The same rows under the same name change nothing again.
+        on_conflict: see :class:`IngestOptions`.
 
     Raises:
         UsageError, RunFailed: as :func:`ingest` does.
@@ -121,7 +149,7 @@ def ingest_verdicts(
     data = json.dumps([name, [asdict(row) for row in rows]], sort_keys=True).encode()
     task, reading = workspace.pairs_of().facts.origin.task, Reading(shown_ads(workspace))
     source = _Source(name, "rows", data, lambda: rows)
-    return _import(workspace, task, reading, [source], 1, say=lambda _: None)
+    return _import(workspace, task, reading, [source], 1, on_conflict, say=lambda _: None)
 
 
 def _import(
@@ -130,32 +158,56 @@ def _import(
     reading: Reading,
     sources: Iterable[_Source],
     total: int,
+    on_conflict: OnConflict,
     say: Callable[[str], None],
 ) -> Ingested:
     """Import sources, in their order; nothing is written before all of them are understood."""
     before = workspace.verdicts.by_round()
+    words = Words(remembered(workspace, before))
     new: list[Import] = []
-    known: list[str] = []
+    # Path -> how it was imported before.
+    known: dict[str, str] = {}
     with step("reading verdicts", total) as advance:
         for source in sources:
-            if is_imported(file_identity(source.data, reading), before):
-                known.append(source.path)
-            else:
-                rows = list(source.rows())
-                new.append(describe(source.path, source.tool, source.data, rows, reading))
-                _refuse_renamed(new[-1], source.path, rows, before)
             advance()
-    for path in known:
+            again = is_imported(file_identity(source.data, reading), before)
+            if again and on_conflict != REPLACE:
+                known[source.path] = "imported before"
+                continue
+            rows = list(source.rows())
+            file = describe(source.path, source.tool, source.data, rows, reading)
+            same = answered_before(file.answers, before) or _same_answers(file, new)
+            if not again:
+                _refuse_renamed(file, source.path, rows, before)
+            if same and on_conflict != REPLACE:
+                known[source.path] = _told_before(same, file)
+                continue
+            file = replace(file, sha256=imported_again(file.sha256, before))
+            file = settle(file, words, reading.shown, before, on_conflict)
+            if (again or same) and not file.contradictions:
+                known[source.path] = "imported before" if again else _told_before(same, file)
+                continue
+            new.append(file)
+    for path, told in known.items():
         say(
-            f"{path}: imported before; nothing to do (its verdicts do not overrule later ones; "
-            "to make one count again, send it in a new file)"
+            f"{path}: {told}; nothing to do (its verdicts do not overrule later ones; --on_conflict "
+            "replace makes them count again)"
         )
+    found = [each for file in new for each in file.contradictions]
+    _ask_about(workspace, task, reading.shown, found)
+    if old := forgotten(before):
+        say(
+            f"verdicts in {old} rounds were imported by an earlier version of scout, which did not "
+            "remember what was said: contradictions with those are not seen"
+        )
+    for line in _doubtful_people(new, before):
+        say(line)
     if not new:
-        return _outcome(workspace, task, [], before, known)
+        return _outcome(workspace, task, [], before, list(known), found)
     workspace.check_writable()
     with step("storing verdicts"):
         written = commit(workspace, reading.shown, task, new)
-    ingested = _outcome(workspace, task, written, before, known)
+    ingested = _outcome(workspace, task, written, before, list(known), found)
     for line in _lines(ingested):
         say(line)
     warnings, ties = _looked_at(workspace, task, reading.shown, say)
@@ -181,6 +233,74 @@ def _looked_at(
     for line in warnings:
         say(line)
     return warnings, write_ties(workspace, shown, tied, say)
+
+
+def _same_answers(file: Import, others: Sequence[Import]) -> str:
+    """Return the name of a file of this import with the same answers, "" for none."""
+    same = (other.name for other in others if file.answers and other.answers == file.answers)
+    return next(same, "")
+
+
+def _told_before(name: str, file: Import) -> str:
+    """Say of a file that an earlier one answers the same."""
+    bad = file.resolved.rejected
+    unusable = f", and {len(bad):,} rows that cannot be used: {common_reasons(bad)}" if bad else ""
+    return f"the answers of {name}{unusable}"
+
+
+def _ask_about(
+    workspace: Workspace, task: Task, shown: Shown, found: Sequence[Contradiction]
+) -> None:
+    """Refuse contradictions with other imports that nothing decides, and list them.
+
+    Raises:
+        UsageError: there are some.
+    """
+    open_ = [each for each in found if not each.counts]
+    if not open_:
+        return
+    workspace.check_writable()
+    names = {"positive": task.labels.positive, "negative": task.labels.negative}
+    data = listing(found, shown.texts(), names)
+    # Named by content, as pulled answers are; it counts for nothing and may be deleted.
+    path = workspace.path(f"contradictions/{files.sha256(data)[:16]}.csv")
+    storage.write(path, data)
+    repeated = sum(each.said_before for each in open_)
+    old = (
+        f", and {repeated:,} only repeat what was overruled since, as an old copy of a file does"
+        if repeated
+        else ""
+    )
+    experts = ", ".join(sorted({each.later.expert for each in open_})[:5])
+    raise UsageError(
+        f"--on_conflict: {len(open_):,} verdicts of {experts} contradict what the same experts said in "
+        f"other imports, and no times tell which came later{old}; nothing was imported. {path} lists "
+        "them: give --on_conflict keep for what was imported first to count, --on_conflict replace for "
+        "these"
+    )
+
+
+def _doubtful_people(
+    new: Sequence[Import], before: Mapping[int, Manifest[VerdictsFacts]]
+) -> list[str]:
+    """Return what to say of experts who may be one person under several names."""
+    added = {verdict.expert for file in new for verdict in file.resolved.verdicts}
+    names = added.union(*(manifest.facts.experts for manifest in before.values()))
+    numbers = NumericIds(names)
+    close = {name: [other for other in numbers.behind(name) if other != name] for name in names}
+    lines = [
+        f"experts {name} and {', '.join(others)}: one rounding apart, so perhaps one person, whose number "
+        "lost its last digits (--experts gives both one name, at the first import)"
+        for name, others in sorted(close.items())
+        if others and added & {name, *others}
+    ]
+    sessions = sorted(name for name in added if _SESSION.search(name))
+    if sessions:
+        lines.append(
+            f"experts {', '.join(sessions[:5])}: named after the time at which they began, as Prodigy does "
+            "without a session's name; who began twice is two people (--experts gives both one name)"
+        )
+    return lines
 
 
 def _open(path: str, tool: str) -> _Source:
@@ -284,16 +404,21 @@ def _outcome(
     written: Sequence[Manifest[VerdictsFacts]],
     before: Mapping[int, Manifest[VerdictsFacts]],
     known: Sequence[str],
+    found: Sequence[Contradiction],
 ) -> Ingested:
     """Return what this import added, from the manifests it wrote, and where the halves stand."""
     entries: list[ImportEntry] = []
     letters: list[str] = []
+    listed: list[str] = []
     for manifest in written:
         earlier = before.get(manifest.round)
         held = {entry.sha256 for entry in entries_of(earlier)}
         entries += [entry for entry in entries_of(manifest) if entry.sha256 not in held]
         old = set(earlier.facts.dead_letters) if earlier else set()
         letters += [path for path in manifest.facts.dead_letters if path not in old]
+        old = set(earlier.facts.contradictions) if earlier else set()
+        listed += [path for path in manifest.facts.contradictions if path not in old]
+    decided = Counter(_decision(each) for each in found if not each.within)
     reasons: Counter[str] = Counter()
     for entry in entries:
         reasons.update(entry.reasons)
@@ -323,7 +448,17 @@ def _outcome(
         withheld_ads=sum(len(found.withheld) for found in keys),
         audit_ads=sum(len(found.audit) for found in keys),
         dead_letters=tuple(workspace.path(path) for path in letters),
+        contradictions=sum(decided.values()),
+        contradictions_by_decision=dict(sorted(decided.items())),
+        contradiction_lists=tuple(workspace.path(path) for path in listed),
     )
+
+
+def _decision(found: Contradiction) -> str:
+    """Return how a contradiction was decided, for a count."""
+    if found.decided_by == BY_FLAG:
+        return "replaced" if found.counts == LATER else "kept"
+    return f"{found.counts} by {'time' if found.decided_by == BY_TIME else 'pull'}"
 
 
 def _lines(found: Ingested) -> list[str]:
@@ -343,6 +478,12 @@ def _lines(found: Ingested) -> list[str]:
         lines.append(
             f"{found.changed_mind:,} rows contradict an earlier row of the same expert; the "
             "last one counts"
+        )
+    if found.contradictions:
+        counts = ", ".join(f"{d} {n:,}" for d, n in found.contradictions_by_decision.items())
+        lines.append(
+            f"{found.contradictions:,} verdicts contradict what the same experts said in other imports: "
+            f"{counts}; see {', '.join(found.contradiction_lists)}"
         )
     lines.append(
         f"with verdicts so far, under version {found.task_version} of the policy: "

@@ -192,6 +192,10 @@ class Ingested(Result):
         dead_letters: paths of the rejected rows.
         ties: paths of sheets with the fine-tuning ads that have no majority.
         warnings: what a person should know before the halves are trusted, a sentence each.
+        contradictions: verdicts that contradict what the same expert said in another import.
+        contradictions_by_decision: of them, by which word counts: ``later by time``, ``earlier by time``,
+            ``later by pull``, and by ``--on_conflict`` ``kept`` (the earlier one) and ``replaced``.
+        contradiction_lists: paths of the files that list them, and those within a file.
     """
 
     task: str
@@ -214,6 +218,9 @@ class Ingested(Result):
     dead_letters: tuple[str, ...]
     ties: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    contradictions: int = 0
+    contradictions_by_decision: Mapping[str, int] = field(default_factory=dict)
+    contradiction_lists: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -104,7 +104,6 @@ def answer(
         row_of: content key -> row.
         names: of the labels.
     """
-    unsaid = dict.fromkeys(("item_id", "side", "text", "time", "comment", "source"), "")
     found: list[RawVerdict] = []
     for ad in (ad for item in items for ad in item.ads):
         for seat, said in enumerate(verdicts[row_of[ad.key]], start=1):
@@ -112,9 +111,8 @@ def answer(
                 label = names.positive if said else names.negative
                 position = f"row {len(found) + 1}"
                 expert = f"expert {seat}"
-                found.append(
-                    RawVerdict(ad.id, label=label, expert=expert, position=position, **unsaid)
-                )
+                # Without item, side and text before them, time, comment and file after them.
+                found.append(RawVerdict(ad.id, "", "", "", label, expert, "", "", "", position))
     return found
 
 

@@ -20,6 +20,7 @@ from pipelines.sources.base import ReadOptions
 from pipelines.sources.fields import compose, values_of
 from pipelines.store import storage
 from pipelines.text import content_id, content_key, is_blank
+from pipelines.verdicts.rows import NEGATIVE, POSITIVE, LabelNames
 
 _BALANCED_ADS = 1000
 _LEAST_TEST_POSITIVES = 10
@@ -230,10 +231,12 @@ def _id(record: dict[str, Any]) -> str:
 
 
 def _positive(label: Any, names: Labels) -> bool:
-    if label in (names.positive, "positive", 1, True):
-        return True
-    if label in (names.negative, "negative", 0, False):
-        return False
+    if isinstance(label, str):
+        meaning = LabelNames(names.positive, names.negative).read(label)
+        if meaning in (POSITIVE, NEGATIVE):
+            return meaning == POSITIVE
+    elif label in (0, 1):
+        return bool(label)
     raise ValueError(f"label {label!r}; use {names.positive!r} or {names.negative!r}")
 
 

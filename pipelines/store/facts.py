@@ -159,6 +159,9 @@ class ImportEntry:
         experts: who speaks in it, sorted.
         ads: ads with a verdict.
         audit: of the verdicts, those on ads of an audit.
+        answers_sha256: of what it answers, however it was saved; "" of an earlier version's import.
+        contradictions: verdicts on this round's ads that contradict the same expert in another import.
+        left_out: of them, those that were not stored: the earlier word was to count.
     """
 
     name: str
@@ -175,6 +178,9 @@ class ImportEntry:
     experts: tuple[str, ...]
     ads: int
     audit: int = 0
+    answers_sha256: str = ""
+    contradictions: int = 0
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +224,7 @@ class VerdictsFacts:
         keys: the ads with an answer.
         experts: who spoke, sorted.
         dead_letters: files of rejected rows, relative to the workspace.
+        contradictions: files that list who contradicts themselves, relative to the workspace.
     """
 
     task_name: str
@@ -228,6 +235,7 @@ class VerdictsFacts:
     keys: AnsweredKeys = AnsweredKeys()
     experts: tuple[str, ...] = ()
     dead_letters: tuple[str, ...] = ()
+    contradictions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

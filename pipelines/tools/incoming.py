@@ -12,9 +12,18 @@ from typing import Any
 
 from pipelines.contracts import LEFT, RIGHT, Rejected
 from pipelines.errors import RunFailed
+from pipelines.names import is_missing
 from pipelines.text import storable
 from pipelines.tools.outgoing import ITEM, MARK, PAIR, SINGLE, Slot
-from pipelines.verdicts.rows import SKIP, RawVerdict, decode, parse_json
+from pipelines.verdicts.rows import (
+    SKIP,
+    RawVerdict,
+    cell_of,
+    decode,
+    is_unsaid,
+    normalize_expert,
+    parse_json,
+)
 
 # What `item_id` was called before items could be single ads, and may be called by hand.
 _ITEM_NAMES = (ITEM, "pair_id")
@@ -37,6 +46,7 @@ class Answer:
         expert: who said it, as the tool names them; "" when nobody did.
         time: when, as written, or "".
         comment: as written, or "".
+        negated: whether the labels were turned down, which of two labels means the other.
         skipped: whether the tool's own way to skip was taken.
         submitted: whether the answer was given: a draft or an untouched task says nothing.
     """
@@ -47,6 +57,7 @@ class Answer:
     expert: str = ""
     time: str = ""
     comment: str = ""
+    negated: bool = False
     skipped: bool = False
     submitted: bool = True
 
@@ -59,17 +70,19 @@ class Answer:
         Raises:
             ValueError: a field is no text, there is no item, or ``side`` is none.
         """
-        item = next((found for name in _ITEM_NAMES if (found := as_text(fields, name).strip())), "")
+        item = first_of(fields, *_ITEM_NAMES).strip()
         if not item:
             raise ValueError(f"holds no {ITEM}: it is none of the items that `scout export` wrote")
         slots = slots_in(fields)
-        labels = self.labels or ("",) * len(slots)
-        if not self.submitted:
-            labels = ("",) * len(slots)
-        elif self.skipped or (self.expert.strip() and not any(labels)):
+        nothing = ("",) * len(slots)
+        written = self.labels if self.labels and self.submitted and not self.skipped else nothing
+        labels = tuple("" if is_unsaid(label) else label for label in written)
+        someone = bool(normalize_expert(self.expert))
+        if self.submitted and (self.skipped or (someone and not any(labels))):
             labels = (SKIP,) * len(slots)
         return tuple(
-            self._row(fields, item, slot, label) for slot, label in zip(slots, labels, strict=True)
+            self._row(fields, item, slot, label, spelled if is_unsaid(spelled) else "")
+            for slot, label, spelled in zip(slots, labels, written, strict=True)
         )
 
     def refuse(self, detail: object) -> Rejected:
@@ -77,8 +90,10 @@ class Answer:
         blank = RawVerdict("", "", "", "", "", "", "", "", self.source, self.position)
         return blank.refuse("not_readable_row", str(detail))
 
-    def _row(self, fields: Mapping[str, Any], item: str, slot: Slot, label: str) -> RawVerdict:
-        side = slot.side or as_text(fields, "side")
+    def _row(
+        self, fields: Mapping[str, Any], item: str, slot: Slot, label: str, spelled: str
+    ) -> RawVerdict:
+        side = slot.side or first_of(fields, "side")
         if side not in (LEFT, RIGHT, ""):
             raise ValueError(f"side must be left or right, found {side[:40]!r}")
         return RawVerdict(
@@ -92,13 +107,18 @@ class Answer:
             comment=self.comment,
             source=self.source,
             position=self.position,
+            spelled=spelled.strip(),
+            negated=self.negated,
         )
 
 
 def slots_in(fields: Mapping[str, Any]) -> tuple[Slot, ...]:
     """Return the slots of a task that came back."""
-    wide = any(fields.get(name) is not None for slot in PAIR for name in (slot.id, slot.text))
-    return PAIR if wide else SINGLE
+    wide = [fields.get(name) for slot in PAIR for name in (slot.id, slot.text)]
+    # Data frames of pairs and single ads have the columns of both; the others are written as missing.
+    gaps = [isinstance(value, str) and bool(value) and is_missing(value) for value in wide]
+    is_pair = any(not gap for value, gap in zip(wide, gaps, strict=True) if value is not None)
+    return PAIR if is_pair else SINGLE
 
 
 def comparable(text: str) -> str:
@@ -168,12 +188,17 @@ def as_text(fields: Mapping[str, Any], name: str) -> str:
     Raises:
         ValueError: it is neither text nor a number.
     """
-    value = fields.get(name)
-    if value is None:
-        return ""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"{name!r} must be text, found {type(value).__name__}")
-    return value if isinstance(value, str) else repr(value)
+    return cell_of(fields.get(name), name)
+
+
+def first_of(fields: Mapping[str, Any], *names: str) -> str:
+    """Return the first field that holds something, as text; "" when none does.
+
+    Raises:
+        ValueError: one is neither text nor a number.
+    """
+    found = (as_text(fields, name) for name in names)
+    return next((text for text in found if not is_missing(text)), "")
 
 
 def one_label(choices: Any, name: str) -> str:

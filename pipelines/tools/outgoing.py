@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.contracts import LEFT, RIGHT, ReviewAd, ReviewItem
-from pipelines.text import normalize_text
+from pipelines.names import fold_name
 from pipelines.tools.batch import Batch
 from pipelines.verdicts.rows import SKIP
 
@@ -104,7 +104,7 @@ def label_words(batch: Batch) -> tuple[str, str, str]:
 
 def free_word(words: Sequence[str], *labels: str) -> str:
     """Return the first of some words that is none of two labels; there must be three."""
-    taken = set(map(normalize_text, labels))
+    taken = set(map(fold_name, labels))
     return next(word for word in words if word not in taken)
 
 

@@ -27,6 +27,15 @@ from pipelines.store import files
 from pipelines.store.facts import AnsweredKeys, ImportEntry, VerdictsFacts
 from pipelines.store.workspace import Manifest, Workspace, config_hash
 from pipelines.text import normalize_text, storable
+from pipelines.verdicts.contradictions import (
+    SAID,
+    Contradiction,
+    OnConflict,
+    Said,
+    Words,
+    answers_of,
+    listing,
+)
 from pipelines.verdicts.halves import files_of
 from pipelines.verdicts.resolve_rows import Reading, Resolved, common_reasons, resolve
 from pipelines.verdicts.rows import POSITIVE, SKIP, RawRows
@@ -46,6 +55,9 @@ class Import:
             characters: what makes it the same import.
         content: SHA-256 of its bytes alone.
         resolved: its rows, understood or refused.
+        answers: hash of what it answers, however it was saved.
+        contradictions: of its verdicts and earlier ones of the same experts, once they are settled;
+            verdicts that do not count by them are no longer among those of ``resolved``.
     """
 
     name: str
@@ -53,6 +65,14 @@ class Import:
     sha256: str
     content: str
     resolved: Resolved
+    answers: str = ""
+    contradictions: tuple[Contradiction, ...] = ()
+
+    @property
+    def keys(self) -> set[str]:
+        """Content keys of the ads that it speaks of."""
+        left_out = {found.later.key for found in self.contradictions}
+        return {verdict.key for verdict in self.resolved.verdicts} | left_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +99,55 @@ def file_identity(data: bytes, reading: Reading) -> str:
 
 def describe(path: str, tool: str, data: bytes, rows: RawRows, reading: Reading) -> Import:
     """Understand the rows of a file, and return it ready to be stored."""
+    resolved = resolve(rows, reading)
     return Import(
         name=posixpath.basename(storable(path.replace("\\", "/"))),
         tool=tool,
         sha256=file_identity(data, reading),
         content=files.sha256(data),
-        resolved=resolve(rows, reading),
+        resolved=resolved,
+        answers=answers_of(resolved.verdicts),
     )
+
+
+def settle(
+    file: Import,
+    words: Words,
+    shown: Shown,
+    manifests: Mapping[int, Manifest[VerdictsFacts]],
+    on_conflict: OnConflict,
+) -> Import:
+    """Return a file with what contradicts earlier imports, and without what does not count for that.
+
+    Args:
+        file: as :func:`describe` returns it.
+        words: what was said so far; the file's are added.
+        shown: all ads that were put before experts.
+        manifests: of the rounds; what those hold of the file already, before a kill, was settled then.
+        on_conflict: see :class:`pipelines.verdicts.contradictions.Words`.
+    """
+    holding = {n for n, manifest in manifests.items() if _holds(manifest, file.sha256)}
+    verdicts = file.resolved.verdicts
+    done = [verdict for verdict in verdicts if shown.round_of[verdict.key] in holding]
+    rest = [verdict for verdict in verdicts if shown.round_of[verdict.key] not in holding]
+    kept, found = words.settle(rest, on_conflict)
+    resolved = replace(file.resolved, verdicts=(*done, *kept))
+    return replace(file, resolved=resolved, contradictions=tuple(found))
+
+
+def imported_again(sha256: str, manifests: Mapping[int, Manifest[VerdictsFacts]]) -> str:
+    """Return what makes a file an import of its own that was imported before, every time it is."""
+    again = sha256
+    while is_imported(again, manifests):
+        again = files.sha256(f"{again} again".encode())
+    return again
+
+
+def answered_before(answers: str, manifests: Mapping[int, Manifest[VerdictsFacts]]) -> str:
+    """Return the name of an earlier file with the same answers, however it was saved; "" for none."""
+    entries = (entry for manifest in manifests.values() for entry in entries_of(manifest))
+    found = (e for e in entries if answers and e.answers_sha256 == answers)
+    return next((e.name for e in found if is_imported(e.sha256, manifests)), "")
 
 
 def entries_of(manifest: Manifest[VerdictsFacts] | None) -> tuple[ImportEntry, ...]:
@@ -201,7 +263,7 @@ def _pending(
             continue
         rounds = _recorded_rounds(file.sha256, manifests)
         if rounds is None:
-            rounds = tuple(sorted({shown.round_of[v.key] for v in file.resolved.verdicts}))
+            rounds = tuple(sorted({shown.round_of[key] for key in file.keys}))
         lacking = tuple(n for n in rounds if not _holds(manifests.get(n), file.sha256))
         found[file.sha256] = _Pending(file, rounds, lacking)
     return list(found.values())
@@ -230,6 +292,8 @@ def _write_round(
         write("sides.jsonl", files.json_lines(lines), len(new_sides))
     facts = before.facts if before else _first_facts(workspace, task, number)
     entries, dead_letters, experts = [*facts.imports], [*facts.dead_letters], {*facts.experts}
+    listed = [*facts.contradictions]
+    names = {"positive": task.labels.positive, "negative": task.labels.negative}
     labelled = {
         FINE_TUNING: {*facts.keys.fine_tuning},
         EVALUATION: {*facts.keys.evaluation},
@@ -250,6 +314,12 @@ def _write_round(
                 audited.update(verdict.key for verdict in part)
             else:
                 labelled[side].update(verdict.key for verdict in part if verdict.label != SKIP)
+        if own:
+            write(f"{SAID}-{tag}.jsonl", files.json_lines(map(Said.of, own)), len(own))
+        found = [each for each in file.contradictions if shown.round_of[each.later.key] == number]
+        if found:
+            data = listing(found, shown.texts(), names)
+            listed.append(write(f"contradictions-{tag}.csv", data, len(found)))
         skipped.update(verdict.key for verdict in own if verdict.label == SKIP)
         # What belongs to the file as a whole is kept once, with its last round.
         last = number == max(item.rounds, default=number)
@@ -275,6 +345,9 @@ def _write_round(
                 experts=tuple(sorted({verdict.expert for verdict in own})),
                 ads=len({verdict.key for verdict in own}),
                 audit=sum(sides[verdict.key] == AUDIT for verdict in own),
+                answers_sha256=file.answers,
+                contradictions=sum(not each.within for each in found),
+                left_out=sum(each.is_left_out for each in found),
             )
         )
     facts = replace(
@@ -289,6 +362,7 @@ def _write_round(
         ),
         experts=tuple(sorted(experts)),
         dead_letters=tuple(dead_letters),
+        contradictions=tuple(listed),
     )
     all_files = (*(before.files if before else ()), *written)
     imported = config_hash({"imports": sorted(entry.sha256 for entry in entries)})

@@ -11,13 +11,14 @@ verdict is corrected.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipelines.contracts import LEFT, RIGHT, Rejected, Verdict
+from pipelines.names import FLOAT_LIMIT, is_float, is_missing, whole_number
 from pipelines.text import content_key, storable
+from pipelines.verdicts.ids import is_rounded, may_become
 from pipelines.verdicts.rows import (
     MAX_EXPERT_CHARS,
     NEGATIVE,
@@ -27,13 +28,15 @@ from pipelines.verdicts.rows import (
     RawVerdict,
     cut_comment,
     normalize_expert,
-    parse_time,
 )
 from pipelines.verdicts.shown import Shown, ShownAd
 from pipelines.verdicts.spreadsheet import unprotected
+from pipelines.verdicts.times import parse_time
 
-# An id that a spreadsheet took for a number: rounded, or with a decimal point.
-_NUMBER = re.compile(r"\d+([.,]\d+)?[eE]\+?\d+|\d+\.0*")
+_AS_TEXT = "import the column as text, or give item_id and side, or the text"
+_OTHER_LABEL = {POSITIVE: NEGATIVE, NEGATIVE: POSITIVE}
+# JSON's true and false, as tables have them.
+_TRUTH = frozenset({"true", "false"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +76,10 @@ def find_ad(raw: RawVerdict, shown: Shown) -> ShownAd | Rejected:
     if raw.item_id and not members:
         return raw.refuse("unknown_item", f"no review item {raw.item_id[:60]!r} was shown")
     if raw.ad_id.strip():
-        found = _by_id(raw.ad_id, shown)
-        if not found:
-            return raw.refuse("unknown_ad", _unknown_ad(raw.ad_id, shown))
+        by_id = _by_id(raw, shown)
+        if isinstance(by_id, Rejected):
+            return by_id
+        found = by_id
         if raw.item_id:
             found = tuple(ad for ad in found if ad.item_id == raw.item_id)
             if not found:
@@ -132,7 +136,10 @@ def resolve(rows: RawRows, reading: Reading) -> Resolved:
         if isinstance(raw, Rejected):
             outcomes.append(raw)
             continue
+        raw = _without_gaps(raw, reading.shown)
         ad = find_ad(raw, reading.shown)
+        if raw.spelled and isinstance(ad, ShownAd) and ad.labels.own(raw.spelled):
+            raw = replace(raw, label=raw.spelled)
         alone = _ads_of(reading.shown.by_item.get(raw.item_id, ())) == 1
         if not raw.label and raw.side == RIGHT and alone:
             # A table of pairs has a cell there, the item no ad.
@@ -171,6 +178,23 @@ def resolve(rows: RawRows, reading: Reading) -> Resolved:
     return Resolved(tuple(verdicts), tuple(rejected), unanswered, changed)
 
 
+def _without_gaps(raw: RawVerdict, shown: Shown) -> RawVerdict:
+    """Return a row with "" for what programs write in place of a missing id, item or text.
+
+    What was shown under such a name is meant by it.
+    """
+
+    def given(text: str, is_shown: bool) -> str:
+        return text if is_shown or not is_missing(unprotected(text)) else ""
+
+    return replace(
+        raw,
+        ad_id=given(raw.ad_id, raw.ad_id in shown.by_ad),
+        item_id=given(raw.item_id, raw.item_id in shown.by_item),
+        text=given(raw.text, content_key(raw.text) in shown.round_of),
+    )
+
+
 def common_reasons(rejected: Iterable[Rejected], limit: int = 3) -> str:
     """Return the most common reasons, each with its first row, for a message."""
     rejected = list(rejected)
@@ -186,22 +210,46 @@ def _ads_of(showings: Iterable[ShownAd]) -> int:
     return len({ad.key for ad in showings})
 
 
-def _by_id(id: str, shown: Shown) -> tuple[ShownAd, ...]:
-    # An id is taken to the letter first: blanks and apostrophes may be part of it.
-    for form in (id, id.strip(), unprotected(id), unprotected(id.strip())):
-        if form in shown.by_ad:
-            return shown.by_ad[form]
-    return ()
+def _by_id(raw: RawVerdict, shown: Shown) -> tuple[ShownAd, ...] | Rejected:
+    """Return the showings of the ads that an id may mean, or why it means none.
+
+    An id is taken to the letter first. Where a program may have made the same number of another ad's id,
+    the row's item or text has to tell; where one id alone is that number, nothing was lost.
+    """
+    written = raw.ad_id.strip()
+    # Blanks and apostrophes may be part of it.
+    forms = (raw.ad_id, written, unprotected(raw.ad_id), unprotected(written))
+    exact = next((form for form in forms if form in shown.by_ad), None)
+    # With the apostrophe that keeps it a text no program took it for a number.
+    if raw.item_id:
+        members = sorted({ad.ad_id for ad in shown.by_item[raw.item_id]})
+        behind = [id for id in members if may_become(id, written)]
+    else:
+        behind = shown.numeric.behind(written)
+    found = list(dict.fromkeys(id for id in (exact, *behind) if id is not None))
+    if not found:
+        return raw.refuse("unknown_ad", _unknown_ad(written, shown))
+    lossless = not is_rounded(written) and all(
+        whole_number(id) == whole_number(written) for id in found
+    )
+    if raw.item_id or raw.text.strip() or (len(found) == 1 and (exact is not None or lossless)):
+        return tuple(ad for id in found for ad in shown.by_ad[id])
+    others = " and ".join([repr(id[:60]) for id in found if id != exact][:3])
+    if lossless:
+        detail = f"the number {written[:60]!r} may be the shown id {others}, too"
+        return raw.refuse("ambiguous_ad", f"{detail}; {_AS_TEXT}")
+    detail = (
+        f"the id {written[:60]!r} is one rounding away from the shown {others}: a program that took it "
+        f"for a number may have changed its last digits; {_AS_TEXT}"
+    )
+    return raw.refuse("rounded_id", detail)
 
 
 def _unknown_ad(id: str, shown: Shown) -> str:
     example = min(shown.by_ad, default="")
-    detail = f"no ad {id.strip()[:60]!r} was shown; shown ids look like {example[:60]!r}"
-    if _NUMBER.fullmatch(id.strip()):
-        detail += (
-            "; a spreadsheet seems to have turned the id into a number: import the column as text, "
-            "or give item_id and side"
-        )
+    detail = f"no ad {id[:60]!r} was shown; shown ids look like {example[:60]!r}"
+    if is_float(id):
+        detail += f"; a program seems to have turned the id into a number: {_AS_TEXT}"
     return detail
 
 
@@ -214,7 +262,18 @@ def _mismatch(text: str, ad: ShownAd) -> str:
 
 def _verdict(raw: RawVerdict, ad: ShownAd, expert: str) -> Verdict | Rejected:
     if not expert:
-        return raw.refuse("blank_expert", "a label without the expert who gave it")
+        detail = "a label without the expert who gave it"
+        if said := raw.expert.strip():
+            detail += f"; {storable(said[:40])!r} is what programs write where a value is missing"
+        return raw.refuse("blank_expert", detail)
+    if expert in _TRUTH:
+        return raw.refuse("bad_expert", f"{expert!r} is a truth value, no name")
+    if is_rounded(raw.expert):
+        detail = (
+            f"the number {raw.expert.strip()[:40]!r} has lost its last digits: from {FLOAT_LIMIT:,} on "
+            "experts' numbers must be text"
+        )
+        return raw.refuse("bad_expert", detail)
     if len(expert) > MAX_EXPERT_CHARS:
         detail = f"an expert's name of {len(expert):,} characters, at most {MAX_EXPERT_CHARS}"
         return raw.refuse("bad_expert", detail)
@@ -225,6 +284,8 @@ def _verdict(raw: RawVerdict, ad: ShownAd, expert: str) -> Verdict | Rejected:
         names = dict.fromkeys((*own, POSITIVE, NEGATIVE, SKIP))
         detail = f"the label {raw.label[:40]!r} is none of {', '.join(names)}"
         return raw.refuse("unknown_label", detail)
+    if raw.negated:
+        label = _OTHER_LABEL.get(label, label)
     try:
         time = parse_time(raw.time)
     except ValueError as error:

@@ -7,17 +7,15 @@ A *reader* turns a file's bytes into :class:`RawVerdict` rows, one an ad, as the
 
 from __future__ import annotations
 
-import datetime
 import json
-import math
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.contracts import SKIP_WORDS, Rejected
 from pipelines.errors import RunFailed
-from pipelines.text import normalize_text, storable
+from pipelines.names import fold_name, is_missing
+from pipelines.text import storable
 from pipelines.verdicts.spreadsheet import unprotected
 
 # What dead letters of an import call the step that refused a row.
@@ -45,6 +43,9 @@ class RawVerdict:
         comment: as written, or "".
         source: the file.
         position: where in the file, e.g. ``line 12``.
+        spelled: how the file writes a label that is missing, e.g. ``None``: a task may call a label so;
+            else "".
+        negated: whether the label was turned down, which of two labels means the other.
     """
 
     ad_id: str
@@ -57,6 +58,8 @@ class RawVerdict:
     comment: str
     source: str
     position: str
+    spelled: str = ""
+    negated: bool = False
 
     def refuse(self, reason: str, detail: str) -> Rejected:
         """Return the dead letter for this row."""
@@ -77,10 +80,11 @@ class LabelNames:
     negative: str
 
     def __post_init__(self) -> None:
-        if normalize_text(self.positive) == normalize_text(self.negative):
+        if fold_name(self.positive) == fold_name(self.negative):
             raise RunFailed(
-                f"the task's labels {self.positive!r} and {self.negative!r} differ only in case or "
-                "spacing, so verdicts cannot be told apart; give them two names and mine again"
+                f"the task's labels {self.positive!r} and {self.negative!r} differ only in case, width, "
+                "spacing or invisible characters, so verdicts cannot be told apart; give them two names "
+                "and mine again"
             )
 
     def read(self, label: str) -> str | None:
@@ -88,18 +92,17 @@ class LabelNames:
 
         The task's own names come first: it may call a label ``unsure``.
         """
-        if len(label) > MAX_LABEL_CHARS:
-            return None
-        word = normalize_text(unprotected(label))
-        for name, meaning in (
-            (self.positive, POSITIVE),
-            (self.negative, NEGATIVE),
-            (POSITIVE, POSITIVE),
-            (NEGATIVE, NEGATIVE),
-        ):
-            if word == normalize_text(name):
-                return meaning
+        if own := self.own(label):
+            return own
+        word = _folded(label)
+        if word in (POSITIVE, NEGATIVE):
+            return word
         return SKIP if word in SKIP_WORDS else None
+
+    def own(self, label: str) -> str | None:
+        """Return ``positive`` or ``negative`` for what the task calls so, else None."""
+        names = {fold_name(self.positive): POSITIVE, fold_name(self.negative): NEGATIVE}
+        return names.get(_folded(label))
 
 
 def decode(data: bytes, source: str) -> str:
@@ -160,13 +163,13 @@ def dead_letter(
 
 
 def parse_json(text: str) -> Any:
-    """Return what a JSON text says.
+    """Return what a JSON text says; NaN, which JSON does not know and data frames write, is null.
 
     Raises:
         ValueError: it is no JSON, or an object gives a field twice.
     """
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
     except (ValueError, RecursionError) as error:
         raise ValueError(str(error) or type(error).__name__) from error
 
@@ -178,57 +181,49 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def normalize_expert(name: str) -> str:
-    """Fold an expert's name, so that one person is one string; "" when nothing is left.
-
-    Unicode NFKC, case folding, white space folded, control and format characters removed.
-    """
-    folded = normalize_text(unprotected(name))
-    # What folding leaves may hide two people behind one look, or hold half a surrogate pair.
-    visible = "".join(c for c in folded if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
-    return normalize_text(visible)
+def _constant(name: str) -> float | None:
+    return None if name == "NaN" else float(name)
 
 
-def parse_time(text: str) -> str:
-    """Return a time as UTC in ISO 8601 to the second; "" for "".
-
-    Args:
-        text: ISO 8601, taken for UTC where it names no offset, or Unix seconds (10 digits) or
-            milliseconds (13 digits).
+def cell_of(value: Any, name: str) -> str:
+    """Return a value of JSON as a cell: "" for null, digits for a number.
 
     Raises:
-        ValueError: it is none of these, or not between 2000 and 2100.
+        ValueError: it is neither text nor a number.
     """
-    if not text:
+    if value is None or value != value:
         return ""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if 1e12 <= number < 1e13:
-        number /= 1000
-    moment: datetime.datetime | None
-    try:
-        if 1e8 <= number < 1e10:
-            moment = datetime.datetime.fromtimestamp(number, datetime.UTC)
-        else:
-            moment = datetime.datetime.fromisoformat(text)
-            if moment.tzinfo is None:
-                moment = moment.replace(tzinfo=datetime.UTC)
-            moment = moment.astimezone(datetime.UTC)
-    except (ValueError, OverflowError):
-        moment = None
-    if moment is None or not 2000 <= moment.year < 2100:
-        raise ValueError(
-            f"{text[:40]!r} is no time between 2000 and 2100; write 2026-11-22T14:05:00Z, or Unix "
-            "seconds"
-        )
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"{name!r} must be text, found {type(value).__name__}")
+    return value if isinstance(value, str) else repr(value)
+
+
+def is_unsaid(label: str) -> bool:
+    """Tell whether a cell for a label is empty, or holds what stands for that.
+
+    ``n/a`` is what experts say who cannot tell.
+    """
+    return is_missing(unprotected(label)) and _folded(label) not in SKIP_WORDS
+
+
+def _folded(label: str) -> str:
+    return fold_name(unprotected(label)) if len(label) <= MAX_LABEL_CHARS else ""
+
+
+def normalize_expert(name: str) -> str:
+    """Fold an expert's name, so that one person is one string; "" when it names nobody.
+
+    See :func:`pipelines.names.fold_name`; what programs write where a value is missing is no name.
+    """
+    plain = unprotected(name)
+    return "" if is_missing(plain) else fold_name(plain)
 
 
 def cut_comment(comment: str) -> str:
     """Return a comment of at most ``MAX_COMMENT_CHARS`` characters and a note where it was cut."""
     comment = storable(unprotected(comment.strip()))
+    if is_missing(comment):
+        return ""
     if len(comment) <= MAX_COMMENT_CHARS:
         return comment
     return f"{comment[:MAX_COMMENT_CHARS]} [cut: {len(comment):,} characters]"

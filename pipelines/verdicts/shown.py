@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipelines.store.workspace import Workspace
 from pipelines.text import content_key
+from pipelines.verdicts.ids import NumericIds
 from pipelines.verdicts.rows import LabelNames
 
 
@@ -55,12 +56,14 @@ class Shown:
         by_item: item id -> its ads, once an attempt.
         round_of: content key -> first round that showed it.
         audited: content keys of the ads that audits drew.
+        numeric: the ids that are whole numbers.
     """
 
     by_ad: Mapping[str, tuple[ShownAd, ...]]
     by_item: Mapping[str, tuple[ShownAd, ...]]
     round_of: Mapping[str, int]
     audited: frozenset[str] = frozenset()
+    numeric: NumericIds = field(default_factory=NumericIds)
 
     @classmethod
     def of(cls, ads: Iterable[ShownAd]) -> Shown:
@@ -80,6 +83,7 @@ class Shown:
             by_item={id: tuple(found) for id, found in by_item.items()},
             round_of=round_of,
             audited=frozenset(audited),
+            numeric=NumericIds(by_ad),
         )
 
     def ads(self) -> Iterator[ShownAd]:

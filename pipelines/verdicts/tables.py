@@ -19,6 +19,10 @@ Columns of a CSV file, fields of a JSON line (any case; blanks and hyphens count
 A row may hold a whole pair instead: ``label_a`` and ``label_b`` (or ``label_left``,
 ``label_right``), and in the same way ``ad_id_a``, ``id_a``, ``text_a``, ``comment_a``. Side a is
 the left one. Other columns are left alone.
+
+Missing is what is empty, and what data frames and spreadsheets write for it (``pipelines.names``).
+Columns with tabs between them are quoted, as spreadsheets, pandas and R write them; a line that is no
+such row but has the header's cells is taken as it stands.
 """
 
 from __future__ import annotations
@@ -31,9 +35,19 @@ from typing import Any
 
 from pipelines.contracts import LEFT, RIGHT, Rejected
 from pipelines.errors import RunFailed
+from pipelines.names import fold_name, is_missing
 from pipelines.sources.csv_lines import CsvLines, NoRecord
 from pipelines.text import normalize_text, storable
-from pipelines.verdicts.rows import SKIP, RawVerdict, dead_letter, decode, parse_json
+from pipelines.verdicts.rows import (
+    SKIP,
+    RawVerdict,
+    cell_of,
+    dead_letter,
+    decode,
+    is_unsaid,
+    normalize_expert,
+    parse_json,
+)
 
 _MAX_RECORD_CHARS = 16 << 20
 _SIDES = {"left": LEFT, "a": LEFT, "l": LEFT, "right": RIGHT, "b": RIGHT, "r": RIGHT}
@@ -86,6 +100,10 @@ def read_csv(data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
         if isinstance(cells, NoRecord):
             if header is None:
                 raise RunFailed(f"{source}: the header is no CSV: {cells.error}") from cells.error
+            unquoted = cells.line.rstrip("\r\n").split("\t")
+            if delimiter == "\t" and len(unquoted) == len(header):
+                yield from _to_rows(_cells(fields, unquoted), source, position)
+                continue
             yield _unreadable(f"not a CSV row: {cells.error}", source, position, cells.line)
             continue
         if not any(cell.strip() for cell in cells):
@@ -99,9 +117,8 @@ def read_csv(data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
             yield _unreadable(detail, source, position, delimiter.join(cells))
             continue
         # Spreadsheets leave out empty cells at a row's end.
-        row = dict(zip(fields, cells + [""] * (len(header) - len(cells)), strict=False))
-        row.pop("", None)
-        yield from _to_rows(row, source, position)
+        cells += [""] * (len(header) - len(cells))
+        yield from _to_rows(_cells(fields, cells), source, position)
     if header is None:
         raise RunFailed(f"{source}: the file is empty")
 
@@ -197,21 +214,21 @@ def _fields_of(header: Sequence[str], source: str) -> list[str]:
     return fields
 
 
+def _cells(fields: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+    row = dict(zip(fields, cells, strict=False))
+    row.pop("", None)
+    return row
+
+
 def _json_fields(record: Mapping[str, Any]) -> dict[str, str]:
+    # Data frames that were put together have the columns of both, empty where they come from the other.
+    given = {name: value for name, value in record.items() if value is not None}
     row: dict[str, str] = {}
-    for field, (name, value) in zip(_meanings(list(record)), record.items(), strict=True):
-        if not field:
-            continue
-        if value is None:
-            row[field] = ""
-        elif isinstance(value, bool) and field == "skipped":
+    for field, (name, value) in zip(_meanings(list(given)), given.items(), strict=True):
+        if isinstance(value, bool) and field == "skipped":
             row[field] = "yes" if value else "no"
-        elif isinstance(value, str):
-            row[field] = value
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            row[field] = repr(value)
-        else:
-            raise ValueError(f"{name!r} must be text, found {type(value).__name__}")
+        elif field:
+            row[field] = cell_of(value, name)
     return row
 
 
@@ -223,49 +240,60 @@ def _to_rows(row: Mapping[str, str], source: str, position: str) -> Iterator[Raw
         return _unreadable(detail, source, position, excerpt)
 
     def verdict(part: Mapping[str, str], side: str, label: str) -> RawVerdict:
+        written = part.get("label", "").strip()
         return RawVerdict(
-            ad_id=part.get("ad_id", "") or part.get("id", ""),
+            ad_id=_first(part.get("ad_id", ""), part.get("id", "")),
             item_id=row.get("item_id", "").strip(),
             side=side,
             text=part.get("text", ""),
             label=label,
             expert=row.get("expert", ""),
             time=row.get("time", "").strip(),
-            comment=part.get("comment", "") or row.get("comment", ""),
+            comment=_first(part.get("comment", ""), row.get("comment", "")),
             source=source,
             position=position,
+            spelled=written if is_unsaid(written) and not is_skipped else "",
         )
 
-    skipped = normalize_text(row.get("skipped", ""))
-    if skipped not in _YES | _NO:
+    def said(part: Mapping[str, str]) -> str:
+        label = part.get("label", "").strip()
+        return "" if is_unsaid(label) else label
+
+    skipped = fold_name(row.get("skipped", ""))
+    is_skipped = skipped in _YES
+    if not is_skipped and skipped not in _NO and not is_missing(skipped):
         yield refuse(f"skipped must be yes or no, found {skipped[:40]!r}")
         return
-    someone = bool(row.get("expert", "").strip())
+    someone = bool(normalize_expert(row.get("expert", "")))
     wide = {name: value for name, value in row.items() if name in _WIDE}
     if not any(_WIDE[name][0] == "label" for name in wide):
-        side = normalize_text(row.get("side", ""))
+        side = fold_name(row.get("side", ""))
+        side = "" if is_missing(side) else side
         if side and side not in _SIDES:
             yield refuse(f"side must be left or right, found {side[:40]!r}")
             return
-        label = row.get("label", "").strip()
         # Whoever signs an empty label says that the ad cannot be told.
-        if skipped in _YES or (someone and not label):
-            label = SKIP
-        yield verdict(row, _SIDES.get(side, ""), label)
+        unsaid = SKIP if is_skipped or someone else ""
+        yield verdict(row, _SIDES.get(side, ""), SKIP if is_skipped else said(row) or unsaid)
         return
     halves: dict[str, dict[str, str]] = {LEFT: {}, RIGHT: {}}
     for name, value in wide.items():
         field, side = _WIDE[name]
-        if value.strip() and halves[side].setdefault(field, value) != value:
+        other = halves[side].get(field, value)
+        halves[side][field] = _first(other, value)
+        if other != value and not is_missing(other) and not is_missing(value):
             yield refuse(f"two columns give different values for the {side} {field}")
             return
-    if skipped in _YES or (someone and not any(part.get("label") for part in halves.values())):
-        for part in halves.values():
-            part["label"] = SKIP
+    all_skipped = is_skipped or (someone and not any(map(said, halves.values())))
     for side, part in halves.items():
         # Where a column names the ad, a and b need not be the sides of our sheet.
-        own_id = part.get("ad_id") or part.get("id")
-        yield verdict(part, "" if own_id else side, part.get("label", "").strip())
+        own_id = _first(part.get("ad_id", ""), part.get("id", ""))
+        yield verdict(part, side if is_missing(own_id) else "", SKIP if all_skipped else said(part))
+
+
+def _first(one: str, other: str) -> str:
+    """Return the first of two cells, unless only the second holds anything."""
+    return other if is_missing(one) and other.strip() else one
 
 
 def _unreadable(detail: str, source: str, position: str, excerpt: str) -> Rejected:

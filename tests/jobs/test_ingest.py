@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.contracts import Verdict
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.ingest import Ingested, IngestOptions, ingest, ingest_verdicts
 from pipelines.store import storage
@@ -395,3 +397,249 @@ def test_a_policy_that_changes_needs_a_new_version(mined: Path, root: Path) -> N
     shutil.copy(mined / "task.yaml", task)
     with pytest.raises(UsageError, match=r"differ from those of round 1, .* set version: 2"):
         helpers.run(task, corpus, root)
+
+
+# --- corrections, and what takes them back ----------------------------------------------------
+
+
+def last_words(root: Path) -> dict[str, str]:
+    """Return "expert ad" -> the label that counts."""
+    place = Workspace(str(root))
+    said: list[Verdict] = [v for half in HALVES for v in read_half(place, half, 1)]
+    return {f"{v.expert} {v.ad_id}": v.label for v in latest(said)}
+
+
+def saved(path: Path, name: str, **how: Any) -> Path:
+    """Save a sheet again, as another program does."""
+    rows = list(csv.reader(io.StringIO(path.read_text("utf-8-sig"), newline="")))
+    sink = io.StringIO()
+    csv.writer(sink, **{"lineterminator": "\n", "quoting": csv.QUOTE_ALL, **how}).writerows(rows)
+    again = path.with_name(name)
+    again.write_text(sink.getvalue(), encoding="utf-8", newline="")
+    return again
+
+
+def versions(root: Path) -> tuple[Path, Path]:
+    """Return two sheets of one expert: all positive, then every other ad negative."""
+    first = fill(root, "anna", lambda _: "positive").rename(root.parent / "v1.csv")
+    second = fill(root, "anna", lambda n: ("positive", "negative")[n % 2])
+    return first, second.rename(root.parent / "v2.csv")
+
+
+def test_an_old_sheet_that_is_saved_again_takes_no_correction_back(root: Path) -> None:
+    first, second = versions(root)
+    load(root, first)
+    corrected = load(root, second, on_conflict="replace")
+    assert (corrected.contradictions, corrected.contradictions_by_decision) == (
+        12,
+        {"replaced": 12},
+    )
+    wanted = last_words(root)
+    assert sorted(wanted.values()) == ["negative"] * 12 + ["positive"] * 12
+    before = tree(root)
+    for again in (
+        first,
+        saved(first, "unix.csv"),
+        saved(first, "old.csv", lineterminator="\r"),
+        saved(first, "tabs.tsv", delimiter="\t", quoting=csv.QUOTE_MINIMAL),
+        saved(first, "semicolons.csv", delimiter=";"),
+        fill(root, " ANNA", lambda _: "Positive"),
+    ):
+        said: list[str] = []
+        found = ingest(IngestOptions(str(root), (str(again),)), said.append)
+        assert (found.imported_before, found.verdicts) == ((str(again),), 0)
+        told = "imported before" if again == first else "the answers of v1.csv"
+        assert said == [
+            f"{again}: {told}; nothing to do (its verdicts do not overrule later ones; --on_conflict "
+            "replace makes them count again)"
+        ]
+        assert tree(root) == before and last_words(root) == wanted
+
+
+def test_what_cannot_be_used_is_told_of_known_answers_too(root: Path) -> None:
+    first = fill(root, "anna", alternate)
+    load(root, first)
+    more = saved(first, "more.csv")
+    more.write_text(more.read_text() + '"","","zz","","positive","anna",""\n')
+    said: list[str] = []
+    ingest(IngestOptions(str(root), (str(more),)), said.append)
+    assert said[0].startswith(
+        f"{more}: the answers of anna.csv, and 1 rows that cannot be used: unknown_ad 1 ({more}, line 26: "
+    )
+
+
+def test_contradictions_without_times_are_listed_and_asked_about(root: Path) -> None:
+    first, second = versions(root)
+    load(root, first)
+    before = tree(root)
+    with pytest.raises(UsageError) as caught:
+        load(root, second)
+    message = str(caught.value)
+    assert message.startswith(
+        "--on_conflict: 12 verdicts of anna contradict what the same experts said"
+    )
+    assert "nothing was imported" in message and "--on_conflict keep" in message
+    [path] = {name for name in tree(root) if name not in before}
+    assert path.startswith("contradictions/") and path in message
+    assert {name: data for name, data in tree(root).items() if name != path} == before
+    rows = list(csv.DictReader(io.StringIO((root / path).read_text("utf-8-sig"), newline="")))
+    assert len(rows) == 12
+    assert {(r["earlier_label"], r["later_label"], r["counts"]) for r in rows} == {
+        ("positive", "negative", "undecided")
+    }
+    assert rows[0]["earlier_file"] == str(first) and rows[0]["later_file"] == str(second)
+    assert {r["earlier_position"] for r in rows} == {r["later_position"] for r in rows}
+    # Both files at once say no more about which came later than one after the other.
+    with pytest.raises(UsageError, match="12 verdicts of anna contradict"):
+        load(Path(shutil.copytree(root, root.parent / "fresh")), second, first)
+
+
+@pytest.mark.parametrize("choice", ["keep", "replace"])
+def test_a_flag_decides_and_what_else_a_file_says_is_kept(root: Path, choice: str) -> None:
+    first = fill(root, "anna", lambda n: "positive" if n < 12 else "").rename(
+        root.parent / "v1.csv"
+    )
+    second = fill(root, "anna", lambda n: "negative" if n % 2 else "positive")
+    load(root, first)
+    found = load(root, second, on_conflict=choice)
+    assert found.contradictions == 6
+    assert found.contradictions_by_decision == {"kept" if choice == "keep" else "replaced": 6}
+    assert found.verdicts == (18 if choice == "keep" else 24)
+    words = last_words(root)
+    assert len(words) == 24
+    assert list(words.values()).count("negative") == (6 if choice == "keep" else 12)
+    [path] = found.contradiction_lists
+    rows = list(csv.DictReader(io.StringIO(Path(path).read_text("utf-8-sig"), newline="")))
+    assert {(r["counts"], r["decided_by"]) for r in rows} == {
+        ("earlier" if choice == "keep" else "later", "on_conflict")
+    }
+    # Once it is decided the same file is an import like any other.
+    before = tree(root)
+    assert load(root, second).imported_before == (str(second),)
+    assert tree(root) == before
+
+
+def test_nothing_but_contradictions_can_be_kept_out(root: Path) -> None:
+    first, second = versions(root)
+    load(root, first)
+    table = csv.DictReader(io.StringIO(second.read_text("utf-8-sig"), newline=""))
+    # By the ads' ids: halves of pairs would be refused for that.
+    rows = [
+        {"ad_id": row["ad_id"], "label": "negative", "expert": "anna"}
+        for row in table
+        if row["label"] == "negative"
+    ]
+    only = helpers.write_jsonl(root.parent / "only.jsonl", rows)
+    words = last_words(root)
+    found = load(root, only, on_conflict="keep")
+    assert (found.verdicts, found.contradictions_by_decision) == (0, {"kept": 12})
+    assert last_words(root) == words and load(root, only).imported_before == (str(only),)
+
+
+def test_times_decide_whatever_the_order_of_imports(root: Path) -> None:
+    def timed(name: str, label: str, time: object) -> Path:
+        ads = sorted(shown_ads(Workspace(str(root))).by_ad)
+        rows = [{"ad_id": ad, "label": label, "expert": "anna", "time": time} for ad in ads]
+        return helpers.write_jsonl(root.parent / name, rows)
+
+    load(root, timed("new.jsonl", "negative", "2026-11-02T09:00:00+01:00"))
+    for name, time in (("a", "2026-11-02 07:59"), ("b", 1793577599), ("c", 46328.3333217593)):
+        older = load(root, timed(f"{name}.jsonl", "positive", time))
+        assert older.contradictions_by_decision == {"earlier by time": 24}
+        assert set(last_words(root).values()) == {"negative"}
+    newer = load(root, timed("newer.jsonl", "skip", "2026-11-02T09:00:01+01:00"))
+    assert newer.contradictions_by_decision == {"later by time": 24}
+    assert set(last_words(root).values()) == {"skip"}
+    with pytest.raises(
+        UsageError, match=r"24 verdicts of anna contradict .* and 24 only repeat what was"
+    ):
+        load(root, timed("none.jsonl", "negative", None))
+
+
+def test_a_file_counts_again_only_by_the_flag(root: Path) -> None:
+    first, second = versions(root)
+    load(root, first)
+    load(root, second, on_conflict="replace")
+    again = load(root, first, on_conflict="replace")
+    assert again.contradictions_by_decision == {"replaced": 12} and again.verdicts == 24
+    assert set(last_words(root).values()) == {"positive"}
+    before = tree(root)
+    assert load(root, first, on_conflict="replace").imported_before == (str(first),)
+    assert load(root, first, on_conflict="keep").imported_before == (str(first),)
+    assert tree(root) == before
+    load(root, saved(second, "again.csv"), on_conflict="replace")
+    assert sorted(last_words(root).values()) == ["negative"] * 12 + ["positive"] * 12
+
+
+def test_contradictions_are_found_without_the_evaluation_half(
+    root: Path, opened: list[str]
+) -> None:
+    first, second = versions(root)
+    load(root, first)
+    del opened[:]
+    found = load(root, second, on_conflict="replace")
+    assert found.contradictions == 12
+    assert not [path for path in opened if "evaluation-" in path or "fine_tuning-" in path]
+
+
+def test_an_import_of_an_earlier_version_is_said_not_to_be_compared(root: Path) -> None:
+    first, second = versions(root)
+    load(root, first)
+    place = Workspace(str(root))
+    [manifest] = place.verdicts.by_round().values()
+    kept = tuple(file for file in manifest.files if "/said-" not in file.path)
+    assert len(kept) < len(manifest.files)
+    place.commit(dataclasses.replace(manifest, files=kept))
+    said: list[str] = []
+    ingest(IngestOptions(str(root), (str(second),)), said.append)
+    assert any("imported by an earlier version of scout" in line for line in said)
+
+
+def test_experts_who_may_be_one_person_are_told(root: Path) -> None:
+    said: list[str] = []
+    rows = [
+        {"ad_id": ad, "label": "positive", "expert": expert}
+        for ad in sorted(shown_ads(Workspace(str(root))).by_ad)
+        for expert in (12345678901234567, "12345678901234568", "3", "t-1-2026-11-22_10-00-00")
+    ]
+    path = helpers.write_jsonl(root.parent / "v.jsonl", rows)
+    found = ingest(IngestOptions(str(root), (str(path),)), said.append)
+    assert len(found.experts) == 4
+    [line] = [line for line in said if "one rounding apart" in line]
+    assert line.startswith("experts 12345678901234568 and 12345678901234567: one rounding apart")
+    [line] = [line for line in said if "named after the time" in line]
+    assert line.startswith("experts t-1-2026-11-22_10-00-00: ") and "--experts" in line
+
+
+def test_a_kill_between_rounds_asks_nothing_twice(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(root, fill(root, "cy", lambda number: "positive" if number < 2 else ""))
+    helpers.run(root.parent / "task.yaml", root.parent / "ads.jsonl", root)
+    shown = shown_ads(Workspace(str(root)))
+    assert set(shown.round_of.values()) == {1, 2}
+
+    def rows(name: str, *labels: str) -> Path:
+        ads = sorted(shown.by_ad)
+        lines = [{"ad_id": id, "label": word, "expert": "anna"} for word in labels for id in ads]
+        return helpers.write_jsonl(root.parent / name, lines)
+
+    load(root, rows("old.jsonl", "negative"))
+    # The file itself changes its mind: what is stored of it already contradicts it no more.
+    path = rows("new.jsonl", "negative", "positive")
+    real, manifests = storage.write, 0
+
+    def write(target: str, data: bytes) -> None:
+        nonlocal manifests
+        manifests += target.endswith("manifest.json")
+        if manifests == 2:
+            raise KeyboardInterrupt
+        real(target, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "write", write)
+        with pytest.raises(KeyboardInterrupt):
+            load(root, path, on_conflict="replace")
+    assert load(root, path, on_conflict="replace").rounds == (2,)
+    words = {name: label for name, label in last_words(root).items() if name.startswith("anna")}
+    assert set(words.values()) == {"positive"}

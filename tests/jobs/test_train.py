@@ -106,7 +106,11 @@ def test_late_verdicts_on_an_earlier_round_count(loop: Loop) -> None:
     before = loop.manifest(2, "model")
     flipped = "negative" if said_by("anna", id) == "positive" else "positive"
     rows = [(id, flipped, expert) for expert in EXPERTS]
-    assert loop.command("import", write_verdicts(loop.folder / "late.csv", rows)) == cli.OK
+    late = write_verdicts(loop.folder / "late.csv", rows)
+    # A correction without times: which word is the later one, a person has to say.
+    assert loop.command("import", late) == cli.WRONG_USAGE
+    assert loop.status()["next"] == "run `scout mine` for the next round"
+    assert loop.command("import", late, "--on_conflict", "replace") == cli.OK
     assert loop.status()["next"] == "run `scout train` again: verdicts came in since"
     loop.train()
     after = loop.manifest(2, "model")
@@ -232,7 +236,7 @@ def test_a_lost_model_is_trained_again(loop: Loop) -> None:
     first = model_store.model_files(loop.manifest(1, "model"))[0]
     (loop.root / first.path).write_bytes(b"damaged")
     path = write_verdicts(loop.folder / "late.csv", [(loop.shown(1)[0], "skip", EXPERTS[0])])
-    assert loop.command("import", path) == cli.OK
+    assert loop.command("import", path, "--on_conflict", "replace") == cli.OK
     summary, said = loop.train()
     assert "the model of round 1 is gone or damaged: not evaluated again" in said
     assert [model["round"] for model in summary["evaluation"]["models"]] == [0, 2]

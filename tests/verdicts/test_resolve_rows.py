@@ -100,8 +100,13 @@ def test_sides_follow_how_the_pair_was_shown(shown: Shown) -> None:
     ("row", "reason", "detail"),
     [
         ("p1,left,a9,,bait,x,", "unknown_ad", "no ad 'a9' was shown; shown ids look like"),
-        (",,1.23457E+16,,bait,x,", "unknown_ad", "import the column as text, or give item_id"),
-        (",,12345678901234567.0,,bait,x,", "unknown_ad", "turned the id into a number"),
+        (",,1.23457E+16,,bait,x,", "rounded_id", "import the column as text, or give item_id"),
+        (
+            ",,12345678901234567.0,,bait,x,",
+            "rounded_id",
+            "one rounding away from the shown '12345678901234567'",
+        ),
+        (",,5.5E+16,,bait,x,", "unknown_ad", "turned the id into a number"),
         ("p1,,a4,,bait,x,", "unknown_ad", "the item p1 shows 'a1' and 'a2', not 'a4'"),
         ("p9,left,a1,,bait,x,", "unknown_item", "no review item 'p9' was shown"),
         ("p1,,,,bait,x,", "ambiguous_ad", "a pair holds two ads; name the side"),
@@ -114,7 +119,18 @@ def test_sides_follow_how_the_pair_was_shown(shown: Shown) -> None:
         (f",,a1,,{'b' * 5000},x,", "unknown_label", "is none of"),
         (",,a1,,bait,,", "blank_expert", "a label without the expert who gave it"),
         (",,a1,,bait,\u200b,", "blank_expert", "a label without"),
+        (
+            ",,a1,,bait,NaN,",
+            "blank_expert",
+            "'NaN' is what programs write where a value is missing",
+        ),
         (f",,a1,,bait,{'x' * 101},", "bad_expert", "101 characters, at most 100"),
+        (",,a1,,bait,True,", "bad_expert", "'true' is a truth value, no name"),
+        (
+            ",,a1,,bait,1.2345678901234568e+17,",
+            "bad_expert",
+            "has lost its last digits: from 9,007,1",
+        ),
         (",,a1,,bait,x,tomorrow", "bad_time", "'tomorrow' is no time"),
     ],
 )
@@ -242,3 +258,56 @@ def test_an_item_of_one_ad_has_no_side_and_no_half(tmp_path: Path) -> None:
 def test_where_nothing_was_shown_no_ad_is_known(tmp_path: Path) -> None:
     [letter] = read("ad_id,label,expert\na1,bait,x\n", shown_ads(mined(tmp_path, []))).rejected
     assert letter.reason == "unknown_ad"
+
+
+@pytest.mark.parametrize("gap", ["", "NaN", "nan", "NA", "<NA>", "None", "null", "NaT", "#N/A"])
+def test_what_is_missing_is_missing_in_every_column(gap: str, shown: Shown) -> None:
+    head = "item_id,side,ad_id,text,label,expert,time,comment,skipped\n"
+    rows = f"{gap},{gap},a1,{gap},bait,x,{gap},{gap},{gap}\np2,left,{gap},{gap},fine,x,{gap},,\n"
+    found = read(f"{head}{rows}p2,right,{gap},{gap},{gap},x,,,\n,,a2,,{gap},{gap},,,\n", shown)
+    assert found.rejected == () and found.unanswered == 1
+    assert said(found) == [
+        ("a1", "positive", "x"),
+        ("12345678901234567", "negative", "x"),
+        # Signed: the ad cannot be told.
+        ("a4", "skip", "x"),
+    ]
+    assert {(v.time, v.comment) for v in found.verdicts} == {("", "")}
+    wide = read(f"item_id,label_a,label_b,expert,time\np1,{gap},bait,x,{gap}\n", shown)
+    assert why(wide) == [("line 2", "half_pair")]
+    both = read(f"item_id,label_a,label_b,id_a,expert\np1,{gap},{gap},{gap},x\n", shown)
+    assert said(both) == [("a1", "skip", "x"), ("a2", "skip", "x")]
+
+
+def test_what_is_called_like_a_gap_is_meant_by_it(tmp_path: Path) -> None:
+    items = [
+        item_of("i1", ("NA", "null")),
+        item_of("i2", ("b", "two")),
+        item_of("i3", ("c", "None")),
+    ]
+    shown = shown_ads(mined(tmp_path, items, labels={"positive": "none", "negative": "NULL ad"}))
+    head = "item_id,ad_id,text,label,expert\n"
+    rows = ",NA,,none,x\ni1,,null,None,x\n,b,two,NONE,x\ni2,NA,two,none,x\ni3,,nan,null ad,x\n"
+    found = read(head + rows, shown)
+    assert said(found) == [
+        ("NA", "positive", "x"),
+        ("NA", "positive", "x"),
+        ("b", "positive", "x"),
+        ("c", "negative", "x"),
+    ]
+    # The item shows another ad than the one that is called NA.
+    assert why(found) == [("line 5", "unknown_ad")]
+    # A label of this name is no empty cell: the pair is whole.
+    pair = item_of("p1", ("a1", "one"), ("a2", "two"))
+    named = shown_ads(mined(tmp_path / "p", [pair], labels={"positive": "bad", "negative": "none"}))
+    wide = read("item_id,label_a,label_b,expert\np1,none,bad,x\np1,None,none,y\n", named)
+    assert [label for _, label, _ in said(wide)] == ["negative", "positive", "negative", "negative"]
+
+
+@pytest.mark.parametrize("one", ["1.0", " 1", "１", "01", "1,0", "'1", "1\u200b"])
+def test_a_number_is_one_expert_however_it_is_written(one: str, shown: Shown) -> None:
+    found = read(f'ad_id,label,expert\na1,bait,1\na1,bait,"{one}"\n', shown)
+    assert {v.expert for v in found.verdicts} == {"1"} and len(found.verdicts) == 2
+    assert said(read(f'ad_id,label,expert\na1,bait,"{one}"\n', shown, experts={"1": "anna"})) == [
+        ("a1", "positive", "anna")
+    ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import csv
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -173,7 +175,17 @@ def test_ids_of_other_tools_do_not_pass_for_ads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cell", "label"), [("yes", "skip"), ("TRUE", "skip"), ("0", "bait"), ("", "bait")]
+    ("cell", "label"),
+    [
+        ("yes", "skip"),
+        ("TRUE", "skip"),
+        ("1.0", "skip"),
+        ("0", "bait"),
+        ("0.0", "bait"),
+        ("", "bait"),
+        ("nan", "bait"),
+        ("<NA>", "bait"),
+    ],
 )
 def test_skipped_is_a_column_of_its_own(cell: str, label: str) -> None:
     [row] = rows(f"ad_id,label,expert,skipped\na1,bait,anna,{cell}\n")
@@ -191,6 +203,27 @@ def test_cells_that_mean_nothing_are_named(text: str, detail: str) -> None:
     [(position, reason, found)] = refused(text)
     assert (position, reason) == ("line 2", "not_readable_row")
     assert detail in found
+
+
+def test_tabs_are_quoted_as_spreadsheets_and_data_frames_write_them() -> None:
+    ads = ['He said "hi"', "tab\there", "two\r\nlines", '"all of it"', "plain"]
+    frame = pd.DataFrame({"ad_id": [f"a{n}" for n in range(5)], "text": ads, "label": "bait"})
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC):
+        found = rows(frame.to_csv(sep="\t", index=False, quoting=quoting))
+        assert [row.text for row in found] == ads and {row.label for row in found} == {"bait"}
+
+
+def test_a_line_with_tabs_that_is_not_quoted_is_taken_as_it_stands() -> None:
+    text = 'ad_id\ttext\tlabel\na1\t"Great" deals\tbait\na2\tfive " six\tfine\na3\t"open\tfine\n'
+    found = rows(text)
+    assert [(row.ad_id, row.text, row.label) for row in found] == [
+        ("a1", '"Great" deals', "bait"),
+        ("a2", 'five " six', "fine"),
+        ("a3", '"open', "fine"),
+    ]
+    # With other cells than the header it is none; and with commas a quote is a quote.
+    assert refused('ad_id\tlabel\na1\t"b" c\td\n')[0][:2] == ("line 2", "not_readable_row")
+    assert refused('ad_id,label\na1,"b" c\n')[0][:2] == ("line 2", "not_readable_row")
 
 
 @given(st.binary(max_size=200))
@@ -249,6 +282,20 @@ def test_lines_that_are_no_verdicts_are_dead_letters(line: str, detail: str) -> 
     assert (letter.position, letter.reason) == ("line 2", "not_readable_row")
     assert any(part in letter.detail for part in detail.split("|")), letter.detail
     assert len([r for r in read_jsonl(text.encode(), "f") if isinstance(r, RawVerdict)]) == 2
+
+
+def test_what_data_frames_write_into_json_is_read() -> None:
+    text = (
+        '{"ad_id": "a1", "label": "bait", "expert": 1.0, "time": NaN, "text": NaN, "pair_id": null, '
+        '"item_id": "p1", "side": NaN, "skipped": 0.0}\n'
+        '{"ad_id": "a2", "label": NaN, "expert": NaN, "annotator": "Bo", "skipped": NaN}\n'
+        '{"label": "fine", "id_a": NaN, "ad_id": 7.0, "expert": "x", "comment": NaN, "note": "why"}\n'
+    )
+    one, two, three = rows(text, read_jsonl)
+    assert (one.ad_id, one.item_id, one.expert, one.label) == ("a1", "p1", "1.0", "bait")
+    assert (one.time, one.text, one.side) == ("", "", "")
+    assert (two.label, two.expert) == ("skip", "Bo")
+    assert (three.ad_id, three.comment) == ("7.0", "why")
 
 
 def test_a_json_list_is_refused_as_a_whole() -> None:

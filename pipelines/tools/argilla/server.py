@@ -24,6 +24,7 @@ from typing import Any, Self
 from pipelines.console.progress import step
 from pipelines.console.visible import printable
 from pipelines.errors import RunFailed, UsageError
+from pipelines.names import fold_name
 from pipelines.tools import outgoing
 from pipelines.tools.argilla import format
 from pipelines.tools.argilla.format import ACCESS, COMMENT, DISCARDED, SUBMITTED
@@ -204,7 +205,8 @@ class ArgillaServer(Server):
             name, options = question["name"], question["settings"].get("options")
             wanted = [option["value"] for option in options or []]
             found = list(getattr(questions.get(name), "labels", []))
-            if name not in questions or sorted(found) != sorted(wanted):
+            same = sorted(map(fold_name, found)) == sorted(map(fold_name, wanted))
+            if name not in questions or not same:
                 shown = ", ".join(printable(label, 40) for label in found) or "none"
                 raise RunFailed(
                     f"{address}: its labels for {name} are {shown}, the task's are "

@@ -2,7 +2,8 @@
 
 Formats as of doccano 1.8, text classification. Going out: JSON lines, whose further fields doccano keeps
 as metadata, and the labels. Coming back: the zip of JSON lines with one file a member, named after
-the member, or a single file. A label on an imported example counts as an answer, so the model's
+the member, or a single file. A project in which members share their labels (``collaborative``) gives
+one file for all of them, ``all.jsonl``, in its zip, which names nobody. A label on an imported example counts as an answer, so the model's
 labels, where they are shown, are metadata.
 """
 
@@ -41,6 +42,8 @@ _DAMAGE = (
     RuntimeError,
     ValueError,
 )
+# What doccano calls the file of a project in which all members see the same labels.
+_SHARED = "all.jsonl"
 _COLORS = ("#b3261e", "#146c2e", "#5f6368")
 
 
@@ -73,8 +76,8 @@ class Doccano(Tool):
     def read(self, data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
         """Yield a row for each example, whether it is labelled or not.
 
-        An expert is the member whose file it is. A single file names nobody, unless its examples have
-        a field ``user`` or, as old exports, ``annotation_approver``.
+        An expert is the member whose file it is. A single file, and a zip's ``all.jsonl``, name nobody,
+        unless the examples have a field ``user`` or, as old exports, ``annotation_approver``.
 
         Raises:
             RunFailed: the file is no JSONL export of doccano.
@@ -84,7 +87,8 @@ class Doccano(Tool):
             return
         for member, content in _members(data, source):
             name = posixpath.basename(member)
-            yield from _read_file(content, source, name.removesuffix(".jsonl"), name)
+            person = "" if name.casefold() == _SHARED else name.removesuffix(".jsonl")
+            yield from _read_file(content, source, person, name)
 
 
 def _examples(batch: Batch) -> Iterator[dict[str, Any]]:
@@ -146,13 +150,12 @@ def _is_example(record: Mapping[str, Any]) -> bool:
 
 
 def _answer(record: Mapping[str, Any], member: str, source: str, position: str) -> Answer:
-    person = member or incoming.as_text(record, "user")
     label = incoming.one_label(record["label"], "label")
     return Answer(
         source,
         position,
         (label,),
-        expert=person or incoming.as_text(record, "annotation_approver"),
+        expert=member or incoming.first_of(record, "user", "annotation_approver"),
         comment=incoming.joined(record.get("Comments"), "Comments"),
         # doccano cannot skip: an example without a label is not answered yet.
         submitted=bool(label),

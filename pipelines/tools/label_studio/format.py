@@ -239,13 +239,12 @@ def _answer(
 def _person(annotation: Mapping[str, Any]) -> str:
     by = annotation.get("completed_by")
     if isinstance(by, dict):
-        return incoming.as_text(by, "email") or incoming.as_text(by, "id")
+        return incoming.first_of(by, "email", "id")
     return incoming.as_text(annotation, "completed_by")
 
 
 def _time(annotation: Mapping[str, Any]) -> str:
-    updated = incoming.as_text(annotation, "updated_at")
-    return updated or incoming.as_text(annotation, "created_at")
+    return incoming.first_of(annotation, "updated_at", "created_at")
 
 
 def _changed(annotation: Any) -> datetime.datetime:

@@ -28,6 +28,7 @@ from typing import Any, Self
 from pipelines.console.progress import step
 from pipelines.console.visible import printable
 from pipelines.errors import RunFailed
+from pipelines.names import fold_name
 from pipelines.tools import outgoing
 from pipelines.tools.batch import Batch
 from pipelines.tools.label_studio import format
@@ -176,7 +177,7 @@ class LabelStudioServer(Server):
             if (
                 not isinstance(known, dict)
                 or not isinstance(found, list)
-                or set(found) != set(wanted)
+                or set(map(fold_name, map(str, found))) != set(map(fold_name, wanted))
             ):
                 shown = ", ".join(printable(str(label), 40) for label in found or []) or "none"
             elif known.get("to_name") != [to_name]:

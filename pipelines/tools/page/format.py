@@ -37,11 +37,12 @@ from typing import Any
 
 from pipelines.contracts import LEFT, RIGHT, Rejected, ReviewAd, ReviewItem
 from pipelines.errors import RunFailed, UsageError
+from pipelines.names import is_missing
 from pipelines.text import content_key, digest, storable
 from pipelines.tools.base import Tool
 from pipelines.tools.batch import Batch
 from pipelines.tools.outgoing import free_word
-from pipelines.verdicts.rows import RawVerdict, decode
+from pipelines.verdicts.rows import RawVerdict, decode, parse_json
 
 FORMAT, FORMAT_VERSION = "ad-scout review page verdicts", 2
 ITEMS_PER_PAGE = 100
@@ -51,6 +52,8 @@ _LABELS = ("positive", "negative")
 _SKIPS = ("unsure", "skip")
 _UNSURE_WORDS = ("unsure", "cannot tell", "no answer")
 _ROW_FIELDS = ("item_id", "side", "ad_id", "answer", "time", "comment", "key", "text")
+# Of them, those that may be null once a program went through the file.
+_OPTIONAL = ("side", "time", "comment")
 # Where the page puts its mark: long before the first ad.
 _HEAD_BYTES = 400
 _CURE = "import the file that the review page saves with 'Download verdicts'"
@@ -204,11 +207,10 @@ def _document(data: bytes, source: str) -> dict[str, Any]:
     if text.lstrip().startswith("<"):
         raise RunFailed(f"{source}: is a web page, not the verdicts of one; open it and {_CURE}")
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        detail = storable(str(error) or type(error).__name__)
+        document = parse_json(text)
+    except ValueError as error:
         raise RunFailed(
-            f"{source}: is not JSON, or not all of it is there ({detail}); {_CURE}"
+            f"{source}: is not JSON, or not all of it is there ({storable(str(error))}); {_CURE}"
         ) from None
     found = document.get("format") if isinstance(document, dict) else None
     if found != FORMAT:
@@ -246,13 +248,14 @@ def _read_row(
     fields = row if isinstance(row, dict) else {}
     if "item_id" not in fields and "pair_id" in fields:
         fields = {**fields, "item_id": fields["pair_id"]}
+    fields = {**fields, **{name: "" for name in _OPTIONAL if fields.get(name, "") is None}}
     texts = {
         name: value if isinstance(value := fields.get(name), str) else "" for name in _ROW_FIELDS
     }
     raw = RawVerdict(
         ad_id=texts["ad_id"],
         item_id=texts["item_id"],
-        side=texts["side"],
+        side="" if is_missing(texts["side"]) else texts["side"],
         text=texts["text"],
         label=meanings.get(texts["answer"], ""),
         expert=expert,

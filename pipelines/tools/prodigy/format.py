@@ -2,6 +2,9 @@
 
 Formats as of Prodigy 1.15: JSON lines for ``--view-id choice``, and what ``prodigy db-out`` writes. The
 model's label, where it is shown, is in ``meta``: a preselected option would come back as an answer.
+
+Answers of the binary view (``classification``), which asks about one ``label`` a task, are read, too: of
+two labels the other one is meant where it was rejected.
 """
 
 from __future__ import annotations
@@ -72,14 +75,25 @@ def _answer(record: Mapping[str, Any], source: str, position: str) -> Answer:
     answer = record["answer"]
     if answer not in (ACCEPT, REJECT, IGNORE):
         raise ValueError(f"answer must be accept, reject or ignore, found {answer!r:.60}")
-    label = incoming.one_label(record.get("accept"), "accept") if answer == ACCEPT else ""
+    is_binary = "accept" not in record and record.get("_view_id") != "choice"
+    if is_binary and answer != IGNORE:
+        label = incoming.as_text(record, "label").strip()
+        if not label:
+            raise ValueError(
+                "holds neither choices (accept) nor the label that was asked about (label), so nothing "
+                f"says what {answer} means"
+            )
+    else:
+        # A rejected task of choices is no vote for the other label: what was wrong with it, nobody knows.
+        chosen = record.get("accept") if answer == ACCEPT else None
+        label = incoming.one_label(chosen, "accept")
     return Answer(
         source,
         position,
         (label,),
-        expert=incoming.as_text(record, "_annotator_id") or incoming.as_text(record, "_session_id"),
+        expert=incoming.first_of(record, "_annotator_id", "_session_id"),
         time=incoming.as_text(record, "_timestamp"),
         comment=incoming.joined(record.get("comment"), "comment"),
-        # A rejected task is no vote for the other label: what was wrong with it, nobody knows.
+        negated=is_binary and answer == REJECT,
         skipped=not label,
     )
