@@ -96,7 +96,7 @@ def mine(
     with _call(mine, locals()) as say:
         from pipelines.jobs import mine as job
         from pipelines.sources.base import ReadOptions
-        from pipelines.sources.files import FORMATS
+        from pipelines.sources.layout import FORMATS
 
         _choose("format", [format] if format else [], FORMATS)
         options = job.MineOptions(
@@ -307,7 +307,7 @@ def prompts(
         from pipelines.simulation.labelled_corpus import Fields, read_labelled
         from pipelines.sources import registry as sources
         from pipelines.sources.base import ReadOptions
-        from pipelines.sources.files import FORMATS
+        from pipelines.sources.layout import FORMATS
 
         _choose("format", [format] if format else [], FORMATS)
         given = given_task(_task(task))

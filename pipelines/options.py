@@ -16,7 +16,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipelines import api
 from pipelines.errors import UsageError
 from pipelines.simulation.conditions import CROWD_NOISES, conditions
-from pipelines.sources.files import FORMATS
+from pipelines.sources.layout import FORMATS
 from pipelines.tools import registry
 
 
