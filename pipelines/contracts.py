@@ -7,6 +7,8 @@ thousands of rows an element, in one of the schemas below.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -92,6 +94,26 @@ class Rejected:
     excerpt: str
     records: int
 
+    def place(self) -> tuple[str, int, str]:
+        """Return what sorts rejected records as they stand in their files."""
+        number = "".join(filter(str.isdigit, self.position))
+        return self.source, int(number or 0), self.position
+
+    def example(self) -> str:
+        """Return where it stands, what is wrong and how it begins, as one sentence."""
+        name = re.split(r"[/\\]", self.source)[-1]
+        begins = f"; it begins {self.excerpt[:60]!r}" if self.excerpt.strip() else ""
+        return f"{name}, {self.position}: {self.detail}{begins}"
+
+
+def first_examples(rejected: Iterable[Rejected]) -> dict[str, str]:
+    """Return reason -> the first record that was rejected for it, as a sentence."""
+    first: dict[str, Rejected] = {}
+    for item in rejected:
+        if item.reason not in first or item.place() < first[item.reason].place():
+            first[item.reason] = item
+    return {reason: first[reason].example() for reason in sorted(first)}
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -149,6 +171,7 @@ class Tally:
         records: records read, rejected ones included.
         rejected: records rejected.
         reasons: JSON object, reason -> records.
+        examples: JSON object, reason -> the first record that was rejected for it, as a sentence.
         unique: distinct normalised texts.
         weight: corpus weight in thousandths.
     """
@@ -156,6 +179,7 @@ class Tally:
     records: int
     rejected: int
     reasons: str
+    examples: str
     unique: int
     weight: int
 

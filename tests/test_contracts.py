@@ -31,7 +31,7 @@ EXAMPLES = [
     Block(2, b"\x00\xff"),
     FILE,
     ClusterAssignment(FILE, b"\x01\x00", b"\x00\x00\x00\x00"),
-    Tally(10, 2, '{"no_text": 2}', 8, 8000),
+    Tally(10, 2, '{"no_text": 2}', "{}", 8, 8000),
 ]
 
 

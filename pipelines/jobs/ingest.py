@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from pipelines.config import Task
 from pipelines.console.progress import step
-from pipelines.contracts import Rejected
+from pipelines.contracts import Rejected, first_examples
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.results import Ingested
 from pipelines.store import files, storage
@@ -299,7 +299,15 @@ def _outcome(
         withheld_ads=sum(len(found.withheld) for found in keys),
         audit_ads=sum(len(found.audit) for found in keys),
         dead_letters=tuple(workspace.path(path) for path in letters),
+        rejected_examples=first_examples(_letters(workspace, letters)),
     )
+
+
+def _letters(workspace: Workspace, paths: Iterable[str]) -> Iterator[Rejected]:
+    for path in paths:
+        for line in storage.read(workspace.path(path)).decode().split("\n"):
+            if line:
+                yield Rejected(**json.loads(line))
 
 
 def _lines(found: Ingested) -> list[str]:
@@ -310,7 +318,10 @@ def _lines(found: Ingested) -> list[str]:
         f"{', '.join(map(str, found.rounds)) or 'none'}"
     ]
     if found.rejected:
-        counts = ", ".join(f"{r} {n:,}" for r, n in found.rejected_by_reason.items())
+        counts = "; ".join(
+            f"{reason} {number:,} (first {found.rejected_examples[reason]})"
+            for reason, number in found.rejected_by_reason.items()
+        )
         where = ", ".join(found.dead_letters)
         lines.append(f"{found.rejected:,} rows could not be used: {counts}; see {where}")
     if found.unanswered:

@@ -158,6 +158,8 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     with step("listing the corpus"):
         listed = sources.list_corpus(options.corpus)
         ranges = sources.plan(listed, options.read, options.range_bytes)
+    for line in sources.told(ranges):
+        say(line)
     workspace = Workspace(options.workspace)
     workspace.check_writable()
     _check_remote(options, task)
@@ -195,7 +197,7 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         {
             "score_key": score_key,
             "corpus": fingerprint(listed),
-            "read": dataclasses.asdict(options.read),
+            "read": options.read.shaping(),
             "max_rejected_share": options.max_rejected_share,
         }
     )
@@ -551,6 +553,7 @@ def _outcome(plan: Plan, counters: dict[str, int], seconds: float) -> Mined:
         dead_letters=tuple(workspace.path(path) for path in scored.facts.dead_letters),
         items=items,
         names=plan.task.labels.model_dump(),
+        rejected_examples=scored.facts.examples,
     )
     if counters:
         data = json.dumps(plain(mined), indent=1, ensure_ascii=False).encode() + b"\n"

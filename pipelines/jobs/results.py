@@ -87,6 +87,7 @@ class Mined(Result):
         pairs_file, review_sheet, overlaps_file, dead_letters: paths.
         items: what experts are asked about, in review order.
         names: what the task calls ``positive`` and ``negative``.
+        rejected_examples: reason -> the first record that was rejected for it, as a sentence.
     """
 
     task: str
@@ -129,6 +130,7 @@ class Mined(Result):
     dead_letters: tuple[str, ...]
     items: tuple[ReviewItem, ...] = field(metadata=APART)
     names: Mapping[str, str] = field(metadata=APART)
+    rejected_examples: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON values, the review items last."""
@@ -185,6 +187,7 @@ class Ingested(Result):
         fine_tuning_ads, evaluation_ads, withheld_ads: ads with a label so far, by half.
         audit_ads: ads of audits with an answer so far.
         dead_letters: paths of the rejected rows.
+        rejected_examples: reason -> the first row that was rejected for it, as a sentence.
     """
 
     task: str
@@ -205,6 +208,7 @@ class Ingested(Result):
     withheld_ads: int
     audit_ads: int
     dead_letters: tuple[str, ...]
+    rejected_examples: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

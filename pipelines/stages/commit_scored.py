@@ -11,7 +11,7 @@ from apache_beam import pvalue
 
 from pipelines.contracts import BlockFile, Rejected, Tally
 from pipelines.errors import RunFailed
-from pipelines.stages.check_corpus import check, places
+from pipelines.stages.check_corpus import Why, add_reasons, check, join_whys, places, why
 from pipelines.store.facts import Provenance, ScoredFacts
 from pipelines.store.workspace import Manifest, Workspace
 
@@ -51,8 +51,8 @@ class CommitScored(beam.PTransform):
         files, unscored, dead_letters, tally = inputs
         reasons = (
             unscored
-            | "Reason" >> beam.Map(lambda item: (item.reason, item.records))
-            | "CountReasons" >> beam.CombinePerKey(sum)
+            | "Reason" >> beam.Map(lambda item: (item.reason, why(item)))
+            | "CountReasons" >> beam.CombinePerKey(join_whys)
         )
         return tally | "Commit" >> beam.FlatMap(
             self._commit,
@@ -65,7 +65,7 @@ class CommitScored(beam.PTransform):
         self,
         tally: Tally,
         files: list[BlockFile],
-        reasons: list[tuple[str, int]],
+        reasons: list[tuple[str, Why]],
         dead_letters: list[BlockFile],
     ) -> Iterator[BlockFile]:
         total = add_reasons(tally, reasons)
@@ -79,6 +79,7 @@ class CommitScored(beam.PTransform):
             records=total.records,
             rejected=total.rejected,
             reasons=json.loads(total.reasons),
+            examples=json.loads(total.examples),
             unique=total.unique,
             weight=total.weight / 1000,
             dead_letters=tuple(sorted(file.path for file in dead_letters)),
@@ -88,12 +89,3 @@ class CommitScored(beam.PTransform):
             Manifest.of(self.attempt, self.config_hash, ordered, rows, facts)
         )
         yield from ordered
-
-
-def add_reasons(tally: Tally, reasons: list[tuple[str, int]]) -> Tally:
-    """Add the ads that could not be scored to the tally."""
-    counts = json.loads(tally.reasons)
-    for reason, number in reasons:
-        counts[reason] = counts.get(reason, 0) + number
-    rejected = tally.rejected + sum(number for _, number in reasons)
-    return dataclasses.replace(tally, rejected=rejected, reasons=json.dumps(counts, sort_keys=True))

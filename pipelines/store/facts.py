@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -59,6 +59,7 @@ class ScoredFacts:
         unique: distinct normalised texts.
         weight: of the corpus.
         dead_letters: files of rejected records, relative to the workspace.
+        examples: reason -> the first record that was rejected for it, as a sentence.
     """
 
     origin: Provenance
@@ -68,6 +69,7 @@ class ScoredFacts:
     unique: int
     weight: float
     dead_letters: tuple[str, ...]
+    examples: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

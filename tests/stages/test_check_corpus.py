@@ -61,7 +61,7 @@ def test_the_tally_counts_records_not_dead_letters() -> None:
     bad = [rejected("ReadAds", "no_text", 1), rejected("CollapseDuplicates", "id_conflict", 2)]
     reasons = json.dumps({"id_conflict": 2, "no_text": 1})
     # The conflicting records were read as ads; the unreadable one was not.
-    run(ads("", ""), bad, Tally(6, 3, reasons, 2, 2000), read=5)
+    run(ads("", ""), bad, Tally(6, 3, reasons, examples, 2, 2000), read=5)
 
 
 def test_what_ends_a_run() -> None:
@@ -80,14 +80,14 @@ def test_what_ends_a_run() -> None:
 
 
 def test_a_share_at_the_limit_is_no_refusal() -> None:
-    check(Tally(10, 5, "{}", 5, 5000), 0.5, "")
+    check(Tally(10, 5, "{}", "{}", 5, 5000), 0.5, "")
     with pytest.raises(ValueError, match=re.escape("must be 0 to 1, got 1.5")):
         CheckCorpus("/w", 1.5)
 
 
 def test_a_field_that_no_ad_has_is_a_mistake_in_the_task_file() -> None:
     some = ads('[["A", "x"]]', '[["B", "y"]]', '[["A", "x"], ["B", "y"]]')
-    run(some, [], Tally(3, 0, "{}", 3, 3000), fields=("A", "B"))
+    run(some, [], Tally(3, 0, "{}", "{}", 3, 3000), fields=("A", "B"))
     assert refusal(some, [], fields=("A", "C", "B")) == (
         "ad.fields: none of the 3 distinct ads has the field 'C'; mend its path in the task file, "
         "or take it out"

@@ -15,7 +15,9 @@ from pipelines.stages.commit_scored import CommitScored, add_reasons
 from pipelines.store.workspace import Workspace
 from tests.helpers import provenance
 
-TALLY = Tally(100, 2, json.dumps({"not_json": 2}), 90, 95_500)
+TALLY = Tally(
+    100, 2, json.dumps({"not_json": 2}), json.dumps({"not_json": "a.jsonl, line 3: no"}), 90, 95_500
+)
 FILES = [
     BlockFile(f"rounds/0001/scored/x/block-{n}.parquet", 10 * n, 7, "0" * 64) for n in (3, 1, 2)
 ]
