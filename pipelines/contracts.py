@@ -53,11 +53,12 @@ class UniqueAd:
         id: smallest id (string order) among the copies; ``text`` is that copy's text.
         key: content key, 32 hex characters.
         text: the representative's text, as read.
-        weight: sum of the copies' weights, in thousandths of a weight unit (an integer, so that
-            the sum does not depend on the order of the shards).
+        weight: sum of the copies' weights in the corpus's unit (an integer, so that sums do not depend
+            on the order of the shards); 0 until that unit is known.
         copies: number of records, >= 1.
         source, position: where the representative stands in the corpus.
         fields: the representative's parts, as in :class:`Ad`.
+        exact: the same weight as an exact decimal, see ``pipelines.numerics.weights``.
     """
 
     id: str
@@ -68,6 +69,7 @@ class UniqueAd:
     source: str
     position: str
     fields: str = ""
+    exact: str = "1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,8 @@ class Tally:
         reasons: JSON object, reason -> records.
         examples: JSON object, reason -> the first record that was rejected for it, as a sentence.
         unique: distinct normalised texts.
-        weight: corpus weight in thousandths.
+        weight: of the corpus, an exact decimal: it gives the unit of its ads' weights, see
+            ``pipelines.numerics.weights.unit_of``.
     """
 
     records: int
@@ -181,7 +184,7 @@ class Tally:
     reasons: str
     examples: str
     unique: int
-    weight: int
+    weight: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +322,7 @@ AD_SCHEMA = pa.schema(
         ("id", pa.string()),
         ("text", pa.string()),
         ("fields", pa.string()),  # JSON, as in Ad
-        ("weight", pa.int64()),  # thousandths
+        ("weight", pa.int64()),  # in the corpus's unit, ``ScoredFacts.weight_unit``
         ("copies", pa.int64()),
     ]
 )

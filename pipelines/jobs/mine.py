@@ -29,6 +29,7 @@ from pipelines.jobs import pilot, selection
 from pipelines.jobs.labels import settled_labels
 from pipelines.jobs.results import Mined, plain
 from pipelines.numerics.calibration import Fitted
+from pipelines.numerics.weights import unit_of
 from pipelines.sources import registry as sources
 from pipelines.sources.base import CONTENT_IDS, Range, ReadOptions, fingerprint
 from pipelines.stages import collapse_duplicates, read_ads, score_ads
@@ -380,8 +381,10 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
     origin = provenance(plan)
     if plan.scored:
         files = pipeline | "ScoredBefore" >> beam.Create(list(plan.scored.files), reshuffle=False)
+        facts = plan.scored.facts
+        unit = pipeline | "WeightUnit" >> beam.Create([facts.weight_unit], reshuffle=False)
     else:
-        files = _score(plan, pipeline, origin)
+        files, unit = _score(plan, pipeline, origin)
     # The files come out of one element (a manifest): without this, one worker would read them all.
     files = files | "SpreadFiles" >> beam.Reshuffle()
     rule = LabelRule(
@@ -403,7 +406,7 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
         stage: workspace.new_attempt(plan.round_number, stage)
         for stage in ("clusters", "pairs", "review")
     }
-    _ = (chosen, corpus.threshold, *clusters) | "WriteReview" >> WriteReview(
+    _ = (chosen, corpus.threshold, unit, *clusters) | "WriteReview" >> WriteReview(
         workspace.root,
         attempts,
         plan.mine_hash,
@@ -418,7 +421,10 @@ def _fitted(model: Manifest[ModelFacts]) -> Fitted:
     return learnt.fitted or Fitted(alone, alone, alone, labels.rarer)
 
 
-def _score(plan: Plan, pipeline: beam.Pipeline, origin: Provenance) -> beam.PCollection[BlockFile]:
+def _score(
+    plan: Plan, pipeline: beam.Pipeline, origin: Provenance
+) -> tuple[beam.PCollection[BlockFile], beam.PCollection[int]]:
+    """Return the scored blocks, and the power of ten of their weights' unit, a singleton."""
     workspace, options = plan.workspace, plan.options
     attempt = workspace.new_attempt(plan.round_number, "scored")
     shards = 1 if options.is_local() else _REMOTE_SHARDS
@@ -451,13 +457,14 @@ def _score(plan: Plan, pipeline: beam.Pipeline, origin: Provenance) -> beam.PCol
         workspace.root, attempt, "scores", shards
     )
     letters = (early_letters, late_letters) | "JoinDeadLetters" >> beam.Flatten()
-    return (scored[score_ads.FILES], unscored, letters, tally) | "CommitScored" >> CommitScored(
+    files = (scored[score_ads.FILES], unscored, letters, tally) | "CommitScored" >> CommitScored(
         workspace.root,
         attempt,
         plan.scored_hash,
         origin,
         options.max_rejected_share,
     )
+    return files, tally | "WeightUnit" >> beam.Map(lambda found: unit_of(found.weight))
 
 
 def _run(plan: Plan) -> dict[str, int]:

@@ -48,14 +48,16 @@ class CsvLines:
 
     def records(self, style: Style) -> Records:
         """Yield the records behind what stands before the header; they are read strictly."""
-        quoting = csv.QUOTE_MINIMAL if style.quoted else csv.QUOTE_NONE
         csv.field_size_limit(max(csv.field_size_limit(), self._limit))
         while self._number < style.skipped and self._next():
             pass
         while True:
             try:
                 reader = csv.reader(
-                    self._feed(), strict=True, delimiter=style.delimiter, quoting=quoting
+                    self._feed(),
+                    strict=True,
+                    delimiter=style.delimiter,
+                    quoting=csv.QUOTE_MINIMAL if style.quoted else csv.QUOTE_NONE,
                 )
                 cells = next(reader, None)
             except csv.Error as error:

@@ -88,10 +88,10 @@ class Encoding(NamedTuple):
     name: str = UTF_8
     guessed: bool = False
 
-    @property
-    def wide(self) -> bool:
-        """Whether a line end is more than one byte, so that bytes cannot be cut into lines."""
-        return self.name.startswith(("utf-16", "utf-32"))
+
+def is_wide(encoding: str) -> bool:
+    """Tell whether a line end is more than one byte, so that bytes cannot be cut into lines."""
+    return encoding.startswith(("utf-16", "utf-32"))
 
 
 def packing_of(head: bytes) -> str:
@@ -121,7 +121,10 @@ def unpacked(raw: BinaryIO, packing: str) -> BinaryIO:
     if packing == ZSTD:
         import pyarrow as pa
 
-        return cast(BinaryIO, io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), ZSTD)))
+        return cast(
+            BinaryIO,
+            io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), ZSTD)),
+        )
     return raw
 
 
@@ -183,7 +186,7 @@ def _wide(head: bytes) -> str:
     best, found = 0, ""
     for name in _WIDE:
         text = head[: len(head) // 4 * 4].decode(name, "replace")
-        odd = sum(char < " " and char not in "\t\r\n" or char == "\ufffd" for char in text)
+        odd = sum((char < " " and char not in "\t\r\n") or char == "\ufffd" for char in text)
         plain = sum(" " <= char <= "~" or char in "\t\r\n" for char in text)
         if odd <= len(text) // 1000 and plain > best:
             best, found = plain, name
@@ -245,7 +248,9 @@ class _Recoded(io.RawIOBase):
     def __init__(self, source: BinaryIO, encoding: str) -> None:
         wide = encoding.startswith(("utf-16", "utf-32"))
         self._source = source
-        self._decoder = codecs.getincrementaldecoder(encoding)("surrogatepass" if wide else "strict")
+        self._decoder = codecs.getincrementaldecoder(encoding)(
+            "surrogatepass" if wide else "strict"
+        )
         self._left = b""
         self._begun = self._over = False
 
@@ -309,6 +314,8 @@ def decoded(data: bytes, limit: int) -> tuple[str, Encoding]:
             raise ValueError(f"is not a whole {packing} file ({error})") from error
         if len(data) > limit:
             raise ValueError(f"unpacks to more than {limit:,} bytes; import it in parts")
+    if data.startswith(b"PK\x03\x04"):
+        raise ValueError("is a zip archive or a workbook, not text; unpack it, or save it as CSV")
     if found := foreign(data):
         raise ValueError(f"is {found[0]}, not text; {found[1]}")
     encoding = encoding_of(data)

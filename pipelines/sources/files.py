@@ -71,8 +71,7 @@ class Files(Source):
                 f"{item.place}: plain text has no fields, and the task file names ad.fields; give "
                 "JSON lines, CSV or Parquet, or take ad.fields out"
             )
-        cut = large and found and format in layout.LINES and not found.packing
-        if not cut or found.encoding.startswith(("utf-16", "utf-32")):
+        if not large or found is None or not layout.can_be_cut(found):
             return [Range(self.name, item.place, format, 0, -1, size, found)]
         cuts = [(start, min(size, start + range_bytes)) for start in range(0, size, range_bytes)]
         return [Range(self.name, item.place, format, a, b, b - a, found) for a, b in cuts]

@@ -20,7 +20,7 @@ from pipelines.errors import RunFailed
 from pipelines.sources import json_array, workbook
 from pipelines.sources.base import CONTENT_IDS, Layout, Range, ReadOptions
 from pipelines.sources.csv_lines import CsvLines, NoRecord, Records
-from pipelines.sources.decoding import UTF_8, GivenTwice, as_utf_8, parse_json
+from pipelines.sources.decoding import UTF_8, GivenTwice, as_utf_8, is_wide, parse_json
 from pipelines.sources.fields import find, kind
 from pipelines.sources.layout import wanted_in
 from pipelines.sources.records import Place, exchanged, to_ad
@@ -34,7 +34,7 @@ def _lines(
     An over-long line is skipped without being held in memory.
     """
     encoding = layout.encoding
-    if encoding.startswith(("utf-16", "utf-32")):
+    if is_wide(encoding):
         source, encoding = as_utf_8(source, encoding), UTF_8
     offset = part.start
     if part.start > 0:
@@ -153,7 +153,7 @@ def read_csv(
         RunFailed: the header is no CSV, or lacks a column.
     """
     encoding = layout.encoding
-    if encoding.startswith(("utf-16", "utf-32")):
+    if is_wide(encoding):
         source, encoding = as_utf_8(source, encoding), UTF_8
     # A cell may hold any bytes: surrogate escapes keep the row readable, and the check below
     # rejects the rows that have them instead of the whole file.
@@ -229,9 +229,7 @@ def read_parquet(
     file = pq.ParquetFile(source)
     schema = file.schema_arrow
     constant = dict(layout.columns)
-    _check_columns(
-        part, schema.names, options, lambda path: bool(_column(schema, path)), constant
-    )
+    _check_columns(part, schema.names, options, lambda path: bool(_column(schema, path)), constant)
     paths = (*options.text_paths, options.id_path, options.weight_field)
     wanted = sorted({column for path in paths if (column := _column(schema, path))})
     number = 0

@@ -54,7 +54,10 @@ LINES = (JSONL, TEXT)
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _PARTITION = re.compile(r"([^/\\=]+)=([^/\\]*)")
 # Beginnings that mean JSON: of an array, and of an object that goes on over several lines.
-_ARRAY, _LONG_OBJECT = re.compile(r"\s*\["), re.compile(r"\s*\{\s*?(\n|\"[^\"]*\"\s*:\s*[\[{]\s*\n)")
+_ARRAY, _LONG_OBJECT = (
+    re.compile(r"\s*\["),
+    re.compile(r"\s*\{\s*?(\n|\"[^\"]*\"\s*:\s*[\[{]\s*\n)"),
+)
 
 
 class Unreadable(ValueError):
@@ -100,7 +103,9 @@ def layout_of(source: BinaryIO, place: str, options: ReadOptions) -> Layout:
             f"{place}: is a binary file of no format that is read here; write the ads as JSON lines, CSV "
             "or Parquet, then give that to --corpus"
         )
-    text = head.decode(encoding.name, "ignore" if encoding.wide else "replace").lstrip("\ufeff")
+    text = head.decode(
+        encoding.name, "ignore" if decoding.is_wide(encoding.name) else "replace"
+    ).lstrip("\ufeff")
     format = _text_format(format, text, place)
     found = Layout(format, packing, encoding.name, encoding.guessed, columns=partition_of(place))
     if format not in (CSV, TSV):
@@ -164,6 +169,11 @@ def wanted_in(options: ReadOptions) -> Callable[[Sequence[str]], int]:
     """Return what counts the cells of a header that name columns which options ask for."""
     names = {*options.text_paths, options.id_path, options.weight_field} - {""}
     return lambda cells: len(names & {cell.strip() for cell in cells})
+
+
+def can_be_cut(found: Layout) -> bool:
+    """Tell whether a file can be cut anywhere and read from the next line end on."""
+    return found.format in LINES and not found.packing and not decoding.is_wide(found.encoding)
 
 
 def partition_of(place: str) -> tuple[tuple[str, str], ...]:

@@ -15,7 +15,8 @@ from pipelines.sources.base import STAGE, ReadOptions
 from pipelines.sources.fields import Unusable, compose, find, kind, plain_text, values_of
 from pipelines.text import content_id, content_key, is_blank, storable
 
-MAX_WEIGHT = 1e9
+# Spend in millionths of a currency reaches 1e9 in a day; what is beyond this is no count of anything.
+MAX_WEIGHT = 1e15
 _EXCERPT_CHARS = 200
 # Doubles are exact up to here.
 _ROUNDED_FROM = 2**53
@@ -24,7 +25,9 @@ _BLANK_THOUSANDS = re.compile(r"(?<=\d)[\s'\u2019\u00a0\u202f](?=\d{3}(?!\d))")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{2,3})*,\d{3}(\.\d*)?")
 _EUROPEAN = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d*)?")
 # What can only be a decimal comma, or points that part thousands; and the same with both exchanged.
-_DECIMAL_COMMA = re.compile(r"\d*,(\d{1,2}|\d{4,})|0,\d+|\d{1,3}(\.\d{3}){2,}|\d{1,3}(\.\d{3})+,\d*")
+_DECIMAL_COMMA = re.compile(
+    r"\d*,(\d{1,2}|\d{4,})|0,\d+|\d{1,3}(\.\d{3}){2,}|\d{1,3}(\.\d{3})+,\d*"
+)
 _EXCHANGED = str.maketrans(",.", ".,")
 
 
@@ -115,7 +118,9 @@ def _id_text(value: Any, path: str) -> str:
             )
         return str(int(value))
     if isinstance(value, decimal.Decimal):
-        return format(value.to_integral_value() if value == value.to_integral_value() else value, "f")
+        return format(
+            value.to_integral_value() if value == value.to_integral_value() else value, "f"
+        )
     return str(value)
 
 

@@ -21,9 +21,7 @@ _HEADER_ROWS = 20
 _DAMAGED = (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError, ParseError, TypeError)
 
 
-def tables(
-    source: BinaryIO, name: str, known: Callable[[Sequence[str]], int]
-) -> Iterator[Records]:
+def tables(source: BinaryIO, name: str, known: Callable[[Sequence[str]], int]) -> Iterator[Records]:
     """Yield the rows of each sheet whose header has columns that are looked for, else of the first.
 
     A sheet's first row is its header, which may stand some rows further down; rows are as wide as it.

@@ -11,13 +11,13 @@ from apache_beam import pvalue
 
 from pipelines.contracts import Ad, BlockFile, Rejected, Tally, UniqueAd
 from pipelines.errors import RunFailed
+from pipelines.numerics import weights
 from pipelines.sources.base import STAGE as READ_ADS
 from pipelines.store import storage
 
-# Sums are 64-bit integers in thousandths; what is left is room for rounding.
-_MAX_WEIGHT = 2**62
-# Ads, their weight in thousandths, and the names of their fields.
-_Size = tuple[int, int, frozenset[str]]
+# Ads, their exact weight, and the names of their fields.
+_Size = tuple[int, str, frozenset[str]]
+_AT_ONCE = 4096
 
 
 def check(tally: Tally, max_rejected_share: float, where: str) -> None:
@@ -62,7 +62,8 @@ def join_whys(found: Iterable[Why]) -> Why:
     found = list(found)
     if not found:
         return 0, ("", 0, ""), ""
-    return sum(records for records, _, _ in found), *min(first for _, *first in found)
+    _, first, example = min(found, key=lambda one: one[1:])
+    return sum(records for records, *_ in found), first, example
 
 
 def add_reasons(tally: Tally, found: Sequence[tuple[str, Why]]) -> Tally:
@@ -153,11 +154,6 @@ class CheckCorpus(beam.PTransform):
         files: list[BlockFile],
     ) -> Tally:
         unique, weight, seen = size
-        if weight > _MAX_WEIGHT:
-            raise RunFailed(
-                f"the ads' weights add up to {weight / 1000:.3g}, at most {_MAX_WEIGHT / 1000:.3g} "
-                "is possible; give a --weight_field in larger units"
-            )
         unreadable = sum(records for (stage, _), (records, *_) in reasons if stage == READ_ADS)
         read_tally = Tally(read + unreadable, 0, "{}", "{}", unique, weight)
         tally = add_reasons(read_tally, [(reason, found) for (_, reason), found in reasons])
@@ -173,11 +169,15 @@ class CheckCorpus(beam.PTransform):
 
 def _measure(ad: UniqueAd, has_fields: bool) -> _Size:
     names = (name for name, _ in json.loads(ad.fields)) if has_fields else ()
-    return 1, ad.weight, frozenset(names)
+    return 1, ad.exact, frozenset(names)
 
 
 def _added(sizes: Iterable[_Size]) -> _Size:
-    ads, weight, names = 0, 0, frozenset[str]()
-    for more_ads, more_weight, more_names in sizes:
-        ads, weight, names = ads + more_ads, weight + more_weight, names | more_names
-    return ads, weight, names
+    ads, names = 0, frozenset[str]()
+    exact: list[str] = []
+    for more_ads, weight, more_names in sizes:
+        ads, names = ads + more_ads, names | more_names
+        exact.append(weight)
+        if len(exact) == _AT_ONCE:
+            exact = [weights.total(exact)]
+    return ads, weights.total(exact), names

@@ -11,6 +11,7 @@ from apache_beam import pvalue
 
 from pipelines.contracts import BlockFile, Rejected, Tally
 from pipelines.errors import RunFailed
+from pipelines.numerics import weights
 from pipelines.stages.check_corpus import Why, add_reasons, check, join_whys, places, why
 from pipelines.store.facts import Provenance, ScoredFacts
 from pipelines.store.workspace import Manifest, Workspace
@@ -80,8 +81,9 @@ class CommitScored(beam.PTransform):
             rejected=total.rejected,
             reasons=json.loads(total.reasons),
             examples=json.loads(total.examples),
+            weight_unit=weights.unit_of(total.weight),
             unique=total.unique,
-            weight=total.weight / 1000,
+            weight=float(total.weight),
             dead_letters=tuple(sorted(file.path for file in dead_letters)),
         )
         rows = sum(file.rows for file in ordered)

@@ -26,6 +26,7 @@ from pipelines.contracts import (
     UniqueAd,
 )
 from pipelines.handlers import STAGE, LabelerHandler, ScoredBlock
+from pipelines.numerics.weights import in_units, unit_of
 from pipelines.store import blocks, files, storage
 from pipelines.store.workspace import block_record
 from pipelines.text import digest
@@ -90,7 +91,7 @@ class ScoreAds(beam.PTransform):
     ) -> dict[str, beam.PCollection]:
         """Apply the transform."""
         unique, checked = inputs
-        new = unique | "WaitForCheck" >> beam.Map(lambda ad, _: ad, pvalue.AsSingleton(checked))
+        new = unique | "WaitForCheck" >> beam.Map(_weighed, pvalue.AsSingleton(checked))
         # Each branch writes its own blocks: behind a Flatten the write is a step of its own, which
         # starts when all ads are scored, and a kill before that would lose every one of them.
         write = (self.root, self.folder, self.score_key)
@@ -131,6 +132,10 @@ class ScoreAds(beam.PTransform):
             | "ReuseRows" >> beam.Map(_reused, self.root)
         )
         return outcome["new"], reused
+
+
+def _weighed(ad: UniqueAd, tally: Tally) -> UniqueAd:
+    return dataclasses.replace(ad, weight=in_units(ad.exact, unit_of(tally.weight)))
 
 
 def _scored(result: ScoredBlock) -> Block:

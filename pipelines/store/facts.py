@@ -18,6 +18,7 @@ from pipelines.numerics.agreement import Kappa
 from pipelines.numerics.audit import Known
 from pipelines.numerics.calibration import Fitted, PriorBound, Threshold
 from pipelines.numerics.stopping import Difference, StoppingRule
+from pipelines.numerics.weights import THOUSANDTHS
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class ScoredFacts:
         weight: of the corpus.
         dead_letters: files of rejected records, relative to the workspace.
         examples: reason -> the first record that was rejected for it, as a sentence.
+        weight_unit: power of ten of the unit that the blocks' weights are in.
     """
 
     origin: Provenance
@@ -70,6 +72,7 @@ class ScoredFacts:
     weight: float
     dead_letters: tuple[str, ...]
     examples: Mapping[str, str] = field(default_factory=dict)
+    weight_unit: int = THOUSANDTHS
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ from typing import Any
 
 from pipelines.contracts import LEFT, RIGHT, Rejected
 from pipelines.errors import RunFailed
+from pipelines.sources.decoding import parse_json
 from pipelines.text import storable
 from pipelines.tools.outgoing import ITEM, MARK, PAIR, SINGLE, Slot
-from pipelines.verdicts.rows import SKIP, RawVerdict, decode, parse_json
+from pipelines.verdicts.rows import SKIP, RawVerdict, decode
 
 # What `item_id` was called before items could be single ads, and may be called by hand.
 _ITEM_NAMES = (ITEM, "pair_id")
