@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from models import bert, presets
+from models import bert, letters, presets
 from models.ad_text import MAX_CHARS_PER_TOKEN, prepare_ad
 from models.backends.base import Progress
 
@@ -31,11 +31,13 @@ class Tokens:
         ids: for each text its token ids, the special ones included.
         n_own: int32 (n,), tokens that are the text's own.
         truncated: bool (n,), whether the text had more.
+        unread: bool (n,), whether all of its own tokens stand for what the vocabulary lacks.
     """
 
     ids: list[list[int]]
     n_own: np.ndarray
     truncated: np.ndarray
+    unread: np.ndarray
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -84,6 +86,8 @@ class SentenceEncoder:
         # [SEP] inside an ad is text.
         self._tokenizer.encode_special_tokens = True
         self._n_special = self._tokenizer.num_special_tokens_to_add(False)
+        unknown = self._tokenizer.token_to_id(source["model"].get("unk_token") or "")
+        self._unknown = source["model"].get("unk_id") if unknown is None else unknown
         self._tokenizer.enable_truncation(self.max_tokens)
         # Shapes are left open: one graph for all batches.
         self._run = tf.function(
@@ -98,10 +102,13 @@ class SentenceEncoder:
         ads = [prepare_ad(text[:limit]) for text in texts]
         encoded = self._tokenizer.encode_batch_fast(ads) if ads else []
         cut = [bool(e.overflowing) or len(t) > limit for e, t in zip(encoded, texts, strict=True)]
+        n_own = np.array([len(e.ids) - self._n_special for e in encoded], dtype=np.int32)
+        unknown = [e.ids.count(self._unknown) for e in encoded]
         return Tokens(
             ids=[e.ids for e in encoded],
-            n_own=np.array([len(e.ids) - self._n_special for e in encoded], dtype=np.int32),
+            n_own=n_own,
             truncated=np.array(cut, dtype=bool),
+            unread=(n_own > 0) & (n_own == np.array(unknown, dtype=np.int32)),
         )
 
     def pool(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
@@ -136,6 +143,25 @@ class SentenceEncoder:
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Embed texts; float32 (n, dim) in their order."""
         return self.pool(self.tokenize(texts).ids)
+
+    def told_apart(self, texts: Sequence[str], vectors: np.ndarray) -> np.ndarray:
+        """Return vectors by which ads are compared: those of ads it reads no word of, by their letters.
+
+        Args:
+            texts: n texts.
+            vectors: float32 (n, dim), as :meth:`encode` gives them; left as they are.
+        """
+        asked = np.array(
+            [i for i, text in enumerate(texts) if not letters.is_plain(text)], np.int64
+        )
+        if not len(asked):
+            return vectors
+        asked = asked[self.tokenize([texts[i] for i in asked]).unread]
+        if not len(asked):
+            return vectors
+        apart = vectors.copy()
+        apart[asked] = letters.vectors([texts[i] for i in asked], self.dim)
+        return apart
 
     def _rows(self, length: int) -> int:
         return max(_MIN_ROWS, TOKENS_PER_BATCH // length)

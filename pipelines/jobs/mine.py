@@ -146,7 +146,24 @@ def mine(
         say(f"every ad is scored already ({plan.scored.rows:,} ads)")
     metrics.reset()
     counters = _run(plan)
-    return _outcome(plan, counters, time.monotonic() - started)
+    mined = _outcome(plan, counters, time.monotonic() - started)
+    if mined.unread:
+        say(_unread(mined, plan.embedding))
+    return mined
+
+
+def _unread(mined: Mined, embedding: str) -> str:
+    """Return what a person should know of ads that the encoder cannot read."""
+    number = sum(mined.unread.values())
+    scripts = ", ".join(
+        f"{script} {ads:,}" for script, ads in sorted(mined.unread.items(), key=lambda i: -i[1])
+    )
+    preset = "the encoder" if embedding in ("base", "") else f"the encoder {embedding}"
+    return (
+        f"{preset} reads no word of {number:,} of {mined.unique:,} ads ({number / mined.unique:.1%}: "
+        f"{scripts}): they are told apart by their letters, not by what they mean; embedding.source: llm "
+        "reads every script, as does an embedding.preset for their languages"
+    )
 
 
 def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
@@ -457,7 +474,8 @@ def _score(
         workspace.root, attempt, "scores", shards
     )
     letters = (early_letters, late_letters) | "JoinDeadLetters" >> beam.Flatten()
-    files = (scored[score_ads.FILES], unscored, letters, tally) | "CommitScored" >> CommitScored(
+    found = (scored[score_ads.FILES], unscored, letters, scored[score_ads.UNREAD], tally)
+    files = found | "CommitScored" >> CommitScored(
         workspace.root,
         attempt,
         plan.scored_hash,
@@ -561,6 +579,7 @@ def _outcome(plan: Plan, counters: dict[str, int], seconds: float) -> Mined:
         items=items,
         names=plan.task.labels.model_dump(),
         rejected_examples=scored.facts.examples,
+        unread=scored.facts.unread,
     )
     if counters:
         data = json.dumps(plain(mined), indent=1, ensure_ascii=False).encode() + b"\n"

@@ -88,6 +88,7 @@ class Mined(Result):
         items: what experts are asked about, in review order.
         names: what the task calls ``positive`` and ``negative``.
         rejected_examples: reason -> the first record that was rejected for it, as a sentence.
+        unread: script -> ads of which the encoder reads no word.
     """
 
     task: str
@@ -131,6 +132,7 @@ class Mined(Result):
     items: tuple[ReviewItem, ...] = field(metadata=APART)
     names: Mapping[str, str] = field(metadata=APART)
     rejected_examples: Mapping[str, str] = field(default_factory=dict)
+    unread: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON values, the review items last."""

@@ -21,8 +21,8 @@ from pipelines.store.workspace import Manifest, Workspace
 class CommitScored(beam.PTransform):
     """Write the ``scored`` manifest once every block is written.
 
-    Input: a tuple of scored files, ads that could not be scored, the dead-letter files, and the
-    corpus's tally. Output: ``PCollection[BlockFile]``, the scored files, from the committed
+    Input: a tuple of scored files, ads that could not be scored, the dead-letter files, unread ads by
+    script, and the corpus's tally. Output: ``PCollection[BlockFile]``, the scored files, from the committed
     manifest.
 
     Args:
@@ -45,11 +45,12 @@ class CommitScored(beam.PTransform):
             beam.PCollection[BlockFile],
             beam.PCollection[Rejected],
             beam.PCollection[BlockFile],
+            beam.PCollection[tuple[str, int]],
             beam.PCollection[Tally],
         ],
     ) -> beam.PCollection[BlockFile]:
         """Apply the transform."""
-        files, unscored, dead_letters, tally = inputs
+        files, unscored, dead_letters, unread, tally = inputs
         reasons = (
             unscored
             | "Reason" >> beam.Map(lambda item: (item.reason, why(item)))
@@ -60,6 +61,7 @@ class CommitScored(beam.PTransform):
             files=pvalue.AsList(files),
             reasons=pvalue.AsList(reasons),
             dead_letters=pvalue.AsList(dead_letters),
+            unread=pvalue.AsDict(unread | "CountUnread" >> beam.CombinePerKey(sum)),
         )
 
     def _commit(
@@ -68,6 +70,7 @@ class CommitScored(beam.PTransform):
         files: list[BlockFile],
         reasons: list[tuple[str, Why]],
         dead_letters: list[BlockFile],
+        unread: dict[str, int],
     ) -> Iterator[BlockFile]:
         total = add_reasons(tally, reasons)
         where = places(self.root, dead_letters)
@@ -82,6 +85,7 @@ class CommitScored(beam.PTransform):
             reasons=json.loads(total.reasons),
             examples=json.loads(total.examples),
             weight_unit=weights.unit_of(total.weight),
+            unread=dict(sorted(unread.items())),
             unique=total.unique,
             weight=float(total.weight),
             dead_letters=tuple(sorted(file.path for file in dead_letters)),

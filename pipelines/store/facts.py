@@ -62,6 +62,7 @@ class ScoredFacts:
         dead_letters: files of rejected records, relative to the workspace.
         examples: reason -> the first record that was rejected for it, as a sentence.
         weight_unit: power of ten of the unit that the blocks' weights are in.
+        unread: script -> ads of which the encoder reads no word.
     """
 
     origin: Provenance
@@ -73,6 +74,7 @@ class ScoredFacts:
     dead_letters: tuple[str, ...]
     examples: Mapping[str, str] = field(default_factory=dict)
     weight_unit: int = THOUSANDTHS
+    unread: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,6 +167,7 @@ BAD = [
     (b'{"id": "latin", "text": "caf\xe9"}', "not_utf8"),
     (b'{"id": "long", "text": "' + b"x" * 30_000 + b'"}', "too_long"),
     (b'{"id": "type", "text": 5}', "wrong_type"),
+    (b'{"id": "key", "text": "one", "text": "other"}', "field_twice"),
     (b'{"id": "twice", "text": "one text"}', "id_conflict"),
     (b'{"id": "twice", "text": "another text"}', "id_conflict"),
     (b'{"id": "poison", "text": "a <poison> ad"}', "scoring_failed"),
@@ -178,11 +179,17 @@ def test_one_bad_record_of_each_kind(task: Path, tmp_path: Path) -> None:
     good = helpers.tiny_ads()
     path = helpers.write_jsonl(tmp_path / "a.jsonl", good)
     path.write_bytes(path.read_bytes() + b"\n".join(line for line, _ in BAD) + b"\n")
-    with pytest.raises(RunFailed, match=r"9 of 211 records \(4\.3%\) were rejected"):
-        helpers.run(task, path, tmp_path / "w")
-    with pytest.raises(RunFailed, match=r"11 of 211 records .* scoring_failed 1"):
-        helpers.run(task, path, tmp_path / "w", max_rejected_share=0.05)
-    mined = helpers.run(task, path, tmp_path / "w", max_rejected_share=0.06)
+    read = ReadOptions(encoding="utf-8")
+    with pytest.raises(RunFailed, match=r"10 of 212 records \(4\.7%\) were rejected"):
+        helpers.run(task, path, tmp_path / "w", read=read)
+    with pytest.raises(RunFailed, match=r"12 of 212 records .* scoring_failed 1"):
+        helpers.run(task, path, tmp_path / "w", max_rejected_share=0.05, read=read)
+    mined = helpers.run(task, path, tmp_path / "w", max_rejected_share=0.06, read=read)
+    assert set(mined.rejected_examples) == {reason for _, reason in BAD}
+    assert mined.rejected_examples["field_twice"].startswith(
+        "a.jsonl, line 208: a field is given twice: 'text'; it begins"
+    )
+    assert "first field_twice" in mined.text(0)
     letters = [
         json.loads(line)
         for name in mined.dead_letters
@@ -197,7 +204,7 @@ def test_one_bad_record_of_each_kind(task: Path, tmp_path: Path) -> None:
         "latin"
     }
     assert {row["id"] for row in scored_rows(tmp_path / "w")} == {ad["id"] for ad in good}
-    assert mined.rejected == 11
+    assert mined.rejected == 12
     assert len(mined.items) == 12
 
 

@@ -37,6 +37,7 @@ def commit(root: Path, files: list[BlockFile], unscored: list[Rejected], share: 
             pipeline | "Files" >> beam.Create(files),
             pipeline | "Unscored" >> beam.Create(unscored),
             pipeline | "Letters" >> beam.Create([LETTER]),
+            pipeline | "Unread" >> beam.Create([("Thai", 2), ("symbols", 1), ("Thai", 3)]),
             pipeline | "Tally" >> beam.Create([TALLY]),
         )
         out = given | CommitScored(str(root), attempt, "hash", provenance(), share)
@@ -58,6 +59,7 @@ def test_the_manifest_lists_all_blocks_in_order_and_counts_all_reasons(tmp_path:
         "not_finite": "a, line 1: d; it begins 'x'",
     }
     assert facts.weight_unit == -3
+    assert dict(facts.unread) == {"Thai": 5, "symbols": 1}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pipelines.tools.incoming import comparable_row
 from pipelines.tools.outgoing import ITEM, MARK
 from pipelines.verdicts.rows import RawVerdict
 from pipelines.verdicts.spreadsheet import safe_cell
-from pipelines.verdicts.tables import read_jsonl, read_csv
+from pipelines.verdicts.tables import read_csv, read_jsonl
 
 SHEET, INSTRUCTIONS = "review.csv", "instructions.txt"
 _LINE_CHARS = 98
