@@ -31,13 +31,11 @@ class Tokens:
         ids: for each text its token ids, the special ones included.
         n_own: int32 (n,), tokens that are the text's own.
         truncated: bool (n,), whether the text had more.
-        unread: bool (n,), whether all of its own tokens stand for what the vocabulary lacks.
     """
 
     ids: list[list[int]]
     n_own: np.ndarray
     truncated: np.ndarray
-    unread: np.ndarray
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -88,6 +86,12 @@ class SentenceEncoder:
         self._n_special = self._tokenizer.num_special_tokens_to_add(False)
         unknown = self._tokenizer.token_to_id(source["model"].get("unk_token") or "")
         self._unknown = source["model"].get("unk_id") if unknown is None else unknown
+        # Pieces that begin a word: those that go on with one, numbers and signs are none.
+        self._words = {
+            id
+            for piece, id in self._tokenizer.get_vocab(with_added_tokens=False).items()
+            if not piece.startswith("##") and any(map(str.isalpha, piece))
+        } - {token["id"] for token in source.get("added_tokens") or []}
         self._tokenizer.enable_truncation(self.max_tokens)
         # Shapes are left open: one graph for all batches.
         self._run = tf.function(
@@ -102,14 +106,32 @@ class SentenceEncoder:
         ads = [prepare_ad(text[:limit]) for text in texts]
         encoded = self._tokenizer.encode_batch_fast(ads) if ads else []
         cut = [bool(e.overflowing) or len(t) > limit for e, t in zip(encoded, texts, strict=True)]
-        n_own = np.array([len(e.ids) - self._n_special for e in encoded], dtype=np.int32)
-        unknown = [e.ids.count(self._unknown) for e in encoded]
         return Tokens(
             ids=[e.ids for e in encoded],
-            n_own=n_own,
+            n_own=np.array([len(e.ids) - self._n_special for e in encoded], dtype=np.int32),
             truncated=np.array(cut, dtype=bool),
-            unread=(n_own > 0) & (n_own == np.array(unknown, dtype=np.int32)),
         )
+
+    def unread(self, texts: Sequence[str]) -> np.ndarray:
+        """Tell which texts' words the vocabulary lacks, most of them or all.
+
+        Returns:
+            bool (n,): at least half of its words are unknown, or it has unknown signs and no word.
+        """
+        found = np.zeros(len(texts), dtype=bool)
+        asked = [i for i, text in enumerate(texts) if not letters.is_plain(text)]
+        if self._unknown is None or not asked:
+            return found
+        ads = [prepare_ad(texts[i][: self.max_tokens * MAX_CHARS_PER_TOKEN]) for i in asked]
+        for i, ad, encoding in zip(asked, ads, self._tokenizer.encode_batch(ads), strict=True):
+            read = sum(id in self._words for id in encoding.ids)
+            unknown = [
+                any(map(str.isalpha, ad[start:end]))
+                for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+                if id == self._unknown
+            ]
+            found[i] = bool(unknown) and sum(unknown) >= read
+        return found
 
     def pool(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
         """Embed token ids.
@@ -145,22 +167,17 @@ class SentenceEncoder:
         return self.pool(self.tokenize(texts).ids)
 
     def told_apart(self, texts: Sequence[str], vectors: np.ndarray) -> np.ndarray:
-        """Return vectors by which ads are compared: those of ads it reads no word of, by their letters.
+        """Return vectors by which ads are compared: those of unread ads are made of their letters.
 
         Args:
             texts: n texts.
             vectors: float32 (n, dim), as :meth:`encode` gives them; left as they are.
         """
-        asked = np.array(
-            [i for i, text in enumerate(texts) if not letters.is_plain(text)], np.int64
-        )
-        if not len(asked):
-            return vectors
-        asked = asked[self.tokenize([texts[i] for i in asked]).unread]
-        if not len(asked):
+        unread = np.flatnonzero(self.unread(texts))
+        if not len(unread):
             return vectors
         apart = vectors.copy()
-        apart[asked] = letters.vectors([texts[i] for i in asked], self.dim)
+        apart[unread] = letters.vectors([texts[i] for i in unread], self.dim)
         return apart
 
     def _rows(self, length: int) -> int:

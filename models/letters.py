@@ -1,4 +1,4 @@
-"""Vectors of texts by their letters alone, for ads of which an encoder's vocabulary holds no word.
+"""Vectors of texts by their letters alone, for ads of whose words an encoder's vocabulary lacks most.
 
 An encoder gives all such ads nearly one vector, as if they were copies of one another. By the runs of
 letters that they have in common they are told apart, and copies that differ in a letter stay near.
@@ -28,10 +28,8 @@ def vectors(texts: Sequence[str], dim: int) -> np.ndarray:
 
 
 def is_plain(text: str) -> bool:
-    """Tell whether any encoder of Latin text reads a word of it, without asking one."""
-    return text.isascii() and any(
-        len(word) <= _MAX_WORD_CHARS and any(map(str.isalnum, word)) for word in text.split()
-    )
+    """Tell whether any encoder reads its words, without asking one: ASCII, and none very long."""
+    return text.isascii() and all(len(word) <= _MAX_WORD_CHARS for word in text.split())
 
 
 def made(texts: Sequence[str], stored: np.ndarray) -> np.ndarray:
@@ -53,9 +51,13 @@ def made(texts: Sequence[str], stored: np.ndarray) -> np.ndarray:
 
 
 def script_of(text: str) -> str:
-    """Return the script of most letters of a text, such as ``Thai``, or ``symbols`` without any."""
+    """Return the script of most letters of a text, such as ``Thai``.
+
+    Of Latin letters ``long words``, which alone are unread in it, and ``symbols`` without any.
+    """
     letters = (char for char in text[:_MAX_CHARS] if unicodedata.category(char)[0] == "L")
     scripts = Counter(unicodedata.name(char, "unknown").split()[0] for char in letters)
-    return (
-        min(scripts, key=lambda name: (-scripts[name], name)).capitalize() if scripts else "symbols"
-    )
+    if not scripts:
+        return "symbols"
+    script = min(scripts, key=lambda name: (-scripts[name], name)).capitalize()
+    return "long words" if script == "Latin" else script

@@ -160,9 +160,10 @@ def _unread(mined: Mined, embedding: str) -> str:
     )
     preset = "the encoder" if embedding in ("base", "") else f"the encoder {embedding}"
     return (
-        f"{preset} reads no word of {number:,} of {mined.unique:,} ads ({number / mined.unique:.1%}: "
-        f"{scripts}): they are told apart by their letters, not by what they mean; embedding.source: llm "
-        "reads every script, as does an embedding.preset for their languages"
+        f"{preset} cannot read {number:,} of {mined.unique:,} ads ({number / mined.unique:.1%}: "
+        f"{scripts}): its vocabulary lacks their words, so they are told apart by their letters, not by "
+        "what they mean; embedding.source: llm reads every script, or give an embedding.preset for their "
+        "languages"
     )
 
 

@@ -88,7 +88,7 @@ class Mined(Result):
         items: what experts are asked about, in review order.
         names: what the task calls ``positive`` and ``negative``.
         rejected_examples: reason -> the first record that was rejected for it, as a sentence.
-        unread: script -> ads of which the encoder reads no word.
+        unread: script -> ads that the encoder cannot read.
     """
 
     task: str

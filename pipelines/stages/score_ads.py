@@ -76,8 +76,8 @@ class ScoreAds(beam.PTransform):
     """Score unique ads: ``PCollection[UniqueAd]`` and the corpus's tally to scored files.
 
     Output: a dict of ``PCollection[BlockFile]`` (``files``), ``PCollection[Rejected]``
-    (``rejected``), and ``PCollection[tuple[str, int]]`` (``unread``): ads of which the encoder reads
-    no word, by script, a pair a block.
+    (``rejected``), and ``PCollection[tuple[str, int]]`` (``unread``): ads that the encoder cannot
+    read, by script, a pair a block.
 
     Args:
         load: returns the labeler, on the worker.

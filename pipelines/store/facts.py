@@ -62,7 +62,7 @@ class ScoredFacts:
         dead_letters: files of rejected records, relative to the workspace.
         examples: reason -> the first record that was rejected for it, as a sentence.
         weight_unit: power of ten of the unit that the blocks' weights are in.
-        unread: script -> ads of which the encoder reads no word.
+        unread: script -> ads that the encoder cannot read.
     """
 
     origin: Provenance
