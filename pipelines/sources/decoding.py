@@ -35,9 +35,17 @@ _FOREIGN = (
     (b"\xfd7zXZ\x00", "compressed by xz", "unpack it first (`unxz FILE`)"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first (`7z x FILE`)"),
     (b"Rar!", "a RAR archive", "unpack it first (`unrar x FILE`)"),
-    (b"ARROW1", "an Arrow (Feather) file", "write it as Parquet"),
-    (b"ORC", "an ORC file", "write it as Parquet"),
-    (b"Obj\x01", "an Avro file", "write it as Parquet"),
+    (
+        b"ARROW1",
+        "an Arrow (Feather) file",
+        "write it as Parquet (`pandas.read_feather('FILE').to_parquet('ads.parquet')`)",
+    ),
+    (
+        b"ORC",
+        "an ORC file",
+        "write it as Parquet (`pandas.read_orc('FILE').to_parquet('ads.parquet')`)",
+    ),
+    (b"Obj\x01", "an Avro file", "write it as JSON lines (`fastavro FILE > ads.jsonl`)"),
     (b"SQLite format 3\x00", "an SQLite database", "write the table as CSV"),
     (b"%PDF-", "a PDF", "write the ads as CSV"),
 )
@@ -197,10 +205,14 @@ def _guess(head: bytes) -> str:
     """Return the likeliest of the encodings that are guessed among, or "" where none fits."""
     from charset_normalizer import from_bytes
 
-    lines = [line for line in _cut(head).splitlines(keepends=True) if not line.isascii()]
-    sample = b"".join(lines)[:_SAMPLE_BYTES]
+    sample, size = [], 0
+    # Whole lines: a character of several bytes must not be cut.
+    for line in _cut(head).split(b"\n"):
+        if not line.isascii() and (not sample or size + len(line) < _SAMPLE_BYTES):
+            sample.append(line)
+            size += len(line)
     # What an ad says of its own encoding is hostile input.
-    found = from_bytes(sample, cp_isolation=list(_GUESSED), preemptive_behaviour=False)
+    found = from_bytes(b"\n".join(sample), cp_isolation=list(_GUESSED), preemptive_behaviour=False)
     return _likeliest(found)
 
 

@@ -92,7 +92,7 @@ def layout_of(source: BinaryIO, place: str, options: ReadOptions) -> Layout:
     binary = _binary_format(head, place)
     if binary:
         if packing:
-            raise Unreadable(f"{place}: {binary} packed by {packing}; unpack it first")
+            raise Unreadable(f"{place}: is {binary} packed by {packing}; unpack it, then give that")
         return Layout(binary, columns=partition_of(place))
     if format == PARQUET and not packing:
         # Left to its reader, which says what is damaged.
@@ -134,12 +134,16 @@ def _binary_format(head: bytes, place: str) -> str:
     if head.startswith(b"PK\x03\x04"):
         if b"[Content_Types].xml" in head or b"xl/" in head or place.lower().endswith(".xlsx"):
             return XLSX
-        what, remedy = "a zip archive", "unpack it first (`unzip FILE -d ads`)"
         if b"opendocument.spreadsheet" in head:
-            what, remedy = "an OpenDocument sheet", "save it as .xlsx or as CSV"
-        raise Unreadable(f"{place}: is {what}; {remedy}, then give that to --corpus")
+            raise Unreadable(
+                f"{place}: is an OpenDocument sheet; save it as .xlsx or as CSV, or by "
+                f"`soffice --convert-to xlsx {place}`, then give that to --corpus"
+            )
+        raise Unreadable(f"{place}: is a zip archive; `unzip {place} -d ads`, then `--corpus ads`")
     if found := decoding.foreign(head):
-        raise Unreadable(f"{place}: is {found[0]}; {found[1]}, then give that to --corpus")
+        raise Unreadable(
+            f"{place}: is {found[0]}; {found[1].replace('FILE', place)}, then give that to --corpus"
+        )
     return ""
 
 
@@ -150,9 +154,9 @@ def _text_format(format: str, text: str, place: str) -> str:
             return JSON
         if _LONG_OBJECT.match(text):
             raise Unreadable(
-                f"{place}: is one JSON object over several lines; write an object a line, such as by "
-                "`jq -c '.[][]' FILE > ads.jsonl` (the list inside it) or `jq -c . FILE > ads.jsonl` "
-                "(objects one after the other), then give that to --corpus"
+                f"{place}: is one JSON object over several lines; write an object a line, by "
+                f"`jq -c '.[][]' {place} > ads.jsonl` (the list inside it) or "
+                f"`jq -c . {place} > ads.jsonl` (objects one after the other), then `--corpus ads.jsonl`"
             )
         if format or text.lstrip().startswith("{"):
             return JSONL
@@ -213,7 +217,8 @@ def _words(layout: Layout) -> str:
     if layout.format in (CSV, TSV):
         style = layout.style
         if style.delimiter != usual:
-            words.append(f"cells parted by {style.delimiter!r}")
+            sign = "tabs" if style.delimiter == TAB else repr(style.delimiter)
+            words.append(f"cells parted by {sign}")
             remedies.append("--delimiter")
         if layout.format == TSV and style.quoted:
             words.append("with quotation marks around cells")
