@@ -196,7 +196,7 @@ def _wide(head: bytes) -> str:
         text = head[: len(head) // 4 * 4].decode(name, "replace")
         odd = sum((char < " " and char not in "\t\r\n") or char == "\ufffd" for char in text)
         plain = sum(" " <= char <= "~" or char in "\t\r\n" for char in text)
-        if odd <= len(text) // 1000 and plain > best:
+        if odd <= 1 + len(text) // 100 and plain > best:
             best, found = plain, name
     return found
 

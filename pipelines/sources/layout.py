@@ -220,7 +220,7 @@ def _words(layout: Layout) -> str:
             sign = "tabs" if style.delimiter == TAB else repr(style.delimiter)
             words.append(f"cells parted by {sign}")
             remedies.append("--delimiter")
-        if layout.format == TSV and style.quoted:
+        if style.quoted and style.delimiter == usual == TAB:
             words.append("with quotation marks around cells")
         if style.skipped:
             words.append(f"the header in line {style.skipped + 1}")

@@ -182,7 +182,7 @@ def number_of(text: str) -> float:
 
 def has_decimal_commas(texts: Iterable[str]) -> bool:
     """Tell whether numbers are written with a decimal comma: some show it, and none shows a point."""
-    stripped = [text.strip() for text in texts]
+    stripped = [_BLANK_THOUSANDS.sub("", text.strip()) for text in texts]
     return any(map(_DECIMAL_COMMA.fullmatch, stripped)) and not any(
         _DECIMAL_COMMA.fullmatch(exchanged(text)) for text in stripped
     )
