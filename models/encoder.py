@@ -173,8 +173,8 @@ class SentenceEncoder:
             texts: n texts.
             vectors: float32 (n, dim), as :meth:`encode` gives them; left as they are.
         """
-        unread = np.flatnonzero(self.unread(texts))
-        if not len(unread):
+        unread = np.flatnonzero(self.unread(texts)).tolist()
+        if not unread:
             return vectors
         apart = vectors.copy()
         apart[unread] = letters.vectors([texts[i] for i in unread], self.dim)

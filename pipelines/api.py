@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pipelines.console import progress as console
-from pipelines.errors import RunFailed, UsageError
+from pipelines.errors import RunFailed, UsageError, missing_package
 from pipelines.jobs.results import (
     Audited,
     Exported,
@@ -471,6 +471,16 @@ def _call(function: Callable[..., Result], given: Mapping[str, Any]) -> Iterator
     except (UsageError, RunFailed) as error:
         error.for_callers()
         raise
+    except Exception as error:
+        from models.backends.base import BackendError
+
+        found = (
+            UsageError(str(error)) if isinstance(error, BackendError) else missing_package(error)
+        )
+        if found is None:
+            raise
+        found.for_callers()
+        raise found from error
 
 
 def _check(function: Callable[..., Result], given: Mapping[str, Any]) -> None:

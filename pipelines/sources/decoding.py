@@ -205,7 +205,8 @@ def _guess(head: bytes) -> str:
     """Return the likeliest of the encodings that are guessed among, or "" where none fits."""
     from charset_normalizer import from_bytes
 
-    sample, size = [], 0
+    sample: list[bytes] = []
+    size = 0
     # Whole lines: a character of several bytes must not be cut.
     for line in _cut(head).split(b"\n"):
         if not line.isascii() and (not sample or size + len(line) < _SAMPLE_BYTES):
