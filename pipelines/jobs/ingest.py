@@ -17,6 +17,7 @@ from pipelines.console.progress import step
 from pipelines.contracts import Rejected, first_examples
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.results import Ingested
+from pipelines.sources.decoding import encoding_of, packing_of
 from pipelines.store import files, storage
 from pipelines.store.facts import ImportEntry, VerdictsFacts
 from pipelines.store.workspace import Manifest, Workspace
@@ -98,7 +99,7 @@ def ingest(options: IngestOptions, say: Callable[[str], None]) -> Ingested:
     if options.url:
         with step(f"fetching answers from {options.tool}"):
             paths[_pull(workspace, options, task, say)] = None
-    sources = (_open(path, options.tool) for path in paths)
+    sources = (_open(path, options.tool, say) for path in paths)
     return _import(workspace, task, reading, sources, len(paths), say)
 
 
@@ -159,9 +160,15 @@ def _import(
     return ingested
 
 
-def _open(path: str, tool: str) -> _Source:
+def _open(path: str, tool: str, say: Callable[[str], None]) -> _Source:
     data = _read(path)
     reader = registry.reader_of(path, data, tool)
+    encoding = encoding_of(data)
+    if encoding and encoding.guessed and not packing_of(data) and not data.startswith(b"PK"):
+        say(
+            f"{path}: read as {encoding.name}, as it looks; if names or comments come out wrong, save it "
+            "as UTF-8 (in a spreadsheet: 'CSV UTF-8') and import that instead"
+        )
     return _Source(path, reader.name, data, lambda: reader.read(data, path))
 
 

@@ -13,6 +13,7 @@ import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
@@ -179,11 +180,15 @@ def encoding_of(head: bytes, named: str = "") -> Encoding | None:
     if head.count(0) > _NUL_SHARE * len(head):
         wide = _wide(head)
         return Encoding(wide, guessed=True) if wide else None
-    text = _cut(head).decode(UTF_8, "surrogateescape")
-    bad = sum("\udc80" <= char <= "\udcff" for char in text) if not text.isascii() else 0
-    if not bad:
+    whole = _cut(head)
+    try:
+        whole.decode(UTF_8)
         return Encoding()
-    good = sum(char > "\x7f" for char in text) - bad
+    except UnicodeDecodeError:
+        text = whole.decode(UTF_8, "surrogateescape")
+    # Both counts by codecs: a file may be large.
+    bad = len(text) - len(text.encode(UTF_8, "ignore").decode(UTF_8))
+    good = len(text) - bad - len(text.encode("ascii", "ignore"))
     # A few damaged lines of UTF-8 are damaged lines; another encoding hardly ever looks like it.
     guess = "" if good >= bad else _guess(head)
     return Encoding(guess, guessed=True) if guess else Encoding()
@@ -323,8 +328,8 @@ def decoded(data: bytes, limit: int) -> tuple[str, Encoding]:
     if packing := packing_of(data):
         try:
             data = unpacked(io.BytesIO(data), packing).read(limit + 1)
-        except (OSError, EOFError) as error:
-            raise ValueError(f"is not a whole {packing} file ({error})") from error
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"not a whole {packing} file ({error})") from error
         if len(data) > limit:
             raise ValueError(f"unpacks to more than {limit:,} bytes; import it in parts")
     if data.startswith(b"PK\x03\x04"):

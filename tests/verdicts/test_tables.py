@@ -153,7 +153,7 @@ def test_cells_of_a_workbook_are_what_people_see() -> None:
         ),
         (b"ad_id,label\na\0,b" + b"x" * 99, "NUL: a binary file"),
         (b"\xff\xfea", "is not UTF-16"),
-        (b"\x1f\x8b\x08rest", "is not a whole gzip file"),
+        (b"\x1f\x8b\x08rest", "not a whole gzip file"),
         (b"PK\x03\x04rest", "the file is damaged, or no workbook; save it as CSV"),
         (
             b"\xd0\xcf\x11\xe0\xa1\xb1",
