@@ -33,7 +33,7 @@ from pipelines.contracts import LEFT, RIGHT, Rejected
 from pipelines.errors import RunFailed
 from pipelines.sources import workbook
 from pipelines.sources.csv_lines import CsvLines, NoRecord, Records, style_of
-from pipelines.sources.decoding import parse_json
+from pipelines.sources.decoding import is_wide, parse_json
 from pipelines.text import normalize_text, storable
 from pipelines.verdicts.rows import SKIP, RawVerdict, dead_letter, decode, decode_as
 
@@ -78,7 +78,8 @@ def read_csv(data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
     text, encoding = decode_as(data, source)
     style = style_of(text, _known_columns, whole=True)
     lines = CsvLines(io.StringIO(text, newline=""), _MAX_RECORD_CHARS)
-    yield from _rows(lines.records(style), source, lossy=encoding.guessed)
+    lossy = encoding.guessed and not is_wide(encoding.name)
+    yield from _rows(lines.records(style), source, lossy)
 
 
 def _rows(records: Records, source: str, lossy: bool) -> Iterator[RawVerdict | Rejected]:
