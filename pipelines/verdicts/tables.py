@@ -53,6 +53,8 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 # Names that mean a field only where none of its own names is there.
 _FALLBACKS = (("time", "updated_at"), ("time", "created_at"))
+# Ids that every encoding holds as they are.
+_SAFE_ID = re.compile(r"[\w.:/-]*", re.ASCII)
 _BY_SIDE = ("ad_id", "id", "text", "label", "comment")
 _WIDE = {
     f"{field}_{word}": (field, side)
@@ -118,19 +120,16 @@ def _rows(records: Records, source: str, lossy: bool) -> Iterator[RawVerdict | R
 
 
 def _without_lost(row: RawVerdict) -> RawVerdict:
-    """Return a row of a file in an 8-bit encoding, which has a ``?`` for each letter that it lacks.
+    """Return a row of a file in an 8-bit encoding, without what may have been lost in it.
 
     Item and side name the ad where id and text may have been spoilt.
     """
     if not row.item_id:
         return row
-    named = bool(row.side or row.ad_id)
-    return replace(
-        row,
-        ad_id="" if "?" in row.ad_id and row.side else row.ad_id,
-        # Some programs put the nearest letter they have in the place of one they lack.
-        text="" if named or "?" in row.text else row.text,
-    )
+    id = row.ad_id if _SAFE_ID.fullmatch(row.ad_id) else ""
+    # Some programs put the nearest letter that they have in the place of one that they lack.
+    text = "" if row.side or id or "?" in row.text else row.text
+    return replace(row, ad_id=id, text=text)
 
 
 def read_jsonl(data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:

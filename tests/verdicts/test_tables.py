@@ -121,6 +121,10 @@ def test_only_what_may_be_spoilt_is_left_out() -> None:
     assert (row.ad_id, row.text) == ("a?1", "Füße")
     table = "item_id;text;label;expert\r\np;Füße;gut;Zoë\r\np;??? Füße;gut;Zoë\r\n".encode("cp1252")
     assert [row.text for row in rows(table)] == ["Füße", ""]
+    table = (
+        "item_id;side;ad_id;text;label;expert\r\np;left;a 1?;Füße;gut;Zoë\r\nq;;Füße;x;gut;Zoë\r\n"
+    )
+    assert [(r.ad_id, r.text) for r in rows(table.encode("cp1252"))] == [("", ""), ("", "x")]
     plain = "item_id;side;ad_id;text;label;expert\r\np;left;a?1;Füße?;gut;Zoë\r\n".encode()
     assert [(row.ad_id, row.text) for row in rows(plain)] == [("a?1", "Füße?")]
 
