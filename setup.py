@@ -18,6 +18,7 @@ LLM = [
 CONSENSUS = ["crowd-kit>=1.4.2", "pandas>=2.2,<4"]
 SCANN = ["scann[tf]>=1.4.2"]
 ARGILLA = ["argilla>=2.8,<3"]
+XLSX = ["openpyxl>=3.1"]
 GCP = ["apache-beam[gcp]>=2.77,<3", "google-cloud-storage>=2.18"]
 
 setup(
@@ -43,6 +44,8 @@ setup(
     },
     install_requires=[
         "apache-beam>=2.77,<3",
+        "charset-normalizer>=3.3",
+        "ijson>=3.3",
         "jinja2>=3.1",
         "markupsafe>=2.1",
         "matplotlib>=3.9",
@@ -66,7 +69,8 @@ setup(
         "umap": ["umap-learn>=0.5.7"],  # for `report --projection umap`
         "argilla": ARGILLA,  # for --push and --pull; its files need nothing
         "consensus": CONSENSUS,
-        "all": [*LLM, *SCANN, *GCP, *CONSENSUS],
+        "xlsx": XLSX,  # corpora and sheets saved as workbooks
+        "all": [*LLM, *SCANN, *GCP, *CONSENSUS, *XLSX],
     },
     entry_points={"console_scripts": ["scout=pipelines.cli:main"]},
 )

@@ -170,10 +170,8 @@ def mined(ads: Labelled, budget: int, rounds: int, prior: float, folder: Path) -
         for ad in (ad for item in items for ad in item.ads):
             found[ad.key] = (ad.text, ad.label == "positive", number)
             label = "positive" if truth[ad.text] else "negative"
-            unsaid = dict.fromkeys(("item_id", "side", "text", "time", "comment", "source"), "")
-            rows.append(
-                RawVerdict(ad.id, label=label, expert="gold", position=f"row {len(rows)}", **unsaid)
-            )
+            position = f"row {len(rows)}"
+            rows.append(RawVerdict(ad.id, "", "", "", label, "gold", "", "", "", position))
         ingest_verdicts(place, rows, f"round {number}")
     keys = tuple(sorted(found))
     row_of = {key: row for row, key in enumerate(keys)}
@@ -304,8 +302,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             float((now - before).mean()),
             float(np.std(now - before, ddof=1) / len(now) ** 0.5),
         )
-        told = f"headlines: a copier by {likeness} better by {by:.3f} than before (standard error {error:.3f})"
-        targets[told] = by <= 2 * error
+        line = f"headlines: a copier by {likeness} better by {by:.3f} than before (standard error {error:.3f})"
+        targets[line] = by <= 2 * error
     return _common.finish(args, rows, targets)
 
 

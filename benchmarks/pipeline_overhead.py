@@ -53,7 +53,9 @@ def stage(ads: Sequence[UniqueAd]) -> float:
     with tempfile.TemporaryDirectory() as folder:
         pipeline = beam.Pipeline(runner=DEFAULT_RUNNER)
         unique = pipeline | "Ads" >> beam.Create(list(ads), reshuffle=False)
-        tally = pipeline | "Tally" >> beam.Create([Tally(len(ads), 0, "{}", len(ads), 0)])
+        tally = pipeline | "Tally" >> beam.Create(
+            [Tally(len(ads), 0, "{}", "{}", len(ads), str(len(ads)))]
+        )
         _ = (unique, tally) | ScoreAds(shared, folder, "scored", "key", [], BLOCK_ROWS)
         start = time.perf_counter()
         pipeline.run().wait_until_finish()

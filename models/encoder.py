@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from models import bert, presets
+from models import bert, letters, presets
 from models.ad_text import MAX_CHARS_PER_TOKEN, prepare_ad
 from models.backends.base import Progress
 
@@ -84,6 +84,14 @@ class SentenceEncoder:
         # [SEP] inside an ad is text.
         self._tokenizer.encode_special_tokens = True
         self._n_special = self._tokenizer.num_special_tokens_to_add(False)
+        unknown = self._tokenizer.token_to_id(source["model"].get("unk_token") or "")
+        self._unknown = source["model"].get("unk_id") if unknown is None else unknown
+        # Pieces that begin a word: those that go on with one, numbers and signs are none.
+        self._words = {
+            id
+            for piece, id in self._tokenizer.get_vocab(with_added_tokens=False).items()
+            if not piece.startswith("##") and any(map(str.isalpha, piece))
+        } - {token["id"] for token in source.get("added_tokens") or []}
         self._tokenizer.enable_truncation(self.max_tokens)
         # Shapes are left open: one graph for all batches.
         self._run = tf.function(
@@ -103,6 +111,27 @@ class SentenceEncoder:
             n_own=np.array([len(e.ids) - self._n_special for e in encoded], dtype=np.int32),
             truncated=np.array(cut, dtype=bool),
         )
+
+    def unread(self, texts: Sequence[str]) -> np.ndarray:
+        """Tell which texts' words the vocabulary lacks, most of them or all.
+
+        Returns:
+            bool (n,): at least half of its words are unknown, or it has unknown signs and no word.
+        """
+        found = np.zeros(len(texts), dtype=bool)
+        asked = [i for i, text in enumerate(texts) if not letters.is_plain(text)]
+        if self._unknown is None or not asked:
+            return found
+        ads = [prepare_ad(texts[i][: self.max_tokens * MAX_CHARS_PER_TOKEN]) for i in asked]
+        for i, ad, encoding in zip(asked, ads, self._tokenizer.encode_batch(ads), strict=True):
+            read = sum(id in self._words for id in encoding.ids)
+            unknown = [
+                any(map(str.isalpha, ad[start:end]))
+                for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+                if id == self._unknown
+            ]
+            found[i] = bool(unknown) and sum(unknown) >= read
+        return found
 
     def pool(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
         """Embed token ids.
@@ -136,6 +165,20 @@ class SentenceEncoder:
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Embed texts; float32 (n, dim) in their order."""
         return self.pool(self.tokenize(texts).ids)
+
+    def told_apart(self, texts: Sequence[str], vectors: np.ndarray) -> np.ndarray:
+        """Return vectors by which ads are compared: those of unread ads are made of their letters.
+
+        Args:
+            texts: n texts.
+            vectors: float32 (n, dim), as :meth:`encode` gives them; left as they are.
+        """
+        unread = np.flatnonzero(self.unread(texts)).tolist()
+        if not unread:
+            return vectors
+        apart = vectors.copy()
+        apart[unread] = letters.vectors([texts[i] for i in unread], self.dim)
+        return apart
 
     def _rows(self, length: int) -> int:
         return max(_MIN_ROWS, TOKENS_PER_BATCH // length)

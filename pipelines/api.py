@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pipelines.console import progress as console
-from pipelines.errors import RunFailed, UsageError
+from pipelines.errors import RunFailed, UsageError, missing_package
 from pipelines.jobs.results import (
     Audited,
     Exported,
@@ -66,6 +66,8 @@ def mine(
     text_field: str = "",
     weight_field: str = "",
     format: str = "",
+    encoding: str = "",
+    delimiter: str = "",
     max_text_chars: Count = 20_000,
     max_rejected_share: Share = 0.01,
     block_rows: Count = 1024,
@@ -77,7 +79,7 @@ def mine(
 
     Args:
         task: the task, or its file.
-        corpus: glob of files, local or ``gs://``, or several.
+        corpus: file, folder or glob, local or ``gs://``, or several.
         workspace: folder, local or ``gs://``.
         budget: pairs, instead of the task file's.
         date: logical date of a scheduled run; stands for {date} in the corpus.
@@ -85,7 +87,9 @@ def mine(
             the text; `none` for the latter always.
         text_field: field with the ad's text; by default `text`, or what the task's ad.fields say.
         weight_field: field with the ad's weight.
-        format: instead of going by the file name.
+        format: instead of going by the files' names and first bytes.
+        encoding: of text, such as cp1252; by default what a file's first bytes show, which is told.
+        delimiter: between the cells of CSV, one character or `tab`; by default what suits the header.
         max_text_chars: longer ads are rejected.
         max_rejected_share: fail when more of the records are unusable.
         block_rows: ads a scored block: lost at most when a run is killed.
@@ -96,7 +100,7 @@ def mine(
     with _call(mine, locals()) as say:
         from pipelines.jobs import mine as job
         from pipelines.sources.base import ReadOptions
-        from pipelines.sources.files import FORMATS
+        from pipelines.sources.layout import FORMATS
 
         _choose("format", [format] if format else [], FORMATS)
         options = job.MineOptions(
@@ -105,7 +109,15 @@ def mine(
             workspace=os.fspath(workspace),
             date=date or "",
             budget=budget,
-            read=ReadOptions(id_field, text_field, weight_field, format, max_text_chars),
+            read=ReadOptions(
+                id_field,
+                text_field,
+                weight_field,
+                format,
+                max_text_chars,
+                encoding=_encoding(encoding),
+                delimiter=_delimiter(delimiter),
+            ),
             max_rejected_share=max_rejected_share,
             block_rows=block_rows,
             range_bytes=range_bytes,
@@ -286,13 +298,15 @@ def prompts(
     id_field: str = "",
     text_field: str = "",
     format: str = "",
+    encoding: str = "",
+    delimiter: str = "",
     progress: bool = False,
 ) -> Prompts:
     """Compare prompts for a task on a few ads of a corpus, without labels or with some.
 
     Args:
         task: the task, or its file.
-        corpus: glob of files, local or ``gs://``, or several.
+        corpus: file, folder or glob, local or ``gs://``, or several.
         labels: labelled JSON lines with text and label; all are asked about.
         label_field: field with the label.
         ads: distinct ads that are asked about, the labelled ones among them.
@@ -300,7 +314,9 @@ def prompts(
         out: folder for a report of the comparison, local or ``gs://``.
         id_field: field with the ad's id, as in ``mine``.
         text_field: field with the ad's text; by default `text`, or what the task's ad.fields say.
-        format: instead of going by the file name.
+        format: instead of going by the files' names and first bytes.
+        encoding: of text, as in ``mine``.
+        delimiter: between the cells of CSV, as in ``mine``.
         progress: tell on stderr what is done.
     """
     with _call(prompts, locals()) as say:
@@ -316,18 +332,28 @@ def prompts(
         from pipelines.simulation.labelled_corpus import Fields, read_labelled
         from pipelines.sources import registry as sources
         from pipelines.sources.base import ReadOptions
-        from pipelines.sources.files import FORMATS
+        from pipelines.sources.layout import FORMATS
 
         _choose("format", [format] if format else [], FORMATS)
         folder = check_folder(os.fspath(out)) if out else ""
         given = given_task(_task(task))
-        read = given.reading(ReadOptions(id_field, text_field, format=format))
+        read = given.reading(
+            ReadOptions(
+                id_field,
+                text_field,
+                format=format,
+                encoding=_encoding(encoding),
+                delimiter=_delimiter(delimiter),
+            )
+        )
         known: dict[str, int] = {}
         if labels:
             fields = Fields(label=label_field)
             found = read_labelled([os.fspath(labels)], fields, given.labels, read, "--labels")
             known = dict(zip(found.texts, found.gold.astype(int).tolist(), strict=True))
         parts = sources.plan(sources.list_corpus(_several(corpus)), read, 64 << 20)
+        for line in sources.told(parts):
+            say(line)
         sample = pilot.sample_texts(parts, read, given.seed, ads)
         texts = list(dict.fromkeys([*known, *sample]))[: max(ads, len(known))]
         options = job.PromptsOptions(
@@ -459,6 +485,16 @@ def _call(function: Callable[..., Result], given: Mapping[str, Any]) -> Iterator
     except (UsageError, RunFailed) as error:
         error.for_callers()
         raise
+    except Exception as error:
+        from models.backends.base import BackendError
+
+        found = (
+            UsageError(str(error)) if isinstance(error, BackendError) else missing_package(error)
+        )
+        if found is None:
+            raise
+        found.for_callers()
+        raise found from error
 
 
 def _check(function: Callable[..., Result], given: Mapping[str, Any]) -> None:
@@ -492,6 +528,24 @@ def _choose(argument: str, names: Sequence[str], known: Sequence[str]) -> None:
     for name in names:
         if name not in known:
             raise UsageError(f"--{argument}: no {name!r}; choose of {', '.join(known)}")
+
+
+def _encoding(name: str) -> str:
+    from pipelines.sources.decoding import check_encoding
+
+    try:
+        return check_encoding(name) if name else ""
+    except ValueError as error:
+        raise UsageError(f"--encoding: {error}") from None
+
+
+def _delimiter(sign: str) -> str:
+    sign = {"tab": "\t", "\\t": "\t"}.get(sign, sign)
+    if len(sign) > 1 or sign in ('"', "\r", "\n"):
+        raise UsageError(
+            f"--delimiter: one character that parts cells, or tab; not {sign!r} (in a shell, quote it: ';')"
+        )
+    return sign
 
 
 def _task(task: Task | Place) -> Task | str:

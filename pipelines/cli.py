@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 1 the run failed, 2 the arguments or the task file are wrong, 130 interrupted, 143
         terminated.
     """
-    _calm_libraries()
+    _calm_libraries(for_good=argv is None)
     for stream in (sys.stdout, sys.stderr):
         # Latin-1 terminals cannot show every ad; that must not end a run.
         if isinstance(stream, io.TextIOWrapper):
@@ -189,8 +190,11 @@ def _explain(error: Exception) -> int:
     return FAILED
 
 
-def _calm_libraries() -> None:
+def _calm_libraries(for_good: bool) -> None:
+    """Keep what libraries warn of off the screen: it is about their code, not about the person's ads."""
     api.quiet_libraries()
+    if for_good and not sys.warnoptions and not os.environ.get("SCOUT_DEBUG"):
+        warnings.simplefilter("ignore")
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s"
@@ -200,9 +204,10 @@ def _calm_libraries() -> None:
 
 
 def _worth_printing(record: logging.LogRecord) -> bool:
-    """Drop what Beam logs of a failure or Ctrl-C that ends in our own line."""
+    """Drop what Beam logs of a failure or Ctrl-C that ends in our own line, and libraries' warnings."""
     failed = record.exc_info and isinstance(record.exc_info[1], RunFailed)
-    return not failed and not _stopping.received
+    ours = record.name.partition(".")[0] in ("pipelines", "models") or os.environ.get("SCOUT_DEBUG")
+    return not failed and not _stopping.received and bool(ours or record.levelno >= logging.ERROR)
 
 
 def _complain(message: str) -> None:

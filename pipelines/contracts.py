@@ -7,6 +7,8 @@ thousands of rows an element, in one of the schemas below.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -51,11 +53,12 @@ class UniqueAd:
         id: smallest id (string order) among the copies; ``text`` is that copy's text.
         key: content key, 32 hex characters.
         text: the representative's text, as read.
-        weight: sum of the copies' weights, in thousandths of a weight unit (an integer, so that
-            the sum does not depend on the order of the shards).
+        weight: sum of the copies' weights in the corpus's unit (an integer, so that sums do not depend
+            on the order of the shards); 0 until that unit is known.
         copies: number of records, >= 1.
         source, position: where the representative stands in the corpus.
         fields: the representative's parts, as in :class:`Ad`.
+        exact: the same weight as an exact decimal, see ``pipelines.numerics.weights``.
     """
 
     id: str
@@ -66,6 +69,7 @@ class UniqueAd:
     source: str
     position: str
     fields: str = ""
+    exact: str = "1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,26 @@ class Rejected:
     position: str
     excerpt: str
     records: int
+
+    def place(self) -> tuple[str, int, str]:
+        """Return what sorts rejected records as they stand in their files."""
+        number = "".join(filter(str.isdigit, self.position))
+        return self.source, int(number or 0), self.position
+
+    def example(self) -> str:
+        """Return where it stands, what is wrong and how it begins, as one sentence."""
+        name = re.split(r"[/\\]", self.source)[-1]
+        begins = f"; it begins {self.excerpt[:60]!r}" if self.excerpt.strip() else ""
+        return f"{name}, {self.position}: {self.detail}{begins}"
+
+
+def first_examples(rejected: Iterable[Rejected]) -> dict[str, str]:
+    """Return reason -> the first record that was rejected for it, as a sentence."""
+    first: dict[str, Rejected] = {}
+    for item in rejected:
+        if item.reason not in first or item.place() < first[item.reason].place():
+            first[item.reason] = item
+    return {reason: first[reason].example() for reason in sorted(first)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,15 +173,18 @@ class Tally:
         records: records read, rejected ones included.
         rejected: records rejected.
         reasons: JSON object, reason -> records.
+        examples: JSON object, reason -> the first record that was rejected for it, as a sentence.
         unique: distinct normalised texts.
-        weight: corpus weight in thousandths.
+        weight: of the corpus, an exact decimal: it gives the unit of its ads' weights, see
+            ``pipelines.numerics.weights.unit_of``.
     """
 
     records: int
     rejected: int
     reasons: str
+    examples: str
     unique: int
-    weight: int
+    weight: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +326,7 @@ AD_SCHEMA = pa.schema(
         ("id", pa.string()),
         ("text", pa.string()),
         ("fields", pa.string()),  # JSON, as in Ad
-        ("weight", pa.int64()),  # thousandths
+        ("weight", pa.int64()),  # in the corpus's unit, ``ScoredFacts.weight_unit``
         ("copies", pa.int64()),
     ]
 )

@@ -42,6 +42,41 @@ class RunFailed(RuntimeError):
         return type(self), (self.message,)
 
 
+# Packages that an extra of this distribution brings, as they are imported.
+_EXTRAS = {
+    "llm": (
+        "tensorflow",
+        "tensorflow_text",
+        "keras",
+        "keras_hub",
+        "tokenizers",
+        "safetensors",
+        "gguf",
+        "filelock",
+        "sentencepiece",
+    ),
+    "scann": ("scann",),
+    "consensus": ("crowdkit", "pandas"),
+    "argilla": ("argilla",),
+    "umap": ("umap",),
+    "xlsx": ("openpyxl",),
+}
+
+
+def missing_package(error: BaseException) -> UsageError | None:
+    """Return what to install where a package of an extra is lacking, or None for any other error."""
+    seen: BaseException | None = error
+    while seen is not None:
+        name = (getattr(seen, "name", None) or "").partition(".")[0]
+        for extra, packages in _EXTRAS.items():
+            if isinstance(seen, ModuleNotFoundError) and name in packages:
+                return UsageError(
+                    f"this needs {name}, which this Python does not have: pip install 'ad-scout[{extra}]'"
+                )
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
 def find_run_failed(error: BaseException) -> str | None:
     """Return the message of the :class:`RunFailed` behind a runner's exception, or None."""
     # Beam rebuilds an exception from its own text with a note appended, so marks may be nested:

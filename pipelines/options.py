@@ -16,7 +16,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipelines import api
 from pipelines.errors import UsageError
 from pipelines.simulation.conditions import CROWD_NOISES, conditions
-from pipelines.sources.files import FORMATS
+from pipelines.sources.layout import FORMATS
 from pipelines.tools import registry
 
 
@@ -167,6 +167,7 @@ def build_parser() -> argparse.ArgumentParser:
     reading = mine.add_argument_group("reading")
     _add(reading, api.mine, "id_field", "text_field", "weight_field")
     _add(reading, api.mine, "format", choices=FORMATS, metavar=None)
+    _add(reading, api.mine, "encoding", "delimiter")
     _add(reading, api.mine, "max_text_chars", "max_rejected_share", "block_rows", "range_bytes")
     _add_output(mine, show=5)
 
@@ -263,7 +264,8 @@ def _add_task_and_corpus(command: argparse.ArgumentParser) -> None:
         required=True,
         action="append",
         metavar="GLOB",
-        help="corpus files, local or gs://; may be given several times",
+        help="files, folders or globs, local or gs://; several may follow, and it may be given several "
+        "times",
     )
 
 
@@ -317,6 +319,7 @@ def _add_prompts(commands: Any) -> None:
     _add(compare, api.prompts, "out", metavar="FOLDER")
     _add(compare, api.prompts, "id_field", "text_field")
     _add(compare, api.prompts, "format", choices=FORMATS, metavar=None)
+    _add(compare, api.prompts, "encoding", "delimiter")
     _add_plain_output(compare)
 
 
@@ -372,7 +375,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
         UsageError: an unknown flag (with the nearest known one), or a bad value.
     """
     parser = build_parser()
-    args, rest = parser.parse_known_args(list(argv))
+    args, rest = parser.parse_known_args(_one_corpus_a_flag(argv))
     if not rest:
         return args, ()
     known = _flags_of(parser, args.command)
@@ -388,6 +391,25 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
         where = f"scout {args.command}: " if args.command else ""
         raise UsageError(f"{where}{kind} {flag}{_did_you_mean(flag, known)}")
     return args, tuple(rest)
+
+
+def _one_corpus_a_flag(argv: Sequence[str]) -> list[str]:
+    """Write ``--corpus a b`` as ``--corpus=a --corpus=b``: a shell expands globs that are not quoted.
+
+    A task file ends it, so that it may still stand last.
+    """
+    spread: list[str] = []
+    taking = first = False
+    for argument in argv:
+        if argument.startswith("-") and argument != "-":
+            taking = first = argument == "--corpus"
+            if not taking:
+                spread.append(argument)
+            continue
+        taking = taking and (first or not argument.lower().endswith((".yaml", ".yml")))
+        spread.append(f"--corpus={argument}" if taking else argument)
+        first = False
+    return spread
 
 
 def _did_you_mean(found: str, known: Sequence[str]) -> str:

@@ -199,9 +199,25 @@ def pairs_bytes(mined: Mined) -> bytes:
     return Path(mined.pairs_file).read_bytes()
 
 
+def xlsx(*sheets: Sequence[Sequence[Any]]) -> bytes:
+    """Return a workbook; each sheet is its rows."""
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for number, sheet in enumerate(sheets, start=1):
+        page = book.create_sheet(f"Sheet {number}")
+        for row in sheet:
+            page.append(list(row))
+    sink = io.BytesIO()
+    book.save(sink)
+    return sink.getvalue()
+
+
 def unique_ad(text: str, id: str = "", weight: int = 1000, copies: int = 1) -> UniqueAd:
     key = content_key(text)
-    return UniqueAd(id or f"id-{key[:8]}", key, text, weight, copies, "f", "line 1")
+    exact = str(weight / 1000)
+    return UniqueAd(id or f"id-{key[:8]}", key, text, weight, copies, "f", "line 1", "", exact)
 
 
 # --- What is opened -----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from pipelines import options
 from pipelines.config import load_task
 from pipelines.errors import UsageError
 from pipelines.numerics.calibration import Threshold
+from pipelines.sources import csv_lines, decoding, layout
 from pipelines.strategies import registry
 from pipelines.strategies.base import Context, Rows, RowStrategy
 from tests.test_layering import LEVELS
@@ -327,6 +328,27 @@ def test_the_readmes_extras_are_those_of_the_package() -> None:
         r"^\| `pip install.*?\n\n", README.read_text("utf-8"), re.MULTILINE | re.DOTALL
     )
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == extras - {"all"}
+
+
+def test_the_readmes_formats_are_those_that_are_read() -> None:
+    text = README.read_text("utf-8")
+    [found] = re.findall(r"^- \*\*Formats\*\*: .*?(?=^- )", text, re.MULTILINE | re.DOTALL)
+    told = " ".join(found.split())
+    # What tests/sources/test_layout.py reads, each in its words.
+    words = {
+        "jsonl": "JSON lines",
+        "json": "and arrays",
+        "csv": "CSV (comma, semicolon, tab or bar)",
+        "tsv": "tab",
+        "parquet": "Parquet",
+        "xlsx": "`.xlsx`",
+        "text": "plain text (an ad a line)",
+    }
+    assert set(words) == set(layout.FORMATS)
+    assert [word for word in words.values() if word not in told] == []
+    signs = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+    assert set(csv_lines.DELIMITERS) == set(signs)
+    assert f"in {decoding.GZIP}, {decoding.BZIP2} or {decoding.ZSTD}" in told
 
 
 def test_the_example_of_a_strategy_is_one() -> None:

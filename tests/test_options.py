@@ -39,6 +39,54 @@ def test_defaults_and_beam_flags_pass_through() -> None:
     assert not chosen.is_local()
 
 
+@pytest.mark.parametrize(
+    ("flags", "corpus"),
+    [
+        # A shell expands a glob that is not quoted.
+        (
+            ["task.yaml", "--corpus", "a.csv", "b.csv", "c.csv", "--workspace", "w"],
+            "a.csv b.csv c.csv",
+        ),
+        (["--corpus", "a.csv", "b.csv", "--workspace", "w", "task.yaml"], "a.csv b.csv"),
+        (["--workspace", "w", "--corpus", "a.csv", "b.csv", "task.yaml"], "a.csv b.csv"),
+        (
+            ["task.yaml", "--corpus", "a", "--corpus=b", "--corpus", "c", "d", "--workspace", "w"],
+            "a b c d",
+        ),
+        (["task.yaml", "--workspace", "w", "--corpus", "a.yaml", "b"], "a.yaml b"),
+    ],
+)
+def test_several_files_may_follow_corpus(flags: list[str], corpus: str) -> None:
+    args, beam = options.parse(["mine", *flags, "--runner=DirectRunner", "--project", "p"])
+    assert (args.task, args.workspace, args.corpus) == ("task.yaml", "w", corpus.split())
+    assert beam == ("--runner=DirectRunner", "--project", "p")
+
+
+def test_a_corpus_flag_without_a_file_is_refused() -> None:
+    for flags in (["--corpus", "--workspace", "w"], ["--workspace", "w", "--corpus"]):
+        with pytest.raises(UsageError, match="required: --corpus"):
+            options.parse(["mine", "task.yaml", *flags])
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--encoding", "klingon", "--encoding: no encoding is called 'klingon'"),
+        ("--delimiter", "::", "--delimiter: one character that parts cells, or tab; not '::'"),
+        ("--delimiter", '"', "--delimiter: one character"),
+    ],
+)
+def test_encodings_and_delimiters_that_are_none(
+    flag: str, value: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (MINE, ["prompts", "task.yaml", "--corpus", "a.jsonl"]):
+        task = Path(__file__).parent.parent / "templates" / "policies" / "clickbait.yaml"
+        argv = [str(task) if word == "task.yaml" else word for word in command]
+        assert cli.main([*argv, flag, value]) == cli.WRONG_USAGE
+        assert message in capsys.readouterr().err
+    assert api._delimiter("tab") == api._delimiter("\\t") == "\t"
+
+
 def test_the_default_runner_is_in_memory() -> None:
     _, beam = options.parse(MINE)
     assert is_local(beam)

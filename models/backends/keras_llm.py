@@ -262,6 +262,8 @@ class LLMLabeler(Labeler):
             shared = similarity.encoder is self._embedder
             near = similarity.of_vectors(vectors if shared else similarity.encoder.encode(texts))
             margin = self._chair.committee.combine(answers, near)
+        if self._embedder is not None:
+            vectors = self._embedder.told_apart(texts, vectors)
         vectors = vectors.astype(np.float16)
         bad = ~(np.isfinite(margin) & np.isfinite(vectors).all(axis=1))
         margin[bad] = np.nan

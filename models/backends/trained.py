@@ -163,6 +163,7 @@ class EncoderLabeler(Labeler):
         own = self._embed(self._encoder, texts)
         margin = linear(own, self._kernel, self._bias)
         base = own if self._base is self._encoder else self._embed(self._base, texts)
+        base = self._base.told_apart(texts, base)
         with np.errstate(over="ignore", invalid="ignore"):
             vectors = base.astype(np.float16)
         bad = (tokens.n_own == 0) | ~np.isfinite(margin) | ~np.isfinite(vectors).all(axis=1)

@@ -118,6 +118,7 @@ def audit(options: AuditOptions, say: Callable[[str], None]) -> Audited:
             scored.attempt,
             facts.origin,
             facts.threshold,
+            scored.facts.weight_unit,
         )
         run_pipeline(options.beam, functools.partial(_build, workspace.root, scored, plan, write))
     standing, drawn = audit_standing(workspace), workspace.audit_of(pairs.round)

@@ -10,15 +10,16 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from pipelines.config import Task
 from pipelines.console.progress import step
-from pipelines.contracts import Rejected
+from pipelines.contracts import Rejected, first_examples
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.labels import fine_tuning_labels, write_ties
 from pipelines.jobs.results import Ingested
+from pipelines.sources.decoding import encoding_of, packing_of
 from pipelines.store import files, storage
 from pipelines.store.facts import ImportEntry, VerdictsFacts
 from pipelines.store.workspace import Manifest, Workspace
@@ -124,7 +125,7 @@ def ingest(options: IngestOptions, say: Callable[[str], None]) -> Ingested:
     if options.url:
         with step(f"fetching answers from {options.tool}"):
             paths[_pull(workspace, options, task, say)] = None
-    sources = (_open(path, options.tool) for path in paths)
+    sources = (_open(path, options.tool, say) for path in paths)
     return _import(workspace, task, reading, sources, len(paths), options.on_conflict, say)
 
 
@@ -303,9 +304,15 @@ def _doubtful_people(
     return lines
 
 
-def _open(path: str, tool: str) -> _Source:
+def _open(path: str, tool: str, say: Callable[[str], None]) -> _Source:
     data = _read(path)
     reader = registry.reader_of(path, data, tool)
+    encoding = encoding_of(data)
+    if encoding and encoding.guessed and not packing_of(data) and not data.startswith(b"PK"):
+        say(
+            f"{path}: read as {encoding.name}, as it looks; if names or comments come out wrong, save it "
+            "as UTF-8 (in a spreadsheet: 'CSV UTF-8') and import that instead"
+        )
     return _Source(path, reader.name, data, lambda: reader.read(data, path))
 
 
@@ -451,7 +458,15 @@ def _outcome(
         contradictions=sum(decided.values()),
         contradictions_by_decision=dict(sorted(decided.items())),
         contradiction_lists=tuple(workspace.path(path) for path in listed),
+        rejected_examples=first_examples(_letters(workspace, letters)),
     )
+
+
+def _letters(workspace: Workspace, paths: Iterable[str]) -> Iterator[Rejected]:
+    for path in paths:
+        for line in storage.read(workspace.path(path)).decode().split("\n"):
+            if line:
+                yield Rejected(**json.loads(line))
 
 
 def _decision(found: Contradiction) -> str:
@@ -469,7 +484,10 @@ def _lines(found: Ingested) -> list[str]:
         f"{', '.join(map(str, found.rounds)) or 'none'}"
     ]
     if found.rejected:
-        counts = ", ".join(f"{r} {n:,}" for r, n in found.rejected_by_reason.items())
+        counts = "; ".join(
+            f"{reason} {number:,} (first {found.rejected_examples[reason]})"
+            for reason, number in found.rejected_by_reason.items()
+        )
         where = ", ".join(found.dead_letters)
         lines.append(f"{found.rejected:,} rows could not be used: {counts}; see {where}")
     if found.unanswered:

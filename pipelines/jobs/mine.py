@@ -30,6 +30,7 @@ from pipelines.jobs import pilot, selection
 from pipelines.jobs.labels import settled_labels
 from pipelines.jobs.results import Mined, plain
 from pipelines.numerics.calibration import Fitted
+from pipelines.numerics.weights import unit_of
 from pipelines.sources import registry as sources
 from pipelines.sources.base import CONTENT_IDS, Range, ReadOptions, fingerprint
 from pipelines.stages import collapse_duplicates, read_ads, score_ads
@@ -146,7 +147,25 @@ def mine(
         say(f"every ad is scored already ({plan.scored.rows:,} ads)")
     metrics.reset()
     counters = _run(plan)
-    return _outcome(plan, counters, time.monotonic() - started)
+    mined = _outcome(plan, counters, time.monotonic() - started)
+    if mined.unread:
+        say(_unread(mined, plan.embedding))
+    return mined
+
+
+def _unread(mined: Mined, embedding: str) -> str:
+    """Return what a person should know of ads that the encoder cannot read."""
+    number = sum(mined.unread.values())
+    scripts = ", ".join(
+        f"{script} {ads:,}" for script, ads in sorted(mined.unread.items(), key=lambda i: -i[1])
+    )
+    preset = "the encoder" if embedding in ("base", "") else f"the encoder {embedding}"
+    return (
+        f"{preset} cannot read {number:,} of {mined.unique:,} ads ({number / mined.unique:.1%}: "
+        f"{scripts}): its vocabulary lacks their words, so they are told apart by their letters, not by "
+        "what they mean; embedding.source: llm reads every script, or give an embedding.preset for their "
+        "languages"
+    )
 
 
 def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
@@ -159,6 +178,8 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     with step("listing the corpus"):
         listed = sources.list_corpus(options.corpus)
         ranges = sources.plan(listed, options.read, options.range_bytes)
+    for line in sources.told(ranges):
+        say(line)
     workspace = Workspace(options.workspace)
     workspace.check_writable()
     _check_remote(options, task)
@@ -196,7 +217,7 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         {
             "score_key": score_key,
             "corpus": fingerprint(listed),
-            "read": dataclasses.asdict(options.read),
+            "read": options.read.shaping(),
             "max_rejected_share": options.max_rejected_share,
         }
     )
@@ -379,8 +400,10 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
     origin = provenance(plan)
     if plan.scored:
         files = pipeline | "ScoredBefore" >> beam.Create(list(plan.scored.files), reshuffle=False)
+        facts = plan.scored.facts
+        unit = pipeline | "WeightUnit" >> beam.Create([facts.weight_unit], reshuffle=False)
     else:
-        files = _score(plan, pipeline, origin)
+        files, unit = _score(plan, pipeline, origin)
     # The files come out of one element (a manifest): without this, one worker would read them all.
     files = files | "SpreadFiles" >> beam.Reshuffle()
     rule = LabelRule(
@@ -402,7 +425,7 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
         stage: workspace.new_attempt(plan.round_number, stage)
         for stage in ("clusters", "pairs", "review")
     }
-    _ = (chosen, corpus.threshold, *clusters) | "WriteReview" >> WriteReview(
+    _ = (chosen, corpus.threshold, unit, *clusters) | "WriteReview" >> WriteReview(
         workspace.root,
         attempts,
         plan.mine_hash,
@@ -417,7 +440,10 @@ def _fitted(model: Manifest[ModelFacts]) -> Fitted:
     return learnt.fitted or Fitted(alone, alone, alone, labels.rarer)
 
 
-def _score(plan: Plan, pipeline: beam.Pipeline, origin: Provenance) -> beam.PCollection[BlockFile]:
+def _score(
+    plan: Plan, pipeline: beam.Pipeline, origin: Provenance
+) -> tuple[beam.PCollection[BlockFile], beam.PCollection[int]]:
+    """Return the scored blocks, and the power of ten of their weights' unit, a singleton."""
     workspace, options = plan.workspace, plan.options
     attempt = workspace.new_attempt(plan.round_number, "scored")
     shards = 1 if options.is_local() else _REMOTE_SHARDS
@@ -450,13 +476,15 @@ def _score(plan: Plan, pipeline: beam.Pipeline, origin: Provenance) -> beam.PCol
         workspace.root, attempt, "scores", shards
     )
     letters = (early_letters, late_letters) | "JoinDeadLetters" >> beam.Flatten()
-    return (scored[score_ads.FILES], unscored, letters, tally) | "CommitScored" >> CommitScored(
+    found = (scored[score_ads.FILES], unscored, letters, scored[score_ads.UNREAD], tally)
+    files = found | "CommitScored" >> CommitScored(
         workspace.root,
         attempt,
         plan.scored_hash,
         origin,
         options.max_rejected_share,
     )
+    return files, tally | "WeightUnit" >> beam.Map(lambda found: unit_of(found.weight))
 
 
 def _run(plan: Plan) -> dict[str, int]:
@@ -554,6 +582,8 @@ def _outcome(plan: Plan, counters: dict[str, int], seconds: float) -> Mined:
         dead_letters=tuple(workspace.path(path) for path in scored.facts.dead_letters),
         items=items,
         names=plan.task.labels.model_dump(),
+        rejected_examples=scored.facts.examples,
+        unread=scored.facts.unread,
     )
     if counters:
         data = json.dumps(plain(mined), indent=1, ensure_ascii=False).encode() + b"\n"

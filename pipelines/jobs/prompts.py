@@ -71,7 +71,10 @@ class PromptsOptions:
 def compare(options: PromptsOptions, say: Callable[[str], None]) -> Prompts:
     """Compare what ships, and the task's own prompt, on a few ads; raises as ``mine`` does."""
     task, texts = options.task, list(options.texts)
-    kind = type(task.backend())
+    try:
+        kind = type(task.backend())
+    except BackendError as error:
+        raise UsageError(f"{called(options.source)}: model: {error}") from error
     if not kind.debates:
         raise UsageError(
             f"{called(options.source)}: model: {kind.__name__} takes one prompt, so there is nothing to "

@@ -90,6 +90,8 @@ class Mined(Result):
         pairs_file, review_sheet, overlaps_file, dead_letters: paths.
         items: what experts are asked about, in review order.
         names: what the task calls ``positive`` and ``negative``.
+        rejected_examples: reason -> the first record that was rejected for it, as a sentence.
+        unread: script -> ads that the encoder cannot read.
     """
 
     task: str
@@ -134,6 +136,8 @@ class Mined(Result):
     dead_letters: tuple[str, ...]
     items: tuple[ReviewItem, ...] = field(metadata=APART)
     names: Mapping[str, str] = field(metadata=APART)
+    rejected_examples: Mapping[str, str] = field(default_factory=dict)
+    unread: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON values, the review items last."""
@@ -196,6 +200,7 @@ class Ingested(Result):
         contradictions_by_decision: of them, by which word counts: ``later by time``, ``earlier by time``,
             ``later by pull``, and by ``--on_conflict`` ``kept`` (the earlier one) and ``replaced``.
         contradiction_lists: paths of the files that list them, and those within a file.
+        rejected_examples: reason -> the first row that was rejected for it, as a sentence.
     """
 
     task: str
@@ -221,6 +226,7 @@ class Ingested(Result):
     contradictions: int = 0
     contradictions_by_decision: Mapping[str, int] = field(default_factory=dict)
     contradiction_lists: tuple[str, ...] = ()
+    rejected_examples: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -25,7 +25,7 @@ class ClusterStats:
         centroids: float32 (k, d).
         count: int64 (k,) members (distinct ads).
         distance_sum: int64 (k,) member-to-centroid distances, in units of 1e-6.
-        mass: int64 (k,) corpus weight of the members, in thousandths.
+        mass: int64 (k,) corpus weight of the members, in the corpus's unit.
     """
 
     centroids: np.ndarray
@@ -60,7 +60,7 @@ class Overlap:
         neighbor_count: nearest negatives of the positive cluster's sampled members that lie in the
             negative one.
         neighbor_share: that count over all of the positive cluster's neighbours, [0, 1].
-        mass: corpus weight of both clusters, in thousandths.
+        mass: corpus weight of both clusters, in the corpus's unit.
         rank_in_positive: place among the pairs of the same positive cluster, from 1.
     """
 

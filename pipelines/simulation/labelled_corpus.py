@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +14,15 @@ from pipelines.errors import UsageError
 from pipelines.numerics import hashing
 from pipelines.numerics.agreement import MISSING
 from pipelines.sources.base import ReadOptions
+from pipelines.sources.decoding import decoded, parse_json
 from pipelines.sources.fields import compose, values_of
 from pipelines.store import storage
 from pipelines.text import content_id, content_key, is_blank
 from pipelines.verdicts.rows import NEGATIVE, POSITIVE, LabelNames
 
 _BALANCED_ADS = 1000
+# A labelled corpus is held as a whole.
+_MAX_BYTES = 4 << 30
 _LEAST_TEST_POSITIVES = 10
 
 
@@ -165,18 +165,17 @@ def read_labelled(
 
 def _records(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield where each record of a JSON lines file stands, and the record."""
-    data = storage.read(path)
     try:
-        if path.endswith(".gz"):
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(f"{path}: not a whole gzip file ({error})") from error
-    for number, line in enumerate(data.splitlines(), start=1):
+        text, _ = decoded(storage.read(path), _MAX_BYTES)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
+    # Not by splitlines, which also breaks at signs that JSON lets stand in a text.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}: line {number}"
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError as error:
             raise UsageError(f"{where}: not JSON: {error}") from error
         if not isinstance(record, dict):

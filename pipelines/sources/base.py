@@ -7,10 +7,11 @@ To add a source, write one file with a subclass of :class:`Source` and one line 
 from __future__ import annotations
 
 import abc
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from pipelines.contracts import Ad, Rejected
 from pipelines.sources.fields import AdField
@@ -20,6 +21,7 @@ from pipelines.text import digest
 STAGE = "ReadAds"
 # Value of ``ReadOptions.id_field`` that makes every id from the text.
 CONTENT_IDS = "none"
+COMMA, TAB = ",", "\t"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class ReadOptions:
         max_record_bytes: longer lines are rejected without being held in memory, bytes.
         fields: the parts that the text is made of (see ``pipelines.sources.fields``), or ().
         template: the text with the parts' names in braces; "" is a line a part.
+        encoding: how text is written, a codec's name, or "" to go by the files' first bytes.
+        delimiter: what parts the cells of CSV, one character, or "" to go by the header.
     """
 
     id_field: str = ""
@@ -46,6 +50,14 @@ class ReadOptions:
     max_record_bytes: int = 1 << 20
     fields: tuple[AdField, ...] = ()
     template: str = ""
+    encoding: str = ""
+    delimiter: str = ""
+
+    def shaping(self) -> dict[str, Any]:
+        """Return what shapes the ads, for a hash: what is left to the files is not in it."""
+        found = dataclasses.asdict(self)
+        unsaid = [name for name in ("encoding", "delimiter") if not found[name]]
+        return {name: value for name, value in found.items() if name not in unsaid}
 
     @property
     def id_path(self) -> str:
@@ -75,6 +87,42 @@ class Listed:
     version: str
 
 
+class Style(NamedTuple):
+    """How a table is written.
+
+    Attributes:
+        delimiter: parts the cells, one character.
+        quoted: whether quotation marks around a cell are not part of it.
+        skipped: lines before the header.
+        comma: whether weights are written with a decimal comma.
+    """
+
+    delimiter: str = COMMA
+    quoted: bool = True
+    skipped: int = 0
+    comma: bool = False
+
+
+class Layout(NamedTuple):
+    """How a file is written, as its first bytes show.
+
+    Attributes:
+        format: one of ``pipelines.sources.layout.FORMATS``.
+        packing: ``gzip``, ``bzip2``, ``zstd`` or "".
+        encoding: of its text, a codec's name.
+        guessed: whether the encoding was neither marked, nor certain, nor said.
+        style: of CSV.
+        columns: (name, value) that its path gives every record.
+    """
+
+    format: str
+    packing: str = ""
+    encoding: str = "utf-8"
+    guessed: bool = False
+    style: Style = Style()
+    columns: tuple[tuple[str, str], ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Range:
     """What one worker reads at a time: a part of something listed, or all of it.
@@ -86,6 +134,7 @@ class Range:
         start, stop: the source's own numbers: a record belongs to the range if it starts at
             ``start <= number < stop``; stop -1 is the whole.
         bytes: what reading it costs, bytes; an item's ranges add up to the item.
+        layout: how it is written, where whoever cut it looked; else whoever reads it does.
     """
 
     source: str
@@ -94,6 +143,7 @@ class Range:
     start: int
     stop: int
     bytes: int
+    layout: Layout | None = None
 
 
 class Source(abc.ABC):
@@ -118,6 +168,11 @@ class Source(abc.ABC):
         """
         del options, range_bytes
         return [Range(self.name, item.place, "", 0, -1, item.bytes)]
+
+    def told(self, parts: Sequence[Range]) -> list[str]:
+        """Return what a person should know of how ranges will be read, a sentence each."""
+        del parts
+        return []
 
     @abc.abstractmethod
     def read(self, part: Range, options: ReadOptions) -> Iterator[Ad | Rejected]:

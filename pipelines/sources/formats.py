@@ -1,4 +1,4 @@
-"""Open files to records: JSON lines, plain text, CSV, TSV, Parquet.
+"""Open files to records: JSON lines and arrays, plain text, CSV, TSV, Parquet, workbooks.
 
 Pure functions over an open file: each yields an :class:`Ad` or a :class:`Rejected` for every record
 of a range. Blank lines between records are no records.
@@ -6,11 +6,10 @@ of a range. Blank lines between records are no records.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -18,17 +17,25 @@ import pyarrow.parquet as pq
 
 from pipelines.contracts import Ad, Rejected
 from pipelines.errors import RunFailed
-from pipelines.sources.base import CONTENT_IDS, Range, ReadOptions
-from pipelines.sources.csv_lines import CsvLines, NoRecord
+from pipelines.sources import json_array, workbook
+from pipelines.sources.base import CONTENT_IDS, Layout, Range, ReadOptions
+from pipelines.sources.csv_lines import CsvLines, NoRecord, Records
+from pipelines.sources.decoding import UTF_8, GivenTwice, as_utf_8, is_wide, parse_json
 from pipelines.sources.fields import find, kind
-from pipelines.sources.records import Place, to_ad
+from pipelines.sources.layout import wanted_in
+from pipelines.sources.records import Place, exchanged, to_ad
 
 
-def _lines(source: BinaryIO, part: Range, limit: int) -> Iterator[tuple[Place, str | Rejected]]:
-    """Yield where a line stands, and its text unless it is too long or not UTF-8.
+def _lines(
+    source: BinaryIO, part: Range, layout: Layout, limit: int
+) -> Iterator[tuple[Place, str | Rejected]]:
+    """Yield where a line stands, and its text unless it is too long or not in the file's encoding.
 
     An over-long line is skipped without being held in memory.
     """
+    encoding = layout.encoding
+    if is_wide(encoding):
+        source, encoding = as_utf_8(source, encoding), UTF_8
     offset = part.start
     if part.start > 0:
         # The line that crosses the range's start belongs to the range before.
@@ -52,13 +59,22 @@ def _lines(source: BinaryIO, part: Range, limit: int) -> Iterator[tuple[Place, s
             yield place, place.reject("too_long", f"the line is longer than {limit:,} bytes")
             continue
         try:
-            text = line.decode("utf-8")
+            text = line.decode(encoding)
         except UnicodeDecodeError as error:
-            detail = f"byte {error.start} of the line is not UTF-8"
-            yield place, place.reject("not_utf8", detail)
+            yield (
+                place,
+                place.reject(*_undecodable(layout, f"byte {error.start} of the line is")),
+            )
             continue
         if text.strip():
             yield place, text
+
+
+def _undecodable(layout: Layout, what: str) -> tuple[str, str]:
+    """Return reason and detail of a record that is not in its file's encoding."""
+    if layout.encoding == UTF_8:
+        return "not_utf8", f"{what} not UTF-8; if the file is in another encoding, give --encoding"
+    return "wrong_encoding", f"{what} not {layout.encoding}; --encoding names another"
 
 
 def _skip_line(source: BinaryIO) -> int:
@@ -71,47 +87,105 @@ def _skip_line(source: BinaryIO) -> int:
     return skipped
 
 
-def read_jsonl(source: BinaryIO, part: Range, options: ReadOptions) -> Iterator[Ad | Rejected]:
+def read_jsonl(
+    source: BinaryIO, part: Range, layout: Layout, options: ReadOptions
+) -> Iterator[Ad | Rejected]:
     """Yield the records of a file of JSON objects, one a line."""
-    for place, text in _lines(source, part, options.max_record_bytes):
+    constant = dict(layout.columns)
+    for place, text in _lines(source, part, layout, options.max_record_bytes):
         if isinstance(text, Rejected):
             yield text
             continue
         try:
-            record = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            yield place.reject("not_json", f"{error}" or type(error).__name__)
+            record = parse_json(text)
+        except GivenTwice as error:
+            yield place.reject("field_twice", str(error))
             continue
-        if isinstance(record, dict):
-            yield to_ad(record, options, place)
+        except ValueError as error:
+            yield place.reject("not_json", str(error))
+            continue
+        yield _of_json(record, constant, place, options)
+
+
+def read_json(
+    source: BinaryIO, part: Range, layout: Layout, options: ReadOptions
+) -> Iterator[Ad | Rejected]:
+    """Yield the items of a JSON array.
+
+    Raises:
+        RunFailed: what is no JSON, or a value of more than a record's bytes.
+    """
+    constant = dict(layout.columns)
+    if layout.encoding != UTF_8:
+        source = as_utf_8(source, layout.encoding)
+    for item in json_array.items(source, part.place, options.max_record_bytes):
+        raw = json.dumps(item.value, ensure_ascii=False, default=str) if not item.reason else ""
+        place = Place(part.place, f"item {item.number}", raw)
+        if item.reason:
+            yield place.reject(item.reason, item.detail)
         else:
-            detail = f"expected a JSON object, found {kind(record)}"
-            yield place.reject("not_an_object", detail)
+            yield _of_json(item.value, constant, place, options)
 
 
-def read_text(source: BinaryIO, part: Range, options: ReadOptions) -> Iterator[Ad | Rejected]:
+def _of_json(
+    record: Any, constant: Mapping[str, str], place: Place, options: ReadOptions
+) -> Ad | Rejected:
+    if isinstance(record, dict):
+        return to_ad({**constant, **record} if constant else record, options, place)
+    return place.reject("not_an_object", f"expected a JSON object, found {kind(record)}")
+
+
+def read_text(
+    source: BinaryIO, part: Range, layout: Layout, options: ReadOptions
+) -> Iterator[Ad | Rejected]:
     """Yield the lines of a text file: an ad each."""
     plain = dataclasses.replace(options, id_field=CONTENT_IDS, text_field="text", weight_field="")
-    for place, text in _lines(source, part, options.max_record_bytes):
+    for place, text in _lines(source, part, layout, options.max_record_bytes):
         yield text if isinstance(text, Rejected) else to_ad({"text": text}, plain, place)
 
 
-def read_csv(source: BinaryIO, part: Range, options: ReadOptions) -> Iterator[Ad | Rejected]:
-    """Yield the rows of a file of columns, by comma or (``tsv``) by tab.
+def read_csv(
+    source: BinaryIO, part: Range, layout: Layout, options: ReadOptions
+) -> Iterator[Ad | Rejected]:
+    """Yield the rows of a file of columns.
 
     Raises:
         RunFailed: the header is no CSV, or lacks a column.
     """
+    encoding = layout.encoding
+    if is_wide(encoding):
+        source, encoding = as_utf_8(source, encoding), UTF_8
     # A cell may hold any bytes: surrogate escapes keep the row readable, and the check below
     # rejects the rows that have them instead of the whole file.
-    wrapped = io.TextIOWrapper(source, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    csv.field_size_limit(options.max_record_bytes)
+    wrapped = io.TextIOWrapper(
+        source,
+        encoding="utf-8-sig" if encoding == UTF_8 else encoding,
+        errors="surrogateescape",
+        newline="",
+    )
     lines = CsvLines(wrapped, options.max_record_bytes)
-    # Exports with tabs do not quote; strict refuses what a lenient reader would mangle.
-    tabs = part.format == "tsv"
-    style: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {}
+    yield from _rows(lines.records(layout.style), part, layout, options)
+
+
+def read_xlsx(
+    source: BinaryIO, part: Range, layout: Layout, options: ReadOptions
+) -> Iterator[Ad | Rejected]:
+    """Yield the rows of a workbook: of each sheet that has the columns, else of the first.
+
+    Raises:
+        RunFailed: it cannot be read, or lacks a column.
+    """
+    for records in workbook.tables(source, part.place, wanted_in(options)):
+        yield from _rows(records, part, layout, options)
+
+
+def _rows(
+    records: Records, part: Range, layout: Layout, options: ReadOptions
+) -> Iterator[Ad | Rejected]:
+    """Yield the records of a table whose first one is its header."""
     header: list[str] | None = None
-    for position, cells in lines.records(**style):
+    constant = dict(layout.columns)
+    for position, cells in records:
         if isinstance(cells, NoRecord):
             if header is None:
                 raise RunFailed(
@@ -121,24 +195,32 @@ def read_csv(source: BinaryIO, part: Range, options: ReadOptions) -> Iterator[Ad
             place = Place(part.place, position, cells.line)
             yield place.reject(reason, f"not a CSV row: {cells.error}")
             continue
-        if header is None:
-            header = cells
-            _check_columns(part, header, options, header.__contains__)
+        if not any(cell.strip() for cell in cells):
             continue
-        if not cells:
+        if header is None:
+            header = [cell.strip() for cell in cells]
+            _check_columns(part, header, options, set(header).__contains__, constant)
             continue
         joined = ",".join(cells)
         place = Place(part.place, position, joined)
         if any("\udc80" <= char <= "\udcff" for char in joined):
-            yield place.reject("not_utf8", "the row holds bytes that are not UTF-8")
+            yield place.reject(*_undecodable(layout, "the row holds bytes that are"))
         elif len(cells) != len(header):
             detail = f"{len(cells)} cells in the row, {len(header)} in the header"
             yield place.reject("wrong_columns", detail)
+        elif [cell.strip() for cell in cells] == header:
+            # Files that were put one after the other, each with its own.
+            yield place.reject("header_again", "the row is the header once more")
         else:
-            yield to_ad(dict(zip(header, cells, strict=True)), options, place)
+            record = constant | dict(zip(header, cells, strict=True))
+            if layout.style.comma and options.weight_field in record:
+                record[options.weight_field] = exchanged(record[options.weight_field])
+            yield to_ad(record, options, place)
 
 
-def read_parquet(source: BinaryIO, part: Range, options: ReadOptions) -> Iterator[Ad | Rejected]:
+def read_parquet(
+    source: BinaryIO, part: Range, layout: Layout, options: ReadOptions
+) -> Iterator[Ad | Rejected]:
     """Yield the rows of a Parquet file; only the columns that are needed are read.
 
     Raises:
@@ -146,7 +228,8 @@ def read_parquet(source: BinaryIO, part: Range, options: ReadOptions) -> Iterato
     """
     file = pq.ParquetFile(source)
     schema = file.schema_arrow
-    _check_columns(part, schema.names, options, lambda path: bool(_column(schema, path)))
+    constant = dict(layout.columns)
+    _check_columns(part, schema.names, options, lambda path: bool(_column(schema, path)), constant)
     paths = (*options.text_paths, options.id_path, options.weight_field)
     wanted = sorted({column for path in paths if (column := _column(schema, path))})
     number = 0
@@ -155,7 +238,9 @@ def read_parquet(source: BinaryIO, part: Range, options: ReadOptions) -> Iterato
             number += 1
             position = f"row {number}"
             try:
-                record = {name: batch.column(name)[row].as_py() for name in batch.schema.names}
+                record = constant | {
+                    name: batch.column(name)[row].as_py() for name in batch.schema.names
+                }
             except UnicodeDecodeError:
                 yield Place(part.place, position, b"").reject("not_utf8", "the text is not UTF-8")
                 continue
@@ -185,9 +270,17 @@ def _column(schema: pa.Schema, path: str) -> str:
 
 
 def _check_columns(
-    part: Range, names: list[str], options: ReadOptions, has: Callable[[str], bool]
+    part: Range,
+    names: list[str],
+    options: ReadOptions,
+    inside: Callable[[str], bool],
+    constant: Mapping[str, str],
 ) -> None:
     """Refuse a file without a column that every record would lack, or with two of one name."""
+
+    def has(name: str) -> bool:
+        return inside(name) or name in constant
+
     texts = options.text_paths
     remedy = "give --text_field, --id_field or --weight_field"
     if options.fields:
@@ -198,7 +291,7 @@ def _check_columns(
     for name in (*texts, *others):
         if name and not has(name):
             raise RunFailed(
-                f"{part.place}: no column {name!r}; its columns are {', '.join(names)}; {remedy}"
+                f"{part.place}: no column {name!r}; its columns are {', '.join([*names, *constant])}; {remedy}"
             )
     for name in (*options.text_paths, *others):
         if names.count(name) > 1:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import decimal
 import math
-from collections.abc import Mapping
+import re
+import uuid
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +15,20 @@ from pipelines.sources.base import STAGE, ReadOptions
 from pipelines.sources.fields import Unusable, compose, find, kind, plain_text, values_of
 from pipelines.text import content_id, content_key, is_blank, storable
 
-MAX_WEIGHT = 1e9
+# Spend in millionths of a currency reaches 1e9 in a day; what is beyond this is no count of anything.
+MAX_WEIGHT = 1e15
 _EXCERPT_CHARS = 200
+# Doubles are exact up to here.
+_ROUNDED_FROM = 2**53
+# 1 234, 1'234 and 1\u202f234; 1,234.5 and 12,34,567; 1.234,5, 1.234.567 and 3,50.
+_BLANK_THOUSANDS = re.compile(r"(?<=\d)[\s'\u2019\u00a0\u202f](?=\d{3}(?!\d))")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{2,3})*,\d{3}(\.\d*)?")
+_EUROPEAN = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d*)?")
+# What can only be a decimal comma, or points that part thousands; and the same with both exchanged.
+_DECIMAL_COMMA = re.compile(
+    r"\d*,(\d{1,2}|\d{4,})|0,\d+|\d{1,3}(\.\d{3}){2,}|\d{1,3}(\.\d{3})+,\d*"
+)
+_EXCHANGED = str.maketrans(",.", ".,")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +88,39 @@ def to_ad(record: Mapping[str, Any], options: ReadOptions, place: Place) -> Ad |
 def _id(record: Mapping[str, Any], options: ReadOptions) -> str:
     path = options.id_path
     value = find(record, path) if path else None
-    if value is None or value == "":
+    # NaN stands for null in columns of numbers, and blank cells are missing.
+    if value is None or value != value or (isinstance(value, str | bytes) and not value.strip()):
         if path and options.id_field:
             raise Unusable("no_id", f"no field {path!r}")
         return ""
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise Unusable("wrong_type", f"{path!r} must be text or an integer: {kind(value)}")
+    return _id_text(value, path)
+
+
+def _id_text(value: Any, path: str) -> str:
+    """Return an id as text: numbers without a point, bytes that are no text as hexadecimal."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return value.hex()
+    if isinstance(value, bool) or not isinstance(value, int | float | decimal.Decimal | uuid.UUID):
+        raise Unusable("wrong_type", f"{path!r} must be text or a number: {kind(value)}")
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise Unusable("wrong_type", f"{path!r} must be text or a whole number: {value!r}")
+        if abs(value) >= _ROUNDED_FROM:
+            raise Unusable(
+                "rounded_id",
+                f"{path!r} is the decimal number {value:.0f}: from 2^53 on such have lost digits; write "
+                "ids as text or as whole numbers",
+            )
+        return str(int(value))
+    if isinstance(value, decimal.Decimal):
+        return format(
+            value.to_integral_value() if value == value.to_integral_value() else value, "f"
+        )
     return str(value)
 
 
@@ -107,10 +148,46 @@ def _weight(record: Mapping[str, Any], path: str) -> float:
     value = find(record, path)
     if isinstance(value, int | float | str | decimal.Decimal) and not isinstance(value, bool):
         try:
-            weight = float(value)
+            weight = number_of(value) if isinstance(value, str) else float(value)
         except (ValueError, OverflowError):
             weight = math.nan
         if 0 <= weight <= MAX_WEIGHT:
             return weight
     detail = f"{path!r} must be a finite number from 0 to {MAX_WEIGHT:g}: {value!r}"
     raise Unusable("bad_weight", detail[:200])
+
+
+def number_of(text: str) -> float:
+    """Return the number that a text is, with separators of thousands or without.
+
+    A point is the decimal mark as in every program, unless the text shows that it is not: commas and
+    points both there (the last one is the decimal mark), or a sign several times (thousands). A single
+    comma before exactly three digits parts thousands (``1,234``), before others it is the decimal mark
+    (``3,50``). Blanks and apostrophes part thousands.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    plain = _BLANK_THOUSANDS.sub("", text.strip())
+    if _THOUSANDS.fullmatch(plain):
+        return float(plain.replace(",", ""))
+    if _EUROPEAN.fullmatch(plain):
+        return float(plain.replace(".", "").replace(",", "."))
+    return float(plain)
+
+
+def has_decimal_commas(texts: Iterable[str]) -> bool:
+    """Tell whether numbers are written with a decimal comma: some show it, and none shows a point."""
+    stripped = [_BLANK_THOUSANDS.sub("", text.strip()) for text in texts]
+    return any(map(_DECIMAL_COMMA.fullmatch, stripped)) and not any(
+        _DECIMAL_COMMA.fullmatch(exchanged(text)) for text in stripped
+    )
+
+
+def exchanged(text: str) -> str:
+    """Return a number with a decimal comma as one with a decimal point."""
+    return text.translate(_EXCHANGED)

@@ -11,13 +11,13 @@ from apache_beam import pvalue
 
 from pipelines.contracts import Ad, BlockFile, Rejected, Tally, UniqueAd
 from pipelines.errors import RunFailed
+from pipelines.numerics import weights
 from pipelines.sources.base import STAGE as READ_ADS
 from pipelines.store import storage
 
-# Sums are 64-bit integers in thousandths; what is left is room for rounding.
-_MAX_WEIGHT = 2**62
-# Ads, their weight in thousandths, and the names of their fields.
-_Size = tuple[int, int, frozenset[str]]
+# Ads, their exact weight, and the names of their fields.
+_Size = tuple[int, str, frozenset[str]]
+_AT_ONCE = 4096
 
 
 def check(tally: Tally, max_rejected_share: float, where: str) -> None:
@@ -33,9 +33,10 @@ def check(tally: Tally, max_rejected_share: float, where: str) -> None:
     """
     if tally.records == 0:
         raise RunFailed("the corpus holds no records: every file is empty")
-    reasons = json.loads(tally.reasons)
+    reasons, examples = json.loads(tally.reasons), json.loads(tally.examples)
     counts = ", ".join(
-        f"{reason} {number:,}" for reason, number in sorted(reasons.items(), key=lambda i: -i[1])
+        f"{reason} {number:,} (first {examples.get(reason, 'unknown')})"
+        for reason, number in sorted(reasons.items(), key=lambda i: -i[1])
     )
     share = tally.rejected / tally.records
     if tally.unique == 0:
@@ -45,6 +46,38 @@ def check(tally: Tally, max_rejected_share: float, where: str) -> None:
             f"{tally.rejected:,} of {tally.records:,} records ({share:.1%}) were rejected, more "
             f"than --max_rejected_share {max_rejected_share:g}: {counts}; see {where}"
         )
+
+
+# Records rejected for a reason, and the first of them: what sorts it, and a sentence.
+Why = tuple[int, tuple[str, int, str], str]
+
+
+def why(item: Rejected) -> Why:
+    """Return a rejection as what :func:`join_whys` adds up."""
+    return item.records, item.place(), item.example()
+
+
+def join_whys(found: Iterable[Why]) -> Why:
+    """Add up rejections for one reason, in any order."""
+    found = list(found)
+    if not found:
+        return 0, ("", 0, ""), ""
+    _, first, example = min(found, key=lambda one: one[1:])
+    return sum(records for records, *_ in found), first, example
+
+
+def add_reasons(tally: Tally, found: Sequence[tuple[str, Why]]) -> Tally:
+    """Return a tally with more rejections, which come by reason."""
+    counts, examples = json.loads(tally.reasons), json.loads(tally.examples)
+    for reason, (records, _, example) in sorted(found):
+        counts[reason] = counts.get(reason, 0) + records
+        examples.setdefault(reason, example)
+    return dataclasses.replace(
+        tally,
+        rejected=tally.rejected + sum(records for _, (records, _, _) in found),
+        reasons=json.dumps(counts, sort_keys=True),
+        examples=json.dumps(examples, sort_keys=True),
+    )
 
 
 def places(root: str, files: list[BlockFile]) -> str:
@@ -96,8 +129,8 @@ class CheckCorpus(beam.PTransform):
         reasons = (
             (unreadable, conflicting)
             | "JoinRejected" >> beam.Flatten()
-            | "Reason" >> beam.Map(lambda item: ((item.stage, item.reason), item.records))
-            | "CountReasons" >> beam.CombinePerKey(sum)
+            | "Reason" >> beam.Map(lambda item: ((item.stage, item.reason), why(item)))
+            | "CountReasons" >> beam.CombinePerKey(join_whys)
         )
         return (
             ads.pipeline
@@ -117,28 +150,13 @@ class CheckCorpus(beam.PTransform):
         _: None,
         read: int,
         size: _Size,
-        reasons: list[tuple[tuple[str, str], int]],
+        reasons: list[tuple[tuple[str, str], Why]],
         files: list[BlockFile],
     ) -> Tally:
         unique, weight, seen = size
-        if weight > _MAX_WEIGHT:
-            raise RunFailed(
-                f"the ads' weights add up to {weight / 1000:.3g}, at most {_MAX_WEIGHT / 1000:.3g} "
-                "is possible; give a --weight_field in larger units"
-            )
-        counts: dict[str, int] = {}
-        unreadable = rejected = 0
-        for (stage, reason), number in reasons:
-            counts[reason] = counts.get(reason, 0) + number
-            rejected += number
-            unreadable += number if stage == READ_ADS else 0
-        tally = Tally(
-            records=read + unreadable,
-            rejected=rejected,
-            reasons=json.dumps(counts, sort_keys=True),
-            unique=unique,
-            weight=weight,
-        )
+        unreadable = sum(records for (stage, _), (records, *_) in reasons if stage == READ_ADS)
+        read_tally = Tally(read + unreadable, 0, "{}", "{}", unique, weight)
+        tally = add_reasons(read_tally, [(reason, found) for (_, reason), found in reasons])
         check(tally, self.max_rejected_share, places(self.root, files))
         for name in self.fields:
             if name not in seen:
@@ -151,11 +169,15 @@ class CheckCorpus(beam.PTransform):
 
 def _measure(ad: UniqueAd, has_fields: bool) -> _Size:
     names = (name for name, _ in json.loads(ad.fields)) if has_fields else ()
-    return 1, ad.weight, frozenset(names)
+    return 1, ad.exact, frozenset(names)
 
 
 def _added(sizes: Iterable[_Size]) -> _Size:
-    ads, weight, names = 0, 0, frozenset[str]()
-    for more_ads, more_weight, more_names in sizes:
-        ads, weight, names = ads + more_ads, weight + more_weight, names | more_names
-    return ads, weight, names
+    ads, names = 0, frozenset[str]()
+    exact: list[str] = []
+    for more_ads, weight, more_names in sizes:
+        ads, names = ads + more_ads, names | more_names
+        exact.append(weight)
+        if len(exact) == _AT_ONCE:
+            exact = [weights.total(exact)]
+    return ads, weights.total(exact), names

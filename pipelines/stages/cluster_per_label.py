@@ -75,7 +75,7 @@ class ClusterTotals:
 
     Attributes:
         count, distance, mass: int64 (kp + kn,): rows, distance to the own centroid in units of
-            1e-6, weight in thousandths; positive clusters first.
+            1e-6, weight in the corpus's unit; positive clusters first.
         nearer: int64 (kp, kn): members of either cluster nearer to the other's centroid.
         truncated: ads of which the model saw only the beginning.
     """

@@ -10,20 +10,16 @@ from apache_beam import pvalue
 
 from pipelines.console import metrics
 from pipelines.contracts import Ad, Rejected, UniqueAd
+from pipelines.numerics import weights
 
 STAGE = "CollapseDuplicates"
 UNIQUE, REJECTED = "unique", "rejected"
 # Texts kept of an id that stands for several; the rest are only counted.
 _MAX_TEXTS = 16
 
-# key -> (text, source, position, fields, weight in thousandths, records); tuples, for one stands for
+# key -> (text, source, position, fields, exact weight, records); tuples, for one stands for
 # every ad that is shuffled, and encodes seven times as fast as a record.
-_Texts = dict[str, tuple[str, str, str, str, int, int]]
-
-
-def to_thousandths(weight: float) -> int:
-    """Return a weight in thousandths of a unit: integers add up the same in every order."""
-    return round(weight * 1000)
+_Texts = dict[str, tuple[str, str, str, str, str, int]]
 
 
 def merge_texts(accumulators: Iterable[tuple[_Texts, int]]) -> tuple[_Texts, int]:
@@ -39,7 +35,9 @@ def merge_texts(accumulators: Iterable[tuple[_Texts, int]]) -> tuple[_Texts, int
         overflow += dropped
         for key, new in texts.items():
             old = merged.get(key)
-            merged[key] = (*min(old[:4], new[:4]), old[4] + new[4], old[5] + new[5]) if old else new
+            if old:
+                new = (*min(old[:4], new[:4]), weights.total((old[4], new[4])), old[5] + new[5])
+            merged[key] = new
     for key in sorted(merged)[_MAX_TEXTS:]:
         overflow += merged.pop(key)[5]
     return merged, overflow
@@ -53,14 +51,18 @@ def resolve_id(id: str, texts: _Texts, overflow: int) -> list[UniqueAd | Rejecte
     """
     if len(texts) == 1 and not overflow:
         [(key, (text, source, position, fields, weight, records))] = texts.items()
-        return [UniqueAd(id, key, text, weight, records, source, position, fields)]
+        return [UniqueAd(id, key, text, 0, records, source, position, fields, weight)]
     distinct = f"more than {_MAX_TEXTS}" if overflow else str(len(texts))
+    files = {source for _, source, *_ in texts.values()}
+    remedy = "ids must be unique"
+    if len(files) > 1:
+        remedy += "; if each file counts its rows from the beginning, --id_field none makes ids from the texts"
     return [
         Rejected(
             id=id,
             stage=STAGE,
             reason="id_conflict",
-            detail=f"the id stands for {distinct} different texts; ids must be unique",
+            detail=f"the id stands for {distinct} different texts; {remedy}",
             source=source,
             position=position,
             excerpt=text[:200],
@@ -72,16 +74,14 @@ def resolve_id(id: str, texts: _Texts, overflow: int) -> list[UniqueAd | Rejecte
 
 def merge_copies(copies: Iterable[UniqueAd]) -> UniqueAd:
     """Join the copies of one text: smallest id represents, weights and copies add up."""
-    first: UniqueAd | None = None
-    weight = records = 0
-    for ad in copies:
-        weight += ad.weight
-        records += ad.copies
-        if first is None or _order(ad) < _order(first):
-            first = ad
-    if first is None:
+    copies = list(copies)
+    if not copies:
         raise ValueError("merge_copies needs at least one ad")
-    return dataclasses.replace(first, weight=weight, copies=records)
+    first = min(copies, key=_order)
+    if len(copies) == 1:
+        return first
+    exact = weights.total(ad.exact for ad in copies)
+    return dataclasses.replace(first, exact=exact, copies=sum(ad.copies for ad in copies))
 
 
 def _order(ad: UniqueAd) -> tuple[str, ...]:
@@ -125,8 +125,8 @@ class CollapseDuplicates(beam.PTransform):
 
 
 def _to_unique(ad: Ad) -> UniqueAd:
-    weight = to_thousandths(ad.weight)
-    return UniqueAd(ad.id, ad.key, ad.text, weight, 1, ad.source, ad.position, ad.fields)
+    exact = weights.exact(ad.weight)
+    return UniqueAd(ad.id, ad.key, ad.text, 0, 1, ad.source, ad.position, ad.fields, exact)
 
 
 def _counted(item: tuple[str, UniqueAd]) -> UniqueAd:
@@ -135,7 +135,7 @@ def _counted(item: tuple[str, UniqueAd]) -> UniqueAd:
 
 
 def _keyed(ad: Ad) -> tuple[str, tuple[_Texts, int]]:
-    weight = to_thousandths(ad.weight)
+    weight = weights.exact(ad.weight)
     return ad.id, ({ad.key: (ad.text, ad.source, ad.position, ad.fields, weight, 1)}, 0)
 
 

@@ -11,7 +11,8 @@ from apache_beam import pvalue
 
 from pipelines.contracts import BlockFile, Rejected, Tally
 from pipelines.errors import RunFailed
-from pipelines.stages.check_corpus import check, places
+from pipelines.numerics import weights
+from pipelines.stages.check_corpus import Why, add_reasons, check, join_whys, places, why
 from pipelines.store.facts import Provenance, ScoredFacts
 from pipelines.store.workspace import Manifest, Workspace
 
@@ -20,8 +21,8 @@ from pipelines.store.workspace import Manifest, Workspace
 class CommitScored(beam.PTransform):
     """Write the ``scored`` manifest once every block is written.
 
-    Input: a tuple of scored files, ads that could not be scored, the dead-letter files, and the
-    corpus's tally. Output: ``PCollection[BlockFile]``, the scored files, from the committed
+    Input: a tuple of scored files, ads that could not be scored, the dead-letter files, unread ads by
+    script, and the corpus's tally. Output: ``PCollection[BlockFile]``, the scored files, from the committed
     manifest.
 
     Args:
@@ -44,29 +45,32 @@ class CommitScored(beam.PTransform):
             beam.PCollection[BlockFile],
             beam.PCollection[Rejected],
             beam.PCollection[BlockFile],
+            beam.PCollection[tuple[str, int]],
             beam.PCollection[Tally],
         ],
     ) -> beam.PCollection[BlockFile]:
         """Apply the transform."""
-        files, unscored, dead_letters, tally = inputs
+        files, unscored, dead_letters, unread, tally = inputs
         reasons = (
             unscored
-            | "Reason" >> beam.Map(lambda item: (item.reason, item.records))
-            | "CountReasons" >> beam.CombinePerKey(sum)
+            | "Reason" >> beam.Map(lambda item: (item.reason, why(item)))
+            | "CountReasons" >> beam.CombinePerKey(join_whys)
         )
         return tally | "Commit" >> beam.FlatMap(
             self._commit,
             files=pvalue.AsList(files),
             reasons=pvalue.AsList(reasons),
             dead_letters=pvalue.AsList(dead_letters),
+            unread=pvalue.AsDict(unread | "CountUnread" >> beam.CombinePerKey(sum)),
         )
 
     def _commit(
         self,
         tally: Tally,
         files: list[BlockFile],
-        reasons: list[tuple[str, int]],
+        reasons: list[tuple[str, Why]],
         dead_letters: list[BlockFile],
+        unread: dict[str, int],
     ) -> Iterator[BlockFile]:
         total = add_reasons(tally, reasons)
         where = places(self.root, dead_letters)
@@ -79,8 +83,11 @@ class CommitScored(beam.PTransform):
             records=total.records,
             rejected=total.rejected,
             reasons=json.loads(total.reasons),
+            examples=json.loads(total.examples),
+            weight_unit=weights.unit_of(total.weight),
+            unread=dict(sorted(unread.items())),
             unique=total.unique,
-            weight=total.weight / 1000,
+            weight=float(total.weight),
             dead_letters=tuple(sorted(file.path for file in dead_letters)),
         )
         rows = sum(file.rows for file in ordered)
@@ -88,12 +95,3 @@ class CommitScored(beam.PTransform):
             Manifest.of(self.attempt, self.config_hash, ordered, rows, facts)
         )
         yield from ordered
-
-
-def add_reasons(tally: Tally, reasons: list[tuple[str, int]]) -> Tally:
-    """Add the ads that could not be scored to the tally."""
-    counts = json.loads(tally.reasons)
-    for reason, number in reasons:
-        counts[reason] = counts.get(reason, 0) + number
-    rejected = tally.rejected + sum(number for _, number in reasons)
-    return dataclasses.replace(tally, rejected=rejected, reasons=json.dumps(counts, sort_keys=True))

@@ -57,9 +57,9 @@ class Frame:
 
     Attributes:
         histogram: int64 (N_BINS,) of their margins.
-        weight: int64 (N_BINS,) their weight by margin, in thousandths.
+        weight: int64 (N_BINS,) their weight by margin, in the corpus's unit.
         sample: strata, and how many ads are drawn of each.
-        known: int64 (2, 4): ads, and their weight in thousandths, whose label is known: true negatives,
+        known: int64 (2, 4): ads, and their weight in the corpus's unit, whose label is known: true negatives,
             false positives, false negatives, true positives of the model.
         left_out: ads that experts have seen and not settled.
     """

@@ -7,13 +7,16 @@ from there, if its text is the same to the letter.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 from apache_beam import pvalue
 from apache_beam.ml.inference.base import RunInference
 
+from models import letters
 from models.backends.base import Labeler
 from pipelines.console import metrics
 from pipelines.contracts import (
@@ -26,11 +29,12 @@ from pipelines.contracts import (
     UniqueAd,
 )
 from pipelines.handlers import STAGE, LabelerHandler, ScoredBlock
+from pipelines.numerics.weights import in_units, unit_of
 from pipelines.store import blocks, files, storage
 from pipelines.store.workspace import block_record
 from pipelines.text import digest
 
-FILES, REJECTED = "files", "rejected"
+FILES, REJECTED, UNREAD = "files", "rejected", "unread"
 
 
 def to_ad_block(ads: Sequence[UniqueAd]) -> Block:
@@ -56,12 +60,24 @@ def reuse_rows(scored: pa.Table, wanted: Sequence[tuple[int, UniqueAd]]) -> pa.T
     return table
 
 
+def unread_scripts(block: Block) -> list[tuple[str, int]]:
+    """Count a block's ads whose vectors are made of their letters, by script."""
+    if not block.rows:
+        return []
+    table = blocks.from_block(block)
+    texts, stored = table.column("text").to_pylist(), blocks.vectors(table)
+    made = letters.made(texts, stored.astype(np.float16))
+    counts = Counter(letters.script_of(texts[row]) for row in np.flatnonzero(made))
+    return sorted(counts.items())
+
+
 @dataclasses.dataclass(eq=False)
 class ScoreAds(beam.PTransform):
     """Score unique ads: ``PCollection[UniqueAd]`` and the corpus's tally to scored files.
 
-    Output: a dict of ``PCollection[BlockFile]`` (``files``) and ``PCollection[Rejected]``
-    (``rejected``).
+    Output: a dict of ``PCollection[BlockFile]`` (``files``), ``PCollection[Rejected]``
+    (``rejected``), and ``PCollection[tuple[str, int]]`` (``unread``): ads that the encoder cannot
+    read, by script, a pair a block.
 
     Args:
         load: returns the labeler, on the worker.
@@ -90,13 +106,14 @@ class ScoreAds(beam.PTransform):
     ) -> dict[str, beam.PCollection]:
         """Apply the transform."""
         unique, checked = inputs
-        new = unique | "WaitForCheck" >> beam.Map(lambda ad, _: ad, pvalue.AsSingleton(checked))
+        new = unique | "WaitForCheck" >> beam.Map(_weighed, pvalue.AsSingleton(checked))
         # Each branch writes its own blocks: behind a Flatten the write is a step of its own, which
         # starts when all ads are scored, and a kill before that would lose every one of them.
         write = (self.root, self.folder, self.score_key)
-        files = []
+        files, unread = [], []
         if self.known:
             new, reused = self._split_known(new)
+            unread.append(reused | "UnreadReused" >> beam.FlatMap(unread_scripts))
             files.append(reused | "WriteReused" >> beam.FlatMap(_write, *write))
         results = (
             new
@@ -105,8 +122,10 @@ class ScoreAds(beam.PTransform):
             | "Label" >> RunInference(LabelerHandler(self.load, self.share_processes))
         )
         scored = results | "Scored" >> beam.Map(_scored)
+        unread.append(scored | "UnreadScored" >> beam.FlatMap(unread_scripts))
         files.append(scored | "WriteBlock" >> beam.FlatMap(_write, *write))
         return {
+            UNREAD: unread | "JoinUnread" >> beam.Flatten(),
             FILES: files | "JoinFiles" >> beam.Flatten(),
             REJECTED: results | "Unscored" >> beam.FlatMap(_rejected),
         }
@@ -131,6 +150,10 @@ class ScoreAds(beam.PTransform):
             | "ReuseRows" >> beam.Map(_reused, self.root)
         )
         return outcome["new"], reused
+
+
+def _weighed(ad: UniqueAd, tally: Tally) -> UniqueAd:
+    return dataclasses.replace(ad, weight=in_units(ad.exact, unit_of(tally.weight)))
 
 
 def _scored(result: ScoredBlock) -> Block:

@@ -15,11 +15,12 @@ from pipelines.contracts import Block, ReviewItem
 from pipelines.numerics import hashing
 from pipelines.numerics.audit import Known
 from pipelines.numerics.calibration import Threshold
+from pipelines.numerics.weights import THOUSANDTHS, from_units
 from pipelines.stages.draw_audit import Frame
 from pipelines.store import blocks, files
 from pipelines.store.facts import FRAME_FILE, AuditFacts, AuditStratum, Provenance
 from pipelines.store.workspace import Manifest, Workspace
-from pipelines.strategies.items import item_id, review_ad
+from pipelines.strategies.items import item_id, review_ad, weighed
 
 STAGE = "WriteAudit"
 SOURCE = "audit"
@@ -57,18 +58,20 @@ def audit_items(drawn: pa.Table, frame: Frame, guideline: str, seed: int) -> lis
     return items
 
 
-def frame_file(frame: Frame) -> bytes:
-    """Return the frame's margins and weights as a NumPy ``.npz`` (no pickle inside)."""
+def frame_file(frame: Frame, unit: int) -> bytes:
+    """Return the frame's margins and weights (thousandths) as a NumPy ``.npz`` (no pickle inside)."""
     bins = np.flatnonzero(frame.histogram)
     sink = io.BytesIO()
-    np.savez(sink, bins=bins, ads=frame.histogram[bins], weight=frame.weight[bins])
+    weight = np.array([from_units(w, unit - THOUSANDTHS) for w in frame.weight[bins].tolist()])
+    np.savez(sink, bins=bins, ads=frame.histogram[bins], weight=weight)
     return sink.getvalue()
 
 
-def known_of(frame: Frame) -> Known:
-    """Return what is known beside the frame; weights in units, as the corpus has them."""
-    (tn, fp, fn, tp), (a, b, c, d) = frame.known.tolist()
-    return Known(((tn, fp), (fn, tp)), ((a / 1000, b / 1000), (c / 1000, d / 1000)))
+def known_of(frame: Frame, unit: int) -> Known:
+    """Return what is known beside the frame; weights as the corpus has them."""
+    (tn, fp, fn, tp), known = frame.known.tolist()
+    a, b, c, d = (from_units(weight, unit) for weight in known)
+    return Known(((tn, fp), (fn, tp)), ((a, b), (c, d)))
 
 
 @dataclass(eq=False)
@@ -86,6 +89,7 @@ class WriteAudit(beam.PTransform):
         scored: attempt whose ads are the corpus.
         origin: provenance of the scores.
         threshold: the label rule.
+        unit: power of ten of the unit that the scored ads' weights are in.
     """
 
     root: str
@@ -96,6 +100,7 @@ class WriteAudit(beam.PTransform):
     scored: str
     origin: Provenance
     threshold: Threshold
+    unit: int = THOUSANDTHS
 
     def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection[str]:
         """Apply the transform."""
@@ -105,10 +110,11 @@ class WriteAudit(beam.PTransform):
     def _write(self, drawn: Block, frame: Frame) -> str:
         with metrics.timed(STAGE):
             guideline = self.origin.task.guideline()
-            items = audit_items(blocks.from_block(drawn), frame, guideline, self.seed)
+            drawn_items = audit_items(blocks.from_block(drawn), frame, guideline, self.seed)
+            items = weighed(drawn_items, self.unit)
             parts = (
                 ("items.jsonl", files.json_lines(items), len(items)),
-                (FRAME_FILE, frame_file(frame), 1),
+                (FRAME_FILE, frame_file(frame, self.unit), 1),
             )
             written = [
                 files.write(self.root, f"{self.attempt}/{name}", data, rows)
@@ -125,7 +131,7 @@ class WriteAudit(beam.PTransform):
                     AuditStratum(*map(int, own))
                     for own in zip(sample.starts, sample.sizes, sample.labels, strict=True)
                 ),
-                known=known_of(frame),
+                known=known_of(frame, self.unit),
                 left_out=frame.left_out,
             )
             manifest = Manifest.of(self.attempt, self.config_hash, written, len(items), facts)

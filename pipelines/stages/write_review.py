@@ -16,6 +16,7 @@ from pipelines.console import metrics
 from pipelines.contracts import ReviewItem
 from pipelines.numerics.calibration import Threshold
 from pipelines.numerics.overlap import Overlap
+from pipelines.numerics.weights import from_units
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
 from pipelines.store import files
 from pipelines.store.facts import (
@@ -27,6 +28,7 @@ from pipelines.store.facts import (
 )
 from pipelines.store.workspace import Manifest, Workspace
 from pipelines.strategies.base import Chosen
+from pipelines.strategies.items import weighed
 from pipelines.tools.sheet.format import ad_sheet, review_instructions
 
 STAGE = "WriteReview"
@@ -39,15 +41,15 @@ def review_sheet(items: Sequence[ReviewItem]) -> bytes:
     )
 
 
-def overlap_lines(overlaps: Sequence[Overlap]) -> bytes:
-    """Return the ranked cluster pairs as JSON lines."""
+def overlap_lines(overlaps: Sequence[Overlap], unit: int) -> bytes:
+    """Return the ranked cluster pairs as JSON lines; ``unit`` is that of their mass, a power of ten."""
     rows = (
-        {"rank": place, **dataclasses.asdict(overlap), "mass": overlap.mass / 1000}
+        {"rank": place, **dataclasses.asdict(overlap), "mass": from_units(overlap.mass, unit)}
         for place, overlap in enumerate(overlaps, start=1)
     )
     return files.json_lines(
         {
-            name: round(value, 6) if isinstance(value, float) else value
+            name: round(value, 6) if isinstance(value, float) and name != "mass" else value
             for name, value in row.items()
         }
         for row in rows
@@ -78,7 +80,8 @@ Clusters = tuple[()] | tuple[beam.PCollection, beam.PCollection, beam.PCollectio
 class WriteReview(beam.PTransform):
     """Write a round's items and review sheet, and the clusters of a strategy that makes some.
 
-    Input: singletons chosen items and threshold, then those of ``Clusters``. Output: a singleton
+    Input: singletons chosen items, threshold and the power of ten of the weights' unit, then those of
+    ``Clusters``. Output: a singleton
     ``PCollection[str]``: the path of the review attempt, relative to the workspace.
 
     Args:
@@ -95,17 +98,21 @@ class WriteReview(beam.PTransform):
 
     def expand(self, inputs: tuple[beam.PCollection, ...]) -> beam.PCollection[str]:
         """Apply the transform."""
-        chosen, threshold, *clusters = inputs
+        chosen, threshold, unit, *clusters = inputs
         names = ("overlaps", "model", "totals") if clusters else ()
         beside = {n: pvalue.AsSingleton(p) for n, p in zip(names, clusters, strict=True)}
         return chosen | "Write" >> beam.Map(
-            self._write, threshold=pvalue.AsSingleton(threshold), **beside
+            self._write,
+            threshold=pvalue.AsSingleton(threshold),
+            unit=pvalue.AsSingleton(unit),
+            **beside,
         )
 
     def _write(
         self,
         chosen: Chosen,
         threshold: Threshold,
+        unit: int,
         overlaps: list[Overlap] | None = None,
         model: ClusterModel | None = None,
         totals: ClusterTotals | None = None,
@@ -115,7 +122,7 @@ class WriteReview(beam.PTransform):
                 self._commit(
                     "clusters",
                     {
-                        "overlaps.jsonl": (overlap_lines(overlaps), len(overlaps)),
+                        "overlaps.jsonl": (overlap_lines(overlaps, unit), len(overlaps)),
                         "centroids.npz": (centroid_file(model, totals), len(totals.count)),
                     },
                     ClustersFacts(
@@ -127,7 +134,7 @@ class WriteReview(beam.PTransform):
                         truncated=totals.truncated,
                     ),
                 )
-            items = chosen.items
+            items = weighed(chosen.items, unit)
             ads = sum(len(item.ads) for item in items)
             boundary = None
             if chosen.coverage:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -18,6 +18,7 @@ from pipelines.numerics.agreement import Kappa
 from pipelines.numerics.audit import Known
 from pipelines.numerics.calibration import Fitted, PriorBound, Threshold
 from pipelines.numerics.stopping import Difference, StoppingRule
+from pipelines.numerics.weights import THOUSANDTHS
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,9 @@ class ScoredFacts:
         unique: distinct normalised texts.
         weight: of the corpus.
         dead_letters: files of rejected records, relative to the workspace.
+        examples: reason -> the first record that was rejected for it, as a sentence.
+        weight_unit: power of ten of the unit that the blocks' weights are in.
+        unread: script -> ads that the encoder cannot read.
     """
 
     origin: Provenance
@@ -68,6 +72,9 @@ class ScoredFacts:
     unique: int
     weight: float
     dead_letters: tuple[str, ...]
+    examples: Mapping[str, str] = field(default_factory=dict)
+    weight_unit: int = THOUSANDTHS
+    unread: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

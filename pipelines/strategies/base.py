@@ -165,7 +165,7 @@ class PairPool:
         shown: scored rows that experts saw in earlier rounds, or None.
         overlaps: the searched cluster pairs.
         space: maps raw vectors to unit vectors.
-        total_weight: of the corpus, in thousandths.
+        total_weight: of the corpus, in its unit.
         population: unique ads in the corpus.
     """
 

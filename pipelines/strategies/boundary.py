@@ -169,7 +169,7 @@ def select(pool: PairPool, context: Context) -> Chosen:
                     mutual=row["mutual"],
                     overlap_score=round(overlap.score, 6),
                     overlap_nearer_share=round(overlap.nearer_share, 6),
-                    covered_weight=round(choice.covered_weight / _PARTS * total_weight / 1000, 3),
+                    covered_weight=choice.covered_weight / _PARTS * total_weight,
                     covered_share=round(choice.covered_weight / _PARTS, 6),
                     cumulative_share=round(choice.cumulative_share, 6),
                     partner_rank=int(partner_ranks[choice.candidate]),

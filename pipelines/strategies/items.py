@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipelines.contracts import ReviewAd
+from pipelines.contracts import ReviewAd, ReviewItem
 from pipelines.numerics import calibration, hashing
+from pipelines.numerics.weights import from_units
 
 
 def item_id(keys: tuple[str, ...], guideline: str) -> str:
@@ -42,7 +44,8 @@ def review_ad(
     """Return a scored row as experts get it.
 
     Args:
-        row: a scored row as Python values; ``weight`` in thousandths.
+        row: a scored row as Python values; ``weight`` in the corpus's unit, as the item has it
+            until :func:`weighed` changes it.
         label: predicted label.
         cluster: cluster within it, or None.
         prefix: of the row's column names.
@@ -59,6 +62,29 @@ def review_ad(
         label=label,
         cluster=cluster,
         copies=row[f"{prefix}copies"],
-        weight=row[f"{prefix}weight"] / 1000,
+        weight=float(row[f"{prefix}weight"]),
         truncated=row[f"{prefix}truncated"],
     )
+
+
+def weighed(items: Iterable[ReviewItem], unit: int) -> list[ReviewItem]:
+    """Return items with weights as the corpus has them, from items with weights in its unit.
+
+    Args:
+        items: as strategies make them.
+        unit: power of ten.
+    """
+    return [
+        dataclasses.replace(
+            item,
+            ads=tuple(
+                dataclasses.replace(ad, weight=from_units(ad.weight, unit)) for ad in item.ads
+            ),
+            overlap=item.overlap
+            and dataclasses.replace(
+                item.overlap,
+                covered_weight=round(from_units(item.overlap.covered_weight, unit), max(-unit, 3)),
+            ),
+        )
+        for item in items
+    ]

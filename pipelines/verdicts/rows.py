@@ -7,7 +7,6 @@ A *reader* turns a file's bytes into :class:`RawVerdict` rows, one an ad, as the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 from pipelines.contracts import SKIP_WORDS, Rejected
 from pipelines.errors import RunFailed
 from pipelines.names import fold_name, is_missing
+from pipelines.sources import decoding
+from pipelines.sources.decoding import Encoding, decoded
 from pipelines.text import storable
 from pipelines.verdicts.spreadsheet import unprotected
 
@@ -106,44 +107,27 @@ class LabelNames:
 
 
 def decode(data: bytes, source: str) -> str:
-    """Return a file's text: UTF-8, or UTF-16/32 with its byte order mark.
+    """Return a file's text, as :func:`pipelines.sources.decoding.decoded` reads it.
 
     Raises:
-        RunFailed: empty, compressed, a workbook, binary, or in another encoding.
+        RunFailed: empty, too large, or no text.
     """
+    return decode_as(data, source)[0]
+
+
+def decode_as(data: bytes, source: str) -> tuple[str, Encoding]:
+    """Return a file's text and how it was written; raises as :func:`decode` does."""
     if len(data) > MAX_FILE_BYTES:
         raise RunFailed(
             f"{source}: {len(data):,} bytes, at most {MAX_FILE_BYTES:,}; import it in parts"
         )
-    for magic, kind, cure in (
-        (b"\x1f\x8b", "gzip-compressed", "unpack it first"),
-        (b"BZh", "bzip2-compressed", "unpack it first"),
-        (b"PK\x03\x04", "a workbook or a zip archive", "save the sheet as 'CSV UTF-8'"),
-        (b"\xd0\xcf\x11\xe0", "an Excel workbook", "save the sheet as 'CSV UTF-8'"),
-    ):
-        if data.startswith(magic):
-            raise RunFailed(f"{source}: is {kind}, not text; {cure}")
-    encoding = "utf-8-sig"
-    if data.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
-        encoding = "utf-32"
-    elif data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encoding = "utf-16"
     try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise RunFailed(
-            f"{source}: byte {error.start:,} (0x{data[error.start]:02x}) is not "
-            f"{'UTF-8' if encoding == 'utf-8-sig' else encoding.upper()}; save the file as UTF-8 "
-            "(in Excel: 'CSV UTF-8')"
-        ) from error
-    if "\0" in text:
-        raise RunFailed(
-            f"{source}: character {text.index(chr(0)):,} is a NUL: a binary file, or UTF-16 "
-            "without its byte order mark; save the file as UTF-8"
-        )
+        text, encoding = decoded(data, MAX_FILE_BYTES)
+    except ValueError as error:
+        raise RunFailed(f"{source}: {error}") from error
     if not text.strip():
         raise RunFailed(f"{source}: the file is empty")
-    return text
+    return text, encoding
 
 
 def dead_letter(
@@ -168,17 +152,7 @@ def parse_json(text: str) -> Any:
     Raises:
         ValueError: it is no JSON, or an object gives a field twice.
     """
-    try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(str(error) or type(error).__name__) from error
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a field is given twice")
-    return found
+    return decoding.parse_json(text, constant=_constant)
 
 
 def _constant(name: str) -> float | None:

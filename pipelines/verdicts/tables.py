@@ -1,6 +1,6 @@
-"""Verdicts in tables of one's own, CSV or JSON lines: bytes to rows.
+"""Verdicts in tables of one's own, workbooks, CSV or JSON lines: bytes to rows.
 
-Columns of a CSV file, fields of a JSON line (any case; blanks and hyphens count as underscores)::
+Columns of a table, fields of a JSON line (any case; blanks and hyphens count as underscores)::
 
     field     also called                                        holds
     --------  -------------------------------------------------  ----------------------------------
@@ -27,16 +27,18 @@ such row but has the header's cells is taken as it stands.
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pipelines.contracts import LEFT, RIGHT, Rejected
 from pipelines.errors import RunFailed
 from pipelines.names import fold_name, is_missing
-from pipelines.sources.csv_lines import CsvLines, NoRecord
+from pipelines.sources import workbook
+from pipelines.sources.csv_lines import CsvLines, NoRecord, Records, style_of
+from pipelines.sources.decoding import is_wide
 from pipelines.text import normalize_text, storable
 from pipelines.verdicts.rows import (
     SKIP,
@@ -44,6 +46,7 @@ from pipelines.verdicts.rows import (
     cell_of,
     dead_letter,
     decode,
+    decode_as,
     is_unsaid,
     normalize_expert,
     parse_json,
@@ -65,6 +68,8 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 # Names that mean a field only where none of its own names is there.
 _FALLBACKS = (("time", "updated_at"), ("time", "created_at"))
+# Ids that every encoding holds as they are.
+_SAFE_ID = re.compile(r"[\w.:/-]*", re.ASCII)
 _BY_SIDE = ("ad_id", "id", "text", "label", "comment")
 _WIDE = {
     f"{field}_{word}": (field, side)
@@ -74,34 +79,42 @@ _WIDE = {
 
 
 def read_csv(data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
-    """Yield the rows of a CSV file, the review sheet that came back or one's own columns.
+    """Yield the rows of a CSV file or workbook, the review sheet that came back or one's own columns, however saved.
 
-    Comma, semicolon or tab, whichever gives the header the most known columns; a first line
-    ``sep=;`` is obeyed. Rows without any content are no rows.
+    A workbook (.xlsx), or CSV in any encoding with the cells parted by whatever gives the header the
+    most known columns; a first line ``sep=;`` is obeyed. Rows without any content are no rows.
 
     Raises:
-        RunFailed: the file is no text, or its header does not do.
+        RunFailed: the file is no table, or its header does not do.
     """
-    text = decode(data, source)
-    # Process-wide, and other readers set it lower.
-    csv.field_size_limit(max(csv.field_size_limit(), _MAX_RECORD_CHARS))
-    wrapped = io.StringIO(text, newline="")
-    lines = CsvLines(wrapped, _MAX_RECORD_CHARS)
-    # Old files end their lines with a carriage return alone.
-    first, *rest = re.split(r"\r\n|\r|\n", text.lstrip("\r\n"), maxsplit=2)
-    hint = re.fullmatch(r"sep=(.)", first.strip().strip('"'), flags=re.IGNORECASE)
-    if hint and text.startswith(first):
-        lines.skip()
-        first = rest[0] if rest else ""
-    delimiter = hint[1] if hint else max(",;\t", key=lambda char: _known_columns(first, char))
+    if data.startswith(b"PK\x03\x04"):
+        found = workbook.tables(io.BytesIO(data), source, _known_columns)
+        for records in found:
+            yield from _rows(records, source, lossy=False)
+        return
+    text, encoding = decode_as(data, source)
+    style = style_of(text, _known_columns, whole=True)
+    lines = CsvLines(io.StringIO(text, newline=""), _MAX_RECORD_CHARS)
+    lossy = encoding.guessed and not is_wide(encoding.name)
+    yield from _rows(lines.records(style), source, lossy)
+
+
+def _rows(records: Records, source: str, lossy: bool) -> Iterator[RawVerdict | Rejected]:
+    """Yield the rows of a table.
+
+    Args:
+        records: the header first.
+        source: the file's name.
+        lossy: whether letters may have been lost when it was saved.
+    """
     header: list[str] | None = None
     fields: list[str] = []
-    for position, cells in lines.records(delimiter=delimiter):
+    for position, cells in records:
         if isinstance(cells, NoRecord):
             if header is None:
                 raise RunFailed(f"{source}: the header is no CSV: {cells.error}") from cells.error
             unquoted = cells.line.rstrip("\r\n").split("\t")
-            if delimiter == "\t" and len(unquoted) == len(header):
+            if len(unquoted) == len(header) > 1:
                 yield from _to_rows(_cells(fields, unquoted), source, position)
                 continue
             yield _unreadable(f"not a CSV row: {cells.error}", source, position, cells.line)
@@ -114,13 +127,27 @@ def read_csv(data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
             continue
         if any(cell.strip() for cell in cells[len(header) :]):
             detail = f"{len(cells)} cells in the row, {len(header)} in the header"
-            yield _unreadable(detail, source, position, delimiter.join(cells))
+            yield _unreadable(detail, source, position, ",".join(cells))
             continue
         # Spreadsheets leave out empty cells at a row's end.
         cells += [""] * (len(header) - len(cells))
-        yield from _to_rows(_cells(fields, cells), source, position)
+        for found in _to_rows(_cells(fields, cells), source, position):
+            yield _without_lost(found) if lossy and isinstance(found, RawVerdict) else found
     if header is None:
         raise RunFailed(f"{source}: the file is empty")
+
+
+def _without_lost(row: RawVerdict) -> RawVerdict:
+    """Return a row of a file in an 8-bit encoding, without what may have been lost in it.
+
+    Item and side name the ad where id and text may have been spoilt.
+    """
+    if not row.item_id:
+        return row
+    id = row.ad_id if _SAFE_ID.fullmatch(row.ad_id) else ""
+    # Some programs put the nearest letter that they have in the place of one that they lack.
+    text = "" if row.side or id or "?" in row.text else row.text
+    return replace(row, ad_id=id, text=text)
 
 
 def read_jsonl(data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
@@ -167,12 +194,8 @@ def _field(column: str) -> str:
     return column if column in _WIDE else ""
 
 
-def _known_columns(header: str, delimiter: str) -> int:
-    try:
-        cells = next(csv.reader([header], delimiter=delimiter), [])
-    except csv.Error:
-        return 0
-    return sum(bool(_field(_column(cell))) for cell in cells)
+def _known_columns(header: Sequence[str]) -> int:
+    return sum(bool(_field(_column(cell))) for cell in header)
 
 
 def _meanings(columns: Sequence[str]) -> list[str]:

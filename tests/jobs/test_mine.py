@@ -167,6 +167,7 @@ BAD = [
     (b'{"id": "latin", "text": "caf\xe9"}', "not_utf8"),
     (b'{"id": "long", "text": "' + b"x" * 30_000 + b'"}', "too_long"),
     (b'{"id": "type", "text": 5}', "wrong_type"),
+    (b'{"id": "key", "text": "one", "text": "other"}', "field_twice"),
     (b'{"id": "twice", "text": "one text"}', "id_conflict"),
     (b'{"id": "twice", "text": "another text"}', "id_conflict"),
     (b'{"id": "poison", "text": "a <poison> ad"}', "scoring_failed"),
@@ -178,11 +179,17 @@ def test_one_bad_record_of_each_kind(task: Path, tmp_path: Path) -> None:
     good = helpers.tiny_ads()
     path = helpers.write_jsonl(tmp_path / "a.jsonl", good)
     path.write_bytes(path.read_bytes() + b"\n".join(line for line, _ in BAD) + b"\n")
-    with pytest.raises(RunFailed, match=r"9 of 211 records \(4\.3%\) were rejected"):
-        helpers.run(task, path, tmp_path / "w")
-    with pytest.raises(RunFailed, match=r"11 of 211 records .* scoring_failed 1"):
-        helpers.run(task, path, tmp_path / "w", max_rejected_share=0.05)
-    mined = helpers.run(task, path, tmp_path / "w", max_rejected_share=0.06)
+    read = ReadOptions(encoding="utf-8")
+    with pytest.raises(RunFailed, match=r"10 of 212 records \(4\.7%\) were rejected"):
+        helpers.run(task, path, tmp_path / "w", read=read)
+    with pytest.raises(RunFailed, match=r"12 of 212 records .* scoring_failed 1"):
+        helpers.run(task, path, tmp_path / "w", max_rejected_share=0.05, read=read)
+    mined = helpers.run(task, path, tmp_path / "w", max_rejected_share=0.06, read=read)
+    assert set(mined.rejected_examples) == {reason for _, reason in BAD}
+    assert mined.rejected_examples["field_twice"].startswith(
+        "a.jsonl, line 208: a field is given twice: 'text'; it begins"
+    )
+    assert "first field_twice" in mined.text(0)
     letters = [
         json.loads(line)
         for name in mined.dead_letters
@@ -197,7 +204,7 @@ def test_one_bad_record_of_each_kind(task: Path, tmp_path: Path) -> None:
         "latin"
     }
     assert {row["id"] for row in scored_rows(tmp_path / "w")} == {ad["id"] for ad in good}
-    assert mined.rejected == 11
+    assert mined.rejected == 12
     assert len(mined.items) == 12
 
 
@@ -459,11 +466,43 @@ def test_heavy_weights_neither_overflow_nor_pass_unseen(task: Path, tmp_path: Pa
     covered = [item.overlap.covered_weight for item in mined.items if item.overlap]
     assert min(covered) >= 0
     assert sum(covered) == pytest.approx(mined.covered_share * 200e9, rel=1e-4)
+    assert {ad.weight for item in mined.items for ad in item.ads} == {1e9}
     zero = [{**ad, "w": 0} for ad in helpers.tiny_ads()]
     corpus = helpers.write_jsonl(tmp_path / "zero.jsonl", zero)
     mined = helpers.run(task, corpus, tmp_path / "w2", read=ReadOptions(weight_field="w"))
     assert mined.covered_share == 0
     assert mined.items
+
+
+@pytest.mark.parametrize("scale", [4e-4, 1e-200, 1e6])
+def test_weights_keep_their_ratios_at_any_scale(scale: float, task: Path, tmp_path: Path) -> None:
+    def mined_with(factor: float, name: str, parts: int) -> Any:
+        # Written as people write them: 3 times 0.0004 is 0.0012.
+        rows = [
+            {**ad, "w": float(f"{(1 + n % 7) * factor:.6g}")}
+            for n, ad in enumerate(helpers.tiny_ads())
+        ]
+        for part in range(parts):
+            helpers.write_jsonl(tmp_path / f"{name}{parts - part}.jsonl", rows[part::parts])
+        corpus = tmp_path / f"{name}*.jsonl"
+        return helpers.run(task, corpus, tmp_path / name, read=ReadOptions(weight_field="w"))
+
+    def shown(mined: Any) -> list[tuple[Any, ...]]:
+        return [
+            (item.item_id, item.overlap and item.overlap.covered_share, item.propensity)
+            for item in mined.items
+        ]
+
+    plain, scaled = mined_with(1, "plain", 1), mined_with(scale, "scaled", 3)
+    assert shown(scaled) == shown(plain)
+    assert scaled.covered_share == plain.covered_share > 0
+    ads = [ad for item in scaled.items for ad in item.ads]
+    assert {round(ad.weight / scale, 9) for ad in ads} <= {*range(1, 8)}
+    assert all(
+        item.overlap.covered_weight > 0
+        for item in scaled.items
+        if item.overlap and item.overlap.covered_share
+    )
 
 
 def test_a_workspace_is_for_one_task_and_must_be_writable(

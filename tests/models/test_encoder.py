@@ -86,3 +86,28 @@ def test_raw_vectors(bundle: presets.EncoderBundle, encoder: SentenceEncoder) ->
     vectors = raw.encode(TEXTS[:2])
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     np.testing.assert_allclose(unit, encoder.encode(TEXTS[:2]), atol=1e-6)
+
+
+def test_what_it_cannot_read_is_told_apart_by_its_letters(encoder: SentenceEncoder) -> None:
+    unread = [
+        "ตั๋วรถไฟราคาถูกไปกรุงเทพ",
+        "ลดราคารองเท้า 50%",
+        "ประกันรถยนต์ 50%",
+        "ตั๋วรถไฟ iPhone ประกันรถยนต์",
+        "ลดราคารองเท้า iPhone โรงแรมในกรุงเทพ",
+        "🎉🔥",
+        "🚗 50%",
+        "①②③",
+        "x" * 20_000,
+        "y" * 20_000,
+    ]
+    read = [*TEXTS, "Дешёвые билеты", "Größe 42", "Sale 🎉🔥 🚗", "", "50%", "Win ประกันรถยนต์ today"]
+    assert encoder.unread([*unread, *read]).tolist() == [True] * len(unread) + [False] * len(read)
+    plain = encoder.encode([*unread, *read])
+    # The fault: distinct ads with one vector.
+    assert plain[1] @ plain[2] > 0.9999 and plain[3] @ plain[4] > 0.9999
+    apart = encoder.told_apart([*unread, *read], plain)
+    np.testing.assert_array_equal(apart[len(unread) :], plain[len(unread) :])
+    like = apart[: len(unread)] @ apart[: len(unread)].T
+    assert (like - np.eye(len(unread))).max() < 0.9
+    assert plain[1] @ plain[2] > 0.9999, "what was given stays as it was"

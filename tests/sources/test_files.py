@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from pipelines.errors import RunFailed, UsageError
 from pipelines.sources import registry
 from pipelines.sources.base import Listed, ReadOptions
-from pipelines.sources.files import Files, file_format
+from pipelines.sources.files import Files
 from tests import helpers
 from tests.sources import ADS, read, write
 
@@ -20,31 +21,47 @@ def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(RunFailed, match=f"{name}: cannot be read to its end as"):
         read(path)
+
+
+def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
     path.write_bytes(b"this is neither")
-    with pytest.raises(RunFailed, match=name):
+    with pytest.raises(RunFailed, match=r"a.parquet: cannot be read to its end as parquet"):
         read(path)
 
 
-def test_only_what_can_be_cut_is_cut() -> None:
-    def cut(path: str) -> list[tuple[str, int, int, int]]:
-        ranges = Files().ranges(Listed("files", path, 25, ""), ReadOptions(), 10)
+def test_only_what_can_be_cut_is_cut(tmp_path: Path) -> None:
+    def cut(name: str, data: bytes) -> list[tuple[str, int, int, int]]:
+        path = str(tmp_path / name)
+        Path(path).write_bytes(data)
+        ranges = Files().ranges(Listed("files", path, len(data), ""), ReadOptions(), 10)
         assert {part.place for part in ranges} == {path}
         return [(part.format, part.start, part.stop, part.bytes) for part in ranges]
 
-    assert cut("a.jsonl") == [("jsonl", 0, 10, 10), ("jsonl", 10, 20, 10), ("jsonl", 20, 25, 5)]
-    assert [part[1:] for part in cut("e.txt")] == [(0, 10, 10), (10, 20, 10), (20, 25, 5)]
-    assert cut("b.jsonl.gz") == [("jsonl", 0, -1, 25)]
-    assert cut("c.csv") == [("csv", 0, -1, 25)]
-    assert cut("d.parquet") == [("parquet", 0, -1, 25)]
+    line = b'{"text": "twenty-five"}\r\n'
+    in_three = [(0, 10, 10), (10, 20, 10), (20, 25, 5)]
+    assert cut("a.jsonl", line) == [("jsonl", *part) for part in in_three]
+    assert [part[1:] for part in cut("e.txt", b"caf\xe9 au lait, tr\xe8s bon!\r\n")] == in_three
+    packed = gzip.compress(line)
+    assert cut("b.jsonl.gz", packed) == [("jsonl", 0, -1, len(packed))]
+    # What a file is called does not decide whether it is packed.
+    assert cut("b.jsonl", packed) == [("jsonl", 0, -1, len(packed))]
+    assert cut("b2.jsonl.gz", line) == [("jsonl", *part) for part in in_three]
+    assert cut("c.csv", b"text\n" * 5) == [("csv", 0, -1, 25)]
+    assert cut("d.parquet", b"x" * 25) == [("parquet", 0, -1, 25)]
+    assert cut("f.txt", "an ad a line\n".encode("utf-16")) == [("text", 0, -1, 28)]
+    assert cut("g.json", b'[{"text": "an array"}    ]') == [("json", 0, -1, 26)]
 
 
 def test_unknown_names_and_missing_files(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="does not tell the format"):
-        file_format("ads.dat")
+    (tmp_path / "ads.dat").write_text("an ad")
+    with pytest.raises(UsageError, match="does not tell the format; give --format, one of jsonl"):
+        read(tmp_path / "ads.dat")
     with pytest.raises(UsageError, match="no file matches"):
         registry.list_corpus([str(tmp_path / "*.jsonl")])
-    with pytest.raises(UsageError, match=r"is a folder; give .*/\*"):
-        registry.list_corpus([f"{tmp_path}/"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no file matches"):
+        registry.list_corpus([f"{tmp_path}/empty"])
     with pytest.raises(
         UsageError, match="--corpus hold://x: no source and no storage is called ho"
     ):

@@ -40,7 +40,7 @@ def test_plain_text_is_one_ad_a_line_with_content_ids(tmp_path: Path) -> None:
 def test_csv_rows_that_cannot_be_used(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"id,text\n1,good\n2,caf\xe9\n3,a,b\n4\n5,\n\n6,also good\n")
-    records = read(path)
+    records = read(path, ReadOptions(encoding="utf-8"))
     assert texts(records) == ["good", "also good"]
     assert [(r.reason, r.position) for r in records if isinstance(r, Rejected)] == [
         ("not_utf8", "line 3"),

@@ -72,7 +72,7 @@ def test_a_bad_record_costs_only_itself(line: bytes, reason: str, tmp_path: Path
     path = tmp_path / "a.jsonl"
     good = b'{"id": "%d", "text": "ad %d", "w": 1}\n'
     path.write_bytes(good % (1, 1) + line + b"\n" + good % (2, 2))
-    records = read(path, ReadOptions(weight_field="w"))
+    records = read(path, ReadOptions(weight_field="w", encoding="utf-8"))
     assert texts(records) == ["ad 1", "ad 2"]
     [rejected] = [record for record in records if isinstance(record, Rejected)]
     assert rejected.reason == reason

@@ -22,14 +22,14 @@ def ad(id: str, text: str, weight: float = 1.0, position: str = "line 1") -> Ad:
 
 def check(
     ads: list[Ad],
-    unique: list[tuple[str, int, int]],
+    unique: list[tuple[str, str, int]],
     rejected: list[tuple[str, int]],
     corpus_ids: bool = True,
 ) -> None:
-    """Compare with (id, weight, copies) of unique ads and (id, records) of rejected ones."""
+    """Compare with (id, exact weight, copies) of unique ads and (id, records) of rejected ones."""
     with TestPipeline(runner=DEFAULT_RUNNER) as pipeline:
         result = pipeline | beam.Create(ads) | stage.CollapseDuplicates(corpus_ids=corpus_ids)
-        kept = result[stage.UNIQUE] | "Kept" >> beam.Map(lambda a: (a.id, a.weight, a.copies))
+        kept = result[stage.UNIQUE] | "Kept" >> beam.Map(lambda a: (a.id, a.exact, a.copies))
         dropped = result[stage.REJECTED] | "Dropped" >> beam.Map(lambda r: (r.id, r.records))
         assert_that(kept, equal_to(unique), label="unique")
         assert_that(dropped, equal_to(rejected), label="rejected")
@@ -43,31 +43,38 @@ def test_copies_collapse_to_the_smallest_id() -> None:
             result[stage.UNIQUE],
             equal_to(
                 [
-                    UniqueAd("a", content_key("same text"), "same text", 3500, 2, "f", "line 1"),
-                    UniqueAd("c", content_key("other"), "other", 250, 1, "f", "line 1"),
+                    UniqueAd(
+                        "a", content_key("same text"), "same text", 0, 2, "f", "line 1", "", "3.5"
+                    ),
+                    UniqueAd("c", content_key("other"), "other", 0, 1, "f", "line 1", "", "0.25"),
                 ]
             ),
         )
 
 
 def test_the_same_record_twice_counts_twice_and_is_no_conflict() -> None:
-    assert stage.resolve_id("a", {"k": ("t", "f", "line 1", "[]", 2000, 2)}, 0) == [
-        UniqueAd("a", "k", "t", 2000, 2, "f", "line 1", "[]")
+    assert stage.resolve_id("a", {"k": ("t", "f", "line 1", "[]", "2", 2)}, 0) == [
+        UniqueAd("a", "k", "t", 0, 2, "f", "line 1", "[]", "2")
     ]
 
 
 def test_an_id_with_two_texts_is_rejected_with_both_places() -> None:
-    texts = {"k1": ("one", "f", "line 1", "", 1000, 1), "k2": ("two", "g", "line 9", "", 2000, 2)}
+    texts = {"k1": ("one", "f", "line 1", "", "1", 1), "k2": ("two", "g", "line 9", "", "2", 2)}
     rejected = stage.resolve_id("a", texts, 0)
     assert [(r.id, r.reason, r.source, r.position, r.records) for r in rejected] == [
         ("a", "id_conflict", "f", "line 1", 1),
         ("a", "id_conflict", "g", "line 9", 2),
     ]
-    assert "stands for 2 different texts" in rejected[0].detail
+    assert rejected[0].detail == (
+        "the id stands for 2 different texts; ids must be unique; if each file counts its rows from the "
+        "beginning, --id_field none makes ids from the texts"
+    )
+    texts["k2"] = ("two", "f", "line 9", "", "2", 2)
+    assert stage.resolve_id("a", texts, 0)[0].detail.endswith("texts; ids must be unique")
 
 
 def test_an_id_with_very_many_texts_keeps_the_count() -> None:
-    parts = [({f"k{n:04d}": (f"t{n}", "f", "line 1", "", 1, 1)}, 0) for n in range(500)]
+    parts = [({f"k{n:04d}": (f"t{n}", "f", "line 1", "", "1", 1)}, 0) for n in range(500)]
     texts, overflow = stage.merge_texts(parts)
     assert len(texts) == 16
     rejected = stage.resolve_id("a", texts, overflow)
@@ -87,7 +94,7 @@ def test_an_id_with_very_many_texts_keeps_the_count() -> None:
 )
 def test_merging_does_not_depend_on_the_order(rows: list, rng) -> None:
     accumulators = [
-        ({content_key(t): (t, "f", f"line {n}", "", w * 1000, 1)}, 0)
+        ({content_key(t): (t, "f", f"line {n}", "", str(w), 1)}, 0)
         for n, (_, t, w) in enumerate(rows)
     ]
     whole = stage.merge_texts(accumulators)
@@ -109,10 +116,11 @@ def test_the_stage_against_a_slow_oracle() -> None:
     for id, text, _ in rows:
         texts_of[id].add(content_key(text))
     good = [row for row in rows if len(texts_of[row[0]]) == 1]
-    expected: dict[str, tuple[str, int, int]] = {}
+    expected: dict[str, tuple[str, str, int]] = {}
     for id, text, weight in good:
-        known = expected.get(content_key(text), ("~", 0, 0))
-        expected[content_key(text)] = (min(known[0], id), known[1] + weight * 1000, known[2] + 1)
+        known = expected.get(content_key(text), ("~", "0", 0))
+        weights = str(int(known[1]) + weight)
+        expected[content_key(text)] = (min(known[0], id), weights, known[2] + 1)
     rejected = Counter((id, content_key(text)) for id, text, _ in rows if len(texts_of[id]) > 1)
     check(
         [ad(*row, position=f"line {n}") for n, row in enumerate(rows)],
@@ -124,4 +132,4 @@ def test_the_stage_against_a_slow_oracle() -> None:
 
 
 def test_content_ids_need_no_conflict_check() -> None:
-    check([ad("ad_1", "x"), ad("ad_1", "X")], [("ad_1", 2000, 2)], [], corpus_ids=False)
+    check([ad("ad_1", "x"), ad("ad_1", "X")], [("ad_1", "2", 2)], [], corpus_ids=False)

@@ -11,11 +11,14 @@ from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
 from pipelines.contracts import BlockFile, Rejected, Tally
-from pipelines.stages.commit_scored import CommitScored, add_reasons
+from pipelines.stages.check_corpus import add_reasons, join_whys, why
+from pipelines.stages.commit_scored import CommitScored
 from pipelines.store.workspace import Workspace
 from tests.helpers import provenance
 
-TALLY = Tally(100, 2, json.dumps({"not_json": 2}), 90, 95_500)
+TALLY = Tally(
+    100, 2, json.dumps({"not_json": 2}), json.dumps({"not_json": "a.jsonl, line 3: no"}), 90, "95.5"
+)
 FILES = [
     BlockFile(f"rounds/0001/scored/x/block-{n}.parquet", 10 * n, 7, "0" * 64) for n in (3, 1, 2)
 ]
@@ -34,6 +37,7 @@ def commit(root: Path, files: list[BlockFile], unscored: list[Rejected], share: 
             pipeline | "Files" >> beam.Create(files),
             pipeline | "Unscored" >> beam.Create(unscored),
             pipeline | "Letters" >> beam.Create([LETTER]),
+            pipeline | "Unread" >> beam.Create([("Thai", 2), ("symbols", 1), ("Thai", 3)]),
             pipeline | "Tally" >> beam.Create([TALLY]),
         )
         out = given | CommitScored(str(root), attempt, "hash", provenance(), share)
@@ -50,6 +54,12 @@ def test_the_manifest_lists_all_blocks_in_order_and_counts_all_reasons(tmp_path:
     assert (facts.records, facts.rejected, facts.unique, facts.weight) == (100, 6, 90, 95.5)
     assert dict(facts.reasons) == {"not_json": 2, "not_finite": 4}
     assert facts.dead_letters == (LETTER.path,)
+    assert dict(facts.examples) == {
+        "not_json": "a.jsonl, line 3: no",
+        "not_finite": "a, line 1: d; it begins 'x'",
+    }
+    assert facts.weight_unit == -3
+    assert dict(facts.unread) == {"Thai": 5, "symbols": 1}
 
 
 @pytest.mark.parametrize(
@@ -65,6 +75,7 @@ def test_no_manifest_where_the_run_must_not_count(
 
 
 def test_reasons_add_up() -> None:
-    total = add_reasons(TALLY, [("not_json", 1), ("scoring_failed", 2)])
+    found = [("not_json", why(bad(1))), ("scoring_failed", join_whys([why(bad(1)), why(bad(1))]))]
+    total = add_reasons(TALLY, found)
     assert (total.rejected, json.loads(total.reasons)) == (5, {"not_json": 3, "scoring_failed": 2})
-    assert (total.records, total.unique, total.weight) == (100, 90, 95_500)
+    assert (total.records, total.unique, total.weight) == (100, 90, "95.5")

@@ -122,7 +122,7 @@ def test_ads_that_experts_saw_are_counted_and_not_drawn(tmp_path: Path) -> None:
     assert frame.left_out == 20
     weights = table.column("weight").to_numpy()[:70].sum()
     assert frame.known[1].sum() == weights
-    known = known_of(frame)
+    known = known_of(frame, -3)
     assert sum(map(sum, known.weights)) == pytest.approx(weights / 1000)
     assert [n for row in known.counts for n in row] == wanted.tolist()
 
@@ -148,7 +148,7 @@ def test_items_are_single_ads_with_their_propensity_in_an_order_of_their_own(
     for row, number in enumerate(frame.sample.labels.tolist()):
         assert abs(half[row] - number / 2) <= 3 * number**0.5 / 2 + 1
     assert any(a > b for a, b in itertools.pairwise(strata))
-    with np.load(__import__("io").BytesIO(frame_file(frame)), allow_pickle=False) as kept:
+    with np.load(__import__("io").BytesIO(frame_file(frame, -3)), allow_pickle=False) as kept:
         histogram = np.zeros(calibration.N_BINS, dtype=np.int64)
         histogram[kept["bins"]] = kept["ads"]
     assert histogram.tolist() == frame.histogram.tolist()

@@ -195,7 +195,8 @@ def test_a_manifest_is_written_once_and_after_its_files(
     with TestPipeline() as pipeline:
         chosen = pipeline | "Chosen" >> beam.Create([Chosen((pair("positive"),), 1)])
         threshold = pipeline | "Threshold" >> beam.Create([Threshold(0.0, 1, 1)])
-        _ = (chosen, threshold) | WriteReview(place.root, attempts, "hash", provenance())
+        unit = pipeline | "Unit" >> beam.Create([-3])
+        _ = (chosen, threshold, unit) | WriteReview(place.root, attempts, "hash", provenance())
     assert written == [
         "items.jsonl",
         "manifest.json",

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from pipelines.contracts import OverlapFacts, ReviewItem
 from pipelines.store import files
 from pipelines.store.facts import adapter
-from pipelines.strategies.items import as_shown, item_id, review_ad
+from pipelines.strategies.items import as_shown, item_id, review_ad, weighed
 from tests.helpers import review_ad_of
 
 
@@ -41,10 +43,24 @@ def test_a_row_becomes_an_ad_with_its_fields() -> None:
     row = {"id": "7", "key": "k", "text": "t", "margin": 0.5, "copies": 3, "weight": 1500}
     row |= {"truncated": False, "fields": '[["Headline", "Buy"], ["", "now"]]'}
     ad = review_ad(row, "positive", 2)
-    assert (ad.weight, ad.probability, ad.cluster) == (1.5, 0.622459, 2)
+    assert (ad.weight, ad.probability, ad.cluster) == (1500.0, 0.622459, 2)
     assert ad.fields == (("Headline", "Buy"), ("", "now"))
     prefixed = {f"p_{name}": value for name, value in row.items() if name != "fields"}
     assert review_ad(prefixed, "positive", None, "p_").fields == ()
+
+
+@pytest.mark.parametrize(
+    ("unit", "weight", "covered"), [(-3, 1.5, 2.468), (-7, 0.00015, 0.0002468), (2, 150000, 246800)]
+)
+def test_items_are_written_with_the_corpus_s_weights(
+    unit: int, weight: float, covered: float
+) -> None:
+    ad = dataclasses.replace(review_ad_of("a"), weight=1500.0)
+    facts = OverlapFacts(True, 0.5, 0.1, 2468.0, 0.1, 0.1)
+    pair = ReviewItem("pair_0", 1, "boundary", (ad, ad), overlap=facts)
+    [one] = weighed([pair], unit)
+    assert [ad.weight for ad in one.ads] == [weight, weight]
+    assert one.overlap is not None and one.overlap.covered_weight == covered
 
 
 def test_items_come_back_as_they_were_written() -> None:

@@ -18,10 +18,11 @@ def named(path: str, data: bytes, name: str = "") -> str:
 def test_files_go_by_name_or_by_tool() -> None:
     assert named("Anna.CSV", CSV) == "csv"
     assert named("x.ndjson", b"{}") == "jsonl"
+    assert (named("Bob.XLSX", b"PK"), named("bob.csv.gz", b"\x1f\x8b")) == ("csv", "csv")
     assert named("x.jsonl", b"{}", "csv") == "csv"
     assert named("export.zip", b"PK", "doccano") == "doccano"
-    with pytest.raises(UsageError, match=r"verdicts\.xlsx: the name does not tell .* csv, jsonl"):
-        named("verdicts.xlsx", b"PK")
+    with pytest.raises(UsageError, match=r"verdicts\.dat: the name does not tell .* csv, jsonl"):
+        named("verdicts.dat", b"PK")
     with pytest.raises(UsageError, match="--tool paper: unknown; give one of page, csv, jsonl"):
         named("x.csv", CSV, "paper")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import csv
+import datetime
+import gzip
 from typing import Any
 
 import pandas as pd
@@ -16,6 +18,7 @@ from pipelines.errors import RunFailed
 from pipelines.verdicts import rows as module
 from pipelines.verdicts.rows import RawVerdict
 from pipelines.verdicts.tables import read_csv, read_jsonl
+from tests import helpers
 
 HEADER = "item_id,side,ad_id,text,label,expert,comment"
 
@@ -63,6 +66,12 @@ def test_the_review_sheet_comes_back() -> None:
         lambda text: text.replace("ad_id", " Ad ID ").replace("expert", "ANNOTATOR").encode(),
         lambda text: text.replace("\r\n", ",,\r\n").encode(),
         lambda text: (text + "\r\n,,,\r\n").encode(),
+        lambda text: text.encode("utf-16-le"),
+        lambda text: text.replace(",", "|").encode(),
+        lambda text: gzip.compress(text.encode()),
+        lambda text: ("Review of spring\r\n\r\n" + text).encode(),
+        lambda text: helpers.xlsx([row.split(",") for row in text.splitlines()]),
+        lambda text: helpers.xlsx([[], ["a title"], *(r.split(",") for r in text.splitlines())]),
     ],
     ids=[
         "utf-16",
@@ -79,6 +88,12 @@ def test_the_review_sheet_comes_back() -> None:
         "names",
         "more columns",
         "blank rows",
+        "utf-16 without its mark",
+        "bars",
+        "gzip",
+        "a title first",
+        "a workbook",
+        "a workbook with a title",
     ],
 )
 def test_spreadsheets_save_it_in_many_ways(encode: Any) -> None:
@@ -87,18 +102,69 @@ def test_spreadsheets_save_it_in_many_ways(encode: Any) -> None:
     assert found == [("а-1", "bait", "Zoë"), ("a2", "skip", "Zoë"), ("a3", "", "")]
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "mac_roman", "cp850"])
+def test_a_sheet_saved_in_an_8_bit_encoding_comes_back(encoding: str) -> None:
+    ads = ["Günstige Schuhe für Kinder", "Тапки \U0001f45f", "größer; schöner", "Łódź od £9"]
+    lines = [f'p{n};left;a{n};"{ad}";bait;Zoë;möglich' for n, ad in enumerate(ads)]
+    text = "\r\n".join([HEADER.replace(",", ";"), *lines, ""])
+    found = rows(text.encode(encoding, "replace"))
+    assert [(r.item_id, r.side, r.ad_id, r.label) for r in found] == [
+        (f"p{n}", "left", f"a{n}", "bait") for n in range(len(ads))
+    ]
+    # What the encoding lacks is lost, and what programs put in its place says nothing.
+    assert {row.text for row in found} == {""}
+    if encoding == "cp1252":
+        assert {(row.expert, row.comment) for row in found} == {("Zoë", "möglich")}
+
+
+def test_only_what_may_be_spoilt_is_left_out() -> None:
+    table = "ad_id;text;label;expert\r\na?1;Füße;gut;Zoë\r\n".encode("cp1252")
+    [row] = rows(table)
+    assert (row.ad_id, row.text) == ("a?1", "Füße")
+    table = "item_id;text;label;expert\r\np;Füße;gut;Zoë\r\np;??? Füße;gut;Zoë\r\n".encode("cp1252")
+    assert [row.text for row in rows(table)] == ["Füße", ""]
+    table = (
+        "item_id;side;ad_id;text;label;expert\r\np;left;a 1?;Füße;gut;Zoë\r\nq;;Füße;x;gut;Zoë\r\n"
+    )
+    assert [(r.ad_id, r.text) for r in rows(table.encode("cp1252"))] == [("", ""), ("", "x")]
+    plain = "item_id;side;ad_id;text;label;expert\r\np;left;a?1;Füße?;gut;Zoë\r\n".encode()
+    assert [(row.ad_id, row.text) for row in rows(plain)] == [("a?1", "Füße?")]
+
+
+def test_cells_of_a_workbook_are_what_people_see() -> None:
+    data = helpers.xlsx(
+        [
+            ["item_id", "side", "ad_id", "label", "expert", "skipped", "time", "comment"],
+            ["p1", "left", 123, "bait", 7.0, False, datetime.datetime(2026, 11, 22, 14, 5), 1.5],
+            ["p1", "right", "00124", None, 7, True, None, None],
+        ]
+    )
+    first, second = rows(data)
+    assert (first.ad_id, first.expert, first.time, first.comment, first.position) == (
+        "123",
+        "7",
+        "2026-11-22T14:05:00",
+        "1.5",
+        "row 2",
+    )
+    assert (second.ad_id, second.label, second.expert) == ("00124", "skip", "7")
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (
-            "ad_id,label,expert\na,caf\u00e9,b\n".encode("cp1252"),
-            r"byte 24 \(0xe9\) is not UTF-8; s",
+            "ad_id,label,expert\na,g\u00f6\u00f6d,b\na,".encode() + b"caf\xe9,b\n",
+            r"byte 35 \(0xe9\) is not UTF-8; s",
         ),
-        ("ad_id,label\n".encode("utf-16-le"), "NUL: a binary file, or UTF-16 without its byte"),
+        (b"ad_id,label\na\0,b" + b"x" * 99, "NUL: a binary file"),
         (b"\xff\xfea", "is not UTF-16"),
-        (b"\x1f\x8b\x08rest", "gzip-compressed, not text; unpack"),
-        (b"PK\x03\x04rest", "workbook or a zip archive, not text; save the sheet as 'CSV UTF-8'"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1", "an Excel workbook"),
+        (b"\x1f\x8b\x08rest", "not a whole gzip file"),
+        (b"PK\x03\x04rest", "the file is damaged, or no workbook; save it as CSV"),
+        (
+            b"\xd0\xcf\x11\xe0\xa1\xb1",
+            "an old Excel workbook .*, not text; save it as .xlsx or as CSV",
+        ),
         (bytes(range(256)), "NUL|not UTF-8"),
         (b"", "is empty"),
         (b"\xef\xbb\xbf \r\n\r\n", "is empty"),

@@ -56,14 +56,14 @@ class Sheet(Tool):
         """Yield the rows of a sheet that came back.
 
         Raises:
-            RunFailed: the file is no text, or its header does not do.
+            RunFailed: the file is no table, or its header does not do.
         """
         for row in read_csv(data, source):
             yield comparable_row(row) if isinstance(row, RawVerdict) else row
 
     def recognizes(self, path: str, data: bytes) -> bool:
         """Tell by the name of the file."""
-        return path.lower().endswith((".csv", ".tsv", ".txt"))
+        return _named(path).endswith((".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xlsm", ".xls"))
 
     def next_step(self) -> str:
         """Return what to do with the sheet."""
@@ -89,7 +89,15 @@ class JsonLines(Tool):
 
     def recognizes(self, path: str, data: bytes) -> bool:
         """Tell by the name of the file."""
-        return path.lower().endswith((".jsonl", ".ndjson", ".json"))
+        return _named(path).endswith((".jsonl", ".ndjson", ".json"))
+
+
+def _named(path: str) -> str:
+    """Return a file's name as it is called once unpacked."""
+    name = path.lower()
+    for suffix in (".gz", ".gzip", ".bz2", ".zst", ".zstd"):
+        name = name.removesuffix(suffix)
+    return name
 
 
 def ad_sheet(rows: Iterable[tuple[str, str, str, str]]) -> bytes:

@@ -198,19 +198,26 @@ def test_a_sheet_that_was_filled_in_comes_back(convert: Convert, tmp_path: Path)
     opened = convert(written(tmp_path, rows), FLAT, tmp_path / "open", as_csv(COMMA))
     answers = filled(opened, labels)
     workbook = convert(answers, "xlsx", tmp_path / "excel")
-    for place, source, separator in (
-        ("comma", answers, COMMA),
-        ("semicolon", answers, SEMICOLON),
-        ("workbook", workbook, SEMICOLON),
+    resolved = understood(Sheet().read(workbook.read_bytes(), workbook.name), batch)
+    assert resolved.rejected == (), resolved.rejected[:3]
+    assert said(resolved) == wanted
+    utf_8, windows_1252, utf_16 = "76", "1", "65535"
+    for place, source, separator, encoding in (
+        ("comma", answers, COMMA, utf_8),
+        ("semicolon", answers, SEMICOLON, utf_8),
+        ("workbook", workbook, SEMICOLON, utf_8),
+        ("8-bit", answers, SEMICOLON, windows_1252),
+        ("16-bit", answers, TAB, utf_16),
     ):
-        # "As shown", the quotation marks that are needed, UTF-8.
+        # "As shown", the quotation marks that are needed.
         saved = convert(
             source,
-            f"csv:Text - txt - csv (StarCalc):{separator},34,76,1,,0,false,true,false",
+            f"csv:Text - txt - csv (StarCalc):{separator},34,{encoding},1,,0,false,true,false",
             tmp_path / place,
         )
         data = saved.read_bytes()
         assert (b"left;" in data) == (separator == SEMICOLON)
+        assert (b"\0" in data) == (encoding == utf_16)
         resolved = understood(Sheet().read(data, saved.name), batch)
         assert resolved.rejected == (), (place, resolved.rejected[:3])
         assert said(resolved) == wanted, place
