@@ -190,7 +190,8 @@ def train(
 
     Args:
         workspace: folder, local or ``gs://``.
-        task: task file with other training or stopping settings than the pairs were mined with.
+        task: task file with other settings of learning (training, stopping, prior, seed,
+            review.consensus, review.min_overlap) than the pairs were mined with.
         export: also write a TensorFlow SavedModel that takes raw strings; a new folder.
         progress: tell on stderr what is done.
     """

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from models import prompting, trained
 from models.backends import registry
@@ -23,6 +22,7 @@ from pipelines.jobs import pilot
 from pipelines.jobs.evaluate import base_pairs, evaluate_models, trained_candidate
 from pipelines.jobs.labels import Labels, fine_tuning_labels, write_ties
 from pipelines.jobs.results import Trained
+from pipelines.jobs.settings import MEANING, PAIRS, among, changed, with_committee_of
 from pipelines.jobs.status import where_labels_come_from
 from pipelines.numerics.calibration import ENOUGH_LABELS
 from pipelines.store import blocks, files, model_store, storage
@@ -89,8 +89,8 @@ def train(
     """
     workspace = Workspace(options.workspace)
     stored = workspace.pairs_of().facts.origin.task
-    task = given_task(options.task) if options.task else stored
-    _check_task(options, task, stored)
+    task = with_committee_of(given_task(options.task), stored) if options.task else stored
+    _check_task(options, task, stored, say)
     round_number = _round_of(workspace, task)
     workspace.check_writable()
     if options.export:
@@ -281,20 +281,20 @@ def _expected(
     return trainer.Expected(texts, task.prior) if texts else None
 
 
-def _check_task(options: TrainOptions, task: Task, stored: Task) -> None:
+def _check_task(
+    options: TrainOptions, task: Task, stored: Task, say: Callable[[str], None]
+) -> None:
     where = f"--task {options.task}" if isinstance(options.task, str) else called(options.task)
     if task.name != stored.name:
         raise UsageError(
             f"{where}: is the task {task.name!r}, but the workspace holds {stored.name!r}"
         )
-    shaping: Any = {"training": True, "stopping": True, "review": {"consensus", "min_overlap"}}
-    own, other = (t.model_dump(mode="json", exclude=shaping) for t in (task, stored))
-    changed = sorted(key for key in own if own[key] != other[key] and key != "version")
-    if task.version == stored.version and changed:
+    differing = changed(task, stored)
+    meant = among(differing, MEANING)
+    if task.version == stored.version and meant:
         raise UsageError(
-            f"{where}: differs from the task that the pairs were mined with in "
-            f"{', '.join(changed)}; only training, stopping, review.consensus and review.min_overlap "
-            "may be changed here: mine with the new task instead"
+            f"{where}: {', '.join(meant)}: differs from what the pairs were mined with, and decides what "
+            "labels and scores mean; take the change back, or mine a round with the new task first"
         )
     if task.version != stored.version:
         raise UsageError(
@@ -306,6 +306,11 @@ def _check_task(options: TrainOptions, task: Task, stored: Task) -> None:
         raise UsageError(
             f"training.learner: the {backend.__name__.lower()} model cannot learn; set model.preset to a real one, or "
             "training.learner to head or encoder"
+        )
+    if of_pairs := among(differing, PAIRS):
+        say(
+            f"{', '.join(of_pairs)}: differs from what the pairs were mined with; changes which pairs "
+            "are mined, not what is learnt: it counts from the next `scout mine` on"
         )
 
 

@@ -285,6 +285,14 @@ def test_ties_are_handed_out_even_where_nothing_else_is_left(mined: Loop) -> Non
     [
         (("name: tiny", "name: other"), "is the task 'other', but the workspace holds 'tiny'"),
         (("version: 1", "version: 2"), "has version 2, the pairs were mined with version 1; mine"),
+        (
+            ("version: 1\n", "version: 1\nlabels: {positive: bait}\n"),
+            "labels.positive: differs from",
+        ),
+        (
+            ("Is it misleading?", "Is it bait?"),
+            "other.yaml: question: differs from .* mine a round",
+        ),
         (("learner: head", "learner: llm"), "training.learner: the fake model cannot learn"),
         (
             ("learner: head, encoder: ", "learner: head, encoder: /nowhere"),
@@ -298,6 +306,31 @@ def test_a_wrong_task_is_refused(change: tuple[str, str], message: str, untraine
     with pytest.raises(UsageError, match=message):
         untrained.train(str(task))
     assert untrained.place.latest(2, "model") is None
+
+
+def test_what_shapes_pairs_alone_changes_no_training(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = loop.folder / "other.yaml"
+    text = (loop.folder / "task.yaml").read_text().replace("budget: 30", "budget: 40, band: 0.5")
+    task.write_text(text + "overlaps: {per_positive_cluster: 2}\nreview: {experts_per_ad: 3}\n")
+    monkeypatch.setattr(trainer, "train", no_training)
+    _, said = loop.train(str(task))
+    assert said == [
+        "overlaps.per_positive_cluster, selection.budget, selection.band, review.experts_per_ad: "
+        "differs from what the pairs were mined with; changes which pairs are mined, not what is learnt: "
+        "it counts from the next `scout mine` on",
+        "round 2 is trained already with these labels; nothing to do",
+    ]
+
+
+def test_a_budget_of_one_mining_stands_in_no_trainings_way(mined: Loop) -> None:
+    task, corpus = mined.folder / "task.yaml", mined.folder / "ads.jsonl"
+    assert mined.command("mine", task, "--corpus", corpus, "--budget", 25) == cli.OK
+    assert mined.command("import", answer(mined, 1)) == cli.OK
+    summary, said = mined.train(str(task))
+    assert summary["round"] == 1
+    assert said[0].startswith("selection.budget: differs from what the pairs were mined with; ")
 
 
 def test_what_a_setting_needs_is_named_before_anything_is_trained(
