@@ -69,7 +69,7 @@ def test_a_notebook(loop: Loop, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert first.model.evaluation == evaluation
     assert first.labelled.fine_tuning + first.labelled.evaluation == 60
     assert first.stages == {} and first.comparable
-    assert repr(standing).endswith("\n\nNext: run `scout mine` for the next round")
+    assert re.search(r"\n\nNext: run `scout mine [^`]+` for the next round\Z", repr(standing))
     stages = api.status(workspace, stages=True).to_json()["rounds"][0]["stages"]
     assert stages["pairs"]["facts"]["origin"]["task"]["name"] == "tiny"
 

@@ -10,13 +10,14 @@ import numpy as np
 from models.ad_text import is_wordless
 from models.training import trainer
 from pipelines.config import Task
+from pipelines.console.typed import typed
 from pipelines.contracts import BlockFile
 from pipelines.jobs.status import imported_into
 from pipelines.numerics import agreement
 from pipelines.numerics.agreement import MISSING
 from pipelines.store import files
 from pipelines.store.workspace import Workspace
-from pipelines.tools.sheet.format import ad_sheet
+from pipelines.tools.sheet.format import TIES, TIES_INSTRUCTIONS, ad_sheet, tie_instructions
 from pipelines.verdicts.halves import ratings, read_half
 from pipelines.verdicts.shown import Shown
 
@@ -72,19 +73,25 @@ def settled_labels(workspace: Workspace, task: Task) -> dict[str, int]:
 def write_ties(
     workspace: Workspace,
     attempt: str,
+    task: Task,
     shown: Shown,
     tied: Sequence[str],
     say: Callable[[str], None],
 ) -> tuple[BlockFile, ...]:
-    """Write a review sheet of the ads on which no majority was found."""
+    """Write a review sheet of the ads on which no majority was found, and what one more expert does."""
     if not tied:
         return ()
     ads = {ad.key: ad for ad in shown.ads()}
     # Without a pair id each row stands alone: its partner needs no second answer.
     rows = [("", "", ads[key].ad_id, ads[key].text) for key in sorted(tied)]
-    file = files.write(workspace.root, f"{attempt}/ties.csv", ad_sheet(rows), len(tied))
+    file = files.write(workspace.root, f"{attempt}/{TIES}", ad_sheet(rows), len(tied))
+    back = typed("import {}", workspace.path(file.path), workspace=workspace.root)
+    told = tie_instructions(
+        task.name, task.version, task.policy, task.labels.positive, task.labels.negative, back
+    )
+    beside = files.write(workspace.root, f"{attempt}/{TIES_INSTRUCTIONS}", told.encode())
     say(
         f"{len(tied)} ads have no majority and do not train: let one more expert label "
-        f"{workspace.path(file.path)} and import it"
+        f"{workspace.path(file.path)} ({TIES_INSTRUCTIONS} beside it says how), then {back}"
     )
-    return (file,)
+    return file, beside

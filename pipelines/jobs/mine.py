@@ -22,6 +22,7 @@ from models.backends.pool import LabelerPool
 from pipelines.config import Task, called, given_task
 from pipelines.console import metrics, summary
 from pipelines.console.progress import step
+from pipelines.console.typed import typed
 from pipelines.contracts import FORMAT_VERSION, BlockFile
 from pipelines.errors import RunFailed, UsageError, find_run_failed
 from pipelines.handlers import LoadLabeler, trained_backend, trained_embedding
@@ -179,7 +180,7 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     if waiting:
         say(
             f"no model has learnt from the verdicts of round {', '.join(map(str, waiting))} yet: "
-            "`scout train` first, and the new pairs are the better for it"
+            f"{typed('train', workspace=workspace.root)} first, and the new pairs are the better for it"
         )
     identity, embedding = _identify(options, task, workspace, model, say)
     _check_earlier(workspace, round_number, task, options, say)
@@ -369,6 +370,8 @@ def provenance(plan: Plan) -> Provenance:
         model_round=plan.model.round if plan.model else 0,
         score_key=plan.score_key,
         versions=versions,
+        task_file="" if isinstance(plan.options.task, Task) else plan.options.task,
+        read=plan.options.read,
     )
 
 

@@ -344,12 +344,14 @@ class Audited(Result):
         drawn_now: ads that this run drew.
         items_file: path of all that are drawn.
         audit: what is known from them.
+        next_step: how the ads without a label get one; "" where all have.
     """
 
     task: str
     drawn_now: int
     items_file: str
     audit: AuditStanding
+    next_step: str
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -23,7 +23,7 @@ from pipelines.jobs.evaluate import base_pairs, evaluate_models, trained_candida
 from pipelines.jobs.labels import Labels, fine_tuning_labels, write_ties
 from pipelines.jobs.results import Trained
 from pipelines.jobs.settings import MEANING, PAIRS, among, changed, with_committee_of
-from pipelines.jobs.status import where_labels_come_from
+from pipelines.jobs.status import first_labels, where_labels_come_from
 from pipelines.numerics.calibration import ENOUGH_LABELS
 from pipelines.store import blocks, files, model_store, storage
 from pipelines.store.facts import (
@@ -155,7 +155,7 @@ def _train(
     )
     number, positive = len(labels.ads.keys), int(labels.ads.labels.sum())
     # Before the training: where ties leave too few labels, they are what can be done about it.
-    ties = write_ties(workspace, attempt, shown, labels.tied, say)
+    ties = write_ties(workspace, attempt, task, shown, labels.tied, say)
     if before:
         say(f"round {round_number}: trained on these labels before; evaluating again")
         own, learnt = model_store.model_files(before), before.facts.learnt
@@ -320,7 +320,7 @@ def _round_of(workspace: Workspace, task: Task) -> int:
     if not found:
         raise UsageError(
             f"--workspace {workspace.root}: no verdicts on pairs of policy version {task.version} "
-            "yet; label review.csv and run `scout import`"
+            f"yet; {first_labels(workspace)}"
         )
     return max(found)
 

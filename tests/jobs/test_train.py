@@ -70,7 +70,10 @@ def test_new_evaluation_verdicts_alone_do_not_train_again(
 ) -> None:
     before = loop.manifest(2, "model")
     assert loop.command("import", third_expert(loop, "evaluation")) == cli.OK
-    assert loop.status()["next"] == "run `scout train` again: verdicts came in since"
+    assert (
+        loop.status()["next"]
+        == f"run `scout train --workspace {loop.root}` again: verdicts came in since"
+    )
     monkeypatch.setattr(trainer, "train", no_training)
     summary, said = loop.train()
     assert "round 2: trained on these labels before; evaluating again" in said
@@ -85,10 +88,11 @@ def test_new_evaluation_verdicts_alone_do_not_train_again(
     }
     # Sheet and report are the new attempt's own, the older ones are not dragged along.
     own = [f.path for f in after.files if f not in model_store.model_files(after)]
-    assert own == [f"{after.attempt}/ties.csv", f"{after.attempt}/evaluation.json"]
+    names = ("ties.csv", "ties-instructions.txt", "evaluation.json")
+    assert own == [f"{after.attempt}/{name}" for name in names]
     assert summary["ties"] == [str(loop.root / own[0])]
     assert Path(summary["model"], trained.MANIFEST).is_file()
-    assert loop.status()["next"] == "run `scout mine` for the next round"
+    assert loop.status()["next"] == f"run {loop.mining} for the next round"
     # The next round mines with it, wherever its files lie.
     assert loop.mine() == cli.OK
     assert loop.manifest(3, "pairs").facts.origin.model_round == 2
@@ -105,12 +109,15 @@ def test_late_verdicts_on_an_earlier_round_count(loop: Loop) -> None:
     flipped = "negative" if said_by("anna", id) == "positive" else "positive"
     rows = [(id, flipped, expert) for expert in EXPERTS]
     assert loop.command("import", write_verdicts(loop.folder / "late.csv", rows)) == cli.OK
-    assert loop.status()["next"] == "run `scout train` again: verdicts came in since"
+    assert (
+        loop.status()["next"]
+        == f"run `scout train --workspace {loop.root}` again: verdicts came in since"
+    )
     loop.train()
     after = loop.manifest(2, "model")
     assert after.facts.learnt.label_set_hash != before.facts.learnt.label_set_hash
     assert after.rows == before.rows
-    assert loop.status()["next"] == "run `scout mine` for the next round"
+    assert loop.status()["next"] == f"run {loop.mining} for the next round"
 
 
 def test_other_settings_and_back_again(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +137,7 @@ def test_other_settings_and_back_again(loop: Loop, monkeypatch: pytest.MonkeyPat
     summary, said = loop.train()
     assert "round 2: trained on these labels before; evaluating again" in said
     assert loop.manifest(2, "model").facts.evaluation == before.facts.evaluation
-    assert loop.status()["next"] == "run `scout mine` for the next round"
+    assert loop.status()["next"] == f"run {loop.mining} for the next round"
 
 
 def test_a_third_expert_settles_the_ties(loop: Loop) -> None:
@@ -164,7 +171,10 @@ def test_a_third_expert_settles_the_ties(loop: Loop) -> None:
 
 
 def test_no_verdicts_yet(mined: Loop, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no verdicts on pairs of policy version 1 yet; label rev"):
+    with pytest.raises(
+        UsageError,
+        match=r"no verdicts on pairs of policy version 1 yet; let experts label .*review\.csv, then",
+    ):
         mined.train()
     assert re.match(r"let experts label .*review\.csv, then run `scout im", mined.status()["next"])
     assert mined.command("export", "--tool", "page") == cli.OK
@@ -187,7 +197,7 @@ def test_no_verdicts_yet(mined: Loop, tmp_path: Path) -> None:
             r"of \d labelled ads are \w+, training needs at least 5 \(min_per_class\).*; 57 of the ads "
             "that round 1 shows are not answered yet: label those first",
         ),
-        (lambda expert, id: "skip", 60, "no labelled ads: `scout mine` opens the next round"),
+        (lambda expert, id: "skip", 60, "no labelled ads: `scout mine .*` opens the next round"),
     ],
     ids=["no positives", "no negatives", "too few", "skips"],
 )
@@ -203,7 +213,7 @@ def test_labels_that_teach_nothing(
     assert mined.place.latest(1, "model") is None
     first = "" if rows == 60 else "label the 57 ads of round 1 that are open, then "
     assert mined.status()["next"] == (
-        f"run `scout train`; if it finds too few labels, {first}`scout mine` for more pairs"
+        f"run `scout train --workspace {mined.root}`; if it finds too few labels, {first}{mined.mining} for more pairs"
     )
 
 
@@ -275,9 +285,21 @@ def test_ties_are_handed_out_even_where_nothing_else_is_left(mined: Loop) -> Non
     said: list[str] = []
     with pytest.raises(TooFewLabels, match="no labelled ads"):
         train.train(TrainOptions(str(mined.root)), said.append)
-    found = re.search(r"(\d+) ads have no majority .* label (\S+ties\.csv) and import it", said[0])
+    found = re.search(
+        r"(\d+) ads have no majority .* label (\S+ties\.csv) .*, then (`.*`)$", said[0]
+    )
     assert found is not None
-    assert len(Path(found[2]).read_text("utf-8-sig").splitlines()) == 1 + int(found[1])
+    sheet = Path(found[2])
+    assert len(sheet.read_text("utf-8-sig").splitlines()) == 1 + int(found[1])
+    assert found[3] == f"`scout import {sheet} --workspace {mined.root}`"
+    told = sheet.with_name("ties-instructions.txt").read_text("utf-8")
+    for words in (
+        "Ads that promise what nobody can promise.",
+        "ties.csv",
+        "positive or negative",
+        found[3],
+    ):
+        assert words in told
 
 
 @pytest.mark.parametrize(
@@ -435,7 +457,9 @@ def test_killed_at_every_write_and_run_again(loop: Loop, monkeypatch: pytest.Mon
             except Killed:
                 pass
         assert place.latest(1, "model") is None
-        assert status.standing(place).next.startswith("run `scout train`;")
+        assert status.standing(place).next.startswith(
+            f"run `scout train --workspace {place.root}`;"
+        )
         summary = train.train(options, lambda line: None).to_json()
         [manifest] = place.model.all(1)
         assert summary["model_id"] == manifest.facts.learnt.model_id == model_id
@@ -443,7 +467,13 @@ def test_killed_at_every_write_and_run_again(loop: Loop, monkeypatch: pytest.Mon
         assert [f.path for f in manifest.files if manifest.attempt not in f.path] == []
         for file in manifest.files:
             assert hashlib.sha256((root / file.path).read_bytes()).hexdigest() == file.sha256
-    wanted = {"ties.csv", "head.safetensors", "model.json", "evaluation.json"}
+    wanted = {
+        "ties.csv",
+        "ties-instructions.txt",
+        "head.safetensors",
+        "model.json",
+        "evaluation.json",
+    }
     assert set(written) >= wanted
     assert written[-1] == "manifest.json", "written last, or a half-written model would count"
 
