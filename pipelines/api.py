@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
     from pipelines.config import AboveZero, Count, InnerShare, Share, Task
+    from pipelines.jobs.explained import Explained, NotAnAd
     from pipelines.report.output import Report
     from pipelines.simulation.results import Simulated
 
@@ -243,6 +244,30 @@ def report(
         options = job.ReportOptions(os.fspath(workspace), os.fspath(out), round, projection)
         with console.step("drawing the report"):
             return say.end(job.report(options, say))
+
+
+def explain(
+    workspace: Place,
+    ad_id: str = "",
+    *,
+    ad: str = "",
+    round: Count | None = None,
+    progress: bool = False,
+) -> Explained | NotAnAd:
+    """Tell why an ad was, or was not, put before experts; nothing is changed.
+
+    Args:
+        workspace: folder, local or ``gs://``.
+        ad_id: an ad of the corpus, by its id or content key.
+        ad: a text instead, to score as the round's ads were.
+        round: by default the newest that has the ad.
+        progress: tell on stderr what is done.
+    """
+    with _call(explain, locals()) as say:
+        from pipelines.jobs import explain as job
+
+        options = job.ExplainOptions(os.fspath(workspace), ad_id, ad, round)
+        return say.end(job.explain(options, say))
 
 
 def audit(

@@ -34,6 +34,7 @@ LEVELS = {
     "pipelines.report": 10,
     "pipelines.simulation": 11,
     "pipelines.api": 12,
+    "pipelines.parser": 13,
     "pipelines.options": 13,
     "pipelines.cli": 14,
 }

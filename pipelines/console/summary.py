@@ -50,6 +50,7 @@ def _environment() -> Environment:
         "printable": printable,
         "probability": _probability,
         "reasons": _with_reasons,
+        "right": "{:>8}".format,
         "share_of": _share,
         "table": _table,
         "told": _told,

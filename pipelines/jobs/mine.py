@@ -385,14 +385,7 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
         files = _score(plan, pipeline, origin)
     # The files come out of one element (a manifest): without this, one worker would read them all.
     files = files | "SpreadFiles" >> beam.Reshuffle()
-    rule = LabelRule(
-        prior=task.prior,
-        probability=task.labeling.threshold,
-        fitted=_fitted(plan.model) if plan.model else None,
-        band_share=task.selection.band,
-        # Enough to choose from.
-        band_ads=_BAND_PAIRS * task.selection.budget,
-    )
+    rule = label_rule(task, plan.model)
     labelled = files | "LabelAds" >> LabelAds(workspace.root, rule, plan.shown_keys)
     corpus = selection.Corpus(
         workspace.root, files, labelled, task.standardize(plan.embedding), plan.shown_keys
@@ -409,6 +402,18 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
         attempts,
         plan.mine_hash,
         origin,
+    )
+
+
+def label_rule(task: Task, model: Manifest[ModelFacts] | None) -> LabelRule:
+    """Return how a round labels its ads, and how near to the threshold it looks for pairs."""
+    return LabelRule(
+        prior=task.prior,
+        probability=task.labeling.threshold,
+        fitted=_fitted(model) if model else None,
+        band_share=task.selection.band,
+        # Enough to choose from.
+        band_ads=_BAND_PAIRS * task.selection.budget,
     )
 
 
