@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from pipelines import api
+from pipelines.calling import quiet_libraries, refusal
 from pipelines.console import progress
 from pipelines.console.visible import printable
 from pipelines.errors import RunFailed, UsageError
@@ -30,6 +31,7 @@ OK, FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 # What Ctrl-C leaves behind, by command. All that may take over two seconds are here: they show
 # progress.
 _KEPT = {
+    "init": "no task file is written: run the same command again",
     "mine": "what is scored is kept: run the same command again to go on",
     "demo": "what is scored is kept: run the same command again to go on",
     "export": "not everything may be written: run the same command again",
@@ -191,7 +193,7 @@ def _explain(error: Exception) -> int:
 
 
 def _calm_libraries() -> None:
-    api.quiet_libraries()
+    quiet_libraries()
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s"
@@ -237,52 +239,17 @@ def _versions() -> str:
     return ", ".join([*shown, f"python {platform.python_version()}"])
 
 
-def _validate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from models import prompting
-    from pipelines.config import load_task
-    from pipelines.strategies import registry
+def _init(args: argparse.Namespace, _: tuple[str, ...]) -> int:
+    if sys.stdin.isatty() and not args.json:
+        from pipelines.console import ask
 
-    task = load_task(args.task)
-    try:
-        registry.check(task.selection.strategy)
-    except UsageError as error:
-        raise UsageError(f"{args.task}: {error}") from error
-    spec = task.prompt_spec()
-    try:
-        prompt = prompting.describe(spec, args.ad)
-        rendered = prompting.render(spec)
-    except ValueError as error:
-        raise UsageError(f"{args.task}: prompt: {error}") from error
-    if args.json:
-        _print_json(
-            {
-                "task": task.model_dump(mode="json"),
-                "prompt": prompt,
-                "answers": {
-                    "positive": rendered.positive_answer,
-                    "negative": rendered.negative_answer,
-                },
-            }
-        )
-        return OK
-    _print(f"{args.task}: valid (task {task.name}, version {task.version})\n")
-    _print("The prompt, with the ad in its place:")
-    _print("\n".join(f"  | {line}" for line in prompt.splitlines()))
-    _print(
-        f"\nThe model compares {rendered.positive_answer!r} ({task.labels.positive}) with "
-        f"{rendered.negative_answer!r} ({task.labels.negative})."
-    )
-    if task.wants_committee():
-        _print(
-            "\nThe task states no prompt of its own: instead of this one the first `scout mine` asks "
-            "several short ones and chooses among them; `scout prompts` shows how they rank your ads."
-        )
-    elif task.prompt.committee:
-        names = ", ".join(member.name for member in task.prompt.committee.members)
-        _print(f"\nThe loudest of a committee: {names}; and the likeness to the policy's words.")
-    if spec.form == "chat" and spec.chat_format == "auto":
-        _print("Shown in ChatML; a model of another family gets its own markup.")
-    return OK
+        progress.finish()
+        ask.for_task(args, lambda name, value: refusal(api.init, name, value))
+    return _show(args, _call(api.init, args))
+
+
+def _validate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
+    return _show(args, _call(api.validate, args))
 
 
 def _mine(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
@@ -361,6 +328,7 @@ def _show(args: argparse.Namespace, result: Any) -> int:
 
 
 _COMMANDS = {
+    "init": _init,
     "validate": _validate,
     "mine": _mine,
     "demo": _demo,

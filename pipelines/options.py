@@ -134,6 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print versions and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
 
+    _add_init(commands)
     validate = add_command(
         commands,
         "validate",
@@ -144,9 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
         "my_policy.yaml --ad 'You won a phone! Claim it today'",
     )
     validate.add_argument("task", metavar="TASK", help="task file (YAML)")
-    validate.add_argument(
-        "--ad", default="Your ad stands here", help="ad to show in the prompt", metavar="TEXT"
-    )
+    _add(validate, api.validate, "ad", metavar="TEXT")
     validate.add_argument("--json", action="store_true", help="print one JSON object")
 
     mine = add_command(
@@ -215,6 +214,28 @@ def build_parser() -> argparse.ArgumentParser:
     _add_prompts(commands)
     _add_simulate(commands)
     return parser
+
+
+def _add_init(commands: Any) -> None:
+    init = add_command(
+        commands,
+        "init",
+        "a task file for your policy and corpus",
+        "Write a task file with comments that `scout validate` accepts, after a look at a sample of the "
+        "corpus: which columns are text, id and weight, languages and scripts, lengths, copies, templates. "
+        "On a terminal it asks for what no flag says.",
+        "my_policy.yaml --corpus 'ads/*.jsonl'",
+        "my_policy.yaml --policy policy.txt --positive scam --negative honest --prior 0.02 --corpus ads.csv",
+    )
+    init.add_argument("task_file", metavar="TASK", help="task file to write (YAML)")
+    _add(init, api.init, "policy", metavar="TEXT")
+    _add(init, api.init, "positive", "negative", "prior", "name")
+    _add(init, api.init, "question", metavar="TEXT")
+    _add(init, api.init, "corpus", metavar="GLOB", action="append", default=[], type=str)
+    _add(init, api.init, "text_field", "id_field", "weight_field")
+    _add(init, api.init, "format", choices=FORMATS, metavar=None)
+    _add(init, api.init, "force")
+    _add_plain_output(init)
 
 
 def _add_export(commands: Any) -> None:

@@ -36,6 +36,8 @@ class ReadOptions:
         max_record_bytes: longer lines are rejected without being held in memory, bytes.
         fields: the parts that the text is made of (see ``pipelines.sources.fields``), or ().
         template: the text with the parts' names in braces; "" is a line a part.
+        whole: give every record as it is, as an ad whose text is a JSON object: for who looks at a corpus
+            before anything is known of its fields.
     """
 
     id_field: str = ""
@@ -46,6 +48,7 @@ class ReadOptions:
     max_record_bytes: int = 1 << 20
     fields: tuple[AdField, ...] = ()
     template: str = ""
+    whole: bool = False
 
     @property
     def id_path(self) -> str:

@@ -150,7 +150,7 @@ def read_parquet(source: BinaryIO, part: Range, options: ReadOptions) -> Iterato
     paths = (*options.text_paths, options.id_path, options.weight_field)
     wanted = sorted({column for path in paths if (column := _column(schema, path))})
     number = 0
-    for batch in file.iter_batches(batch_size=4096, columns=wanted):
+    for batch in file.iter_batches(batch_size=4096, columns=None if options.whole else wanted):
         for row in range(batch.num_rows):
             number += 1
             position = f"row {number}"
@@ -188,6 +188,8 @@ def _check_columns(
     part: Range, names: list[str], options: ReadOptions, has: Callable[[str], bool]
 ) -> None:
     """Refuse a file without a column that every record would lack, or with two of one name."""
+    if options.whole:
+        return
     texts = options.text_paths
     remedy = "give --text_field, --id_field or --weight_field"
     if options.fields:

@@ -1,0 +1,51 @@
+"""Templates behind texts: what stays of them once the words that vary are taken out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+SLOT = "…"
+# Words of a template that stand in every text of it, at least so many and this part of the text.
+_FIXED_WORDS, _FIXED_SHARE = 3, 0.5
+
+
+def skeletons(texts: Sequence[str], least: int = 3, share: float = 0.002) -> list[str]:
+    """Return each text with its rarer words and its numbers replaced by slots, "" where too little is left.
+
+    Texts of one skeleton were written by one template, if there are several: the fixed words of a
+    template are frequent, what it is filled with is not. Words are what white space parts; a script that
+    parts none has no skeletons.
+
+    Args:
+        texts: n distinct texts.
+        least: texts in which a word stands at least, to be no filling.
+        share: the same, as a share of all texts.
+
+    Memory: the words of all texts.
+
+    Source: Vaarandi (2003), a data clustering algorithm for mining patterns from event logs (SLCT), with
+    words wherever they stand.
+    """
+    split = [text.casefold().split() for text in texts]
+    seen = Counter(word for words in split for word in set(words))
+    wanted = max(least, share * len(texts))
+    found = []
+    for words in split:
+        kept = [
+            SLOT if seen[word] < wanted or any(map(str.isdigit, word)) else word for word in words
+        ]
+        fixed = sum(word != SLOT and any(map(str.isalpha, word)) for word in kept)
+        if fixed < _FIXED_WORDS or fixed < _FIXED_SHARE * len(words):
+            found.append("")
+            continue
+        repeated = [word == SLOT == before for before, word in zip(["", *kept], kept, strict=False)]
+        found.append(" ".join(w for w, again in zip(kept, repeated, strict=True) if not again))
+    return found
+
+
+def templates(texts: Sequence[str], least: int = 3) -> list[tuple[str, int]]:
+    """Return the skeletons that at least ``least`` texts share, with how many; the largest first."""
+    counts = Counter(skeleton for skeleton in skeletons(texts, least) if skeleton)
+    found = [(skeleton, number) for skeleton, number in counts.items() if number >= least]
+    return sorted(found, key=lambda item: (-item[1], item[0]))
