@@ -134,7 +134,8 @@ def _written(options: InitOptions, found: Look | None) -> str:
         "max_ad_tokens": _window(found),
     }
     meant: Mapping[str, Any] = {**values, "policy": options.policy.strip()}
-    for style in (_block, _quoted):
+    plain = yaml.reader.Reader.NON_PRINTABLE.search(options.policy) is None
+    for style in (_block, _quoted) if plain else (_quoted,):
         text = _template().render(**values, policy=f"policy: {style(options.policy.strip())}")
         task = _parsed(text, options)
         if task.policy == meant["policy"]:

@@ -213,7 +213,8 @@ def _ads_of(
 ) -> tuple[list[Ad], Counter[str]]:
     """Return the ads that the records make, and why others make none."""
     options = replace(read, id_field=found.id_field, text_field="", weight_field=found.weight_field)
-    options = replace(options, fields=ad_fields(found.text))
+    # What needs no field in the task file is read as it will be.
+    options = replace(options, fields=() if found.text == ("text",) else ad_fields(found.text))
     ads: list[Ad] = []
     rejected = Counter(found.rejected)
     for record, place in records:

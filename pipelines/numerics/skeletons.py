@@ -10,28 +10,29 @@ SLOT = "…"
 _FIXED_WORDS, _FIXED_SHARE = 3, 0.5
 
 
-def skeletons(texts: Sequence[str], least: int = 3, share: float = 0.002) -> list[str]:
+def skeletons(texts: Sequence[str], least: int = 3) -> list[str]:
     """Return each text with its rarer words and its numbers replaced by slots, "" where too little is left.
 
     Texts of one skeleton were written by one template, if there are several: the fixed words of a
-    template are frequent, what it is filled with is not. Words are what white space parts; a script that
-    parts none has no skeletons.
+    template are as frequent as it is, what it is filled with is rarer. Words are what white space parts; a
+    script that parts none has no skeletons.
 
     Args:
         texts: n distinct texts.
-        least: texts in which a word stands at least, to be no filling.
-        share: the same, as a share of all texts.
+        least: texts in which a word stands at least, to be no filling; and a quarter as many as the middle
+            one of the text's words.
 
     Memory: the words of all texts.
 
     Source: Vaarandi (2003), a data clustering algorithm for mining patterns from event logs (SLCT), with
-    words wherever they stand.
+    words wherever they stand, and a bound that goes by the text instead of one for all.
     """
     split = [text.casefold().split() for text in texts]
     seen = Counter(word for words in split for word in set(words))
-    wanted = max(least, share * len(texts))
     found = []
     for words in split:
+        counts = sorted(seen[word] for word in words)
+        wanted = max(least, counts[len(counts) // 2] / 4) if counts else least
         kept = [
             SLOT if seen[word] < wanted or any(map(str.isdigit, word)) else word for word in words
         ]
