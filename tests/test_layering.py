@@ -33,6 +33,7 @@ LEVELS = {
     "pipelines.jobs": 9,
     "pipelines.report": 10,
     "pipelines.simulation": 11,
+    "pipelines.calling": 12,
     "pipelines.api": 12,
     "pipelines.parser": 13,
     "pipelines.options": 13,

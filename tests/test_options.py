@@ -157,7 +157,10 @@ def test_help_tells_of_every_flag(command: str, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("argv", "function"),
     [
+        (["init", "t.yaml"], api.init),
+        (["validate", "t.yaml"], api.validate),
         (MINE, api.mine),
+        (["explain", "w"], api.explain),
         (["export", "--workspace", "w", "--tool", "page"], api.export),
         (["import", "--workspace", "w"], api.import_verdicts),
         (["train", "--workspace", "w"], api.train),
