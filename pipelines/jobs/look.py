@@ -51,7 +51,8 @@ class Look:
         chars: median, 95th percentile and maximum of the texts' lengths, characters.
         long: ads that may not fit 256 tokens.
         scripts, languages: name -> share of the ads, largest first; languages where the text tells.
-        templates: texts that several ads share but for a few words, with their number.
+        templates: the largest texts that several ads share but for a few words, with their number.
+        patterns: how many such texts there are in all.
         templated: share of the different texts that are of such a template.
         notes: what to do about it, a sentence each.
     """
@@ -73,6 +74,7 @@ class Look:
     scripts: Mapping[str, float]
     languages: Mapping[str, float]
     templates: tuple[tuple[str, int], ...]
+    patterns: int
     templated: float
     notes: tuple[str, ...] = ()
 
@@ -131,6 +133,7 @@ def look(corpus: Sequence[str], read: ReadOptions) -> Look:
         scripts={},
         languages={},
         templates=(),
+        patterns=0,
         templated=0.0,
     )
     if text:
@@ -202,6 +205,7 @@ def _with_ads(
         scripts=scripts,
         languages=_languages(texts),
         templates=tuple(patterns[:_TEMPLATES_SHOWN]),
+        patterns=len(patterns),
         templated=sum(number for _, number in patterns) / len(texts),
     )
     lost = weight if weight != result.weight_field else ""
@@ -268,8 +272,9 @@ def _advice(found: Look, clashing: bool, lost: str) -> Iterator[str]:
         )
     if found.templated > 0.5:
         yield (
-            f"{found.templated:.0%} of the texts follow a few templates: experts see near copies, and labels "
-            "say little about ads of other templates; clean the corpus or mine more of them"
+            f"{found.templated:.0%} of the texts follow {found.patterns:,} "
+            f"template{'s' if found.patterns > 1 else ''}: near copies, of which labels say the same over and "
+            "over; where there are ads of other kinds, mine them too"
         )
     labels = [column.path for column in found.columns if column.role == LABEL]
     if labels:

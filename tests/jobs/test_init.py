@@ -239,7 +239,7 @@ def test_copies_languages_lengths_and_templates(tmp_path: Path) -> None:
     assert found.templated == 0.75
     notes = " ".join(found.notes)
     assert "33% of the ads are copies" in notes and "learnt from English" in notes
-    assert "75% of the texts follow a few templates" in notes
+    assert "75% of the texts follow 1 template: near copies" in notes
 
 
 def test_english_ads_of_one_kind_need_no_advice(tmp_path: Path) -> None:
