@@ -121,6 +121,7 @@ def _written(options: InitOptions, found: Look | None) -> str:
     fields = ad_fields(found.text) if found and found.text not in ((), ("text",)) else ()
     if not found and options.read.text_field:
         fields = ad_fields([options.read.text_field])
+    policy = options.policy.strip()
     values: dict[str, Any] = {
         "name": options.name,
         "question": options.question.strip(),
@@ -133,26 +134,16 @@ def _written(options: InitOptions, found: Look | None) -> str:
         "budget": _budget(found),
         "max_ad_tokens": _window(found),
     }
-    meant: Mapping[str, Any] = {**values, "policy": options.policy.strip()}
-    plain = yaml.reader.Reader.NON_PRINTABLE.search(options.policy) is None
+    # In lines that people can change, unless YAML would read them otherwise than they are meant.
+    plain = yaml.reader.Reader.NON_PRINTABLE.search(policy) is None
     for style in (_block, _quoted) if plain else (_quoted,):
-        text = _template().render(**values, policy=f"policy: {style(options.policy.strip())}")
+        text = _template().render(**values, policy=f"policy: {style(policy)}")
         task = _parsed(text, options)
-        if task.policy == meant["policy"]:
-            break
-    wrong = [
-        flag
-        for flag, is_so in (
-            ("policy", task.policy),
-            ("question", task.question),
-            ("positive", task.labels.positive),
-            ("negative", task.labels.negative),
-        )
-        if is_so != meant[flag]
-    ]
-    if wrong:
-        raise RunFailed(f"--{wrong[0]}: cannot be written into YAML as it is; change the task file")
-    return text
+        if task.policy == policy:
+            return text
+    raise RunFailed(
+        "--policy: cannot be written into YAML as it is; shorten it, and change the file"
+    )
 
 
 def _parsed(text: str, options: InitOptions) -> Task:
@@ -215,6 +206,11 @@ def _quoted(text: str) -> str:
     return yaml.safe_dump(text, default_style='"', allow_unicode=True, width=10**6).strip()
 
 
+def _plain(number: float) -> str:
+    # 1e-05 is text in YAML, 1.0e-05 a number.
+    return yaml.safe_dump(number).splitlines()[0]
+
+
 @functools.cache
 def _template() -> Template:
     import jinja2
@@ -229,6 +225,7 @@ def _template() -> Template:
         "comment": _comment,
         "number": number,
         "shares": shares_text,
+        "plain": _plain,
         "yaml": _quoted,
     }
     return environment.get_template("task.yaml")

@@ -1,7 +1,7 @@
 """A first look at a corpus: which of its columns are what, and what its ads are like.
 
-What is looked at is bounded: `RECORDS` records of at most `MAX_BYTES`, drawn from the first
-`SCANNED` ones of the files, in the order of a hash.
+What is looked at is bounded: `RECORDS` records, drawn from the first ones, `SCANNED` in all and of
+`MAX_BYTES` at most, of `PARTS` files or parts of files that a hash chooses.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipelines.sources.base import CONTENT_IDS, Range, ReadOptions
 from pipelines.sources.records import Place, to_ad
 from pipelines.text import script_of
 
-RECORDS, SCANNED, MAX_BYTES = 2_000, 50_000, 64 << 20
+RECORDS, SCANNED, MAX_BYTES, PARTS = 2_000, 50_000, 64 << 20, 64
 _RANGE_BYTES = 64 << 20
 # Letters a token, about, of an English tokenizer.
 _TOKEN_CHARS = 4
@@ -150,26 +150,28 @@ def _sample(
 ) -> tuple[list[tuple[Mapping[str, Any], Ad]], dict[str, int], bool]:
     """Return records of the parts, why others could not be read, and whether these are all."""
     order = sorted(parts, key=lambda part: hashing.unit_hash(f"{part.place}\0{part.start}", 0))
+    complete = len(order) <= PARTS
+    order = order[:PARTS]
     rng, broken, scanned, read = np.random.default_rng(0), Counter[str](), 0, 0
     kept: list[Ad] = []
     share = -(-SCANNED // max(len(order), 1))
-    complete = True
     for part in order:
         for taken, record in enumerate(sources.get(part.source).read(part, options)):
             if scanned >= SCANNED or read >= MAX_BYTES or taken >= share:
                 complete = False
                 break
+            scanned += 1
             if isinstance(record, Rejected):
                 broken[record.reason] += 1
+                read += len(record.excerpt)
                 continue
-            scanned += 1
             read += len(record.text)
             # A reservoir: each record of those scanned is as likely.
             if len(kept) < RECORDS:
                 kept.append(record)
-            elif (place := int(rng.integers(scanned))) < RECORDS:
+            elif (place := int(rng.integers(scanned - broken.total()))) < RECORDS:
                 kept[place] = record
-    complete &= scanned <= RECORDS
+    complete &= len(kept) + broken.total() == scanned
     return [(json.loads(ad.text), ad) for ad in kept], dict(broken), complete
 
 

@@ -107,6 +107,22 @@ def test_without_a_corpus_the_file_is_valid_all_the_same(tmp_path: Path) -> None
     assert [f.path for f in load_task(again.task_file).ad.fields] == ["body"]
 
 
+@pytest.mark.parametrize("prior", [1e-05, 0.02, 0.123456789, 0.5])
+def test_a_prior_is_a_number_in_yaml(prior: float, tmp_path: Path) -> None:
+    api.init(tmp_path / "task.yaml", **{**GIVEN, "prior": prior})
+    assert load_task(tmp_path / "task.yaml").prior == prior
+
+
+def test_a_file_of_bad_records_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "SCANNED", 30)
+    path = helpers.write_jsonl(tmp_path / "ads.jsonl", helpers.tiny_ads(20))
+    path.write_bytes(path.read_bytes() + b"{broken\n" * 1000)
+    found = seen(path)
+    assert (found.rejected, found.ads, found.whole) == ({"not_json": 10}, 20, False)
+
+
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     path = tmp_path / "task.yaml"
     path.write_text("mine\n")
@@ -312,6 +328,12 @@ def test_a_large_corpus_is_looked_at_in_part(
     found = seen(tmp_path / "*.jsonl")
     assert (found.files, found.sampled, found.whole) == (4, 50, False)
     api.init(tmp_path / "task.yaml", corpus=tmp_path / "*.jsonl", **GIVEN)
+    monkeypatch.setattr(looking, "PARTS", 2)
+    monkeypatch.setattr(looking, "RECORDS", 500)
+    found = seen(tmp_path / "*.jsonl")
+    # Of two files, all of their records.
+    assert (found.sampled, found.whole) == (100, False)
+    monkeypatch.setattr(looking, "RECORDS", 50)
     assert "a sample of 50 records" in (tmp_path / "task.yaml").read_text()
     assert load_task(tmp_path / "task.yaml").selection.budget == 100
 
