@@ -51,6 +51,7 @@ setup(
         "matplotlib>=3.9",
         "numpy>=2.0",
         "pillow>=10",
+        "py3langid>=0.4",
         "pyarrow>=18",
         "pydantic>=2.9",
         "pyyaml>=6.0",

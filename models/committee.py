@@ -133,8 +133,11 @@ class Committee:
         """
         numbers = np.array([(m.weight, m.center, m.scale) for m in self.members])
         heard = add_up(answers, *numbers.T)
-        near = self.weight * (similarity.astype(np.float64) - self.center) / self.scale
-        return self.offset + self.slope * (heard + near)
+        return self.offset + self.slope * (heard + self.nearness(similarity))
+
+    def nearness(self, similarity: np.ndarray) -> np.ndarray:
+        """Return what the similarity says in the sum, float64 (n,)."""
+        return self.weight * (similarity.astype(np.float64) - self.center) / self.scale
 
     def digest(self, prompt_hashes: Sequence[str], policy: str, encoder_id: str) -> str:
         """Return 16 hexadecimal digits over all that decides a margin beside the weights."""

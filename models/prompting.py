@@ -5,6 +5,7 @@ Pure Python: nothing here imports a model, so `scout validate` shows a prompt at
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
 import re
@@ -365,6 +366,19 @@ class PromptWindow:
             for own, text in zip(ids, texts, strict=True)
         ]
         return [own[: self.max_ad_tokens] for own in ids], cut
+
+    def kept(self, text: str) -> str:
+        """Return as much of an ad, as data, as its tokens that are read stand for; for people."""
+        ad = prepare_ad(text[: self.max_chars], self.prompts[0], self._tokenizer.special_tokens)
+
+        def fits(length: int) -> bool:
+            own = self._tokenizer.encode(self.lead + ad[:length])
+            return len(own) <= self.max_ad_tokens
+
+        if fits(len(ad)):
+            return ad
+        # A longer beginning hardly ever has fewer tokens.
+        return ad[: bisect.bisect_left(range(1, len(ad)), True, key=lambda n: not fits(n))]
 
 
 def is_usable(bundle: CausalLMBundle, prompt: PromptSpec) -> bool:

@@ -19,40 +19,110 @@ where the run could not produce what it promised. Nothing heavy is loaded before
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import datetime
-import functools
-import logging
 import os
-import types
-import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
+from pipelines.calling import call
 from pipelines.console import progress as console
-from pipelines.errors import RunFailed, UsageError, missing_package
+from pipelines.errors import UsageError
 from pipelines.jobs.results import (
     Audited,
     Exported,
     Ingested,
     Mined,
     Prompts,
-    Result,
     Standing,
     Trained,
 )
 from pipelines.simulation.conditions import CROWD_NOISES, DEFAULT_CONDITIONS
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
-    from pipelines.config import AboveZero, Count, InnerShare, Share, Task
+    from pipelines.config import AboveZero, Count, InnerShare, Name, Share, Task
+    from pipelines.jobs.explained import Explained, NotAnAd
+    from pipelines.jobs.init import Started
+    from pipelines.jobs.validate import Validated
     from pipelines.report.output import Report
     from pipelines.simulation.results import Simulated
 
 Place = str | os.PathLike[str]
-_Result = TypeVar("_Result", bound=Result)
+
+
+def init(
+    task_file: Place,
+    *,
+    policy: str = "",
+    positive: str = "",
+    negative: str = "",
+    prior: InnerShare | None = None,
+    name: Name | Literal[""] = "",
+    question: str = "",
+    corpus: Place | Sequence[Place] = (),
+    text_field: str = "",
+    id_field: str = "",
+    weight_field: str = "",
+    format: str = "",
+    force: bool = False,
+    progress: bool = False,
+) -> Started:
+    """Write a task file for a policy, with comments, after a look at the corpus.
+
+    Args:
+        task_file: YAML file to write.
+        policy: the policy as the experts know it, or a .txt or .md file that holds it.
+        positive: what experts call an ad that violates it.
+        negative: what they call any other.
+        prior: expected share of violating ads among the different texts; a guess will do.
+        name: of the task; by default the file's.
+        question: put to the model; by default whether the ad is what the positive label says.
+        corpus: files to look at, local or ``gs://``: their fields, languages, lengths, copies and templates.
+        text_field: field with the ad's text; by default what looks like it.
+        id_field: field with the ad's id; by default what looks like it.
+        weight_field: field with the ad's weight; by default what looks like it.
+        format: instead of going by the file name.
+        force: replace a file that is there.
+        progress: tell on stderr what is done.
+    """
+    with call(init, locals()) as say:
+        from pipelines.jobs import init as job
+        from pipelines.sources.base import ReadOptions
+        from pipelines.sources.layout import FORMATS
+
+        _choose("format", [format] if format else [], FORMATS)
+        needed = {"policy": policy, "positive": positive, "negative": negative, "prior": prior}
+        if not all(needed.values()):
+            raise job.missing(needed, list(needed))
+        assert prior is not None
+        options = job.InitOptions(
+            task_file=os.fspath(task_file),
+            name=name,
+            policy=policy,
+            question=question,
+            positive=positive,
+            negative=negative,
+            prior=prior,
+            corpus=_several(corpus),
+            read=ReadOptions(id_field, text_field, weight_field, format),
+            force=force,
+        )
+        return say.end(job.init(options))
+
+
+def validate(
+    task: Task | Place, *, ad: str = "Your ad stands here", progress: bool = False
+) -> Validated:
+    """Check a task file, tell which of its settings have no effect, and show the prompt.
+
+    Args:
+        task: the task, or its file.
+        ad: to show in the prompt.
+        progress: tell on stderr what is done.
+    """
+    with call(validate, locals()) as say:
+        from pipelines.jobs import validate as job
+
+        return say.end(job.validate(_task(task), ad))
 
 
 def mine(
@@ -97,7 +167,7 @@ def mine(
         beam: Beam's own flags, such as ``["--runner=DataflowRunner"]``.
         progress: tell on stderr what is done.
     """
-    with _call(mine, locals()) as say:
+    with call(mine, locals()) as say:
         from pipelines.jobs import mine as job
         from pipelines.sources.base import ReadOptions
         from pipelines.sources.layout import FORMATS
@@ -151,7 +221,7 @@ def export(
         push: URL of the tool's server, to put the items there instead of into files.
         progress: tell on stderr what is done.
     """
-    with _call(export, locals()) as say:
+    with call(export, locals()) as say:
         from pipelines.jobs import export as job
         from pipelines.tools.registry import exporting
 
@@ -186,7 +256,7 @@ def import_verdicts(
             keep the one imported first, replace it, or ask: list them and import nothing.
         progress: tell on stderr what is done.
     """
-    with _call(import_verdicts, locals()) as say:
+    with call(import_verdicts, locals()) as say:
         from pipelines.jobs import ingest
 
         names = experts if isinstance(experts, Mapping) else {}
@@ -205,11 +275,12 @@ def train(
 
     Args:
         workspace: folder, local or ``gs://``.
-        task: task file with other training or stopping settings than the pairs were mined with.
+        task: task file with other settings of learning (training, stopping, prior, seed,
+            review.consensus, review.min_overlap) than the pairs were mined with.
         export: also write a TensorFlow SavedModel that takes raw strings; a new folder.
         progress: tell on stderr what is done.
     """
-    with _call(train, locals()) as say:
+    with call(train, locals()) as say:
         from pipelines.jobs import train as job
 
         options = job.TrainOptions(os.fspath(workspace), _task(task), os.fspath(export))
@@ -224,7 +295,7 @@ def status(workspace: Place, *, stages: bool = False, progress: bool = False) ->
         stages: read what each stage says of itself, too.
         progress: tell on stderr what is done.
     """
-    with _call(status, locals()) as say:
+    with call(status, locals()) as say:
         from pipelines.jobs.status import standing
         from pipelines.store.workspace import Workspace
 
@@ -251,12 +322,36 @@ def report(
         projection: of the ads into the plane; umap needs the extra `umap` and a minute.
         progress: tell on stderr what is done.
     """
-    with _call(report, locals()) as say:
+    with call(report, locals()) as say:
         from pipelines.report import round as job
 
         options = job.ReportOptions(os.fspath(workspace), os.fspath(out), round, projection)
         with console.step("drawing the report"):
             return say.end(job.report(options, say))
+
+
+def explain(
+    workspace: Place,
+    ad_id: str = "",
+    *,
+    ad: str = "",
+    round: Count | None = None,
+    progress: bool = False,
+) -> Explained | NotAnAd:
+    """Tell why an ad was, or was not, put before experts; nothing is changed.
+
+    Args:
+        workspace: folder, local or ``gs://``.
+        ad_id: an ad of the corpus, by its id or content key.
+        ad: a text instead, to score as the round's ads were.
+        round: by default the newest that has the ad.
+        progress: tell on stderr what is done.
+    """
+    with call(explain, locals()) as say:
+        from pipelines.jobs import explain as job
+
+        options = job.ExplainOptions(os.fspath(workspace), ad_id, ad, round)
+        return say.end(job.explain(options, say))
 
 
 def audit(
@@ -279,7 +374,7 @@ def audit(
         beam: Beam's own flags, such as ``["--runner=DataflowRunner"]``.
         progress: tell on stderr what is done.
     """
-    with _call(audit, locals()) as say:
+    with call(audit, locals()) as say:
         from pipelines.jobs import audit as job
 
         options = job.AuditOptions(_task(task), os.fspath(workspace), budget, tuple(beam))
@@ -319,7 +414,7 @@ def prompts(
         delimiter: between the cells of CSV, as in ``mine``.
         progress: tell on stderr what is done.
     """
-    with _call(prompts, locals()) as say:
+    with call(prompts, locals()) as say:
         import dataclasses
 
         import numpy as np
@@ -425,7 +520,7 @@ def simulate(
         progress: tell on stderr what is done.
     """
     given = dict(locals())
-    with _call(simulate, given) as say:
+    with call(simulate, given) as say:
         from pipelines.simulation import conditions as known
         from pipelines.simulation.options import options_of
         from pipelines.simulation.play import simulate as job
@@ -440,88 +535,6 @@ def simulate(
         given |= {name: os.fspath(given[name]) for name in ("workspace", "label_file")}
         given |= {name: tuple(held) for name, held in given.items() if isinstance(held, list)}
         return say.end(Simulated(**job(options_of(given), say)))
-
-
-def quiet_libraries() -> None:
-    """Keep TensorFlow, gRPC and Beam from printing what they find at their start.
-
-    It (no GPU found, ...) would bury our own lines; what really fails raises.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    logging.getLogger().addFilter(_worth_logging)
-
-
-def _worth_logging(record: logging.LogRecord) -> bool:
-    return "Resource module is not available" not in record.getMessage()
-
-
-class _Notes:
-    """Collects what a job says, and prints it if it is asked to."""
-
-    def __init__(self, printed: bool) -> None:
-        self._printed = printed
-        self._lines: list[str] = []
-
-    def __call__(self, line: str) -> None:
-        self._lines.append(line)
-        if self._printed:
-            console.write(f"scout: {line}")
-
-    def end(self, result: _Result) -> _Result:
-        """Return the result with what was said."""
-        return dataclasses.replace(result, notes=tuple(self._lines))
-
-
-@contextlib.contextmanager
-def _call(function: Callable[..., Result], given: Mapping[str, Any]) -> Iterator[_Notes]:
-    """Check a function's arguments and run its body; yields what its job is to tell."""
-    quiet_libraries()
-    loud = bool(given["progress"])
-    try:
-        _check(function, given)
-        with console.Reporter(quiet=not loud):
-            yield _Notes(loud)
-    except (UsageError, RunFailed) as error:
-        error.for_callers()
-        raise
-    except Exception as error:
-        from models.backends.base import BackendError
-
-        found = (
-            UsageError(str(error)) if isinstance(error, BackendError) else missing_package(error)
-        )
-        if found is None:
-            raise
-        found.for_callers()
-        raise found from error
-
-
-def _check(function: Callable[..., Result], given: Mapping[str, Any]) -> None:
-    from pydantic import ValidationError
-
-    for name, kind in _kinds(function).items():
-        try:
-            kind.validate_python(given[name], strict=True)
-        except ValidationError as error:
-            message = error.errors()[0]["msg"]
-            raise UsageError(
-                f"--{name}: {given[name]!r} is refused: {message[0].lower()}{message[1:]}"
-            ) from None
-
-
-@functools.cache
-def _kinds(function: Callable[..., Result]) -> dict[str, TypeAdapter[Any]]:
-    """Return what checks each argument, by its annotation."""
-    from pydantic import TypeAdapter
-
-    from pipelines import config
-
-    own = {name: kind for name, kind in function.__annotations__.items() if name != "return"}
-    hints = typing.get_type_hints(
-        types.SimpleNamespace(__annotations__=own), {**vars(config), **globals()}, None, True
-    )
-    return {name: TypeAdapter(hint) for name, hint in hints.items()}
 
 
 def _choose(argument: str, names: Sequence[str], known: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any
 
 from pipelines import api
+from pipelines.calling import quiet_libraries, refusal
 from pipelines.console import progress
 from pipelines.console.visible import printable
 from pipelines.errors import RunFailed, UsageError
@@ -31,6 +32,7 @@ OK, FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 # What Ctrl-C leaves behind, by command. All that may take over two seconds are here: they show
 # progress.
 _KEPT = {
+    "init": "no task file is written: run the same command again",
     "mine": "what is scored is kept: run the same command again to go on",
     "demo": "what is scored is kept: run the same command again to go on",
     "export": "not everything may be written: run the same command again",
@@ -38,6 +40,7 @@ _KEPT = {
     "train": "no half-trained model counts: run the same command again",
     "status": "nothing is changed",
     "report": "the report may be incomplete: run the same command again",
+    "explain": "nothing is changed",
     "audit": "a sample is drawn as a whole or not at all: run the same command again",
     "prompts": "nothing is changed: run the same command again",
     "simulate": "finished seeds and LLM-0's answers are kept: run the same command again to go on",
@@ -192,7 +195,7 @@ def _explain(error: Exception) -> int:
 
 def _calm_libraries(for_good: bool) -> None:
     """Keep what libraries warn of off the screen: it is about their code, not about the person's ads."""
-    api.quiet_libraries()
+    quiet_libraries()
     if for_good and not sys.warnoptions and not os.environ.get("SCOUT_DEBUG"):
         warnings.simplefilter("ignore")
     logging.getLogger("urllib3").setLevel(logging.ERROR)
@@ -241,52 +244,17 @@ def _versions() -> str:
     return ", ".join([*shown, f"python {platform.python_version()}"])
 
 
-def _validate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
-    from models import prompting
-    from pipelines.config import load_task
-    from pipelines.strategies import registry
+def _init(args: argparse.Namespace, _: tuple[str, ...]) -> int:
+    if sys.stdin.isatty() and not args.json:
+        from pipelines.console import ask
 
-    task = load_task(args.task)
-    try:
-        registry.check(task.selection.strategy)
-    except UsageError as error:
-        raise UsageError(f"{args.task}: {error}") from error
-    spec = task.prompt_spec()
-    try:
-        prompt = prompting.describe(spec, args.ad)
-        rendered = prompting.render(spec)
-    except ValueError as error:
-        raise UsageError(f"{args.task}: prompt: {error}") from error
-    if args.json:
-        _print_json(
-            {
-                "task": task.model_dump(mode="json"),
-                "prompt": prompt,
-                "answers": {
-                    "positive": rendered.positive_answer,
-                    "negative": rendered.negative_answer,
-                },
-            }
-        )
-        return OK
-    _print(f"{args.task}: valid (task {task.name}, version {task.version})\n")
-    _print("The prompt, with the ad in its place:")
-    _print("\n".join(f"  | {line}" for line in prompt.splitlines()))
-    _print(
-        f"\nThe model compares {rendered.positive_answer!r} ({task.labels.positive}) with "
-        f"{rendered.negative_answer!r} ({task.labels.negative})."
-    )
-    if task.wants_committee():
-        _print(
-            "\nThe task states no prompt of its own: instead of this one the first `scout mine` asks "
-            "several short ones and chooses among them; `scout prompts` shows how they rank your ads."
-        )
-    elif task.prompt.committee:
-        names = ", ".join(member.name for member in task.prompt.committee.members)
-        _print(f"\nThe loudest of a committee: {names}; and the likeness to the policy's words.")
-    if spec.form == "chat" and spec.chat_format == "auto":
-        _print("Shown in ChatML; a model of another family gets its own markup.")
-    return OK
+        progress.finish()
+        ask.for_task(args, lambda name, value: refusal(api.init, name, value))
+    return _show(args, _call(api.init, args))
+
+
+def _validate(args: argparse.Namespace, _: tuple[str, ...]) -> int:
+    return _show(args, _call(api.validate, args))
 
 
 def _mine(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
@@ -365,6 +333,7 @@ def _show(args: argparse.Namespace, result: Any) -> int:
 
 
 _COMMANDS = {
+    "init": _init,
     "validate": _validate,
     "mine": _mine,
     "demo": _demo,
@@ -373,6 +342,7 @@ _COMMANDS = {
     "train": _plain(api.train),
     "status": _status,
     "report": _plain(api.report),
+    "explain": _plain(api.explain),
     "audit": _audit,
     "prompts": _plain(api.prompts),
     "simulate": _plain(api.simulate),

@@ -567,6 +567,13 @@ def _contradictions(task: Task) -> Iterator[tuple[str, str]]:
         )
 
 
+def lines_of(path: str) -> dict[tuple[str | int, ...], int]:
+    """Return where the keys of a readable task file stand: path of a key -> line, from 1."""
+    return _key_lines(yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader))[
+        0
+    ]
+
+
 def _key_lines(
     node: yaml.Node | None,
 ) -> tuple[dict[tuple[str | int, ...], int], list[tuple[str, int]]]:

@@ -18,7 +18,9 @@ class UsageError(ValueError):
 
     def for_callers(self) -> None:
         """Name arguments in the place of flags, for who called a function of the API."""
-        self.args = (re.sub(r"(?<![\w/.-])--([a-z]\w*)", r"\1", self.typed),)
+        # What stands in backticks is typed as it is.
+        pattern = r"`[^`]*`|(?<![\w/.-])--([a-z]\w*)"
+        self.args = (re.sub(pattern, lambda found: found[1] or found[0], self.typed),)
 
 
 class RunFailed(RuntimeError):

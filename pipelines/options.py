@@ -9,35 +9,16 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 from datetime import date
-from typing import Any, NoReturn
+from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines import api
 from pipelines.errors import UsageError
+from pipelines.parser import Parser, add_command, check_order, did_you_mean, flags_of
 from pipelines.simulation.conditions import CROWD_NOISES, conditions
 from pipelines.sources.layout import FORMATS
 from pipelines.tools import registry
-
-
-class _Parser(argparse.ArgumentParser):
-    """Raises instead of exiting, so that one place prints every usage error."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, **settings)
-
-    def error(self, message: str) -> NoReturn:
-        # Every error begins with the program's name anyway.
-        where = "" if self.prog == "scout" else f"{self.prog}: "
-        raise UsageError(f"{where}{message} (see `{self.prog} --help`)")
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        try:
-            super()._check_value(action, value)
-        except argparse.ArgumentError as error:
-            if isinstance(action, argparse._SubParsersAction):
-                error.message += _did_you_mean(value, list(action.choices))
-            raise
 
 
 def _reader(
@@ -138,27 +119,43 @@ def _add(to: Any, function: Callable[..., Any], *names: str, **settings: Any) ->
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the ``scout`` command."""
-    parser = _Parser(
+    parser = Parser(
         prog="scout",
         description="Find the ads that a small LLM confuses, for experts to label.",
+        epilog="a first round:\n"
+        "  scout init my_policy.yaml --corpus 'ads/*.jsonl'\n"
+        "  scout mine my_policy.yaml --corpus 'ads/*.jsonl' --workspace runs/spring\n"
+        "  scout export --tool page --workspace runs/spring\n"
+        "  scout import verdicts-anna.json verdicts-bob.json --workspace runs/spring\n"
+        "  scout train --workspace runs/spring\n"
+        "  scout status --workspace runs/spring\n\n"
+        "scout COMMAND --help tells of a command's flags.",
     )
     parser.add_argument("--version", action="store_true", help="print versions and exit")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
 
-    validate = commands.add_parser(
-        "validate", help="check a task file and show the rendered prompt"
+    _add_init(commands)
+    validate = add_command(
+        commands,
+        "validate",
+        "check a task file and show the rendered prompt",
+        "Check a task file key by key, say which of its settings have no effect, and show the prompt with "
+        "an ad in it. Reads nothing but the file.",
+        "my_policy.yaml",
+        "my_policy.yaml --ad 'You won a phone! Claim it today'",
     )
     validate.add_argument("task", metavar="TASK", help="task file (YAML)")
-    validate.add_argument(
-        "--ad", default="Your ad stands here", help="ad to show in the prompt", metavar="TEXT"
-    )
+    _add(validate, api.validate, "ad", metavar="TEXT")
     validate.add_argument("--json", action="store_true", help="print one JSON object")
 
-    mine = commands.add_parser(
+    mine = add_command(
+        commands,
         "mine",
-        help="corpus to review pairs",
-        description="Read a corpus, score it, and choose the pairs of ads to review. Beam's own "
+        "corpus to review pairs",
+        "Read a corpus, score it, and choose the pairs of ads to review. Beam's own "
         "flags (--runner, --project, --temp_location, ...) pass through.",
+        "my_policy.yaml --corpus 'ads/*.jsonl' --workspace runs/spring",
+        "my_policy.yaml --corpus ads.csv --text_field headline --id_field ad_id --workspace runs/spring",
     )
     _add_task_and_corpus(mine)
     _add_workspace(mine)
@@ -171,9 +168,14 @@ def build_parser() -> argparse.ArgumentParser:
     _add(reading, api.mine, "max_text_chars", "max_rejected_share", "block_rows", "range_bytes")
     _add_output(mine, show=5)
 
-    demo = commands.add_parser(
+    demo = add_command(
+        commands,
         "demo",
-        help="the main job on the bundled sample, with the embedded model",
+        "the main job on the bundled sample, with the embedded model",
+        "Mine the 1,980 bundled sample ads by the bundled policy on deceptive ads, write a review page and "
+        "a report: what a first round looks like, without an input of your own.",
+        "",
+        "--workspace runs/demo --show 3",
     )
     demo.add_argument(
         "--workspace", default="demo_workspace", metavar="DIR", help="default: %(default)s"
@@ -183,33 +185,69 @@ def build_parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_import(commands)
 
-    train = commands.add_parser(
+    train = add_command(
+        commands,
         "train",
-        help="fine-tune on one half of the labels, evaluate on the other",
-        description="Train from base weights on all fine-tuning labels so far, evaluate every "
+        "fine-tune on one half of the labels, evaluate on the other",
+        "Train from base weights on all fine-tuning labels so far, evaluate every "
         "round's model on the same evaluation ads, and decide whether to go on.",
+        "--workspace runs/spring",
+        "--workspace runs/spring --task other_learner.yaml --export models/spring",
     )
     _add_workspace(train)
     _add(train, api.train, "task", metavar="TASK")
     _add(train, api.train, "export")
     _add_plain_output(train)
 
-    status = commands.add_parser("status", help="where a workspace's rounds stand")
+    status = add_command(
+        commands,
+        "status",
+        "where a workspace's rounds stand",
+        "Tell of every round how many pairs and labels it has and how model and experts agree, and what to "
+        "do next. Reads what the other commands noted, and changes nothing.",
+        "--workspace runs/spring",
+    )
     _add_workspace(status)
     status.add_argument("--json", action="store_true", help="print one JSON object")
     _add_report(commands)
+    _add_explain(commands)
     _add_audit(commands)
     _add_prompts(commands)
     _add_simulate(commands)
     return parser
 
 
+def _add_init(commands: Any) -> None:
+    init = add_command(
+        commands,
+        "init",
+        "a task file for your policy and corpus",
+        "Write a task file with comments that `scout validate` accepts, after a look at a sample of the "
+        "corpus: which columns are text, id and weight, languages and scripts, lengths, copies, templates. "
+        "On a terminal it asks for what no flag says.",
+        "my_policy.yaml --corpus 'ads/*.jsonl'",
+        "my_policy.yaml --policy policy.txt --positive scam --negative honest --prior 0.02 --corpus ads.csv",
+    )
+    init.add_argument("task_file", metavar="TASK", help="task file to write (YAML)")
+    _add(init, api.init, "policy", metavar="TEXT")
+    _add(init, api.init, "positive", "negative", "prior", "name")
+    _add(init, api.init, "question", metavar="TEXT")
+    _add(init, api.init, "corpus", metavar="GLOB", action="append", default=[], type=str)
+    _add(init, api.init, "text_field", "id_field", "weight_field")
+    _add(init, api.init, "format", choices=FORMATS, metavar=None)
+    _add(init, api.init, "force")
+    _add_plain_output(init)
+
+
 def _add_export(commands: Any) -> None:
-    out = commands.add_parser(
+    out = add_command(
+        commands,
         "export",
-        help="review items for a labeling tool, or a review page",
-        description="Write a round's review items in a labeling tool's own format, or put them into its "
+        "review items for a labeling tool, or a review page",
+        "Write a round's review items in a labeling tool's own format, or put them into its "
         "server. Experts see neither label nor score of the model.",
+        "--tool page --workspace runs/spring",
+        "--tool label-studio --push http://localhost:8080 --workspace runs/spring",
     )
     _add_workspace(out)
     _add(out, api.export, "tool", required=True, choices=registry.exporting(), metavar=None)
@@ -226,12 +264,16 @@ def _add_export(commands: Any) -> None:
 
 
 def _add_import(commands: Any) -> None:
-    back = commands.add_parser(
+    back = add_command(
+        commands,
         "import",
-        help="experts' verdicts into the workspace",
-        description="Read verdicts into the workspace: CSV or JSON lines (columns item_id or ad_id, "
+        "experts' verdicts into the workspace",
+        "Read verdicts into the workspace: CSV or JSON lines (columns item_id or ad_id, "
         "label, expert, and optionally time and comment), what the review page saved, or the export "
         "of a labeling tool. The same answers twice change nothing, however the file was saved.",
+        "verdicts-anna.json verdicts-bob.json --workspace runs/spring",
+        "review.csv --expert Anna --workspace runs/spring",
+        "--tool label-studio --pull http://localhost:8080 --workspace runs/spring",
     )
     back.add_argument("files", metavar="FILE", nargs="*", help="verdict files, local or gs://")
     _add_workspace(back)
@@ -279,11 +321,14 @@ def _add_plain_output(command: argparse.ArgumentParser) -> None:
 
 
 def _add_report(commands: Any) -> None:
-    drawn = commands.add_parser(
+    drawn = add_command(
+        commands,
         "report",
-        help="one HTML file with pictures of a round",
-        description="Draw a round's ads, clusters, pairs, coverage and scores, and the agreement of "
+        "one HTML file with pictures of a round",
+        "Draw a round's ads, clusters, pairs, coverage and scores, and the agreement of "
         "all rounds, into one HTML file with its pictures inside; PNGs lie beside it.",
+        "--workspace runs/spring",
+        "--workspace runs/spring --round 1 --out reports/round-1",
     )
     _add_workspace(drawn)
     _add(drawn, api.report, "out", "round")
@@ -291,13 +336,35 @@ def _add_report(commands: Any) -> None:
     _add_plain_output(drawn)
 
 
+def _add_explain(commands: Any) -> None:
+    explain = add_command(
+        commands,
+        "explain",
+        "why an ad was, or was not, put before experts",
+        "Show an ad of a mined corpus as the model read it: prompt, tokens, score, rank and threshold, its "
+        "cluster and nearest ads of either label, why the round shows it or does not, and what experts "
+        "said. Or score a text of your own with the workspace's model. Changes nothing.",
+        "runs/spring ad_0123",
+        "runs/spring --ad 'You won a phone! Claim it today'",
+    )
+    explain.add_argument("workspace", metavar="WORKSPACE", help="local or gs:// folder")
+    explain.add_argument(
+        "ad_id", metavar="AD_ID", nargs="?", default="", help="an ad of the corpus, by its id"
+    )
+    _add(explain, api.explain, "ad", metavar="TEXT")
+    _add(explain, api.explain, "round")
+    _add_plain_output(explain)
+
+
 def _add_audit(commands: Any) -> None:
-    audit = commands.add_parser(
+    audit = add_command(
+        commands,
         "audit",
-        help="what can be believed about the whole corpus",
-        description="Draw single ads at random from all that were scored, for experts to label "
+        "what can be believed about the whole corpus",
+        "Draw single ads at random from all that were scored, for experts to label "
         "(`scout export --audit`), and estimate from their labels, once imported, how many ads of the "
         "corpus violate the policy and how good the model is on it. Beam's own flags pass through.",
+        "my_policy.yaml --workspace runs/spring --budget 300",
     )
     audit.add_argument("task", metavar="TASK", help="task file (YAML)")
     _add_workspace(audit)
@@ -306,11 +373,14 @@ def _add_audit(commands: Any) -> None:
 
 
 def _add_prompts(commands: Any) -> None:
-    compare = commands.add_parser(
+    compare = add_command(
+        commands,
         "prompts",
-        help="which prompts rank a task's ads",
-        description="Ask the model about a few ads of a corpus by every prompt form that ships, and by the "
+        "which prompts rank a task's ads",
+        "Ask the model about a few ads of a corpus by every prompt form that ships, and by the "
         "task's own: with labels how well each ranks them, without what can be known.",
+        "my_policy.yaml --corpus 'ads/*.jsonl'",
+        "my_policy.yaml --corpus 'ads/*.jsonl' --labels labelled.jsonl --write my_policy.yaml",
     )
     _add_task_and_corpus(compare)
     _add(compare, api.prompts, "labels", metavar="FILE")
@@ -324,11 +394,13 @@ def _add_prompts(commands: Any) -> None:
 
 
 def _add_simulate(commands: Any) -> None:
-    simulate = commands.add_parser(
+    simulate = add_command(
+        commands,
         "simulate",
-        help="the whole loop on a labelled corpus",
-        description="Play the rounds with recorded labels as the experts, by any selection strategy, "
+        "the whole loop on a labelled corpus",
+        "Play the rounds with recorded labels as the experts, by any selection strategy, "
         "beside crowd labels with the same learner.",
+        "my_policy.yaml --corpus labelled.jsonl --workspace runs/played --learner head --labels 25,50,100",
     )
     _add_task_and_corpus(simulate)
     simulate.add_argument(
@@ -375,10 +447,14 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
         UsageError: an unknown flag (with the nearest known one), or a bad value.
     """
     parser = build_parser()
-    args, rest = parser.parse_known_args(_one_corpus_a_flag(argv))
+    argv = _one_corpus_a_flag(argv)
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:2], "--help"]
+    check_order(parser, argv)
+    args, rest = parser.parse_known_args(argv)
     if not rest:
         return args, ()
-    known = _flags_of(parser, args.command)
+    known = flags_of(parser, args.command)
     if args.command in ("mine", "demo", "audit"):
         beam_parser = _beam_parser()
         _, rest_unknown = beam_parser.parse_known_args(rest)
@@ -389,7 +465,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
         flag = rest_unknown[0].split("=", 1)[0]
         kind = "unknown flag" if flag.startswith("-") else "unexpected argument"
         where = f"scout {args.command}: " if args.command else ""
-        raise UsageError(f"{where}{kind} {flag}{_did_you_mean(flag, known)}")
+        raise UsageError(f"{where}{kind} {flag}{did_you_mean(flag, known)}")
     return args, tuple(rest)
 
 
@@ -412,22 +488,9 @@ def _one_corpus_a_flag(argv: Sequence[str]) -> list[str]:
     return spread
 
 
-def _did_you_mean(found: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(found, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def _flags_of(parser: argparse.ArgumentParser, command: str | None) -> list[str]:
-    """Return the flags of a command, or those before any command."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction) and command:
-            parser = action.choices[command]
-    return [flag for known in parser._actions for flag in known.option_strings]
-
-
 def _beam_parser() -> argparse.ArgumentParser:
     # What PipelineOptions.get_all_options does, except that unknown flags are not dropped.
-    parser = _Parser(prog="scout", add_help=False, conflict_handler="resolve")
+    parser = Parser(prog="scout", add_help=False, conflict_handler="resolve")
     for options in {str(cls): cls for cls in PipelineOptions.__subclasses__()}.values():
         options._add_argparse_args(parser)
     return parser

@@ -24,6 +24,11 @@ def is_blank(text: str) -> bool:
     return all(unicodedata.category(char) in _INVISIBLE for char in text)
 
 
+def script_of(char: str) -> str:
+    """Return the script of a letter by its Unicode name's first word: ``LATIN``, ``THAI``, ``CJK``, ..."""
+    return unicodedata.name(char, "UNKNOWN").split()[0]
+
+
 def content_key(text: str) -> str:
     """Return the 32-character hex hash (BLAKE2b, 128 bits) of the normalised text."""
     return digest(normalize_text(text))

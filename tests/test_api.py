@@ -69,7 +69,7 @@ def test_a_notebook(loop: Loop, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert first.model.evaluation == evaluation
     assert first.labelled.fine_tuning + first.labelled.evaluation == 60
     assert first.stages == {} and first.comparable
-    assert repr(standing).endswith("\n\nNext: run `scout mine` for the next round")
+    assert re.search(r"\n\nNext: run `scout mine [^`]+` for the next round\Z", repr(standing))
     stages = api.status(workspace, stages=True).to_json()["rounds"][0]["stages"]
     assert stages["pairs"]["facts"]["origin"]["task"]["name"] == "tiny"
 
@@ -140,6 +140,9 @@ CALLS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (api.export, {"push": "http://x", "out": "o"}, "push and out: give one of them"),
     (api.import_verdicts, {"expert": " "}, "name at least one verdict FILE, or a server with pull"),
     (api.import_verdicts, {"experts": "no--pe.json"}, "experts no--pe.json: no such file"),
+    (api.explain, {"round": 0}, "round: 0 is refused: input should be greater than or equal to 1"),
+    (api.explain, {"ad_id": "a"}, "workspace w: holds no pairs; start with `scout mine`"),
+    (api.validate, {"task": "none.yaml"}, "none.yaml: no such task file"),
     (api.status, {}, "workspace w: no rounds here; start with `scout mine`"),
     (api.report, {"projection": "tsne"}, "projection tsne: unknown; choose pca or umap"),
     (api.simulate, {"conditions": ["ours"]}, "conditions: no 'ours'; choose of boundary, uncertainty, "),

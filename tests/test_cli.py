@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -44,7 +45,8 @@ def test_mine_then_status(argv: list[str], capsys: pytest.CaptureFixture[str]) -
     assert cli.main(["status", "--workspace", argv[-1]]) == cli.OK
     out = capsys.readouterr().out
     assert out.splitlines()[1].split() == ["1", "12", *"-----"]
-    assert re.search(r"Next: let experts label \S+/review\.csv, then run `scout import`\n", out)
+    assert re.search(r"Next: let experts label \S+/review\.csv, then run `scout import F", out)
+    assert out.endswith(f"`scout import FILE... --workspace {argv[-1]}`\n")
     assert cli.main(["status", "--workspace", argv[-1], "--json"]) == cli.OK
     assert json.loads(capsys.readouterr().out)["rounds"][0]["stages"]["pairs"]["rows"] == 12
 
@@ -391,7 +393,9 @@ def test_the_way_back_step_by_step(
     out = capsys.readouterr().out
     round_1 = out.splitlines()[1].split()
     assert round_1[:2] == ["1", "12"] and int(round_1[2]) + int(round_1[3]) == 24
-    assert out.endswith("`scout mine` for more pairs\n")
+    # As it can be typed: with the paths that the mining was given.
+    typed = shlex.join([*argv[:2], "--corpus", argv[3], *workspace])
+    assert out.endswith(f"then `scout {typed}` for more pairs\n")
     # The labels came; what is wrong is the learner, until the task file names another.
     assert cli.main(["train", *workspace]) == cli.WRONG_USAGE
     assert learner in capsys.readouterr().err
@@ -413,7 +417,7 @@ def test_one_class_says_what_is_missing(
     assert cli.main(["train", "--workspace", argv[-1], "--quiet"]) == cli.FAILED
     [line] = capsys.readouterr().err.splitlines()
     assert re.search(r"0 of \d+ labelled ads are negative, training needs at least 5 \(min", line)
-    assert "`scout mine` opens the next round for more pairs" in line
+    assert re.search(r"`scout mine [^`]+` opens the next round for more pairs", line)
 
 
 def test_an_import_of_nothing_useful_is_exit_1(

@@ -34,7 +34,9 @@ LEVELS = {
     "pipelines.jobs": 9,
     "pipelines.report": 10,
     "pipelines.simulation": 11,
+    "pipelines.calling": 12,
     "pipelines.api": 12,
+    "pipelines.parser": 13,
     "pipelines.options": 13,
     "pipelines.cli": 14,
 }

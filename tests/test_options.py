@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipelines import api, cli, options
+from pipelines import api, cli, options, parser
 from pipelines.errors import UsageError
 from pipelines.jobs.mine import is_local
+from pipelines.parser import flags_of
 from pipelines.simulation.options import SimulateOptions, options_of
 from tests import helpers
 
@@ -115,6 +117,13 @@ def test_the_default_runner_is_in_memory() -> None:
         (["min"], "; did you mean mine? (see `scout --help`)"),
         (["--hlep"], "unknown flag --hlep; did you mean --help?"),
         (["improt", "a.csv"], "; did you mean import? (see `scout --help`)"),
+        (["MINE"], "; did you mean mine? (see `scout --help`)"),
+        (["evaluate"], "; did you mean train? (see `scout --help`)"),
+        (["why"], "; did you mean explain? (see `scout --help`)"),
+        (["--workspace", "w", "status"], "--workspace stands before the command; type scout COMMAND ... --"),
+        (["export", "--workspace", "w", "--tool", "lable-studio"], "; did you mean label-studio?"),
+        ([*MINE, "--format", "JSON"], "; did you mean jsonl? (see `scout mine --help`)"),
+        ([*SIMULATE, "--learner", "hed"], "; did you mean head? (see `scout simulate --help`)"),
         (["demo", "--num_workers=two"], "argument --num_workers: invalid int value: 'two'"),
     ],
 )  # fmt: skip
@@ -145,12 +154,50 @@ def test_the_way_backs_flags() -> None:
     assert args.json
 
 
-@pytest.mark.parametrize("command", cli._COMMANDS)
+COMMANDS = list(cli._COMMANDS)
+
+
+def shown_help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit):
+        options.parse(argv)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_describes_a_command_and_shows_how_it_is_typed(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = shown_help([command, "--help"], capsys)
+    described = shown.partition("\n\n")[2].partition("\n\n")[0]
+    assert len(described.split()) >= 12 and described.endswith(".")
+    examples = [line for line in shown.splitlines() if line.startswith(f"  scout {command}")]
+    assert examples and re.search(r"^examples?:\n  scout ", shown, re.M)
+    for line in examples:
+        args, beam = options.parse(shlex.split(line)[1:])
+        assert (args.command, beam) == (command, ())
+    assert shown_help(["help", command], capsys) == shown
+
+
+def test_help_shows_a_first_round(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = shown_help(["help"], capsys)
+    assert shown == shown_help(["--help"], capsys)
+    steps = [shlex.split(line)[1:] for line in shown.splitlines() if line.startswith("  scout ")]
+    assert [step[0] for step in steps] == ["init", "mine", "export", "import", "train", "status"]
+    assert [options.parse(step)[0].command for step in steps] == [step[0] for step in steps]
+
+
+def test_every_word_for_a_command_leads_to_one() -> None:
+    assert set(parser._ALSO.values()) <= set(COMMANDS)
+    assert not set(parser._ALSO) & set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_tells_of_every_flag(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         options.parse([command, "--help"])
     shown = capsys.readouterr().out
-    for flag in options._flags_of(options.build_parser(), command):
+    for flag in flags_of(options.build_parser(), command):
         # Two blanks or a new line part a flag from what it means.
         assert re.search(rf"^  .*{flag}\b[^\n]*?(  |\n {{20,}})\S", shown, re.M), flag
 
@@ -158,7 +205,10 @@ def test_help_tells_of_every_flag(command: str, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("argv", "function"),
     [
+        (["init", "t.yaml"], api.init),
+        (["validate", "t.yaml"], api.validate),
         (MINE, api.mine),
+        (["explain", "w"], api.explain),
         (["export", "--workspace", "w", "--tool", "page"], api.export),
         (["import", "--workspace", "w"], api.import_verdicts),
         (["train", "--workspace", "w"], api.train),

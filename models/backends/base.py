@@ -95,6 +95,47 @@ class LabelBatch:
     truncated: np.ndarray
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A prompt with an ad in it, as the model read it, and what it said.
+
+    Attributes:
+        name: of the committee's form; "" where the task's own prompt is asked alone.
+        prompt: all of the text that the answer continues.
+        positive, negative: the two answers that were compared.
+        answer: log-odds of the positive one; NaN for an ad without a word.
+        weight: its voice in the committee, 0 to 1; 1 alone.
+        adds: what it adds to the margin, log-odds: members, similarity and offset sum up to it.
+    """
+
+    name: str
+    prompt: str
+    positive: str
+    negative: str
+    answer: float
+    weight: float
+    adds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a labeler came to an ad's margin.
+
+    Attributes:
+        kept: the ad's text as it was read: as data, and cut to the window.
+        said: what each prompt was answered, the loudest first; empty without prompts.
+        similarity: of the ad to the policy's words, at most 1; None where it is not listened to.
+        similarity_adds: what that adds to the margin, log-odds.
+        offset: the committee's own part of the margin, log-odds.
+    """
+
+    kept: str
+    said: tuple[Said, ...] = ()
+    similarity: float | None = None
+    similarity_adds: float = 0.0
+    offset: float = 0.0
+
+
 class Labeler(abc.ABC):
     """Scores ads and embeds them.
 
@@ -115,6 +156,10 @@ class Labeler(abc.ABC):
     def margins(self, texts: Sequence[str]) -> np.ndarray:
         """Score texts as `label` does, float32 (n,), without their vectors where that saves time."""
         return self.label(texts).margin
+
+    def read(self, text: str) -> Reading:
+        """Return how `label` reads one ad, for people: without a prompt, its text alone."""
+        return Reading(text)
 
 
 class Backend(abc.ABC):

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from models import encoder, presets
-from models.backends.base import Backend, LabelBatch, Labeler, LabelerIdentity, Progress
+from models.backends.base import (
+    Backend,
+    LabelBatch,
+    Labeler,
+    LabelerIdentity,
+    Progress,
+    Reading,
+    Said,
+)
 from models.backends.forward import choose_forward
 from models.bert import lay_out
 from models.committee import Committee
@@ -278,6 +286,36 @@ class LLMLabeler(Labeler):
             an ad without a word.
         """
         return self._ask(texts)[0]
+
+    def read(self, text: str) -> Reading:
+        """Return every prompt with the ad in it, and what each was answered; see `Labeler`."""
+        kept, answers = self.window.kept(text), self.answers([text])[0].astype(np.float64)
+        names, weights, adds = [""], [1.0], answers
+        similarity, near, offset = None, 0.0, 0.0
+        if self._chair is not None:
+            board, policy = self._chair.committee, self._chair.similarity
+            names = [member.form.name for member in board.members]
+            weights = [member.weight for member in board.members]
+            centers, scales = np.array([(m.center, m.scale) for m in board.members]).T
+            adds = board.slope * np.array(weights) * (answers - centers) / scales
+            found = policy.of_vectors(policy.encoder.encode([text]))
+            similarity, offset = float(found[0]), board.offset
+            near = board.slope * float(board.nearness(found)[0])
+        said = tuple(
+            Said(
+                name=name,
+                prompt=f"{prompt.prefix}{kept}{prompt.suffix}",
+                positive=prompt.positive_answer,
+                negative=prompt.negative_answer,
+                answer=float(answer),
+                weight=weight,
+                adds=float(part),
+            )
+            for name, weight, prompt, answer, part in zip(
+                names, weights, self.window.prompts, answers, adds, strict=True
+            )
+        )
+        return Reading(kept, said, similarity, near, offset)
 
     def _ask(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Returns answers, the model's own vectors, tokens read, and which ads had more."""

@@ -50,6 +50,9 @@ def _environment() -> Environment:
         "printable": printable,
         "probability": _probability,
         "reasons": _with_reasons,
+        "quoted": repr,
+        "right": "{:>8}".format,
+        "shares": shares_text,
         "share_of": _share,
         "table": _table,
         "told": _told,
@@ -76,6 +79,11 @@ def bound_text(bound: Mapping[str, Any]) -> str:
     from pipelines.numerics.calibration import PriorBound
 
     return str(PriorBound(**bound))
+
+
+def shares_text(shares: Mapping[str, float]) -> str:
+    """Return shares of a whole by name, in percent."""
+    return ", ".join(f"{name} {share:.0%}" for name, share in shares.items()) or "none"
 
 
 def _probability(margin: float) -> float:

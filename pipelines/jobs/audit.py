@@ -12,6 +12,7 @@ import apache_beam as beam
 from pipelines.config import Task, called, given_task
 from pipelines.console import metrics
 from pipelines.console.progress import step
+from pipelines.console.typed import typed
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.audit_standing import audit_standing
 from pipelines.jobs.mine import run_pipeline
@@ -129,7 +130,16 @@ def audit(options: AuditOptions, say: Callable[[str], None]) -> Audited:
         drawn_now=drawn.rows - (before.rows if before else 0),
         items_file=workspace.path(drawn.file("items.jsonl").path),
         audit=standing,
+        next_step=_next_step(workspace) if standing.labelled < standing.drawn else "",
     )
+
+
+def _next_step(workspace: Workspace) -> str:
+    export, back, status = (
+        typed(command, workspace=workspace.root)
+        for command in ("export --audit --tool TOOL", "import FILE...", "status")
+    )
+    return f"{export}, let experts label, {back} what comes back, and {status} tells what it says"
 
 
 def _check_task(options: AuditOptions, task: Task, pairs: Manifest[PairsFacts]) -> None:

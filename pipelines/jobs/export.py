@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.console.progress import step
+from pipelines.console.typed import typed
 from pipelines.errors import UsageError
 from pipelines.jobs.results import Exported
 from pipelines.store import storage
@@ -88,12 +89,14 @@ def export(options: ExportOptions, say: Callable[[str], None]) -> Exported:
         "blind": not options.show_predictions,
         "files": [],
         "pushed": [],
-        "next_step": tool.next_step(),
+        "next_step": tool.next_step(workspace.root),
     }
     if options.url:
         with step(f"pushing to {tool.name}"), tool.connect(options.url) as server:
             summary["pushed"] = [asdict(pushed) for pushed in server.push(batch, say)]
-        summary["next_step"] = f"`scout import --tool {tool.name} --pull URL --workspace DIR`"
+        summary["next_step"] = typed(
+            "import --tool {} --pull {}", tool.name, options.url, workspace=workspace.root
+        )
     else:
         with step(f"writing {summary['counted']}"):
             summary["files"], left = _write(workspace, tool, batch, options)

@@ -233,7 +233,7 @@ def _looked_at(
         warnings = (f"the labels so far cannot be counted: {error}",)
     for line in warnings:
         say(line)
-    return warnings, write_ties(workspace, shown, tied, say)
+    return warnings, write_ties(workspace, task, shown, tied, say)
 
 
 def _same_answers(file: Import, others: Sequence[Import]) -> str:

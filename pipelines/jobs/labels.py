@@ -10,11 +10,12 @@ import numpy as np
 from models.ad_text import is_wordless
 from models.training import trainer
 from pipelines.config import Task
+from pipelines.console.typed import typed
 from pipelines.numerics import agreement
 from pipelines.numerics.agreement import MISSING
 from pipelines.store import files, storage
 from pipelines.store.workspace import Workspace
-from pipelines.tools.sheet.format import ad_sheet
+from pipelines.tools.sheet.format import TIES, TIES_INSTRUCTIONS, ad_sheet, tie_instructions
 from pipelines.verdicts.halves import Ratings, imported_into, ratings, read_half
 from pipelines.verdicts.shown import Shown
 
@@ -70,20 +71,34 @@ def ties_sheet(workspace: Workspace, shown: Shown, tied: Sequence[str]) -> tuple
     ads = {ad.key: ad for ad in shown.ads()}
     # Without a pair id each row stands alone: its partner needs no second answer.
     data = ad_sheet([("", "", ads[key].ad_id, ads[key].text) for key in sorted(tied)])
-    return workspace.path(f"ties/{files.sha256(data)[:16]}/ties.csv"), data
+    return workspace.path(f"ties/{files.sha256(data)[:16]}/{TIES}"), data
 
 
 def write_ties(
-    workspace: Workspace, shown: Shown, tied: Sequence[str], say: Callable[[str], None]
+    workspace: Workspace,
+    task: Task,
+    shown: Shown,
+    tied: Sequence[str],
+    say: Callable[[str], None],
 ) -> tuple[str, ...]:
-    """Write the review sheet of the ads on which no majority was found; -> its path, none without."""
+    """Write a review sheet of the ads on which no majority was found, and what one more expert does.
+
+    Returns:
+        the sheet's path, none without ties.
+    """
     if not tied:
         return ()
     path, data = ties_sheet(workspace, shown, tied)
+    back = typed("import {}", path, workspace=workspace.root)
     if not storage.exists(path):
+        labels = task.labels
+        told = tie_instructions(
+            task.name, task.version, task.policy, labels.positive, labels.negative, back
+        )
+        storage.write(path.removesuffix(TIES) + TIES_INSTRUCTIONS, told.encode())
         storage.write(path, data)
     say(
-        f"{len(tied)} ads have no majority and do not train: let one more expert label "
-        f"{path} and import it"
+        f"{len(tied)} ads have no majority and do not train: let one more expert label {path} "
+        f"({TIES_INSTRUCTIONS} beside it says how), then {back}"
     )
     return (path,)

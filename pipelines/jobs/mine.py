@@ -23,6 +23,7 @@ from models.backends.pool import LabelerPool
 from pipelines.config import Task, called, given_task
 from pipelines.console import metrics, summary
 from pipelines.console.progress import step
+from pipelines.console.typed import typed
 from pipelines.contracts import FORMAT_VERSION, BlockFile
 from pipelines.errors import RunFailed, UsageError, find_run_failed
 from pipelines.handlers import LoadLabeler, trained_backend, trained_embedding
@@ -201,7 +202,7 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     if waiting:
         say(
             f"no model has learnt from the verdicts of round {', '.join(map(str, waiting))} yet: "
-            "`scout train` first, and the new pairs are the better for it"
+            f"{typed('train', workspace=workspace.root)} first, and the new pairs are the better for it"
         )
     identity, embedding = _identify(options, task, workspace, model, say)
     _check_earlier(workspace, round_number, task, options, say)
@@ -391,6 +392,8 @@ def provenance(plan: Plan) -> Provenance:
         model_round=plan.model.round if plan.model else 0,
         score_key=plan.score_key,
         versions=versions,
+        task_file="" if isinstance(plan.options.task, Task) else plan.options.task,
+        read=plan.options.read,
     )
 
 
@@ -406,14 +409,7 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
         files, unit = _score(plan, pipeline, origin)
     # The files come out of one element (a manifest): without this, one worker would read them all.
     files = files | "SpreadFiles" >> beam.Reshuffle()
-    rule = LabelRule(
-        prior=task.prior,
-        probability=task.labeling.threshold,
-        fitted=_fitted(plan.model) if plan.model else None,
-        band_share=task.selection.band,
-        # Enough to choose from.
-        band_ads=_BAND_PAIRS * task.selection.budget,
-    )
+    rule = label_rule(task, plan.model)
     labelled = files | "LabelAds" >> LabelAds(workspace.root, rule, plan.shown_keys)
     corpus = selection.Corpus(
         workspace.root, files, labelled, task.standardize(plan.embedding), plan.shown_keys
@@ -430,6 +426,18 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
         attempts,
         plan.mine_hash,
         origin,
+    )
+
+
+def label_rule(task: Task, model: Manifest[ModelFacts] | None) -> LabelRule:
+    """Return how a round labels its ads, and how near to the threshold it looks for pairs."""
+    return LabelRule(
+        prior=task.prior,
+        probability=task.labeling.threshold,
+        fitted=_fitted(model) if model else None,
+        band_share=task.selection.band,
+        # Enough to choose from.
+        band_ads=_BAND_PAIRS * task.selection.budget,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,8 @@ def plain(value: Any) -> Any:
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     # A task, which pydantic keeps.
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
 
@@ -408,12 +411,14 @@ class Audited(Result):
         drawn_now: ads that this run drew.
         items_file: path of all that are drawn.
         audit: what is known from them.
+        next_step: how the ads without a label get one; "" where all have.
     """
 
     task: str
     drawn_now: int
     items_file: str
     audit: AuditStanding
+    next_step: str
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -17,7 +17,7 @@ from pipelines.stages.gather_rows import GatherRows
 from pipelines.stages.keep_pool import KeepPool, columns_of
 from pipelines.stages.label_ads import BAND, OPEN, THRESHOLD
 from pipelines.stages.select_pairs import SelectPairs
-from pipelines.stages.write_review import Clusters
+from pipelines.stages.write_review import ClusterFacts
 from pipelines.strategies.base import Chosen, PairStrategy, Plan, RowStrategy, Strategy
 from pipelines.strategies.exploration import Exploration
 
@@ -48,7 +48,7 @@ class Corpus:
 
 def choose(
     corpus: Corpus, strategy: Strategy, plan: Plan, task: Task
-) -> tuple[beam.PCollection[Chosen], Clusters]:
+) -> tuple[beam.PCollection[Chosen], ClusterFacts]:
     """Return the singleton choice of a strategy, and its clusters where it makes any."""
     if isinstance(strategy, PairStrategy):
         return _choose_pairs(corpus, strategy, plan, task)
@@ -75,7 +75,7 @@ def _choose_rows(corpus: Corpus, strategy: RowStrategy, plan: Plan) -> beam.PCol
 
 def _choose_pairs(
     corpus: Corpus, strategy: PairStrategy, plan: Plan, task: Task
-) -> tuple[beam.PCollection[Chosen], Clusters]:
+) -> tuple[beam.PCollection[Chosen], ClusterFacts]:
     selection, threshold = task.selection, corpus.threshold
     clusters = (corpus.files, threshold) | "ClusterPerLabel" >> ClusterPerLabel(
         corpus.root,

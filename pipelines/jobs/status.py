@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from pipelines.config import Task
+from pipelines.console.typed import typed
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.audit_standing import audit_standing
 from pipelines.jobs.results import Labelled, LabelStanding, Round, RoundModel, Stage, Standing
@@ -119,6 +120,39 @@ def _stages(workspace: Workspace, number: int) -> dict[str, Stage]:
     }
 
 
+def mine_command(workspace: Workspace) -> str:
+    """Return the command that mined the newest pairs, as it can be typed again."""
+    pairs = workspace.pairs.by_round()
+    if not pairs:
+        return typed("mine TASK --corpus GLOB", workspace=workspace.root)
+    origin = pairs[max(pairs)].facts.origin
+    # A date stands in the corpus's name already.
+    parts, values = ["mine", "{}" if origin.task_file else "TASK"], [origin.task_file]
+    given = [("corpus", place) for place in origin.corpus]
+    if origin.read:
+        names = ("id_field", "text_field", "weight_field", "format")
+        given += [(name, value) for name in names if (value := getattr(origin.read, name))]
+    for name, value in given:
+        parts.append(f"--{name} {{}}")
+        values.append(value)
+    return typed(" ".join(parts), *filter(None, values), workspace=workspace.root)
+
+
+def first_labels(workspace: Workspace) -> str:
+    """Say how the newest round gets its first labels."""
+    numbers = workspace.pairs.by_round()
+    review = workspace.review.latest(max(numbers, default=0))
+    back = typed("import FILE...", workspace=workspace.root)
+    if review is None:
+        return f"run {mine_command(workspace)} again: it goes on where it stopped"
+    # A page from before the round was mined again is not what experts should label.
+    since = datetime.fromisoformat(review.created).timestamp()
+    found = storage.match(workspace.path(f"exports/round-{review.round:04d}/page/review*.html"))
+    pages = [page for page in found if page.last_updated_in_seconds >= since]
+    sheet = pages[0].path if pages else workspace.path(review.file("review.csv").path)
+    return f"let experts label {sheet}, then run {back}"
+
+
 def where_labels_come_from(workspace: Workspace) -> str:
     """Say where more labels come from."""
     number = max(workspace.pairs.by_round(), default=0)
@@ -126,9 +160,9 @@ def where_labels_come_from(workspace: Workspace) -> str:
     if left:
         return (
             f"{left:,} of the ads that round {number} shows are not answered yet: label those "
-            "first; `scout mine` opens the next round for more pairs"
+            f"first; {mine_command(workspace)} opens the next round for more pairs"
         )
-    return "`scout mine` opens the next round for more pairs"
+    return f"{mine_command(workspace)} opens the next round for more pairs"
 
 
 def _open_ads(workspace: Workspace, number: int) -> int:
@@ -142,31 +176,27 @@ def _open_ads(workspace: Workspace, number: int) -> int:
 
 
 def _next_step(workspace: Workspace, rounds: Sequence[Round]) -> str:
+    train, mine = typed("train", workspace=workspace.root), mine_command(workspace)
     if not rounds:
-        return "run `scout mine`"
+        return f"run {mine}"
     last = rounds[-1]
     number = last.round
     review = workspace.review.latest(number)
-    if review is None and not last.labelled:
-        return "run `scout mine` again: it goes on where it stopped"
     if not last.labelled and review:
-        # A page from before the round was mined again is not what experts should label.
-        since = datetime.fromisoformat(review.created).timestamp()
-        found = storage.match(workspace.path(f"exports/round-{number:04d}/page/review*.html"))
-        pages = [page for page in found if page.last_updated_in_seconds >= since]
-        sheet = pages[0].path if pages else workspace.path(review.file("review.csv").path)
-        return f"let experts label {sheet}, then run `scout import`"
+        return first_labels(workspace)
+    if review is None and not last.labelled:
+        return f"run {mine} again: it goes on where it stopped"
     if not last.model:
         left = _open_ads(workspace, number)
         first = f"label the {left:,} ads of round {number} that are open, then " if left else ""
-        return f"run `scout train`; if it finds too few labels, {first}`scout mine` for more pairs"
+        return f"run {train}; if it finds too few labels, {first}{mine} for more pairs"
     model = workspace.model.latest(number)
     assert model is not None
     # Not by time: an import may come within the same second, and on an earlier round.
     if model.facts.verdicts != imported_into(workspace, last.task_version):
-        return "run `scout train` again: verdicts came in since"
+        return f"run {train} again: verdicts came in since"
     decision = model.facts.evaluation.decision
     if decision.stop:
         best = decision.best_round
         return f"nothing; the best model is {f'that of round {best}' if best else 'LLM-0'}"
-    return "run `scout mine` for the next round"
+    return f"run {mine} for the next round"

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from models import prompting, trained
 from models.backends import registry
@@ -24,7 +23,8 @@ from pipelines.jobs.evaluate import base_pairs, evaluate_models, trained_candida
 from pipelines.jobs.label_standing import label_standing
 from pipelines.jobs.labels import Labels, fine_tuning_labels, write_ties
 from pipelines.jobs.results import Trained
-from pipelines.jobs.status import where_labels_come_from
+from pipelines.jobs.settings import MEANING, PAIRS, among, changed, with_committee_of
+from pipelines.jobs.status import first_labels, where_labels_come_from
 from pipelines.numerics.calibration import ENOUGH_LABELS
 from pipelines.store import blocks, files, model_store, storage
 from pipelines.store.facts import (
@@ -90,8 +90,8 @@ def train(
     """
     workspace = Workspace(options.workspace)
     stored = workspace.pairs_of().facts.origin.task
-    task = given_task(options.task) if options.task else stored
-    _check_task(options, task, stored)
+    task = with_committee_of(given_task(options.task), stored) if options.task else stored
+    _check_task(options, task, stored, say)
     round_number = _round_of(workspace, task)
     workspace.check_writable()
     if options.export:
@@ -130,7 +130,7 @@ def train(
     if options.export:
         _export(workspace, task, done, options.export, say)
     # Said before; of a workspace of an earlier version, it may still be missing.
-    ties = write_ties(workspace, shown, labels.tied, lambda _: None)
+    ties = write_ties(workspace, task, shown, labels.tied, lambda _: None)
     return _outcome(workspace, done, ties)
 
 
@@ -158,7 +158,7 @@ def _train(
     )
     number, positive = len(labels.ads.keys), int(labels.ads.labels.sum())
     # Before the training: where ties leave too few labels, they are what can be done about it.
-    write_ties(workspace, shown, labels.tied, say)
+    write_ties(workspace, task, shown, labels.tied, say)
     if before:
         say(f"round {round_number}: trained on these labels before; evaluating again")
         own, learnt = model_store.model_files(before), before.facts.learnt
@@ -288,20 +288,20 @@ def _expected(
     return trainer.Expected(texts, task.prior) if texts else None
 
 
-def _check_task(options: TrainOptions, task: Task, stored: Task) -> None:
+def _check_task(
+    options: TrainOptions, task: Task, stored: Task, say: Callable[[str], None]
+) -> None:
     where = f"--task {options.task}" if isinstance(options.task, str) else called(options.task)
     if task.name != stored.name:
         raise UsageError(
             f"{where}: is the task {task.name!r}, but the workspace holds {stored.name!r}"
         )
-    shaping: Any = {"training": True, "stopping": True, "review": {"consensus", "min_overlap"}}
-    own, other = (t.model_dump(mode="json", exclude=shaping) for t in (task, stored))
-    changed = sorted(key for key in own if own[key] != other[key] and key != "version")
-    if task.version == stored.version and changed:
+    differing = changed(task, stored)
+    meant = among(differing, MEANING)
+    if task.version == stored.version and meant:
         raise UsageError(
-            f"{where}: differs from the task that the pairs were mined with in "
-            f"{', '.join(changed)}; only training, stopping, review.consensus and review.min_overlap "
-            "may be changed here: mine with the new task instead"
+            f"{where}: {', '.join(meant)}: differs from what the pairs were mined with, and decides what "
+            "labels and scores mean; take the change back, or mine a round with the new task first"
         )
     if task.version != stored.version:
         raise UsageError(
@@ -314,6 +314,11 @@ def _check_task(options: TrainOptions, task: Task, stored: Task) -> None:
             f"training.learner: the {backend.__name__.lower()} model cannot learn; set model.preset to a real one, or "
             "training.learner to head or encoder"
         )
+    if of_pairs := among(differing, PAIRS):
+        say(
+            f"{', '.join(of_pairs)}: differs from what the pairs were mined with; changes which pairs "
+            "are mined, not what is learnt: it counts from the next `scout mine` on"
+        )
 
 
 def _round_of(workspace: Workspace, task: Task) -> int:
@@ -322,7 +327,7 @@ def _round_of(workspace: Workspace, task: Task) -> int:
     if not found:
         raise UsageError(
             f"--workspace {workspace.root}: no verdicts on pairs of policy version {task.version} "
-            "yet; label review.csv and run `scout import`"
+            f"yet; {first_labels(workspace)}"
         )
     return max(found)
 

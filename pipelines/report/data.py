@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import io
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +23,8 @@ from pipelines.numerics import calibration, hashing, kmeans
 from pipelines.numerics.hashing import below, sample_limit
 from pipelines.numerics.projection import Plane, pca_plane
 from pipelines.report.words import word
-from pipelines.store import blocks, files
+from pipelines.store import blocks
+from pipelines.store.clusters import read_clusters
 from pipelines.store.facts import ClustersFacts, PairsFacts, ScoredFacts
 from pipelines.store.workspace import Manifest, Workspace
 
@@ -219,18 +218,13 @@ def _draw_sample(found: Evidence, project: Projector, wanted: int) -> Sample:
         )
     threshold = found.pairs.facts.threshold
     positive = table.column("margin").to_numpy() >= np.float32(threshold.margin)
-    space, centers = kmeans.VectorSpace(None, None), list[np.ndarray]()
-    overlaps: list[tuple[int, int]] = []
-    if found.clusters:
-        space, *centers = _read_centroids(workspace, found.clusters)
-        lines = files.read(workspace.root, found.clusters.file("overlaps.jsonl")).splitlines()
-        overlaps = [(line["positive"], line["negative"]) for line in map(json.loads, lines)]
+    clusters = read_clusters(workspace, found.clusters) if found.clusters else None
+    space = clusters.space if clusters else kmeans.VectorSpace(None, None)
     vectors = kmeans.project(space, blocks.vectors(table))
     cluster = np.zeros(len(vectors), dtype=np.int32)
-    for side, of_label in zip((True, False), centers, strict=False):
-        members = np.flatnonzero(positive == side)
-        if len(members):
-            cluster[members] = kmeans.assign(vectors[members], of_label)[0]
+    if clusters:
+        cluster = clusters.assign(vectors, positive)
+    overlaps = clusters.overlaps if clusters else ()
     plane = project(vectors, seed)
     return Sample(
         histogram=histogram,
@@ -241,7 +235,7 @@ def _draw_sample(found: Evidence, project: Projector, wanted: int) -> Sample:
         positive=positive,
         cluster=cluster,
         items=tuple(tuple(row[ad.key] for ad in item.ads) for item in found.items),
-        overlaps=tuple(overlaps),
+        overlaps=tuple((line["positive"], line["negative"]) for line in overlaps),
         explained=plane.explained,
     )
 
@@ -283,14 +277,3 @@ def _read_scores(workspace: Workspace, file: BlockFile) -> pa.Table:
         return blocks.read_columns(workspace.root, file, ["key", "margin", "vector"])
     except RunFailed as error:
         raise RunFailed(f"{error.message} (by `scout mine`; then report again)") from error
-
-
-def _read_centroids(
-    workspace: Workspace, clusters: Manifest[ClustersFacts]
-) -> tuple[kmeans.VectorSpace, np.ndarray, np.ndarray]:
-    """Return the space of a round's clusters, and the centroids of positive and negative ones."""
-    data = files.read(workspace.root, clusters.file("centroids.npz"))
-    with np.load(io.BytesIO(data), allow_pickle=False) as found:
-        mean, scale = found["mean"], found["scale"]
-        space = kmeans.VectorSpace(mean, scale) if mean.size else kmeans.VectorSpace(None, None)
-        return space, found["positive"], found["negative"]

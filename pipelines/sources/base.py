@@ -40,6 +40,8 @@ class ReadOptions:
         template: the text with the parts' names in braces; "" is a line a part.
         encoding: how text is written, a codec's name, or "" to go by the files' first bytes.
         delimiter: what parts the cells of CSV, one character, or "" to go by the header.
+        whole: give every record as it is, as an ad whose text is a JSON object: for who looks at a corpus
+            before anything is known of its fields.
     """
 
     id_field: str = ""
@@ -52,11 +54,12 @@ class ReadOptions:
     template: str = ""
     encoding: str = ""
     delimiter: str = ""
+    whole: bool = False
 
     def shaping(self) -> dict[str, Any]:
         """Return what shapes the ads, for a hash: what is left to the files is not in it."""
         found = dataclasses.asdict(self)
-        unsaid = [name for name in ("encoding", "delimiter") if not found[name]]
+        unsaid = [name for name in ("encoding", "delimiter", "whole") if not found[name]]
         return {name: value for name, value in found.items() if name not in unsaid}
 
     @property

@@ -233,7 +233,7 @@ def read_parquet(
     paths = (*options.text_paths, options.id_path, options.weight_field)
     wanted = sorted({column for path in paths if (column := _column(schema, path))})
     number = 0
-    for batch in file.iter_batches(batch_size=4096, columns=wanted):
+    for batch in file.iter_batches(batch_size=4096, columns=None if options.whole else wanted):
         for row in range(batch.num_rows):
             number += 1
             position = f"row {number}"
@@ -277,6 +277,8 @@ def _check_columns(
     constant: Mapping[str, str],
 ) -> None:
     """Refuse a file without a column that every record would lack, or with two of one name."""
+    if options.whole:
+        return
 
     def has(name: str) -> bool:
         return inside(name) or name in constant

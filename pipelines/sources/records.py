@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import json
 import math
 import re
 import uuid
@@ -64,6 +65,10 @@ class Place:
 
 def to_ad(record: Mapping[str, Any], options: ReadOptions, place: Place) -> Ad | Rejected:
     """Return the ad that a record is, or why it is none."""
+    if options.whole:
+        # Dates, decimals and bytes of Parquet as text; half surrogate pairs as escapes.
+        text = json.dumps(record, default=str)
+        return Ad("", "", text, 1.0, place.source, place.position)
     id = ""
     try:
         id = _id(record, options)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import apache_beam as beam
-import numpy as np
 from apache_beam import pvalue
 
 from pipelines.config import Task
@@ -19,6 +17,7 @@ from pipelines.numerics.overlap import Overlap
 from pipelines.numerics.weights import from_units
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
 from pipelines.store import files
+from pipelines.store.clusters import Clusters, centroid_file
 from pipelines.store.facts import (
     BoundaryFacts,
     ClustersFacts,
@@ -56,24 +55,8 @@ def overlap_lines(overlaps: Sequence[Overlap], unit: int) -> bytes:
     )
 
 
-def centroid_file(model: ClusterModel, totals: ClusterTotals) -> bytes:
-    """Return centroids, space and cluster sizes as a NumPy ``.npz`` (no pickle inside)."""
-    none = np.zeros(0, dtype=np.float64)
-    sink = io.BytesIO()
-    np.savez(
-        sink,
-        positive=model.positive,
-        negative=model.negative,
-        mean=none if model.space.mean is None else model.space.mean,
-        scale=none if model.space.scale is None else model.space.scale,
-        count=totals.count,
-        mass=totals.mass,
-    )
-    return sink.getvalue()
-
-
 # Singletons: overlaps, model and totals of a strategy that makes clusters, or nothing.
-Clusters = tuple[()] | tuple[beam.PCollection, beam.PCollection, beam.PCollection]
+ClusterFacts = tuple[()] | tuple[beam.PCollection, beam.PCollection, beam.PCollection]
 
 
 @dataclasses.dataclass(eq=False)
@@ -81,7 +64,7 @@ class WriteReview(beam.PTransform):
     """Write a round's items and review sheet, and the clusters of a strategy that makes some.
 
     Input: singletons chosen items, threshold and the power of ten of the weights' unit, then those of
-    ``Clusters``. Output: a singleton
+    ``ClusterFacts``. Output: a singleton
     ``PCollection[str]``: the path of the review attempt, relative to the workspace.
 
     Args:
@@ -119,11 +102,14 @@ class WriteReview(beam.PTransform):
     ) -> str:
         with metrics.timed(STAGE):
             if overlaps is not None and model is not None and totals is not None:
+                held = Clusters(
+                    model.space, model.positive, model.negative, totals.count, totals.mass, ()
+                )
                 self._commit(
                     "clusters",
                     {
                         "overlaps.jsonl": (overlap_lines(overlaps, unit), len(overlaps)),
-                        "centroids.npz": (centroid_file(model, totals), len(totals.count)),
+                        "centroids.npz": (centroid_file(held), len(totals.count)),
                     },
                     ClustersFacts(
                         origin=self.origin,

@@ -19,6 +19,7 @@ from pipelines.numerics.audit import Known
 from pipelines.numerics.calibration import Fitted, PriorBound, Threshold
 from pipelines.numerics.stopping import Difference, StoppingRule
 from pipelines.numerics.weights import THOUSANDTHS
+from pipelines.sources.base import ReadOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class Provenance:
         model_round: the round that trained the model; 0 for LLM-0.
         score_key: hash of all that shapes a score.
         versions: of Python and of the libraries that shape numbers.
+        task_file: where the task was read from, or "".
+        read: how records became ads; None where an earlier version did not note it.
     """
 
     task: Task
@@ -46,6 +49,8 @@ class Provenance:
     model_round: int
     score_key: str
     versions: Mapping[str, str]
+    task_file: str = ""
+    read: ReadOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)

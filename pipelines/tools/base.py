@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
+from pipelines.console.typed import typed
 from pipelines.contracts import Rejected
 from pipelines.tools.access import Access
 from pipelines.tools.batch import Batch
@@ -69,9 +70,11 @@ class Tool(abc.ABC):
         del path, data
         return False
 
-    def next_step(self) -> str:
-        """Return what to do with the exported files, and how answers come back."""
-        back = f"answers come back by `scout import --tool {self.name} FILE...`"
+    def next_step(self, workspace: str) -> str:
+        """Return what to do with the exported files, and how answers come back into a workspace."""
+        back = "answers come back by " + typed(
+            "import FILE... --tool {}", self.name, workspace=workspace
+        )
         return f"follow setup.md; {back}" if "setup.md" in self.files else back
 
     @contextlib.contextmanager

@@ -38,6 +38,7 @@ class Batch:
         experts_per_ad: experts who should label each ad.
         model_id: which model chose the items.
         items: pairs of ads, single ads, or both.
+        workspace: where the answers go back to.
         show_predictions: whether experts see what the model says; otherwise nothing of it may leave.
     """
 
@@ -50,6 +51,7 @@ class Batch:
     experts_per_ad: int
     model_id: str
     items: tuple[ReviewItem, ...]
+    workspace: str
     show_predictions: bool = False
 
     def prediction(self, ad: ReviewAd) -> Prediction | None:
@@ -115,5 +117,6 @@ def read_batch(
         experts_per_ad=task.review.experts_per_ad,
         model_id=origin.model_id,
         items=tuple(workspace.read_items(manifest)),
+        workspace=workspace.root,
         show_predictions=show_predictions,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -128,6 +129,7 @@ def filled(name: str, batch: Batch, quote: Callable[[str], str] = holdable) -> b
         "positive": positive,
         "negative": negative,
         "skip": skip,
+        "workspace": shlex.quote(batch.workspace),
     }
     kept = {size for size, number in (("pair", 2), ("single", 1)) if number in batch.sizes()}
     text = re.sub(

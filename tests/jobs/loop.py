@@ -53,6 +53,13 @@ class Loop:
         corpus = self.folder / "ads.jsonl"
         return self.command("mine", self.folder / "task.yaml", "--corpus", corpus, "--show", 0)
 
+    @property
+    def mining(self) -> str:
+        """What mines again, as it is told: a copied workspace remembers where it was mined from."""
+        origin = self.place.pairs_of().facts.origin
+        [corpus] = origin.corpus
+        return f"`scout mine {origin.task_file} --corpus {corpus} --workspace {self.root}`"
+
     def train(self, task: str = "", export: str = "") -> tuple[dict[str, Any], list[str]]:
         """Train; -> the outcome as JSON, and what was said."""
         said: list[str] = []

@@ -193,7 +193,9 @@ def test_every_tool_takes_an_audit_blind(folder: Path, capsys: pytest.CaptureFix
         assert (done.items, done.counted, done.blind) == (80, "80 ads", True)
         text = "".join(Path(path).read_text(encoding="utf-8") for path in done.files)
         assert all(id in text for id in ids)
-        assert "audit" not in text and '"propensity"' not in text
+        # Whoever sets a tool up is told the workspace, which the test named after itself.
+        told = text.replace(str(folder), "")
+        assert "audit" not in told and '"propensity"' not in told
         assert all("exports/audit-0001" in path for path in done.files)
     with pytest.raises(UsageError, match="an audit is blind"):
         api.export(folder / "w", "label-studio", audit=True, show_predictions=True)

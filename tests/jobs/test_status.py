@@ -37,5 +37,8 @@ def test_the_status_table(played: Loop, capsys: pytest.CaptureFixture[str]) -> N
     _, kappas, ids = expected_kappas(played, models=2, upto=2)
     assert f"On the same {len(ids)} evaluation ads (2 experts" in out
     assert re.search(rf"model of round 1 and experts +{kappas[1]:.2f} \[", out)
-    assert out.endswith("Next: run `scout mine` for the next round\n")
+    task, corpus = played.folder / "task.yaml", played.folder / "ads.jsonl"
+    assert out.endswith(
+        f"Next: run `scout mine {task} --corpus {corpus} --workspace {played.root}` for the next round\n"
+    )
     assert "*" not in out

@@ -70,7 +70,10 @@ def test_new_evaluation_verdicts_alone_do_not_train_again(
 ) -> None:
     before = loop.manifest(2, "model")
     assert loop.command("import", third_expert(loop, "evaluation")) == cli.OK
-    assert loop.status()["next"] == "run `scout train` again: verdicts came in since"
+    assert (
+        loop.status()["next"]
+        == f"run `scout train --workspace {loop.root}` again: verdicts came in since"
+    )
     monkeypatch.setattr(trainer, "train", no_training)
     summary, said = loop.train()
     assert "round 2: trained on these labels before; evaluating again" in said
@@ -90,7 +93,7 @@ def test_new_evaluation_verdicts_alone_do_not_train_again(
     [sheet] = summary["ties"]
     assert [str(path) for path in (loop.root / "ties").rglob("*.csv")].count(sheet) == 1
     assert Path(summary["model"], trained.MANIFEST).is_file()
-    assert loop.status()["next"] == "run `scout mine` for the next round"
+    assert loop.status()["next"] == f"run {loop.mining} for the next round"
     # The next round mines with it, wherever its files lie.
     assert loop.mine() == cli.OK
     assert loop.manifest(3, "pairs").facts.origin.model_round == 2
@@ -109,14 +112,17 @@ def test_late_verdicts_on_an_earlier_round_count(loop: Loop) -> None:
     late = write_verdicts(loop.folder / "late.csv", rows)
     # A correction without times: which word is the later one, a person has to say.
     assert loop.command("import", late) == cli.WRONG_USAGE
-    assert loop.status()["next"] == "run `scout mine` for the next round"
+    assert loop.status()["next"] == f"run {loop.mining} for the next round"
     assert loop.command("import", late, "--on_conflict", "replace") == cli.OK
-    assert loop.status()["next"] == "run `scout train` again: verdicts came in since"
+    assert (
+        loop.status()["next"]
+        == f"run `scout train --workspace {loop.root}` again: verdicts came in since"
+    )
     loop.train()
     after = loop.manifest(2, "model")
     assert after.facts.learnt.label_set_hash != before.facts.learnt.label_set_hash
     assert after.rows == before.rows
-    assert loop.status()["next"] == "run `scout mine` for the next round"
+    assert loop.status()["next"] == f"run {loop.mining} for the next round"
 
 
 def test_other_settings_and_back_again(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +142,7 @@ def test_other_settings_and_back_again(loop: Loop, monkeypatch: pytest.MonkeyPat
     summary, said = loop.train()
     assert "round 2: trained on these labels before; evaluating again" in said
     assert loop.manifest(2, "model").facts.evaluation == before.facts.evaluation
-    assert loop.status()["next"] == "run `scout mine` for the next round"
+    assert loop.status()["next"] == f"run {loop.mining} for the next round"
 
 
 def test_a_third_expert_settles_the_ties(loop: Loop) -> None:
@@ -170,7 +176,10 @@ def test_a_third_expert_settles_the_ties(loop: Loop) -> None:
 
 
 def test_no_verdicts_yet(mined: Loop, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no verdicts on pairs of policy version 1 yet; label rev"):
+    with pytest.raises(
+        UsageError,
+        match=r"no verdicts on pairs of policy version 1 yet; let experts label .*review\.csv, then",
+    ):
         mined.train()
     assert re.match(r"let experts label .*review\.csv, then run `scout im", mined.status()["next"])
     assert mined.command("export", "--tool", "page") == cli.OK
@@ -203,7 +212,7 @@ def test_no_verdicts_yet(mined: Loop, tmp_path: Path) -> None:
         (
             lambda expert, id: "skip",
             60,
-            r"no labelled ads: `scout mine` opens the next round.*\(fine-tuning half: 0 positive, 0 "
+            r"no labelled ads: `scout mine .*` opens the next round.*\(fine-tuning half: 0 positive, 0 "
             r"negative, 0 tied, 30 skipped; evaluation half: .*, 30 skipped; missing: 5 more positive",
         ),
     ],
@@ -221,7 +230,7 @@ def test_labels_that_teach_nothing(
     assert mined.place.latest(1, "model") is None
     first = "" if rows == 60 else "label the 57 ads of round 1 that are open, then "
     assert mined.status()["next"] == (
-        f"run `scout train`; if it finds too few labels, {first}`scout mine` for more pairs"
+        f"run `scout train --workspace {mined.root}`; if it finds too few labels, {first}{mined.mining} for more pairs"
     )
 
 
@@ -293,9 +302,21 @@ def test_ties_are_handed_out_even_where_nothing_else_is_left(mined: Loop) -> Non
     said: list[str] = []
     with pytest.raises(TooFewLabels, match="no labelled ads"):
         train.train(TrainOptions(str(mined.root)), said.append)
-    found = re.search(r"(\d+) ads have no majority .* label (\S+ties\.csv) and import it", said[0])
+    found = re.search(
+        r"(\d+) ads have no majority .* label (\S+ties\.csv) .*, then (`.*`)$", said[0]
+    )
     assert found is not None
-    assert len(Path(found[2]).read_text("utf-8-sig").splitlines()) == 1 + int(found[1])
+    sheet = Path(found[2])
+    assert len(sheet.read_text("utf-8-sig").splitlines()) == 1 + int(found[1])
+    assert found[3] == f"`scout import {sheet} --workspace {mined.root}`"
+    told = sheet.with_name("ties-instructions.txt").read_text("utf-8")
+    for words in (
+        "Ads that promise what nobody can promise.",
+        "ties.csv",
+        "positive or negative",
+        found[3],
+    ):
+        assert words in told
 
 
 @pytest.mark.parametrize(
@@ -303,6 +324,14 @@ def test_ties_are_handed_out_even_where_nothing_else_is_left(mined: Loop) -> Non
     [
         (("name: tiny", "name: other"), "is the task 'other', but the workspace holds 'tiny'"),
         (("version: 1", "version: 2"), "has version 2, the pairs were mined with version 1; mine"),
+        (
+            ("version: 1\n", "version: 1\nlabels: {positive: bait}\n"),
+            "labels.positive: differs from",
+        ),
+        (
+            ("Is it misleading?", "Is it bait?"),
+            "other.yaml: question: differs from .* mine a round",
+        ),
         (("learner: head", "learner: llm"), "training.learner: the fake model cannot learn"),
         (
             ("learner: head, encoder: ", "learner: head, encoder: /nowhere"),
@@ -316,6 +345,31 @@ def test_a_wrong_task_is_refused(change: tuple[str, str], message: str, untraine
     with pytest.raises(UsageError, match=message):
         untrained.train(str(task))
     assert untrained.place.latest(2, "model") is None
+
+
+def test_what_shapes_pairs_alone_changes_no_training(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = loop.folder / "other.yaml"
+    text = (loop.folder / "task.yaml").read_text().replace("budget: 30", "budget: 40, band: 0.5")
+    task.write_text(text + "overlaps: {per_positive_cluster: 2}\nreview: {experts_per_ad: 3}\n")
+    monkeypatch.setattr(trainer, "train", no_training)
+    _, said = loop.train(str(task))
+    assert said == [
+        "overlaps.per_positive_cluster, selection.budget, selection.band, review.experts_per_ad: "
+        "differs from what the pairs were mined with; changes which pairs are mined, not what is learnt: "
+        "it counts from the next `scout mine` on",
+        "round 2 is trained already with these labels; nothing to do",
+    ]
+
+
+def test_a_budget_of_one_mining_stands_in_no_trainings_way(mined: Loop) -> None:
+    task, corpus = mined.folder / "task.yaml", mined.folder / "ads.jsonl"
+    assert mined.command("mine", task, "--corpus", corpus, "--budget", 25) == cli.OK
+    assert mined.command("import", answer(mined, 1)) == cli.OK
+    summary, said = mined.train(str(task))
+    assert summary["round"] == 1
+    assert said[0].startswith("selection.budget: differs from what the pairs were mined with; ")
 
 
 def test_what_a_setting_needs_is_named_before_anything_is_trained(
@@ -420,7 +474,9 @@ def test_killed_at_every_write_and_run_again(loop: Loop, monkeypatch: pytest.Mon
             except Killed:
                 pass
         assert place.latest(1, "model") is None
-        assert status.standing(place).next.startswith("run `scout train`;")
+        assert status.standing(place).next.startswith(
+            f"run `scout train --workspace {place.root}`;"
+        )
         summary = train.train(options, lambda line: None).to_json()
         [manifest] = place.model.all(1)
         assert summary["model_id"] == manifest.facts.learnt.model_id == model_id
@@ -428,7 +484,13 @@ def test_killed_at_every_write_and_run_again(loop: Loop, monkeypatch: pytest.Mon
         assert [f.path for f in manifest.files if manifest.attempt not in f.path] == []
         for file in manifest.files:
             assert hashlib.sha256((root / file.path).read_bytes()).hexdigest() == file.sha256
-    wanted = {"ties.csv", "head.safetensors", "model.json", "evaluation.json"}
+    wanted = {
+        "ties.csv",
+        "ties-instructions.txt",
+        "head.safetensors",
+        "model.json",
+        "evaluation.json",
+    }
     assert set(written) >= wanted
     assert written[-1] == "manifest.json", "written last, or a half-written model would count"
 

@@ -15,6 +15,7 @@ from models.encoder import SentenceEncoder
 from models.policy import PolicySimilarity
 from models.presets import EMBEDDED_ENCODER, CausalLMBundle
 from models.prompting import PromptSpec, render
+from pipelines.numerics.calibration import MARGIN_STEP
 
 SPEC = PromptSpec(
     policy="Ads must not promise a cure {for anything}.",
@@ -100,6 +101,19 @@ def test_a_committee_is_its_members_and_the_words(tiny: CausalLMBundle) -> None:
     # The encoder's vectors, where they are the ads' own, are computed once and the margins the same.
     shared = LLMLabeler(tiny, *prompts, chair=chair, embedder=encoder, max_ad_tokens=64)
     np.testing.assert_array_equal(shared.label(ADS).margin, batch.margin)
+    for place in told:
+        reading = labeler.read(ADS[place])
+        assert [said.name for said in reading.said] == ["category", "verdict"]
+        assert [said.prompt for said in reading.said] == [
+            f"Ad: {reading.kept}\nCategory:",
+            f"Ad: {reading.kept}\nVerdict:",
+        ]
+        assert [said.weight for said in reading.said] == [0.7, 0.5]
+        assert reading.similarity == pytest.approx(near[place])
+        # Rounded to the grid is what was stored.
+        parts = sum(said.adds for said in reading.said) + reading.similarity_adds + reading.offset
+        assert parts == pytest.approx(batch.margin[place], abs=MARGIN_STEP / 2 + 1e-6)
+    assert labeler.read("").kept == "" and np.isnan(labeler.read("").said[0].answer)
 
 
 @pytest.mark.model

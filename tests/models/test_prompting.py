@@ -193,3 +193,16 @@ def test_a_prompt_must_leave_room_for_the_ad(tiny: CausalLMBundle) -> None:
         PromptWindow(short, [wordy], 256)
     with pytest.raises(ValueError, match="max_ad_tokens: must be at least 1, got 0"):
         PromptWindow(short, [COMPLETION], 0)
+
+
+@pytest.mark.model
+def test_what_is_kept_of_an_ad_is_what_its_tokens_stand_for(tiny: CausalLMBundle) -> None:
+    ad = "Repairs of bicycles  while you wait,\nevery weekday from nine to five, at the old station"
+    whole = " ".join(ad.split())
+    assert PromptWindow(tiny, [COMPLETION], 64).kept(ad) == whole
+    for tokens in (1, 5, 9):
+        window = PromptWindow(tiny, [COMPLETION], tokens)
+        kept = window.kept(ad)
+        assert whole.startswith(kept) and kept != whole
+        assert window.encode([kept])[0] == window.encode([ad])[0]
+    assert PromptWindow(tiny, [COMPLETION], 8).kept("") == ""

@@ -98,6 +98,7 @@ def batch_of(
         "experts_per_ad": 2,
         "model_id": MODEL,
         "items": tuple(items),
+        "workspace": "runs/my spring",
         "show_predictions": shown,
     }
     return Batch(**{**settings, **changes})

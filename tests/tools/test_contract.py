@@ -88,8 +88,8 @@ def test_every_tool_that_is_exported_for_is_played_and_has_recorded_answers() ->
 @pytest.mark.parametrize("name", WRITING)
 def test_what_to_do_next_names_the_way_back(name: str) -> None:
     tool = registry.get(name)
-    step = tool.next_step()
-    assert "scout import" in step
+    step = tool.next_step("runs/my spring")
+    assert "`scout import FILE..." in step and step.count("--workspace 'runs/my spring'`") == 1
     # By its name, unless its files are known as its own.
     assert (f"--tool {name}" in step) != tool.recognizes("review.csv", b"format: " + b"") or (
         name == "page"
@@ -186,7 +186,7 @@ def test_a_tool_of_30_lines_goes_the_whole_way(
     with registry.registered(Cards()):
         status, told, _ = scout(capsys, "export", *place, "--tool", "cards", "--out", out)
         assert status == cli.OK and "12 pairs" in told
-        assert "Then: answers come back by `scout import --tool cards FILE...`" in told
+        assert f"by `scout import FILE... --tool cards --workspace {tmp_path / 'w'}`" in told
         path = out / "cards.json"
         cards = json.loads(path.read_text())
         for card in cards[:6]:

@@ -35,6 +35,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.console.typed import typed
 from pipelines.contracts import LEFT, RIGHT, Rejected, ReviewAd, ReviewItem
 from pipelines.errors import RunFailed, UsageError
 from pipelines.names import is_missing
@@ -109,11 +110,10 @@ class ReviewPage(Tool):
         """Tell by the mark; of the page itself the reader says what to import instead."""
         return FORMAT.encode() in data[:_HEAD_BYTES] or path.lower().endswith((".html", ".htm"))
 
-    def next_step(self) -> str:
+    def next_step(self, workspace: str) -> str:
         """Return what to do with the page."""
-        return (
-            "open the page in a browser (every expert a copy); what it saves goes to "
-            "`scout import FILE... --workspace DIR`"
+        return "open the page in a browser (every expert a copy); what it saves goes to " + typed(
+            "import FILE...", workspace=workspace
         )
 
 

@@ -8,6 +8,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator
 
+from pipelines.console.typed import typed
 from pipelines.contracts import Rejected
 from pipelines.tools.base import Tool
 from pipelines.tools.batch import Batch
@@ -18,6 +19,7 @@ from pipelines.verdicts.spreadsheet import safe_cell
 from pipelines.verdicts.tables import read_csv, read_jsonl
 
 SHEET, INSTRUCTIONS = "review.csv", "instructions.txt"
+TIES, TIES_INSTRUCTIONS = "ties.csv", "ties-instructions.txt"
 _LINE_CHARS = 98
 # XML 1.0, production [2] Char: LibreOffice and Excel drop the rest when they save.
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -65,9 +67,9 @@ class Sheet(Tool):
         """Tell by the name of the file."""
         return _named(path).endswith((".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xlsm", ".xls"))
 
-    def next_step(self) -> str:
+    def next_step(self, workspace: str) -> str:
         """Return what to do with the sheet."""
-        return "every expert fills in a copy; `scout import FILE... --workspace DIR`"
+        return f"every expert fills in a copy; {typed('import FILE...', workspace=workspace)}"
 
 
 class JsonLines(Tool):
@@ -122,15 +124,56 @@ def review_instructions(
     name: str, version: int, policy: str, positive: str, negative: str, experts: int
 ) -> str:
     """Return what goes to the experts with the sheet."""
-    wrapped = "\n".join(textwrap.fill(line, _LINE_CHARS) for line in policy.splitlines())
-    steps = (
+    return _told(
+        name,
+        version,
+        policy,
         f"Label every ad of review.csv on its own: write {positive} or {negative} in the column "
         "label and your name in the column expert. Where you cannot tell, write skip as the label, "
         "with your name. Answer both ads of a pair; they may have the same label. Every ad should be "
         f"labelled by {experts} experts, who do not see each other's labels: give each a copy of the "
         "file.",
+    )
+
+
+def tie_instructions(
+    name: str, version: int, policy: str, positive: str, negative: str, back: str
+) -> str:
+    """Return what goes to one more expert with the ads on which the others found no majority.
+
+    Args:
+        name: of the task.
+        version: of its policy.
+        policy: its text.
+        positive: what experts call the label.
+        negative: and the other one.
+        back: what brings the sheet back, as it can be typed.
+    """
+    return _told(
+        name,
+        version,
+        policy,
+        f"The experts who labelled the ads of {TIES} disagree, and none of them is in the majority; until "
+        "one more label settles them, these ads train no model. So somebody who has not labelled them "
+        f"yet: write {positive} or {negative} in the column label of every ad, and your name in the column "
+        "expert; in the column comment, what decided. What the others said is not shown, lest it sways you. "
+        "Where the policy does not decide, write skip as the label, with your name: then it is the policy "
+        "that needs a sentence more.",
+        "",
+        f"Back: {back}",
+        "",
+    )
+
+
+def _told(name: str, version: int, policy: str, *steps: str) -> str:
+    wrapped = "\n".join(textwrap.fill(line, _LINE_CHARS) for line in policy.splitlines())
+    steps = (
+        *steps,
         "A leading apostrophe is not part of an ad: it keeps spreadsheets from running formulas and "
         "from changing numbers and dates.",
     )
-    told = "\n".join(textwrap.fill(step, _LINE_CHARS) for step in steps)
+    # What is typed stays on its line.
+    told = "\n".join(
+        step if step.startswith("Back: ") else textwrap.fill(step, _LINE_CHARS) for step in steps
+    )
     return f"Policy {name}, version {version}\n\n{wrapped}\n\n{told}\n"

@@ -77,4 +77,13 @@ def check_backend(backend: Backend, long: str, reads_anything: bool = False) -> 
             labeler.label([TEXTS[0], long, TEXTS[4]]).truncated, [False, True, False]
         )
 
+    for place in (0, 3):
+        reading = labeler.read(TEXTS[place])
+        # Nothing of an ad that fits is lost, and what was said is what was counted.
+        assert reading.kept == TEXTS[place]
+        assert all(reading.kept in said.prompt and said.weight > 0 for said in reading.said)
+        parts = [said.adds for said in reading.said] + [reading.similarity_adds, reading.offset]
+        if reading.said:
+            assert abs(sum(parts) - batch.margin[place]) <= MARGIN_STEP / 2 + 1e-6
+
     same(pickle.loads(pickle.dumps(backend)).load().label(TEXTS), batch, range(n))
