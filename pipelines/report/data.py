@@ -1,7 +1,7 @@
 """What a round's report is drawn from: manifests, review items, clusters and scored blocks.
 
-The one place of the report that knows how they lie in a workspace. No verdict is read, of neither
-half; kappas are those that ``train`` wrote down.
+The one place of the report that knows how they lie in a workspace. Kappas are those that ``train``
+wrote down; where it has not seen all verdicts, the standing counts them, and nothing else reads any.
 """
 
 from __future__ import annotations

@@ -103,15 +103,16 @@ def test_damaged_verdicts_end_neither_status_nor_import(
     assert "cy" in untrained.manifest(2, "verdicts").facts.experts
 
 
-def test_an_import_again_writes_no_second_sheet(mined: Loop) -> None:
+def test_an_import_again_and_a_training_write_no_second_sheet(mined: Loop) -> None:
     path = answer(mined, 1)
     assert mined.command("import", path) == cli.OK
-    [sheet] = (mined.root / "ties").rglob("*.csv")
-    before = sheet.stat().st_mtime_ns
+    [sheet] = mined.status()["labels"]["ties"]
+    sheets = {p: p.stat().st_mtime_ns for p in (mined.root / "ties").rglob("*.csv")}
+    assert Path(sheet) in sheets
     assert mined.command("import", path) == cli.OK
-    mined.train()
-    assert list((mined.root / "ties").rglob("*.csv")) == [sheet]
-    assert sheet.stat().st_mtime_ns == before
+    summary, _ = mined.train()
+    assert summary["ties"] == [sheet]
+    assert {p: p.stat().st_mtime_ns for p in (mined.root / "ties").rglob("*.csv")} == sheets
 
 
 def test_a_family_that_fills_a_half_is_told_by_import_and_status(

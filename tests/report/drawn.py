@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from collections.abc import Sequence
 from html.parser import HTMLParser
@@ -19,7 +20,7 @@ from pipelines.report.output import Report
 from pipelines.report.round import ReportOptions, report
 from pipelines.store.facts import Evaluation
 from pipelines.store.workspace import Manifest, Workspace
-from pipelines.verdicts.halves import Ratings
+from pipelines.verdicts.halves import Ratings, imported_into
 from tests import helpers
 
 
@@ -118,7 +119,11 @@ def learn(root: Path, number: int, found: Evaluation, version: int = 1) -> None:
     """Commit a model without files, as training leaves it behind."""
     workspace = Workspace(str(root))
     attempt = workspace.new_attempt(number, "model")
-    facts = helpers.model_facts(f"m{number}", found, ads=20 * number, version=version)
+    facts = dataclasses.replace(
+        helpers.model_facts(f"m{number}", found, ads=20 * number, version=version),
+        # It has seen all that there is, so that the report need open no verdict.
+        verdicts=imported_into(workspace, version),
+    )
     workspace.commit(Manifest.of(attempt, f"h{number}", [], 1, facts))
 
 

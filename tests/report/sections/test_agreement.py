@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines.jobs.status import standing
 from pipelines.report.output import Report
 from pipelines.report.words import kappa_text
 from pipelines.store.facts import ModelFigures, to_json
+from pipelines.store.workspace import Workspace
+from pipelines.verdicts import balance
 from tests import helpers
 from tests.report.drawn import draw, evaluation, learn, read, say_so
 
@@ -73,3 +76,43 @@ def test_an_undefined_kappa_shows_its_reason(learnt: Path, stages: dict[str, Pat
         "Every kappa of the models is undefined" in report_of_none.summary["missing"]["agreement"]
     )
     assert not (out / "report-agreement.png").exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_experts_said_is_shown_before_any_training(
+    stages: dict[str, Path], tmp_path: Path
+) -> None:
+    found = standing(Workspace(str(stages["labelled"]))).labels
+    assert found is not None
+    parts = read(draw(stages["labelled"], tmp_path))
+    kappa = kappa_text(to_json(found.expert_kappa))
+    assert "[" in kappa
+    text = " ".join(parts.texts["agreement"].split())
+    assert (
+        f"What 2 experts have said, not all of it seen by a training yet; among themselves: kappa {kappa}"
+        in text
+    )
+    assert f"experts among themselveskappa {kappa}" in parts.texts[""]
+    for name, half in (("fine-tuning", found.fine_tuning), ("evaluation", found.evaluation)):
+        # Cells follow one another without a space.
+        row = f"{name} half{half.positive}{half.negative}{half.tied}{half.skipped}"
+        assert row in text
+    [sheet] = found.ties
+    assert f"The tied ads of the fine-tuning half, for one more expert: {sheet}" in text
+    assert all(line[1:] in text for line in found.missing)
+    # Of another version of the policy nothing is told.
+    assert (
+        "What 2 experts" not in read(draw(stages["mined"], tmp_path / "mined")).texts["agreement"]
+    )
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_is_wrong_with_the_halves_is_shown(
+    stages: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lopsided = balance.Balance(50, 10, 0, 0.5, 40, "<b>cheap", 1, 4)
+    monkeypatch.setattr(balance, "balance", lambda *_: lopsided)
+    text = " ".join(read(draw(stages["learnt"], tmp_path)).texts["agreement"].split())
+    assert len(lopsided.warnings()) == 3
+    for line in lopsided.warnings():
+        assert f"{line[0].upper()}{line[1:]}." in text
