@@ -447,7 +447,7 @@ def prompts(
             found = read_labelled([os.fspath(labels)], fields, given.labels, read, "--labels")
             known = dict(zip(found.texts, found.gold.astype(int).tolist(), strict=True))
         parts = sources.plan(sources.list_corpus(_several(corpus)), read, 64 << 20)
-        for line in sources.told(parts):
+        for line in sources.told(parts, read):
             say(line)
         sample = pilot.sample_texts(parts, read, given.seed, ads)
         texts = list(dict.fromkeys([*known, *sample]))[: max(ads, len(known))]

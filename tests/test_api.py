@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipelines import api
+from pipelines import api, errors
 from pipelines.config import Task, load_task
 from pipelines.errors import RunFailed, UsageError
 from pipelines.store.workspace import Workspace
@@ -230,3 +230,49 @@ def test_the_readmes_example_runs(
     shown = capsys.readouterr().out
     assert "fine-tuning" in shown and "Next: " in shown
     assert names["mined"].pairs == 30
+
+
+def test_a_plain_wheel_names_the_extra_that_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = helpers.write_jsonl(tmp_path / "ads.jsonl", helpers.tiny_ads())
+    task = Path(__file__).parent.parent / "templates" / "policies" / "clickbait.yaml"
+    monkeypatch.setattr("models.backends.base._is_installed", lambda name: False)
+    for call in (api.mine, api.prompts):
+        places = (task, corpus) if call is api.prompts else (task, corpus, tmp_path / "w")
+        with pytest.raises(UsageError, match=r"pip install 'ad-scout\[llm\]'$") as caught:
+            call(*places)
+        assert "\n" not in caught.value.typed
+
+
+@pytest.mark.parametrize(
+    ("package", "extra"), [("keras_hub", "llm"), ("openpyxl", "xlsx"), ("crowdkit", "consensus")]
+)
+def test_any_missing_package_of_an_extra_is_one_line(
+    package: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        try:
+            raise ModuleNotFoundError(f"No module named '{package}.x'", name=f"{package}.x")
+        except ModuleNotFoundError as error:
+            raise RuntimeError("behind something") from error
+
+    monkeypatch.setattr("pipelines.jobs.export.export", fail)
+    with pytest.raises(UsageError) as caught:
+        api.export(tmp_path, "page")
+    assert caught.value.typed == (
+        f"this needs {package}, which this Python does not have: pip install 'ad-scout[{extra}]'"
+    )
+    package = "yaml"
+    with pytest.raises(RuntimeError, match="behind something"):
+        api.export(tmp_path, "page")
+
+
+def test_every_extra_but_the_cloud_is_known_by_its_packages() -> None:
+    setup = (Path(__file__).parent.parent / "setup.py").read_text("utf-8")
+    extras = set(re.findall(r'^        "(\w+)": ', setup, re.MULTILINE)) - {
+        "all",
+        "gcp",
+        "templates",
+    }
+    assert extras == set(errors._EXTRAS)

@@ -65,6 +65,52 @@ def test_json_is_one_object_and_nothing_else(argv: list[str]) -> None:
     assert "WARNING" not in done.stderr
 
 
+def test_what_libraries_warn_of_stays_off_the_screen(argv: list[str], tmp_path: Path) -> None:
+    code = """
+import logging, sys, warnings
+from models import neighbors
+from pipelines import cli
+from pipelines.jobs import mine
+def mined(*_, real=mine.mine, **__):
+    warnings.warn("a library is worried")
+    logging.getLogger("apache_beam.io").warning("Failed to import GCSFileSystem")
+    logging.getLogger("apache_beam.io").error("a library failed")
+    neighbors._log.warning("searching exactly instead")
+    return real(*_, **__)
+mine.mine = mined
+sys.argv[1:] = sys.argv[1:]
+sys.exit(cli.main())
+"""
+    command = [sys.executable, "-c", code, *argv, "--show", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if not line.startswith("scout: ")] == [
+        "ERROR a library failed",
+        "WARNING searching exactly instead",
+    ]
+    told = {**os.environ, "SCOUT_DEBUG": "1"}
+    command[-2:] = ["--quiet", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=told)
+    assert "a library is worried" in done.stderr and "Failed to import" in done.stderr
+
+
+def test_several_files_and_what_was_taken_for_their_encoding(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ads = helpers.tiny_ads()
+    for part in (0, 1):
+        rows = "".join(f'{ad["id"]};"{ad["text"]}, für £9"\r\n' for ad in ads[part::2])
+        (tmp_path / f"{part}.csv").write_bytes(f"id;text\r\n{rows}".encode("cp1252"))
+    argv[2:4] = ["--corpus", f"{tmp_path}/0.csv", f"{tmp_path}/1.csv"]
+    assert cli.main(argv) == cli.OK
+    done = capsys.readouterr()
+    assert (
+        f"scout: {tmp_path}/0.csv and 1 more: read as cp1252, as it looks, cells parted by ';' (--encoding "
+        "and --delimiter if that is wrong)"
+    ) in done.err
+    assert "ads read          200" in done.out
+
+
 def test_a_failed_run_is_one_line_and_exit_1(
     argv: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,7 +118,10 @@ def test_a_failed_run_is_one_line_and_exit_1(
     assert cli.main(argv) == cli.FAILED
     err = capsys.readouterr().err
     [line] = err.splitlines()
-    assert line.startswith("scout: error: none of the 3 records is usable: not_json 3; see ")
+    assert line.startswith(
+        "scout: error: none of the 3 records is usable: not_json 3 (first ads.jsonl, line 1: Expecting "
+    )
+    assert "; it begins '{oops'); see " in line
     letters = Path(line.split("see ")[1])
     assert len(letters.read_text().splitlines()) == 3
 

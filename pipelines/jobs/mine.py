@@ -179,7 +179,7 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     with step("listing the corpus"):
         listed = sources.list_corpus(options.corpus)
         ranges = sources.plan(listed, options.read, options.range_bytes)
-    for line in sources.told(ranges):
+    for line in sources.told(ranges, options.read):
         say(line)
     workspace = Workspace(options.workspace)
     workspace.check_writable()

@@ -172,9 +172,9 @@ class Source(abc.ABC):
         del options, range_bytes
         return [Range(self.name, item.place, "", 0, -1, item.bytes)]
 
-    def told(self, parts: Sequence[Range]) -> list[str]:
+    def told(self, parts: Sequence[Range], options: ReadOptions) -> list[str]:
         """Return what a person should know of how ranges will be read, a sentence each."""
-        del parts
+        del parts, options
         return []
 
     @abc.abstractmethod

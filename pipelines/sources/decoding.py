@@ -82,8 +82,9 @@ _GUESSED: Mapping[str, str] = {
     "cp850": "",
 }
 _SAMPLE_BYTES = 1 << 15
-# Guesses whose text looks this much stranger than the best one's are none.
-_SLACK, _COHERENT = 0.03, 0.3
+# Guesses whose text looks this much stranger than the best one's are none; where none of those is at home
+# with the language that it finds, more are asked: a sign such as the pound's looks strange, too.
+_SLACKS, _COHERENT = (0.03, 0.15), 0.3
 
 
 class Encoding(NamedTuple):
@@ -225,22 +226,23 @@ def _guess(head: bytes) -> str:
 def _likeliest(found: CharsetMatches) -> str:
     order = list(_GUESSED)
     least = min((match.chaos for match in found), default=0.0)
-    near = [
-        (name, match)
-        for match in found
-        if match.chaos <= least + _SLACK
-        for name in {match.encoding, *match.could_be_from_charset}
-        if name in _GUESSED
-    ]
-    at_home = [
-        (-match.coherence, order.index(name), name)
-        for name, match in near
-        if match.language in _GUESSED[name].split() and match.coherence >= _COHERENT
-    ]
-    if at_home:
-        return min(at_home)[2]
-    if "cp1252" in (name for name, _ in near):
-        return "cp1252"
+    for slack in _SLACKS:
+        near = [
+            (name, match)
+            for match in found
+            if match.chaos <= least + slack
+            for name in {match.encoding, *match.could_be_from_charset}
+            if name in _GUESSED
+        ]
+        at_home = [
+            (-match.coherence, order.index(name), name)
+            for name, match in near
+            if match.language in _GUESSED[name].split() and match.coherence >= _COHERENT
+        ]
+        if at_home:
+            return min(at_home)[2]
+        if order[0] in (name for name, _ in near):
+            return order[0]
     best = found.best()
     return best.encoding if best else ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,8 @@ _READERS: dict[str, Callable[[Any, Range, Layout, ReadOptions], Iterator[Ad | Re
 }
 # What reading a damaged file raises: packings, Parquet and archives have errors of their own.
 _DAMAGED = (OSError, EOFError, zlib.error, pa.ArrowInvalid, UnicodeDecodeError)
+# Remote files that are looked at to tell of them.
+_LOOKED_AT = 3
 # Names that begin so are no data: markers, temporary files, indices.
 _HIDDEN = ("_", ".")
 
@@ -76,9 +79,14 @@ class Files(Source):
         cuts = [(start, min(size, start + range_bytes)) for start in range(0, size, range_bytes)]
         return [Range(self.name, item.place, format, a, b, b - a, found) for a, b in cuts]
 
-    def told(self, parts: Sequence[Range]) -> list[str]:
-        """Return what was taken for an encoding or a delimiter."""
-        return layout.told((part.place, part.layout) for part in parts if part.layout)
+    def told(self, parts: Sequence[Range], options: ReadOptions) -> list[str]:
+        """Return what was taken for an encoding or a delimiter, of remote files by the first few."""
+        found = {part.place: part.layout for part in parts if part.layout}
+        rest = dict.fromkeys(part.place for part in parts if part.place not in found)
+        for place in itertools.islice(rest, _LOOKED_AT):
+            if look := self._look(place, options):
+                found[place] = look
+        return layout.told(found.items())
 
     def _look(self, place: str, options: ReadOptions) -> Layout | None:
         try:

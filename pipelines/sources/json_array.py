@@ -74,7 +74,7 @@ def items(source: BinaryIO, name: str, limit: int) -> Iterator[Item]:
             if not depth:
                 if event != "start_array":
                     raise RunFailed(
-                        f"{name}: holds no JSON array; write an object a line (`jq -c . FILE > ads.jsonl`)"
+                        f"{name}: holds no JSON array; write an object a line (`jq -c . {name} > ads.jsonl`)"
                     )
                 depth = 1
                 continue
@@ -102,13 +102,13 @@ def items(source: BinaryIO, name: str, limit: int) -> Iterator[Item]:
     except _TooLong:
         raise RunFailed(
             f"{name}: item {number + (depth == 1)}: a value is longer than {limit:,} bytes; write an object "
-            "a line (`jq -c '.[]' FILE > ads.jsonl`), where such a line is left out alone"
+            f"a line (`jq -c '.[]' {name} > ads.jsonl`), where such a line is left out alone"
         ) from None
     except ijson.JSONError as error:
         last = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RunFailed(
             f"{name}: is no JSON behind item {number} ({last}); the file is damaged or cut short, or holds "
-            "several arrays; with an object a line (`jq -c '.[]' FILE > ads.jsonl`) only bad lines are lost"
+            f"several arrays; with an object a line (`jq -c '.[]' {name} > ads.jsonl`) only bad lines are lost"
         ) from error
 
 

@@ -61,11 +61,11 @@ def plan(listed: Sequence[Listed], options: ReadOptions, range_bytes: int) -> li
     return [part for item in listed for part in get(item.source).ranges(item, options, range_bytes)]
 
 
-def told(parts: Sequence[Range]) -> list[str]:
+def told(parts: Sequence[Range], options: ReadOptions) -> list[str]:
     """Return what a person should know of how ranges will be read, a sentence each."""
     names = dict.fromkeys(part.source for part in parts)
     return [
         line
         for name in names
-        for line in get(name).told([part for part in parts if part.source == name])
+        for line in get(name).told([part for part in parts if part.source == name], options)
     ]

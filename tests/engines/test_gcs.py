@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ from apache_beam.internal.gcp import auth
 from gcp_storage_emulator.server import create_server
 from google.cloud import storage as gcs
 
+from pipelines.contracts import Ad
 from pipelines.sources import registry
 from pipelines.sources.base import ReadOptions
+from pipelines.sources.fields import AdField
 from pipelines.store import storage
 from pipelines.store.workspace import Workspace
 from tests import helpers
@@ -61,3 +64,36 @@ def test_ranges_of_a_remote_file_meet_without_loss(bucket: str) -> None:
     assert len(ranges) > 5
     records = [ad for part in ranges for ad in registry.get("files").read(part, options)]
     assert [ad.text for ad in records] == lines  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("spelling", ["ads", "ads/", "ads/**", "ads/dt=*/*"])
+def test_a_remote_folder_as_it_comes(bucket: str, spelling: str) -> None:
+    table = "id;text\r\n{0};Günstig, {0}\r\n"
+    files = {
+        "ads/dt=2026-11-21/a.csv": table.format(1).encode("cp1252"),
+        "ads/dt=2026-11-22/b.csv": gzip.compress(table.format(2).encode("utf-16")),
+        "ads/dt=2026-11-22/_SUCCESS": b"",
+        "ads/dt=2026-11-23/part-0": b'[{"id": 3, "text": "an array"}]',
+        "ads/_SUCCESS": b"",
+        "adsense.csv": b"id,text\n9,another\n",
+    }
+    for name, data in files.items():
+        storage.write(f"{bucket}/{name}", data)
+    fields = (AdField("text", "Text"), AdField("dt", "Day"))
+    options = ReadOptions(fields=fields)
+    ranges = registry.plan(registry.list_corpus([f"{bucket}/{spelling}"]), options, 1 << 20)
+    found = [ad for part in ranges for ad in registry.get(part.source).read(part, options)]
+    assert [ad.text for ad in found if isinstance(ad, Ad)] == [
+        "Text: Günstig, 1\nDay: 2026-11-21",
+        "Text: Günstig, 2\nDay: 2026-11-22",
+        "Text: an array\nDay: 2026-11-23",
+    ]
+    assert len(found) == 3
+    assert registry.told(ranges, options) == [
+        f"{bucket}/ads/dt=2026-11-21/a.csv: read as cp1252, as it looks, cells parted by ';' (--encoding and "
+        "--delimiter if that is wrong)",
+        f"{bucket}/ads/dt=2026-11-22/b.csv: read as utf-16, cells parted by ';' (--delimiter if that is "
+        "wrong)",
+    ]
+    # A look costs as much as reading there: only where the name tells nothing.
+    assert [part.layout is not None for part in ranges] == [False, False, True]

@@ -44,7 +44,7 @@ def lines(rows: list[dict[str, str]] = ROWS) -> str:
 def told(path: Path, options: ReadOptions | None = None) -> list[str]:
     options = options or ReadOptions()
     parts = registry.plan(registry.list_corpus([str(path)]), options, 1 << 30)
-    return [line.removeprefix(f"{path.parent}/") for line in registry.told(parts)]
+    return [line.removeprefix(f"{path.parent}/") for line in registry.told(parts, options)]
 
 
 FILES: dict[str, tuple[str, bytes, str]] = {
