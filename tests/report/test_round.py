@@ -96,11 +96,11 @@ def test_what_is_missing_says_which_command_gives_it(
     mined = draw(stages["mined"], tmp_path / "a")
     assert set(mined.summary["missing"]) == {"agreement"}
     text = read(mined).texts["agreement"]
-    assert "no expert has labelled yet" in text and "`scout import`" in text
+    assert "no expert has labelled yet" in text and "`scout import FILE... --workspace " in text
     assert "not labelled yet" in read(mined).texts["scale"]
     sheet = draw(stages["labelled"], tmp_path / "b")
     text = read(sheet).texts["agreement"]
-    assert "no model is trained yet" in text and "`scout train`" in text
+    assert "no model is trained yet" in text and "`scout train --workspace " in text
     assert "not trained yet" in read(sheet).texts["scale"]
 
 
