@@ -24,9 +24,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from pipelines.calling import call
 from pipelines.console import progress as console
 from pipelines.errors import UsageError
+from pipelines.jobs.calling import call
 from pipelines.jobs.results import (
     Audited,
     Exported,

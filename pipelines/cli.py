@@ -22,10 +22,10 @@ from types import FrameType
 from typing import Any
 
 from pipelines import api
-from pipelines.calling import quiet_libraries, refusal
 from pipelines.console import progress
 from pipelines.console.visible import printable
 from pipelines.errors import RunFailed, UsageError
+from pipelines.jobs.calling import quiet_libraries, refusal
 
 SAMPLES = Path(__file__).resolve().parent.parent / "templates"
 OK, FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143

@@ -32,10 +32,10 @@ from models.backends.base import Backend, LabelerSpec
 from models.prompting import FewShotExample, PromptSpec
 from pipelines.contracts import SKIP_WORDS
 from pipelines.errors import UsageError
-from pipelines.names import READ_AS_MISSING, fold_name, tidy_name
 from pipelines.sources.base import ReadOptions
 from pipelines.sources.fields import AdField, check_name, check_template, default_name
 from pipelines.text import digest
+from pipelines.verdicts.names import READ_AS_MISSING, fold_name, tidy_name
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
 Prose = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=20_000)]
@@ -54,7 +54,7 @@ class _Section(BaseModel):
 
 
 class Labels(_Section):
-    """Names that people see for the two labels; see ``pipelines.names`` for which are the same."""
+    """Names that people see for the two labels; see ``pipelines.verdicts.names`` for which are the same."""
 
     positive: Word = "positive"
     negative: Word = "negative"

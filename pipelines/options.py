@@ -14,8 +14,8 @@ from typing import Any
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines import api
+from pipelines.console.parser import Parser, add_command, check_order, did_you_mean, flags_of
 from pipelines.errors import UsageError
-from pipelines.parser import Parser, add_command, check_order, did_you_mean, flags_of
 from pipelines.simulation.conditions import CROWD_NOISES, conditions
 from pipelines.sources.layout import FORMATS
 from pipelines.tools import registry

@@ -16,7 +16,8 @@ LEVELS = {
     "pipelines.errors": 0,
     "pipelines.contracts": 0,
     "pipelines.text": 0,
-    "pipelines.names": 0,
+    # What makes two spellings one name, for task files, too.
+    "pipelines.verdicts.names": 0,
     "pipelines.console": 1,
     # What a task file says of an ad is checked where it is read.
     "pipelines.sources.base": 1,
@@ -34,9 +35,7 @@ LEVELS = {
     "pipelines.jobs": 9,
     "pipelines.report": 10,
     "pipelines.simulation": 11,
-    "pipelines.calling": 12,
     "pipelines.api": 12,
-    "pipelines.parser": 13,
     "pipelines.options": 13,
     "pipelines.cli": 14,
 }

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from pipelines import api, cli, options, parser
+from pipelines import api, cli, options
+from pipelines.console import parser
+from pipelines.console.parser import flags_of
 from pipelines.errors import UsageError
 from pipelines.jobs.mine import is_local
-from pipelines.parser import flags_of
 from pipelines.simulation.options import SimulateOptions, options_of
 from tests import helpers
 
@@ -122,7 +123,7 @@ def test_the_default_runner_is_in_memory() -> None:
         (["why"], "; did you mean explain? (see `scout --help`)"),
         (["--workspace", "w", "status"], "--workspace stands before the command; type scout COMMAND ... --"),
         (["export", "--workspace", "w", "--tool", "lable-studio"], "; did you mean label-studio?"),
-        ([*MINE, "--format", "JSON"], "; did you mean jsonl? (see `scout mine --help`)"),
+        ([*MINE, "--format", "JSON"], "; did you mean json? (see `scout mine --help`)"),
         ([*SIMULATE, "--learner", "hed"], "; did you mean head? (see `scout simulate --help`)"),
         (["demo", "--num_workers=two"], "argument --num_workers: invalid int value: 'two'"),
     ],

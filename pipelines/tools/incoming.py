@@ -12,9 +12,9 @@ from typing import Any
 
 from pipelines.contracts import LEFT, RIGHT, Rejected
 from pipelines.errors import RunFailed
-from pipelines.names import is_missing
 from pipelines.text import storable
 from pipelines.tools.outgoing import ITEM, MARK, PAIR, SINGLE, Slot
+from pipelines.verdicts.names import is_missing
 from pipelines.verdicts.rows import (
     SKIP,
     RawVerdict,

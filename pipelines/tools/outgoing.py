@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.contracts import LEFT, RIGHT, ReviewAd, ReviewItem
-from pipelines.names import fold_name
 from pipelines.tools.batch import Batch
+from pipelines.verdicts.names import fold_name
 from pipelines.verdicts.rows import SKIP
 
 TEMPLATES = Path(__file__).resolve().parent.parent.parent / "templates" / "labeling"

@@ -13,7 +13,7 @@ import decimal
 import unicodedata
 from collections.abc import Iterable
 
-from pipelines.names import FLOAT_LIMIT, exact_number, is_float
+from pipelines.verdicts.names import FLOAT_LIMIT, exact_number, is_float
 
 _SHEET_DIGITS = 15
 # Fewer digits in scientific notation tell nothing.

@@ -13,10 +13,10 @@ from typing import Any
 
 from pipelines.contracts import SKIP_WORDS, Rejected
 from pipelines.errors import RunFailed
-from pipelines.names import fold_name, is_missing
 from pipelines.sources import decoding
 from pipelines.sources.decoding import Encoding, decoded
 from pipelines.text import storable
+from pipelines.verdicts.names import fold_name, is_missing
 from pipelines.verdicts.spreadsheet import unprotected
 
 # What dead letters of an import call the step that refused a row.
@@ -187,7 +187,7 @@ def _folded(label: str) -> str:
 def normalize_expert(name: str) -> str:
     """Fold an expert's name, so that one person is one string; "" when it names nobody.
 
-    See :func:`pipelines.names.fold_name`; what programs write where a value is missing is no name.
+    See :func:`pipelines.verdicts.names.fold_name`; what programs write where a value is missing is no name.
     """
     plain = unprotected(name)
     return "" if is_missing(plain) else fold_name(plain)

@@ -20,7 +20,7 @@ A row may hold a whole pair instead: ``label_a`` and ``label_b`` (or ``label_lef
 ``label_right``), and in the same way ``ad_id_a``, ``id_a``, ``text_a``, ``comment_a``. Side a is
 the left one. Other columns are left alone.
 
-Missing is what is empty, and what data frames and spreadsheets write for it (``pipelines.names``).
+Missing is what is empty, and what data frames and spreadsheets write for it (``pipelines.verdicts.names``).
 Columns with tabs between them are quoted, as spreadsheets, pandas and R write them; a line that is no
 such row but has the header's cells is taken as it stands.
 """
@@ -35,11 +35,11 @@ from typing import Any
 
 from pipelines.contracts import LEFT, RIGHT, Rejected
 from pipelines.errors import RunFailed
-from pipelines.names import fold_name, is_missing
 from pipelines.sources import workbook
 from pipelines.sources.csv_lines import CsvLines, NoRecord, Records, style_of
 from pipelines.sources.decoding import is_wide
 from pipelines.text import normalize_text, storable
+from pipelines.verdicts.names import fold_name, is_missing
 from pipelines.verdicts.rows import (
     SKIP,
     RawVerdict,

@@ -24,7 +24,6 @@ from typing import Any, Self
 from pipelines.console.progress import step
 from pipelines.console.visible import printable
 from pipelines.errors import RunFailed, UsageError
-from pipelines.names import fold_name
 from pipelines.tools import outgoing
 from pipelines.tools.argilla import format
 from pipelines.tools.argilla.format import ACCESS, COMMENT, DISCARDED, SUBMITTED
@@ -32,6 +31,7 @@ from pipelines.tools.batch import Batch
 from pipelines.tools.incoming import slots_in
 from pipelines.tools.outgoing import PAIR, SINGLE
 from pipelines.tools.server import Held, Say, Server, causes, refused, told, unreached
+from pipelines.verdicts.names import fold_name
 
 WORKSPACE = "ARGILLA_WORKSPACE"
 RECORDS_A_PAGE = 250

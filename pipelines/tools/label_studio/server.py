@@ -28,13 +28,13 @@ from typing import Any, Self
 from pipelines.console.progress import step
 from pipelines.console.visible import printable
 from pipelines.errors import RunFailed
-from pipelines.names import fold_name
 from pipelines.tools import outgoing
 from pipelines.tools.batch import Batch
 from pipelines.tools.label_studio import format
 from pipelines.tools.label_studio.client import NO_LABEL_STUDIO, Client, Refusal
 from pipelines.tools.outgoing import PAIR, SINGLE
 from pipelines.tools.server import Held, Say, Server, told
+from pipelines.verdicts.names import fold_name
 
 TASKS_A_PAGE = 100
 PROJECTS_A_PAGE = 100

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.names import (
+from pipelines.verdicts.names import (
     READ_AS_MISSING,
     exact_number,
     fold_name,
