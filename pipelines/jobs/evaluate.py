@@ -77,7 +77,7 @@ def evaluate(
 def evaluation_ratings(workspace: Workspace, task: Task, texts: Mapping[str, str]) -> Ratings:
     """Return what experts said of the evaluation ads; what no model can read measures none."""
     table = ratings(read_half(workspace, "evaluation", task.version))
-    return table.where([not is_wordless(texts[key]) for key in table.keys])
+    return table.where([not is_wordless(texts.get(key, "")) for key in table.keys])
 
 
 def measure(

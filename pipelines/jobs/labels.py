@@ -42,8 +42,8 @@ def fine_tuning_labels(workspace: Workspace, task: Task, texts: Mapping[str, str
     # First: what comes in while this reads and trains is then seen to be new.
     imported = imported_into(workspace, task.version)
     table = ratings(read_half(workspace, "fine_tuning", task.version))
-    # An ad of which nothing is left once markup is cut cannot be scored, and so teaches nothing.
-    table = table.where([not is_wordless(texts[key]) for key in table.keys])
+    # An ad of which nothing is left once markup is cut, or whose text is gone, teaches nothing.
+    table = table.where([not is_wordless(texts.get(key, "")) for key in table.keys])
     consensus = agreement.consensus(table.values, task.review.consensus)
     settled = np.flatnonzero(consensus != MISSING)
     ads = trainer.LabelledAds(
