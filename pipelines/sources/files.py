@@ -45,9 +45,9 @@ class Files(Source):
     def list_items(self, pattern: str) -> list[Listed]:
         """Return the files that a glob matches, or that are in a folder, however deep.
 
-        A local file that two spellings or a link reach is listed by its real path. In a folder what is
-        called ``_...`` or ``....`` is left out, and where a glob matches it, unless its name tells a
-        format.
+        A local file that two spellings or a link reach is listed by its real path. In a folder what
+        begins with ``_`` or ``.`` is left out, and where a glob matches it, too, unless its name tells
+        a format.
         """
         files = _match_local(pattern) if storage.is_local(pattern) else _match_remote(pattern)
         if not files:
