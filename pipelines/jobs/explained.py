@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipelines.console.summary import rendered
 from pipelines.jobs.results import Result, plain
 
 if TYPE_CHECKING:
@@ -201,10 +200,6 @@ class NotAnAd(Result):
     position: str
     excerpt: str
     dead_letters: str
-
-    def text(self) -> str:
-        """Return the outcome for a person."""
-        return rendered("not_an_ad", self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON values."""

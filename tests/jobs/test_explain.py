@@ -335,7 +335,7 @@ def test_a_changed_mind_is_told(loop: Loop) -> None:
     id = loop.shown(1)[0]
     other = "negative" if said_by("anna", id) == "positive" else "positive"
     path = write_verdicts(loop.folder / "again.csv", [(id, other, "anna")])
-    assert loop.command("import", path) == cli.OK
+    assert loop.command("import", path, "--on_conflict", "replace") == cli.OK
     said = [(o.label, o.counts) for o in explained(loop.root, id).opinions if o.expert == "anna"]
     assert said == [(said_by("anna", id), False), (other, True)]
     assert "and said otherwise later" in repr(explained(loop.root, id))

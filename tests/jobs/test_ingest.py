@@ -187,7 +187,9 @@ def test_what_cannot_be_used_is_named_where_it_lies(root: Path) -> None:
     summary = ingest(IngestOptions(str(root), (str(path),)), said.append).to_json()
     assert (summary["verdicts"], summary["rejected_by_reason"]) == (23, {"unknown_label": 1})
     [letters] = summary["dead_letters"]
-    assert f"1 rows could not be used: unknown_label 1; see {letters}" in said
+    first = f"(first {path.name}, line 5: "
+    assert any(f"1 rows could not be used: unknown_label 1 {first}" in line for line in said)
+    assert any(letters in line for line in said)
     [letter] = [json.loads(line) for line in Path(letters).read_text().splitlines()]
     assert (letter["reason"], letter["position"]) == ("unknown_label", "line 5")
     assert letter["source"] == str(path)
@@ -199,8 +201,9 @@ def test_what_cannot_be_used_is_named_where_it_lies(root: Path) -> None:
         (b"", r"anna\.csv: the file is empty"),
         (b"ad_id,label,expert\r\n", r"no usable verdict: the files hold no rows: anna\.csv"),
         (b"ad_id,label,expert\nzz,bait,x\n", "no usable verdict: unknown_ad 1 .*no ad 'zz' was"),
-        (b"\x1f\x8b\x08\x00", "is gzip-compressed, not text; unpack it first"),
-        (b"ad_id,label,expert\n\xff\xfe,x,y\n", r"byte 19 \(0xff\) is not UTF-8"),
+        (b"\x1f\x8b\x08\x00", "anna.csv: not a whole gzip file"),
+        # In an 8-bit encoding every byte is a letter.
+        (b"ad_id,label,expert\n\xff\xfe,x,y\n", "no usable verdict: unknown_ad 1 .*no ad 'ÿþ' was"),
     ],
 )
 def test_a_useless_file_leaves_the_workspace_whole(root: Path, data: bytes, message: str) -> None:
@@ -579,7 +582,8 @@ def test_contradictions_are_found_without_the_evaluation_half(
     del opened[:]
     found = load(root, second, on_conflict="replace")
     assert found.contradictions == 12
-    assert not [path for path in opened if "evaluation-" in path or "fine_tuning-" in path]
+    # The fine-tuning half is opened for its ties.
+    assert not [path for path in opened if "evaluation-" in path]
 
 
 def test_an_import_of_an_earlier_version_is_said_not_to_be_compared(root: Path) -> None:
