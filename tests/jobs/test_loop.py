@@ -172,6 +172,9 @@ def test_no_other_module_asks_for_the_evaluation_half() -> None:
     ]
     # The audit counts what is known already; it hands no verdict to anything that learns or chooses.
     assert sorted(asking) == ["audit.py", "evaluate.py"]
+    counting = [p.name for p in folder.rglob("*.py") if "evaluation_ratings(" in p.read_text()]
+    # Nor does what is told of labels before a training.
+    assert sorted(counting) == ["evaluate.py", "label_standing.py"]
 
 
 def test_training_sees_the_fine_tuning_half_alone(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 from models.backends.fake import FakeLabeler
 from models.training import trainer
 from pipelines.jobs import evaluate as evaluator
+from pipelines.jobs import label_standing
 from pipelines.numerics import agreement
 from pipelines.simulation import play
 from pipelines.simulation.measure import Measurer, Round
@@ -36,7 +37,7 @@ def played(bench: Bench) -> Played:
     measured: list[tuple[np.ndarray, np.ndarray, float | None]] = []
     inside: list[str] = []
     train, label = trainer.train, FakeLabeler.label
-    model_agreement, evaluate = agreement.model_agreement, evaluator.evaluate
+    model_agreement = agreement.model_agreement
     record = Measurer._record
 
     def training(ads: trainer.LabelledAds, *args: Any, **kwargs: Any) -> Any:
@@ -59,19 +60,25 @@ def played(bench: Bench) -> Played:
             measured.append((labels, table, found.value))
         return found
 
-    def evaluating(*args: Any, **kwargs: Any) -> Any:
-        before = len(reads)
-        found = evaluate(*args, **kwargs)
-        inside.extend(helpers.of_evaluation(reads[before:]))
-        del reads[before:]
-        return found
+    def evaluating(read: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            before = len(reads)
+            found = read(*args, **kwargs)
+            inside.extend(helpers.of_evaluation(reads[before:]))
+            del reads[before:]
+            return found
+
+        return watched
 
     with pytest.MonkeyPatch.context() as patch, helpers.watched_reads() as reads:
         patch.setattr(trainer, "train", training)
         patch.setattr(FakeLabeler, "label", labelling)
         patch.setattr(agreement, "model_agreement", measuring)
         patch.setattr(Measurer, "_record", recording)
-        patch.setattr(evaluator, "evaluate", evaluating)
+        patch.setattr(evaluator, "evaluate", evaluating(evaluator.evaluate))
+        # A refused training counts the labels of both halves.
+        counted = evaluating(label_standing.evaluation_ratings)
+        patch.setattr(label_standing, "evaluation_ratings", counted)
         outcome = play.simulate(bench.options(seeds=2), lambda line: None)
         outside = helpers.of_evaluation(reads)
     return Played(bench, outcome, trained, asked, recorded, measured, (inside, outside))
