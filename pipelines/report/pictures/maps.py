@@ -1,94 +1,201 @@
-"""The ads on a plane: all of them by label, the clusters that overlap, and the ads that are shown."""
+"""The ads on a plane: all of them by label, closely where two clusters mix, and those that are shown."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle
-from matplotlib.transforms import Affine2D
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from pipelines.report.pictures import canvas
-from pipelines.report.pictures.canvas import BLACK, BLUE, ORANGE, Names
+from pipelines.report.pictures.canvas import BLACK, BLUE, ORANGE, SMALLEST, WIDTH_INCHES, Names
 
 _PALE = "#b9bfc8"
-# Fewer ads than this are no cloud to draw an outline around.
-_MIN_OUTLINED = 3
-# An outline of so many standard deviations holds about two thirds of a round cloud.
-_OUTLINE_SIGMAS = 1.5
-_PANELS_ABREAST = 2
-# Predicted label, marker, colour, line, and what makes a marker as large as the other one.
-_SIDES = ((False, "o", BLUE, "--", 1.0), (True, "^", ORANGE, "-", 1.5))
+_MAP_HEIGHT, _CLOSE_HEIGHT = 5.9, 3.9
+# What the legend and the edges take of a picture, inches.
+_LEGEND, _EDGES = 0.42, 0.16
+# A close look is so much of the map's width: the narrowest that holds much of both clusters.
+_CLOSE_WIDTHS = (0.16, 0.22, 0.30, 0.40)
+# Between the lines of a name, in letters' sizes.
+_LETTER_LINE = 1.22
+# Pairs further apart on the map than this share of its width are not joined: lines would cross it.
+_JOINED_WIDTH = 0.2
+# Predicted label, marker, colour, and what makes a marker as large as the other one.
+_SIDES = ((False, "o", BLUE, 1.0), (True, "^", ORANGE, 1.5))
 
 
-def ad_map(points: np.ndarray, positive: np.ndarray, names: Names) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A name for a part of the map: lines of text, the most telling first, around a point."""
+
+    x: float
+    y: float
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A part of the plane."""
+
+    left: float
+    low: float
+    width: float
+    height: float
+
+    def holds(self, points: np.ndarray) -> np.ndarray:
+        """Return which points lie in it, bool (n,)."""
+        x, y = points[..., 0] - self.left, points[..., 1] - self.low
+        return np.asarray((x >= 0) & (x <= self.width) & (y >= 0) & (y <= self.height))
+
+    def meets(self, other: Box) -> bool:
+        """Return whether two boxes share a point."""
+        return (
+            self.left < other.left + other.width
+            and other.left < self.left + self.width
+            and self.low < other.low + other.height
+            and other.low < self.low + self.height
+        )
+
+
+def whole_map(points: np.ndarray) -> Box:
+    """Return the part of the plane that the maps show."""
+    return _framed(points.min(axis=0), points.max(axis=0), _MAP_HEIGHT)
+
+
+def close_box(
+    points: np.ndarray,
+    members: tuple[np.ndarray, np.ndarray],
+    pairs: Sequence[Sequence[int]],
+) -> Box:
+    """Return where on the map two clusters lie among each other: the narrowest of a few widths.
+
+    Args:
+        points: float (n, 2), n >= 1.
+        members: rows of the positive and of the negative cluster, bool (n,) each.
+        pairs: rows of the two ads of each pair that was chosen from them.
+    """
+    frame = whole_map(points)
+    sides = [points[side] for side in members]
+    ends = points[np.array(pairs, dtype=np.intp).reshape(-1, 2)]
+    middles = np.concatenate([*sides, ends.mean(axis=1), points.mean(axis=0, keepdims=True)])
+    best, best_share = frame, -1.0
+    for part in _CLOSE_WIDTHS:
+        width = part * frame.width
+        height = width * _drawn_height(_CLOSE_HEIGHT) / _drawn_width()
+        boxes = [Box(x - width / 2, y - height / 2, width, height) for x, y in middles.tolist()]
+        for box in boxes:
+            held = [box.holds(side).mean() if len(side) else 1.0 for side in sides]
+            joined = box.holds(ends).all(axis=1).mean() if len(ends) else 1.0
+            # A wider look has to show clearly more.
+            share = min(held) + 0.3 * sum(held) + 0.6 * float(joined) - 1.2 * part
+            if share > best_share:
+                best, best_share = box, share
+    return best
+
+
+def ad_map(
+    points: np.ndarray,
+    positive: np.ndarray,
+    names: Names,
+    labels: Sequence[Label] = (),
+    boxes: Sequence[Box] = (),
+) -> bytes:
     """Draw ads by predicted label.
 
     Args:
         points: float (n, 2).
         positive: bool (n,), the predicted label.
         names: of the labels.
+        labels: names of parts of the map, the most important first; one that would lie on another
+            loses lines, and then itself.
+        boxes: parts of the map that are shown closely, numbered from 1.
     """
+    frame = whole_map(points)
 
     def draw(axes: Axes) -> list[Line2D]:
-        _as_plane(axes)
-        for side, marker, colour, _, scale in _SIDES:
+        _as_plane(axes, frame)
+        for side, marker, colour, scale in _SIDES:
             _dots(axes, points[positive == side], marker, colour, scale * _size(points), side)
+        taken: list[Box] = []
+        for number, box in enumerate(boxes, start=1):
+            corner = (box.left, box.low)
+            edge = Rectangle(corner, box.width, box.height, fill=False, ec=BLACK, lw=1.6, zorder=5)
+            axes.add_patch(edge)
+            top = box.low + box.height
+            corners = [(box.left + x * box.width, y) for x in (0.0, 1.0) for y in (top, box.low)]
+            _place(axes, frame, (str(number),), corners, taken, number=True)
+        for label in labels:
+            line = _LETTER_LINE * SMALLEST / 72 * frame.width / _drawn_width()
+            ways = [(label.x, label.y + step * line) for step in (0, 1, -1, 2, -2)]
+            for count in range(len(label.lines), 0, -1):
+                if _place(axes, frame, label.lines[:count], ways, taken):
+                    break
         return _ad_handles(names)
 
-    return canvas.picture(draw, height=5.4, colours=128)
+    return canvas.picture(draw, height=_MAP_HEIGHT, colours=128)
 
 
-def cluster_map(
+def close_map(
     points: np.ndarray,
     positive: np.ndarray,
-    cluster: np.ndarray,
-    overlaps: Sequence[tuple[int, int]],
+    members: tuple[np.ndarray, np.ndarray],
+    pairs: Sequence[Sequence[int]],
+    box: Box,
     names: Names,
 ) -> bytes:
-    """Draw each pair of overlapping clusters on a map of its own, outlined among the other ads.
+    """Draw a part of the map closely: two clusters, and the pairs that were chosen from them.
 
     Args:
         points: float (n, 2).
         positive: bool (n,), the predicted label.
-        cluster: int (n,), cluster within the row's own label.
-        overlaps: (positive cluster, negative cluster) of each pair, best first; a map's number is its
-            place. A cluster without a row leaves its map without an outline.
+        members: rows of the positive and of the negative cluster, bool (n,) each.
+        pairs: rows of the two ads of each pair, numbered from 1; those that reach out of the box are
+            left out.
+        box: from :func:`close_box`.
         names: of the labels.
     """
-    columns = min(_PANELS_ABREAST, max(1, len(overlaps)))
-    rows = max(1, -(-len(overlaps) // columns))
 
-    def draw(*panels: Axes) -> list[Line2D]:
-        for axes in panels[len(overlaps) :]:
-            axes.set_axis_off()
-        for place, (axes, pair) in enumerate(zip(panels, overlaps, strict=False), start=1):
-            _as_plane(axes)
-            axes.set_title(str(place), fontweight="bold")
-            size = 0.7 * _size(points)
-            _dots(axes, points, "o", _PALE, size, False)
-            for (side, marker, colour, line, scale), number in zip(
-                _SIDES, reversed(pair), strict=True
-            ):
-                members = points[(positive == side) & (cluster == number)]
-                _dots(axes, members, marker, colour, 1.5 * scale * size, True)
-                _outline(axes, members, colour, line)
-        handles = [
-            Line2D(
-                [], [], color=colour, marker=marker, mec="white", ls=line, label=f"{name} cluster"
-            )
-            for (_, marker, colour, line, _), name in zip(
-                _SIDES, (names.negative, names.positive), strict=True
-            )
-        ]
-        return [*reversed(handles), _grey_handle("other ads")]
+    def draw(axes: Axes) -> list[Line2D]:
+        _as_plane(axes, box)
+        inside, others = box.holds(points), ~(members[0] | members[1])
+        for side, marker, _, scale in _SIDES:
+            rest = points[inside & others & (positive == side)]
+            axes.plot(*rest.T, marker, color=_PALE, markersize=4.5 * scale, mew=0, alpha=0.8)
+        for (_, marker, colour, scale), member in zip(_SIDES, reversed(members), strict=True):
+            edge: dict[str, Any] = {"mec": "white", "mew": 0.6, "zorder": 4}
+            shown = points[inside & member]
+            axes.plot(*shown.T, marker, color=colour, markersize=6.5 * scale, **edge)
+        handles = _ad_handles(names)
+        taken: list[Box] = []
+        for number, rows in enumerate(pairs, start=1):
+            ends = points[list(rows)]
+            if box.holds(ends).all():
+                axes.plot(*ends.T, color=BLACK, lw=2.0, zorder=5, alpha=0.85)
+                for (_, marker, colour, scale), row in zip(
+                    _SIDES, sorted(rows, key=lambda row: positive[row]), strict=True
+                ):
+                    look: dict[str, Any] = {"mec": BLACK, "mew": 1.4, "zorder": 6}
+                    axes.plot(*points[row], marker, color=colour, markersize=8 * scale, **look)
+                ways = [ends[0] + part * (ends[1] - ends[0]) for part in (0.5, 0.3, 0.7)]
+                up = _LETTER_LINE * SMALLEST / 72 * box.width / _drawn_width()
+                ways += [(x, y + step * up) for x, y in ways for step in (1.2, -1.2)]
+                _place(axes, box, (str(number),), [(x, y) for x, y in ways], taken, number=True)
+        if taken:
+            handles.append(Line2D([], [], color=BLACK, lw=2, label="pair for experts"))
+        return [*handles, Line2D([], [], color=_PALE, marker="o", ls="none", label="other ads")]
 
-    height = 0.9 + (2.5 if columns > 1 else 4.5) * rows
-    return canvas.picture(draw, height, colours=128, shape=(rows, columns))
+    return canvas.picture(draw, height=_CLOSE_HEIGHT, colours=128)
+
+
+def apart(points: np.ndarray, items: Sequence[Sequence[int]]) -> int:
+    """Return how many pairs :func:`item_map` does not join, as their ads are far apart on the map."""
+    return sum(len(rows) > 1 and not _near(points, rows) for rows in items)
 
 
 def item_map(
@@ -98,7 +205,7 @@ def item_map(
     explored: np.ndarray,
     names: Names,
 ) -> bytes:
-    """Draw the ads that are shown to experts; the two of a pair are joined by a line.
+    """Draw the ads that are shown to experts; the two of a pair are joined by a line if they are near.
 
     Args:
         points: float (n, 2).
@@ -107,34 +214,87 @@ def item_map(
         explored: bool (m,), which items were drawn at random.
         names: of the labels.
     """
+    frame = whole_map(points)
 
     def draw(axes: Axes) -> list[Line2D]:
-        _as_plane(axes)
+        _as_plane(axes, frame)
         _dots(axes, points, "o", _PALE, _size(points), False)
         handles = _ad_handles(names)
         for drawn, line, label in ((False, "-", "pair"), (True, ":", "drawn at random")):
             pairs = [
                 rows
                 for rows, found in zip(items, explored, strict=True)
-                if len(rows) > 1 and found == drawn
+                if len(rows) > 1 and found == drawn and _near(points, rows)
             ]
             ends = points[np.array(pairs, dtype=np.intp).reshape(-1, 2)]
             axes.plot(ends[:, :, 0].T, ends[:, :, 1].T, color=BLACK, ls=line, lw=0.9, alpha=0.75)
             if pairs:
                 handles.append(Line2D([], [], color=BLACK, lw=1, ls=line, label=label))
         shown = np.array([row for rows in items for row in rows], dtype=np.intp)
-        for side, marker, colour, _, _ in _SIDES:
+        for side, marker, colour, _ in _SIDES:
             marked = points[shown[positive[shown] == side]]
             edge: dict[str, Any] = {"ms": 6.0 if side else 5.0, "mec": "white", "mew": 0.5}
             axes.plot(*marked.T, marker, color=colour, zorder=4, **edge)
         return handles
 
-    return canvas.picture(draw, height=5.4, colours=128)
+    return canvas.picture(draw, height=_MAP_HEIGHT, colours=128)
 
 
-def _as_plane(axes: Axes) -> None:
+def _near(points: np.ndarray, rows: Sequence[int]) -> bool:
+    first, second = points[list(rows)]
+    return float(np.hypot(*(first - second))) <= _JOINED_WIDTH * whole_map(points).width
+
+
+def _drawn_width() -> float:
+    return WIDTH_INCHES - _EDGES
+
+
+def _drawn_height(height: float) -> float:
+    return height - _LEGEND - _EDGES
+
+
+def _framed(low: np.ndarray, high: np.ndarray, height: float) -> Box:
+    """Return the box around two corners that has the shape of what a picture of this height shows."""
+    middle, size = (low + high) / 2, np.maximum(high - low, 1e-6) * 1.06
+    unit = max(size[0] / _drawn_width(), size[1] / _drawn_height(height))
+    width, tall = unit * _drawn_width(), unit * _drawn_height(height)
+    return Box(float(middle[0] - width / 2), float(middle[1] - tall / 2), float(width), float(tall))
+
+
+def _place(
+    axes: Axes,
+    frame: Box,
+    lines: Sequence[str],
+    places: Iterable[tuple[float, float]],
+    taken: list[Box],
+    number: bool = False,
+) -> bool:
+    """Write lines at the first of some places where they lie on nothing written; return whether."""
+    unit = frame.width / (72 * _drawn_width())
+    room = 10.0 if number else 5.0
+    width = (max(canvas.text_width(line) for line in lines) + room) * unit
+    height = (_LETTER_LINE * SMALLEST * len(lines) + (5.0 if number else 2.0)) * unit
+    for x, y in places:
+        # Moved inside: what is written must not be cut off.
+        x = min(max(x, frame.left + width / 2), frame.left + frame.width - width / 2)
+        y = min(max(y, frame.low + height / 2), frame.low + frame.height - height / 2)
+        box = Box(x - width / 2, y - height / 2, width, height)
+        if not any(box.meets(other) for other in taken):
+            taken.append(box)
+            look: dict[str, Any] = {"path_effects": [withStroke(linewidth=3.5, foreground="white")]}
+            if number:
+                plate = {"boxstyle": "circle,pad=0.15", "fc": "white", "ec": BLACK, "lw": 1.2}
+                look = {"bbox": plate, "fontweight": "bold"}
+            where: dict[str, Any] = {"ha": "center", "va": "center", "linespacing": 1.0}
+            axes.text(x, y, "\n".join(lines), fontsize=SMALLEST, zorder=7, **where, **look)
+            return True
+    return False
+
+
+def _as_plane(axes: Axes, frame: Box) -> None:
     axes.set_aspect("equal", adjustable="datalim")
-    axes.margins(0.03)
+    axes.set_xlim(frame.left, frame.left + frame.width)
+    axes.set_ylim(frame.low, frame.low + frame.height)
     axes.spines[:].set_visible(False)
     # The directions have no unit and no meaning of their own.
     axes.set_xticks([])
@@ -149,7 +309,7 @@ def _size(points: np.ndarray) -> float:
 def _dots(
     axes: Axes, points: np.ndarray, marker: str, colour: str, size: float, strong: bool
 ) -> None:
-    alpha = 0.85 if strong else 0.55
+    alpha = 0.85 if strong else 0.45
     axes.plot(*points.T, marker, color=colour, markersize=size, mew=0, alpha=alpha)
 
 
@@ -159,21 +319,3 @@ def _ad_handles(names: Names) -> list[Line2D]:
         Line2D([], [], color=BLUE, marker="o", label=f"called {names.negative}", **settings),
         Line2D([], [], color=ORANGE, marker="^", label=f"called {names.positive}", **settings),
     ]
-
-
-def _grey_handle(label: str) -> Line2D:
-    return Line2D([], [], color=_PALE, marker="o", ls="none", label=label)
-
-
-def _outline(axes: Axes, rows: np.ndarray, colour: str, line: str) -> None:
-    """Draw the ellipse of a cloud's spread; a few ads get none, their markers say where they are."""
-    if len(rows) < _MIN_OUTLINED:
-        return
-    # What a circle has to be stretched by to be as wide as the cloud in every direction.
-    values, directions = np.linalg.eigh(np.cov(rows.T.astype(np.float64)))
-    stretch = np.eye(3)
-    stretch[:2, :2] = directions * np.sqrt(np.clip(values, 0.0, None))
-    stretch[:2, 2] = rows.mean(axis=0)
-    place = Affine2D(stretch) + axes.transData
-    style: dict[str, Any] = {"fill": False, "ec": colour, "ls": line, "lw": 1.6, "zorder": 4}
-    axes.add_artist(Circle((0, 0), _OUTLINE_SIGMAS, transform=place, **style))
