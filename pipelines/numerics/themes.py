@@ -25,11 +25,6 @@ _UNIT = regex.compile(
     rf"(?<run>[{_UNSPACED}][{_UNSPACED}\p{{M}}ー々]*)"
     rf"|(?<word>(?:(?![{_UNSPACED}])[\p{{L}}\p{{N}}]\p{{M}}*)+(?:['’](?![{_UNSPACED}])\p{{L}}+)*)"
 )
-# The first part of what English contracts: don't, you're, it'll.
-_CONTRACTED = {
-    *("i you he she it we they who what that there here let don doesn didn isn aren wasn weren hasn haven".split()),
-    *("hadn won wouldn can couldn shouldn".split()),
-}
 _GRAPHEME = regex.compile(r"\X")
 _GRAMS = (2, 3, 4)
 # A longer run in so many of a shorter one's texts says the same, and says it whole.
@@ -118,8 +113,9 @@ def units(text: str) -> list[str]:
             if (
                 shortest <= len(word) <= _WORD_CHARS
                 and any(char.isalpha() for char in word)
-                and word not in ENGLISH_STOP_WORDS
-                and word.partition("'")[0] not in _CONTRACTED
+                # Contractions, too: you're, it'll, don't.
+                and word.partition("'")[0] not in ENGLISH_STOP_WORDS
+                and not word.endswith("n't")
             ):
                 found.append(word)
     return found
@@ -132,9 +128,10 @@ def _distinct(told: Sequence[tuple[str, int]], words: int) -> tuple[str, ...]:
         twin = next((i for i, (other, _) in enumerate(kept) if _alike(word, other)), None)
         if twin is None:
             kept.append((word, texts))
-        elif _RUN.fullmatch(word) and len(word) > len(kept[twin][0]):
-            if texts >= _SAME_TEXTS * kept[twin][1]:
-                kept[twin] = (word, kept[twin][1])
+            continue
+        shorter, of = kept[twin]
+        if _RUN.fullmatch(word) and len(word) > len(shorter) and texts >= _SAME_TEXTS * of:
+            kept[twin] = (word, of)
     return tuple(word for word, _ in kept[:words])
 
 

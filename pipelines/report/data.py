@@ -85,7 +85,9 @@ class Evidence:
     @property
     def experts(self) -> int:
         """How many people answered them."""
-        return len({name for e in self.comparable if e["labelled"] for name in e["labelled"]["experts"]})
+        return len(
+            {name for e in self.comparable if e["labelled"] for name in e["labelled"]["experts"]}
+        )
 
     def noun(self, count: int = 2) -> str:
         """Return what the items are: pairs, ads, or both."""
@@ -110,9 +112,7 @@ def with_sample(found: Evidence, wanted: int) -> Evidence:
     clusters = found.clusters if found.pairs.facts.boundary else None
     if not found.scored or (found.pairs.facts.boundary and not clusters):
         return found
-    drawn = draw_sample(
-        found.workspace, found.scored, clusters, found.pairs, found.items, wanted
-    )
+    drawn = draw_sample(found.workspace, found.scored, clusters, found.pairs, found.items, wanted)
     return dataclasses.replace(found, sample=drawn)
 
 

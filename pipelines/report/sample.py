@@ -237,7 +237,7 @@ def _overlaps(
     chosen: dict[tuple[int, int], list[int]] = {}
     for place, item in enumerate(items):
         if item.overlap and len(item.ads) > 1:
-            of = {ad.label: ad.cluster for ad in item.ads}
+            of = {ad.label: ad.cluster or 0 for ad in item.ads}
             chosen.setdefault((of["positive"], of["negative"]), []).append(place)
     return tuple(
         Overlap(rank, *both, pair, tuple(chosen.get(pair, ())))
@@ -299,7 +299,9 @@ def _on_the_map(
     first = [row for rows in items for row in rows]
     nearby = [int(row) for rows in close for row in rows]
     drawn = np.argsort(hashing.ranks(keys, seed), kind="stable").tolist()
-    return np.sort(np.array(list(dict.fromkeys([*first, *nearby, *drawn]))[:MAP_ADS], dtype=np.intp))
+    return np.sort(
+        np.array(list(dict.fromkeys([*first, *nearby, *drawn]))[:MAP_ADS], dtype=np.intp)
+    )
 
 
 def _areas(points: np.ndarray, texts: Sequence[str], seed: int) -> tuple[Area, ...]:
@@ -308,11 +310,11 @@ def _areas(points: np.ndarray, texts: Sequence[str], seed: int) -> tuple[Area, .
     number, _ = kmeans.assign(points, kmeans.fit_kmeans(points, k, seed))
     words = group_themes(texts, number, k, _WORDS)
     sizes = np.bincount(number, minlength=k)
-    return tuple(
-        Area(*np.median(points[number == i], axis=0).tolist(), Theme(words[i], int(sizes[i])))
-        for i in np.argsort(-sizes, kind="stable")
-        if sizes[i]
-    )
+    found = []
+    for i in np.flatnonzero(sizes)[np.argsort(-sizes[sizes > 0], kind="stable")]:
+        x, y = np.median(points[number == i], axis=0).tolist()
+        found.append(Area(x, y, Theme(words[i], int(sizes[i]))))
+    return tuple(found)
 
 
 def _gather(

@@ -17,11 +17,12 @@ from pipelines.report.pictures import canvas
 from pipelines.report.pictures.canvas import BLACK, BLUE, ORANGE, SMALLEST, WIDTH_INCHES, Names
 
 _PALE = "#b9bfc8"
-_MAP_HEIGHT, _CLOSE_HEIGHT = 5.9, 3.9
+_MAP_HEIGHTS, _CLOSE_HEIGHT = (4.4, 6.4), 3.9
 # What the legend and the edges take of a picture, inches.
 _LEGEND, _EDGES = 0.42, 0.16
 # A close look is so much of the map's width: the narrowest that holds much of both clusters.
-_CLOSE_WIDTHS = (0.16, 0.22, 0.30, 0.40)
+_CLOSE_WIDTHS = (0.14, 0.18, 0.23, 0.30)
+_WIDTH_COST, _HIDDEN_COST = 2.5, 0.8
 # Between the lines of a name, in letters' sizes.
 _LETTER_LINE = 1.22
 # Pairs further apart on the map than this share of its width are not joined: lines would cross it.
@@ -53,50 +54,61 @@ class Box:
         x, y = points[..., 0] - self.left, points[..., 1] - self.low
         return np.asarray((x >= 0) & (x <= self.width) & (y >= 0) & (y <= self.height))
 
-    def meets(self, other: Box) -> bool:
-        """Return whether two boxes share a point."""
-        return (
-            self.left < other.left + other.width
-            and other.left < self.left + self.width
-            and self.low < other.low + other.height
-            and other.low < self.low + self.height
-        )
+    def shared(self, other: Box) -> float:
+        """Return the area that two boxes have in common; 0 where they do not meet."""
+        across = min(self.left + self.width, other.left + other.width) - max(self.left, other.left)
+        up = min(self.low + self.height, other.low + other.height) - max(self.low, other.low)
+        return max(across, 0.0) * max(up, 0.0)
 
 
 def whole_map(points: np.ndarray) -> Box:
     """Return the part of the plane that the maps show."""
-    return _framed(points.min(axis=0), points.max(axis=0), _MAP_HEIGHT)
+    low, high = points.min(axis=0), points.max(axis=0)
+    middle, size = (low + high) / 2, np.maximum(high - low, 1e-6) * 1.05
+    tall = _drawn_height(_map_height(points))
+    unit = max(size[0] / _drawn_width(), size[1] / tall)
+    width, height = float(unit * _drawn_width()), float(unit * tall)
+    return Box(float(middle[0]) - width / 2, float(middle[1]) - height / 2, width, height)
+
+
+def _map_height(points: np.ndarray) -> float:
+    """Return how tall the maps are, inches: as the cloud is, within bounds."""
+    across, up = np.maximum(np.ptp(points, axis=0), 1e-6)
+    wanted = _drawn_width() * up / across + _LEGEND + _EDGES
+    return float(np.clip(wanted, *_MAP_HEIGHTS))
 
 
 def close_box(
     points: np.ndarray,
     members: tuple[np.ndarray, np.ndarray],
     pairs: Sequence[Sequence[int]],
+    taken: Sequence[Box] = (),
 ) -> Box:
-    """Return where on the map two clusters lie among each other: the narrowest of a few widths.
+    """Return where on the map two clusters lie among each other.
 
     Args:
         points: float (n, 2), n >= 1.
         members: rows of the positive and of the negative cluster, bool (n,) each.
         pairs: rows of the two ads of each pair that was chosen from them.
+        taken: boxes that are drawn already: to lie on one costs as much as it hides.
     """
     frame = whole_map(points)
     sides = [points[side] for side in members]
     ends = points[np.array(pairs, dtype=np.intp).reshape(-1, 2)]
     middles = np.concatenate([*sides, ends.mean(axis=1), points.mean(axis=0, keepdims=True)])
-    best, best_share = frame, -1.0
+    found: list[tuple[float, Box]] = []
     for part in _CLOSE_WIDTHS:
         width = part * frame.width
         height = width * _drawn_height(_CLOSE_HEIGHT) / _drawn_width()
-        boxes = [Box(x - width / 2, y - height / 2, width, height) for x, y in middles.tolist()]
-        for box in boxes:
-            held = [box.holds(side).mean() if len(side) else 1.0 for side in sides]
-            joined = box.holds(ends).all(axis=1).mean() if len(ends) else 1.0
-            # A wider look has to show clearly more.
-            share = min(held) + 0.3 * sum(held) + 0.6 * float(joined) - 1.2 * part
-            if share > best_share:
-                best, best_share = box, share
-    return best
+        for x, y in middles.tolist():
+            box = Box(x - width / 2, y - height / 2, width, height)
+            held = [float(box.holds(side).mean()) if len(side) else 1.0 for side in sides]
+            joined = float(box.holds(ends).all(axis=1).mean()) if len(ends) else 1.0
+            # Both clusters and the pairs count; a wider look has to show clearly more.
+            gain = min(held) + 0.3 * sum(held) + 0.6 * joined - _WIDTH_COST * part
+            hidden = sum(box.shared(other) for other in taken) / (width * height)
+            found.append((gain - _HIDDEN_COST * hidden, box))
+    return max(found, key=lambda entry: entry[0])[1]
 
 
 def ad_map(
@@ -130,6 +142,13 @@ def ad_map(
             top = box.low + box.height
             corners = [(box.left + x * box.width, y) for x in (0.0, 1.0) for y in (top, box.low)]
             _place(axes, frame, (str(number),), corners, taken, number=True)
+        thin = frame.width / 1000
+        for box in boxes:
+            # No name lies on an edge.
+            for x in (box.left, box.left + box.width):
+                taken.append(Box(x, box.low, thin, box.height))
+            for y in (box.low, box.low + box.height):
+                taken.append(Box(box.left, y, box.width, thin))
         for label in labels:
             line = _LETTER_LINE * SMALLEST / 72 * frame.width / _drawn_width()
             ways = [(label.x, label.y + step * line) for step in (0, 1, -1, 2, -2)]
@@ -138,7 +157,7 @@ def ad_map(
                     break
         return _ad_handles(names)
 
-    return canvas.picture(draw, height=_MAP_HEIGHT, colours=128)
+    return canvas.picture(draw, height=_map_height(points), colours=128)
 
 
 def close_map(
@@ -172,23 +191,31 @@ def close_map(
             shown = points[inside & member]
             axes.plot(*shown.T, marker, color=colour, markersize=6.5 * scale, **edge)
         handles = _ad_handles(names)
-        taken: list[Box] = []
-        for number, rows in enumerate(pairs, start=1):
-            ends = points[list(rows)]
-            if box.holds(ends).all():
-                axes.plot(*ends.T, color=BLACK, lw=2.0, zorder=5, alpha=0.85)
-                for (_, marker, colour, scale), row in zip(
-                    _SIDES, sorted(rows, key=lambda row: positive[row]), strict=True
-                ):
-                    look: dict[str, Any] = {"mec": BLACK, "mew": 1.4, "zorder": 6}
-                    axes.plot(*points[row], marker, color=colour, markersize=8 * scale, **look)
-                ways = [ends[0] + part * (ends[1] - ends[0]) for part in (0.5, 0.3, 0.7)]
-                up = _LETTER_LINE * SMALLEST / 72 * box.width / _drawn_width()
-                ways += [(x, y + step * up) for x, y in ways for step in (1.2, -1.2)]
-                _place(axes, box, (str(number),), [(x, y) for x, y in ways], taken, number=True)
-        if taken:
-            handles.append(Line2D([], [], color=BLACK, lw=2, label="pair for experts"))
-        return [*handles, Line2D([], [], color=_PALE, marker="o", ls="none", label="other ads")]
+        drawn = [
+            (number, rows)
+            for number, rows in enumerate(pairs, start=1)
+            if box.holds(points[list(rows)]).all()
+        ]
+        unit = box.width / (72 * _drawn_width())
+        # No number hides an end of a pair.
+        ends = points[[row for _, rows in drawn for row in rows]].reshape(-1, 2).tolist()
+        taken = [Box(x - 7 * unit, y - 7 * unit, 14 * unit, 14 * unit) for x, y in ends]
+        for number, rows in drawn:
+            axes.plot(*points[list(rows)].T, color=BLACK, lw=2.2, zorder=4.5)
+            for row in rows:
+                _, marker, colour, scale = _SIDES[int(positive[row])]
+                look: dict[str, Any] = {"mec": BLACK, "mew": 1.4, "zorder": 6}
+                axes.plot(*points[row], marker, color=colour, markersize=8 * scale, **look)
+            x, y = points[list(rows)].mean(axis=0).tolist()
+            ways = [
+                (x + far * unit * math.cos(turn), y + far * unit * math.sin(turn))
+                for far in (16, 24, 34)
+                for turn in np.linspace(math.pi / 2, 2.5 * math.pi, 8, endpoint=False)
+            ]
+            _place(axes, box, (str(number),), ways, taken, number=True)
+        if drawn:
+            handles.append(Line2D([], [], color=BLACK, lw=2, label="pair"))
+        return [*handles, Line2D([], [], color=_PALE, marker="o", ls="none", label="others")]
 
     return canvas.picture(draw, height=_CLOSE_HEIGHT, colours=128)
 
@@ -237,7 +264,7 @@ def item_map(
             axes.plot(*marked.T, marker, color=colour, zorder=4, **edge)
         return handles
 
-    return canvas.picture(draw, height=_MAP_HEIGHT, colours=128)
+    return canvas.picture(draw, height=_map_height(points), colours=128)
 
 
 def _near(points: np.ndarray, rows: Sequence[int]) -> bool:
@@ -251,14 +278,6 @@ def _drawn_width() -> float:
 
 def _drawn_height(height: float) -> float:
     return height - _LEGEND - _EDGES
-
-
-def _framed(low: np.ndarray, high: np.ndarray, height: float) -> Box:
-    """Return the box around two corners that has the shape of what a picture of this height shows."""
-    middle, size = (low + high) / 2, np.maximum(high - low, 1e-6) * 1.06
-    unit = max(size[0] / _drawn_width(), size[1] / _drawn_height(height))
-    width, tall = unit * _drawn_width(), unit * _drawn_height(height)
-    return Box(float(middle[0] - width / 2), float(middle[1] - tall / 2), float(width), float(tall))
 
 
 def _place(
@@ -279,7 +298,7 @@ def _place(
         x = min(max(x, frame.left + width / 2), frame.left + frame.width - width / 2)
         y = min(max(y, frame.low + height / 2), frame.low + frame.height - height / 2)
         box = Box(x - width / 2, y - height / 2, width, height)
-        if not any(box.meets(other) for other in taken):
+        if not any(box.shared(other) for other in taken):
             taken.append(box)
             look: dict[str, Any] = {"path_effects": [withStroke(linewidth=3.5, foreground="white")]}
             if number:

@@ -24,10 +24,11 @@ def drawn_names(found: Evidence) -> Names:
 
 def close_boxes(sample: Sample) -> list[maps.Box]:
     """Return where on the map the overlaps lie that are shown closely."""
-    return [
-        maps.close_box(sample.points, sample.members(found), sample.pairs(found))
-        for found in sample.close
-    ]
+    boxes: list[maps.Box] = []
+    for found in sample.close:
+        members, pairs = sample.members(found), sample.pairs(found)
+        boxes.append(maps.close_box(sample.points, members, pairs, boxes))
+    return boxes
 
 
 def all_ads(found: Evidence) -> Section:
@@ -40,8 +41,14 @@ def all_ads(found: Evidence) -> Section:
     labels, lettered = _labels(sample.areas)
     boxes = close_boxes(sample)
     png = maps.ad_map(sample.points, sample.positive, pictured, labels, boxes)
-    numbers = {"undrawable": undrawable, "lettered": lettered, "labels": labels}
-    return section("map", {"map": png}, found=found, **numbers)
+    return section(
+        "map",
+        {"map": png},
+        found=found,
+        undrawable=undrawable,
+        lettered=lettered,
+        labels=labels,
+    )
 
 
 def _labels(areas: tuple[Area, ...]) -> tuple[list[maps.Label], dict[str, Area]]:
@@ -63,9 +70,7 @@ def chosen(found: Evidence) -> Section:
         return section("pairs", found=found)
     explored = np.array(found.explored[: len(sample.items)], dtype=bool)
     distances = [item.distance for item in items if item.distance is not None]
-    png = maps.item_map(
-        sample.points, sample.positive, sample.items, explored, drawn_names(found)
-    )
+    png = maps.item_map(sample.points, sample.positive, sample.items, explored, drawn_names(found))
     return section(
         "pairs",
         {"pairs": png},

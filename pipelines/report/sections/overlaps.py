@@ -42,9 +42,8 @@ def overlaps(found: Evidence) -> Section:
     if found.pairs.facts.boundary is None or sample is None:
         return section("overlaps", found=found)
     looks, pictures = [], {}
-    for place, (overlap, box) in enumerate(
-        zip(sample.close, close_boxes(sample), strict=True), start=1
-    ):
+    close = zip(sample.close, close_boxes(sample), strict=True)
+    for place, (overlap, box) in enumerate(close, start=1):
         rows = sample.pairs(overlap)[:_SHOWN_PAIRS]
         members, name = sample.members(overlap), f"overlap-{place}"
         pictures[name] = maps.close_map(
