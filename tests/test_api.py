@@ -141,7 +141,6 @@ CALLS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (api.import_verdicts, {"expert": " "}, "name at least one verdict FILE, or a server with pull"),
     (api.import_verdicts, {"experts": "no--pe.json"}, "experts no--pe.json: no such file"),
     (api.status, {}, "workspace w: no rounds here; start with `scout mine`"),
-    (api.report, {"projection": "tsne"}, "projection tsne: unknown; choose pca or umap"),
     (api.simulate, {"conditions": ["ours"]}, "conditions: no 'ours'; choose of boundary, uncertainty, "),
     (api.simulate, {"conditions": "random"}, "conditions: 'random' is refused: "),
     (api.simulate, {"learner": "svm"}, "learner: 'svm' is refused: input should be 'llm', "),
