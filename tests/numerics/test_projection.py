@@ -88,7 +88,7 @@ def groups(n: int, d: int, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_neighbours_stay_neighbours_where_two_directions_cannot_hold_them() -> None:
-    rows, group = groups(240, 40, 12)
+    rows, group = groups(240, 40, 30)
 
     def kept(points: np.ndarray) -> float:
         apart = np.linalg.norm(points[:, None] - points, axis=2)

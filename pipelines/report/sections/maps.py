@@ -54,9 +54,10 @@ def all_ads(found: Evidence) -> Section:
 def _labels(areas: tuple[Area, ...]) -> tuple[list[maps.Label], dict[str, Area]]:
     """Return the areas' names as the map shows them, and those that its font cannot write, by letter."""
     labels, lettered = [], dict[str, Area]()
-    for letter, area in zip(ascii_uppercase, areas, strict=False):
+    for area in areas:
         words = [word for word in area.theme.words if drawable(word, "")]
         if not words and area.theme.words:
+            letter = ascii_uppercase[len(lettered)]
             words, lettered[letter] = [letter], area
         if words:
             labels.append(maps.Label(area.x, area.y, tuple(words[:_DRAWN_WORDS])))

@@ -133,7 +133,7 @@ def test_an_item_of_two_ads_is_a_line_and_one_of_a_single_ad_is_a_mark(
 def test_the_ads_of_a_pair_that_are_far_apart_on_the_map_are_marked_and_not_joined(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    points, positive, second = two_groups()
+    points, positive, _ = two_groups()
     near, far = [100, 101], [0, 101]
     assert maps.apart(points, [near, far, [5]]) == 1
     _, axes = laid_out(
