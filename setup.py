@@ -67,7 +67,6 @@ setup(
         "llm": LLM,
         "scann": SCANN,
         "gcp": GCP,
-        "umap": ["umap-learn>=0.5.7"],  # for `report --projection umap`
         "argilla": ARGILLA,  # for --push and --pull; its files need nothing
         "consensus": CONSENSUS,
         "xlsx": XLSX,  # corpora and sheets saved as workbooks

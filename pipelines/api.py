@@ -310,7 +310,6 @@ def report(
     *,
     out: Place = "",
     round: Count | None = None,
-    projection: str = "pca",
     progress: bool = False,
 ) -> Report:
     """Draw a round into one HTML file with its pictures.
@@ -319,13 +318,12 @@ def report(
         workspace: folder, local or ``gs://``.
         out: by default the folder `report` in the workspace.
         round: by default the newest with pairs.
-        projection: of the ads into the plane; umap needs the extra `umap` and a minute.
         progress: tell on stderr what is done.
     """
     with call(report, locals()) as say:
         from pipelines.report import round as job
 
-        options = job.ReportOptions(os.fspath(workspace), os.fspath(out), round, projection)
+        options = job.ReportOptions(os.fspath(workspace), os.fspath(out), round)
         with console.step("drawing the report"):
             return say.end(job.report(options, say))
 

@@ -332,7 +332,6 @@ def _add_report(commands: Any) -> None:
     )
     _add_workspace(drawn)
     _add(drawn, api.report, "out", "round")
-    _add(drawn, api.report, "projection", choices=("pca", "umap"), metavar=None)
     _add_plain_output(drawn)
 
 

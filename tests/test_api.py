@@ -144,7 +144,6 @@ CALLS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (api.explain, {"ad_id": "a"}, "workspace w: holds no pairs; start with `scout mine`"),
     (api.validate, {"task": "none.yaml"}, "none.yaml: no such task file"),
     (api.status, {}, "workspace w: no rounds here; start with `scout mine`"),
-    (api.report, {"projection": "tsne"}, "projection tsne: unknown; choose pca or umap"),
     (api.simulate, {"conditions": ["ours"]}, "conditions: no 'ours'; choose of boundary, uncertainty, "),
     (api.simulate, {"conditions": "random"}, "conditions: 'random' is refused: "),
     (api.simulate, {"learner": "svm"}, "learner: 'svm' is refused: input should be 'llm', "),

@@ -19,7 +19,12 @@ from pipelines.store import storage
 FILE = "report.html"
 # What a round's report may hold; one that lacks a picture takes away an older one of that name.
 ROUND_PICTURES = tuple(
-    f"report-{part}.png" for part in ("map", "clusters", "pairs", "coverage", "agreement", "scores")
+    f"report-{part}.png"
+    for part in (
+        *("map", "overlap-1", "overlap-2", "overlap-3", "pairs", "coverage", "agreement", "scores"),
+        # As it was called before.
+        "clusters",
+    )
 )
 
 Say = Callable[[str], None]

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.errors import UsageError
 from pipelines.report import data
 from pipelines.report.html import rendered, section
 from pipelines.report.output import Report, Say, check_folder, write
-from pipelines.report.sections import agreement, coverage, items, maps, scores
+from pipelines.report.sections import agreement, coverage, items, maps, overlaps, scores
 from pipelines.report.words import word
 from pipelines.store.workspace import Workspace
 
@@ -20,7 +19,7 @@ FOLDER = "report"
 SAMPLE_ADS = 20_000
 SECTIONS = (
     maps.all_ads,
-    maps.clusters,
+    overlaps.overlaps,
     maps.chosen,
     coverage.coverage,
     agreement.agreement,
@@ -40,21 +39,15 @@ class ReportOptions:
         workspace: folder, local or ``gs://``.
         out: folder for the report, local or ``gs://``; "" for ``report`` in the workspace.
         round: the round to show, or None for the newest with pairs.
-        projection: ``pca`` or ``umap``.
-        sample: ads drawn on the maps at most; those of the round's items are always among them.
+        sample: ads read at most; those of the round's items are always among them.
     """
 
     workspace: str
     out: str = ""
     round: int | None = None
-    projection: str = "pca"
     sample: int = SAMPLE_ADS
 
     def __post_init__(self) -> None:
-        if self.projection not in data.PROJECTIONS:
-            raise UsageError(
-                f"--projection {self.projection}: unknown; choose {' or '.join(data.PROJECTIONS)}"
-            )
         if self.sample < 1:
             raise ValueError(f"sample must be at least 1 ad, got {self.sample}")
 
@@ -67,25 +60,23 @@ def report(options: ReportOptions, say: Say) -> Report:
         say: told, in one line each, what a person should know.
 
     Raises:
-        UsageError: no pairs, no such round, a folder that cannot be written, UMAP not installed.
+        UsageError: no pairs, no such round, a folder that cannot be written.
         RunFailed: something in the workspace is damaged.
 
     Memory: see :func:`data.with_sample`. Measured: 100,000 ads of 384 dimensions in 3.4 s and 630 MB, of
     which 320 are the libraries; UMAP takes a minute and 1.5 GB.
     """
     workspace = Workspace(options.workspace)
-    project = data.projector(options.projection)
     found = data.read_round(workspace, options.round)
     folder = check_folder(options.out or workspace.path(FOLDER))
-    found = data.with_sample(found, project, options.sample)
+    found = data.with_sample(found, options.sample)
     sample, name = found.sample, found.task.name
-    way = options.projection.upper()
     if sample:
-        say(f"round {found.number}: {len(sample.points):,} of {sample.ads:,} ads drawn, by {way}")
+        say(f"round {found.number}: {len(sample.points):,} of {sample.ads:,} ads drawn")
     return write(
         folder,
         f"ad-scout report: {word(name)}, round {found.number}",
-        rendered("sections/headline.html", found=found, projection=way).__html__(),
+        rendered("sections/headline.html", found=found).__html__(),
         [section(found) for section in SECTIONS],
         {
             "task": name,
@@ -93,8 +84,6 @@ def report(options: ReportOptions, say: Say) -> Report:
             "rounds": list(found.known),
             "ads": sample.ads if sample else None,
             "drawn": len(sample.points) if sample else 0,
-            "projection": options.projection,
-            "explained": sample.explained if sample else None,
             "pairs": len(found.items),
             "covered_share": found.pairs.facts.covered_share,
             "next": found.stand["next"],

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from pipelines.errors import RunFailed, UsageError
+from pipelines.errors import RunFailed
 from pipelines.report.pictures import maps
 from pipelines.report.sections import scores
-from pipelines.report.sections.maps import OUTLINED
 from pipelines.store.workspace import Workspace
 from tests import helpers
+from tests.helpers import by_label
 from tests.report.drawn import draw, items_of, read, rewrite
 
 
@@ -70,14 +67,23 @@ def test_a_sample_says_so_and_holds_every_ad_of_the_pairs(
 def test_labels_and_clusters_on_the_map_are_those_of_the_pairs(
     stages: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clusters = Caught(monkeypatch, maps, "cluster_map")
+    close = Caught(monkeypatch, maps, "close_map")
     pairs = Caught(monkeypatch, maps, "item_map")
     draw(stages["learnt"], tmp_path, sample=50)
-    _, positive, cluster, overlaps, _ = clusters.args
-    for rows, item in zip(pairs.args[2], items_of(stages["learnt"], 2), strict=True):
+    points, positive, members, joined, box, _ = close.args
+    chosen = items_of(stages["learnt"], 2)
+    for rows, item in zip(pairs.args[2], chosen, strict=True):
         assert positive[list(rows)].tolist() == [ad.label == "positive" for ad in item.ads]
-        assert cluster[list(rows)].tolist() == [ad.cluster for ad in item.ads]
-    assert 0 < len(overlaps) <= OUTLINED
+    # The last close look: its clusters' ads, and the pairs that were chosen from them.
+    assert not (members[0] & ~positive).any() and not (members[1] & positive).any()
+    of_item = dict(zip(map(tuple, pairs.args[2]), chosen, strict=True))
+    of_them = {
+        tuple(ad.cluster for ad in by_label(of_item[tuple(rows)]).values()) for rows in joined
+    }
+    assert len(of_them) <= 1
+    for rows in joined:
+        assert (members[0] | members[1])[list(rows)].all()
+    assert box.holds(points).any()
 
 
 def test_clusters_of_a_run_that_was_killed_are_not_taken(
@@ -121,39 +127,3 @@ def test_scores_of_another_corpus_are_noticed(learnt: Path, tmp_path: Path) -> N
     rewrite(learnt, 2, [dataclasses.replace(first, ads=(stranger, first.ads[1])), *others])
     with pytest.raises(RunFailed, match=r"\(key 0{32}\) is not among its scored ads"):
         draw(learnt, tmp_path / "out")
-
-
-def test_without_umap_the_cure_is_said_before_anything_is_read(
-    stages: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "umap", None)
-    with (
-        helpers.watched_reads() as paths,
-        pytest.raises(UsageError, match=r"--projection umap: .*`pip install umap-learn`"),
-    ):
-        draw(stages["learnt"], tmp_path, projection="umap")
-    assert not [path for path in paths if path.endswith(".parquet")]
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_umap_gets_the_vectors_and_a_seed_and_the_report_says_what_it_shows(
-    stages: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[dict[str, Any]] = []
-
-    class FakeUmap:
-        def __init__(self, **settings: Any) -> None:
-            asked.append(settings)
-
-        def fit_transform(self, vectors: np.ndarray) -> np.ndarray:
-            assert np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-3)
-            return vectors[:, :2]
-
-    fake = types.ModuleType("umap")
-    fake.UMAP = FakeUmap  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "umap", fake)
-    found = draw(stages["learnt"], tmp_path, projection="umap")
-    assert asked[0]["random_state"] == 0 and asked[0]["n_jobs"] == 1
-    assert found.summary["projection"] == "umap" and found.summary["explained"] is None
-    text = read(found).texts
-    assert "The plane is UMAP's" in text["map"] and "by UMAP" in text[""]

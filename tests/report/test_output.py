@@ -11,6 +11,8 @@ from pipelines.errors import UsageError
 from pipelines.report.round import ReportOptions, report
 from tests.report.drawn import draw
 
+DRAWN = ("map", "overlap-1", "overlap-2", "overlap-3", "pairs", "coverage", "scores")
+
 
 @pytest.mark.usefixtures("undrawn")
 def test_an_older_report_is_replaced_whole_and_nothing_else_is_touched(
@@ -26,7 +28,7 @@ def test_an_older_report_is_replaced_whole_and_nothing_else_is_touched(
     report(ReportOptions(str(learnt)), lambda line: None)
     names = {path.name for path in folder.iterdir()}
     kept = {"report.html", "mine.png", "report-notes.png"}
-    kept |= {f"report-{name}.png" for name in ("map", "clusters", "pairs", "coverage", "scores")}
+    kept |= {f"report-{name}.png" for name in DRAWN}
     assert names == kept
 
 

@@ -21,9 +21,9 @@ from tests.helpers import by_label
 from tests.report.drawn import draw, items_of, read, rewrite
 
 SECTIONS = [
-    "map", "clusters", "pairs", "coverage", "agreement", "scale", "audit", "scores", "top", "provenance",
+    "map", "overlaps", "pairs", "coverage", "agreement", "scale", "audit", "scores", "top", "provenance",
 ]  # fmt: skip
-MAPS = {"map", "clusters", "pairs", "scores"}
+MAPS = {"map", "overlaps", "pairs", "scores"}
 
 
 def test_everything_is_in_one_file_and_the_pictures_beside_it(whole: Report) -> None:
@@ -33,7 +33,7 @@ def test_everything_is_in_one_file_and_the_pictures_beside_it(whole: Report) -> 
     images = parts.images()
     beside = {path.name: path.read_bytes() for path in Path(whole.path).parent.glob("*.png")}
     assert sorted(beside) == sorted(Path(path).name for path in whole.pictures)
-    assert len(images) == len(beside) == 6
+    assert len(images) == len(beside) == 8
     inside = [base64.b64decode(str(image["src"]).split(",")[1]) for image in images]
     assert sorted(inside) == sorted(beside.values())
     assert all(len(str(image["alt"])) > 40 for image in images)
@@ -126,9 +126,7 @@ def test_without_the_scored_ads_the_rest_is_still_drawn(
     assert "clusters of round 2 are no longer in the workspace" in text
 
 
-def test_an_unknown_projection_is_refused() -> None:
-    with pytest.raises(UsageError, match="--projection tsne: unknown; choose pca or umap"):
-        ReportOptions("w", projection="tsne")
+def test_a_sample_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="sample must be at least 1 ad, got 0"):
         ReportOptions("w", sample=0)
 
@@ -138,7 +136,7 @@ def test_what_it_does_is_said(stages: dict[str, Path], tmp_path: Path) -> None:
     said: list[str] = []
     options = ReportOptions(str(stages["mined"]), out=str(tmp_path), sample=50)
     report(options, said.append)
-    assert said[0] == "round 1: 50 of 200 ads drawn, by PCA"
+    assert said[0] == "round 1: 50 of 200 ads drawn"
     assert said[1].startswith(f"written to {tmp_path}/report.html (")
     assert json.dumps(report(options, said.append).summary)
 
@@ -164,10 +162,10 @@ def test_a_strategy_without_clusters_and_pairs_gets_a_report_of_what_there_is(
 ) -> None:
     found = draw(other, tmp_path)
     assert list(read(found).texts)[1:] == SECTIONS
-    assert set(found.summary["missing"]) == {"clusters", "coverage", "agreement"}
+    assert set(found.summary["missing"]) == {"overlaps", "coverage", "agreement"}
     assert len(found.pictures) == 3, "map, ads and scores"
     texts, items = words_of(found), items_of(other, 1)
-    assert "strategy of this round, random, looks for no clusters" in texts["clusters"]
+    assert "strategy of this round, random, looks for no clusters" in texts["overlaps"]
     assert "strategy of this round, random, does not count" in texts["coverage"]
     assert "The chosen ads on the map" in texts["pairs"]
     assert "Marked are the chosen ads, called positive (triangle)" in texts["pairs"]

@@ -154,9 +154,14 @@ def _legend(figure: Figure, handles: Sequence[Any]) -> None:
         figure.legend(handles=handles, loc="outside upper center", ncols=columns)
 
 
-def _columns(labels: Sequence[str]) -> int:
+def text_width(text: str) -> float:
+    """Return how wide the smallest letters draw a line, in points."""
     font = FontProperties(family="DejaVu Sans", size=SMALLEST)
-    widths = [text_to_path.get_text_width_height_descent(text, font, False)[0] for text in labels]
+    return float(text_to_path.get_text_width_height_descent(text, font, False)[0])
+
+
+def _columns(labels: Sequence[str]) -> int:
+    widths = [text_width(text) for text in labels]
     for columns in range(len(labels), 1, -1):
         # As Matplotlib deals them out.
         longest = sum(max(part) for part in np.array_split(np.array(widths), columns))

@@ -41,10 +41,14 @@ def cloud(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 POINTS, POSITIVE, CLUSTER = cloud(300)
 PAIRS = np.stack([np.flatnonzero(POSITIVE)[:5], np.flatnonzero(~POSITIVE)[:5]], axis=1)
+MEMBERS = (POSITIVE & (CLUSTER == 1), ~POSITIVE & (CLUSTER == 1))
+BOX = maps.close_box(POINTS, MEMBERS, PAIRS.tolist())
+LABELS = [maps.Label(i / 2, i / 3, ("pills", "miracle", "kilos")[: 1 + i % 3]) for i in range(12)]
+NO_ADS = (np.zeros(300, dtype=bool), np.zeros(300, dtype=bool))
 HISTOGRAM = calibration.margin_histogram(calibration.quantize(POINTS[:, 0]))
 DRAWN: dict[str, Callable[[], bytes]] = {
-    "map": lambda: maps.ad_map(POINTS, POSITIVE, NAMES),
-    "clusters": lambda: maps.cluster_map(POINTS, POSITIVE, CLUSTER, [(0, 1), (0, 2)], NAMES),
+    "map": lambda: maps.ad_map(POINTS, POSITIVE, NAMES, LABELS, [BOX]),
+    "close": lambda: maps.close_map(POINTS, POSITIVE, MEMBERS, PAIRS.tolist(), BOX, NAMES),
     "pairs": lambda: maps.item_map(POINTS, POSITIVE, PAIRS.tolist(), np.arange(5) > 3, NAMES),
     "scores": lambda: scores.score_histogram(HISTOGRAM, 2.0, NAMES),
     "coverage": lambda: coverage.coverage_curve([0.1, 0.15, 0.2], 1, 5),
@@ -57,15 +61,14 @@ DRAWN: dict[str, Callable[[], bytes]] = {
 NOTHING = Estimate("x", None, None, None)
 LEAST: dict[str, Callable[[], bytes]] = {
     "one ad": lambda: maps.ad_map(np.zeros((1, 2)), np.array([True]), NAMES),
-    "equal ads": lambda: maps.cluster_map(
-        np.zeros((9, 2)), np.arange(9) > 4, np.zeros(9, np.int32), [(0, 0)], NAMES
+    "equal ads": lambda: maps.ad_map(np.zeros((9, 2)), np.arange(9) > 4, NAMES, LABELS, [BOX]),
+    "clusters without ads": lambda: maps.close_map(
+        POINTS, POSITIVE, NO_ADS, [], maps.close_box(POINTS, NO_ADS, []), NAMES
     ),
-    "clusters without ads": lambda: maps.cluster_map(POINTS, POSITIVE, CLUSTER, [(9, 9)], NAMES),
     "no items": lambda: maps.item_map(POINTS, POSITIVE, [], np.zeros(0, dtype=bool), NAMES),
     "single ads": lambda: maps.item_map(
         POINTS, POSITIVE, [[0], [1], [2, 3]], np.array([True, False, True]), NAMES
     ),
-    "no overlaps": lambda: maps.cluster_map(POINTS, POSITIVE, CLUSTER, [], NAMES),
     "one score": lambda: scores.score_histogram(
         calibration.margin_histogram(np.zeros(3)), 0.0, NAMES
     ),

@@ -16,11 +16,14 @@ from pipelines.report.pictures import agreement, canvas, conditions, maps
 from pipelines.report.pictures.canvas import Estimate, Names
 from pipelines.report.pictures.conditions import Curve
 from tests.report.pictures.samples import (
-    CLUSTER,
+    BOX,
     DRAWN,
     EXPERTS,
     LEAST,
+    MEMBERS,
     MODELS,
+    NAMES,
+    PAIRS,
     POINTS,
     POSITIVE,
     image,
@@ -112,8 +115,15 @@ LETTERED: dict[str, Callable[[], bytes]] = {
             for name in ("natural prevalence", "class-balanced", "evaluation half")
         ],
     ),
-    "long names": lambda: maps.cluster_map(
-        POINTS, POSITIVE, CLUSTER, [(0, 1)], Names("x" * 28, "y" * 28)
+    "long names": lambda: maps.close_map(
+        POINTS, POSITIVE, MEMBERS, PAIRS.tolist(), BOX, Names("x" * 28, "y" * 28)
+    ),
+    "names in one place": lambda: maps.ad_map(
+        POINTS,
+        POSITIVE,
+        NAMES,
+        [maps.Label(9.0, 9.0, ("w" * 24, "i" * 24, "g" * 24))] * 9,
+        [BOX, BOX, BOX],
     ),
 }
 
