@@ -63,6 +63,8 @@ def init(
     id_field: str = "",
     weight_field: str = "",
     format: str = "",
+    encoding: str = "",
+    delimiter: str = "",
     force: bool = False,
     progress: bool = False,
 ) -> Started:
@@ -80,7 +82,9 @@ def init(
         text_field: field with the ad's text; by default what looks like it.
         id_field: field with the ad's id; by default what looks like it.
         weight_field: field with the ad's weight; by default what looks like it.
-        format: instead of going by the file name.
+        format: instead of going by the files' names and first bytes.
+        encoding: of text, as in ``mine``.
+        delimiter: between the cells of CSV, as in ``mine``.
         force: replace a file that is there.
         progress: tell on stderr what is done.
     """
@@ -103,7 +107,14 @@ def init(
             negative=negative,
             prior=prior,
             corpus=_several(corpus),
-            read=ReadOptions(id_field, text_field, weight_field, format),
+            read=ReadOptions(
+                id_field,
+                text_field,
+                weight_field,
+                format,
+                encoding=_encoding(encoding),
+                delimiter=_delimiter(delimiter),
+            ),
             force=force,
         )
         return say.end(job.init(options))

@@ -60,7 +60,6 @@ _EXTRAS = {
     "scann": ("scann",),
     "consensus": ("crowdkit", "pandas"),
     "argilla": ("argilla",),
-    "umap": ("umap",),
     "xlsx": ("openpyxl",),
 }
 

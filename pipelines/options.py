@@ -235,6 +235,7 @@ def _add_init(commands: Any) -> None:
     _add(init, api.init, "corpus", metavar="GLOB", action="append", default=[], type=str)
     _add(init, api.init, "text_field", "id_field", "weight_field")
     _add(init, api.init, "format", choices=FORMATS, metavar=None)
+    _add(init, api.init, "encoding", "delimiter")
     _add(init, api.init, "force")
     _add_plain_output(init)
 

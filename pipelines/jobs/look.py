@@ -91,8 +91,8 @@ def look(corpus: Sequence[str], read: ReadOptions) -> Look:
     """
     with step("looking at the corpus"):
         listed = sources.list_corpus(corpus)
-        whole_records = ReadOptions(
-            format=read.format, max_record_bytes=read.max_record_bytes, whole=True
+        whole_records = replace(
+            read, id_field="", text_field="", weight_field="", fields=(), template="", whole=True
         )
         parts = sources.plan(listed, whole_records, _RANGE_BYTES)
         try:
@@ -136,13 +136,15 @@ def look(corpus: Sequence[str], read: ReadOptions) -> Look:
         patterns=0,
         templated=0.0,
     )
+    told = tuple(sources.told(parts, whole_records))
     if text:
-        return _with_ads(found, records, read)
+        seen = _with_ads(found, records, read)
+        return replace(seen, notes=(*told, *seen.notes))
     note = (
         "no column looks like the text of an ad: name it with --text_field, or write ad.fields into the task "
         "file"
     )
-    return replace(found, notes=(note,))
+    return replace(found, notes=(*told, note))
 
 
 def _sample(

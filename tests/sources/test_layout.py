@@ -184,7 +184,7 @@ def test_what_a_person_says_of_encoding_and_delimiter(tmp_path: Path) -> None:
     assert "not cp1252; --encoding names another" in wrong[1].detail
     # What is left to the files does not change what was read before.
     plain = ReadOptions()
-    assert set(plain.shaping()) == {*plain.__slots__} - {"encoding", "delimiter"}
+    assert set(plain.shaping()) == {*plain.__slots__} - {"encoding", "delimiter", "whole"}
     assert ReadOptions(encoding="cp1252").shaping()["encoding"] == "cp1252"
 
 

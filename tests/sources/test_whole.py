@@ -27,7 +27,8 @@ def read(path: Path) -> list[Ad | Rejected]:
     ("name", "content", "records"),
     [
         ("a.jsonl", '{"b": {"c": [1, null]}, "id": 7}\n{"d": true}\n', [{"b": {"c": [1, None]}, "id": 7}, {"d": True}]),
-        ("a.csv", 'h,"i, j"\n1,x\n,\n', [{"h": "1", "i, j": "x"}, {"h": "", "i, j": ""}]),
+        # A row without any content is none.
+        ("a.csv", 'h,"i, j"\n1,x\n,\n', [{"h": "1", "i, j": "x"}]),
         ("a.tsv", "h\ti\n1\tx\n", [{"h": "1", "i": "x"}]),
         ("a.txt", "One ad\n\nAnother\n", [{"text": "One ad"}, {"text": "Another"}]),
     ],
