@@ -132,6 +132,8 @@ def _distinct(told: Sequence[tuple[str, int]], words: int) -> tuple[str, ...]:
         shorter, of = kept[twin]
         if _RUN.fullmatch(word) and len(word) > len(shorter) and texts >= _SAME_TEXTS * of:
             kept[twin] = (word, of)
+        elif not _RUN.fullmatch(word) and texts > of:
+            kept[twin] = (word, texts)
     return tuple(word for word, _ in kept[:words])
 
 
