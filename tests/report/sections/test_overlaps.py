@@ -101,7 +101,7 @@ def test_hostile_unspaced_empty_and_endless_ads_are_only_text(tmp_path: Path) ->
         *(text for text in HOSTILE if not any("\ud800" <= char <= "\udfff" for char in text)),
         "投资比特币保证收益 free win",
         "ลงทุนรับประกันผลตอบแทน winner",
-        "x" * 20_000 + " won",
+        "x" * 8_000 + " won",
     ]
     ads = [
         {"id": f"h{i}-{n}", "text": f"{text} {n}"} for i, text in enumerate(hard) for n in range(4)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.numerics import themes
-from pipelines.numerics.themes import group_themes, units
+from pipelines.report import themes
+from pipelines.report.themes import group_themes, units
 from tests.real_tools.browser.test_review_page import HOSTILE
 
 LOANS = [
