@@ -91,7 +91,7 @@ def test_leaves_are_free_of_beam_and_tensorflow(path: Path) -> None:
         assert all(name.startswith(leaves) for name in own)
     if module.startswith("pipelines.numerics"):
         allowed = {"numpy", "scipy", "sklearn", "threadpoolctl", "pipelines"}
-        allowed |= {"crowdkit", "pandas", "regex"}
+        allowed |= {"crowdkit", "pandas"}
         assert roots <= allowed | set(sys.stdlib_module_names)
     if module == "pipelines.contracts":
         assert roots <= {"pyarrow"} | set(sys.stdlib_module_names)

@@ -14,7 +14,7 @@ from pipelines.errors import RunFailed
 from pipelines.numerics import calibration, hashing, kmeans
 from pipelines.numerics.hashing import below, sample_limit
 from pipelines.numerics.projection import neighbour_plane
-from pipelines.numerics.themes import TEXT_CHARS, group_themes
+from pipelines.report.themes import TEXT_CHARS, group_themes
 from pipelines.store import blocks
 from pipelines.store.clusters import read_clusters
 from pipelines.store.facts import ClustersFacts, PairsFacts, ScoredFacts

@@ -114,6 +114,9 @@ def test_a_pair_is_drawn_where_both_its_ends_are_in_the_box(
 def test_an_item_of_two_ads_is_a_line_and_one_of_a_single_ad_is_a_mark(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Wherever the two are on the map.
+    monkeypatch.setattr(maps, "_JOINED_WIDTH", 2.0)
+
     def lines(items: list[list[int]]) -> tuple[int, list[str]]:
         explored = np.arange(len(items)) % 2 == 1
         figure, axes = laid_out(

@@ -129,9 +129,14 @@ def _distinct(told: Sequence[tuple[str, int]], words: int) -> tuple[str, ...]:
         if twin is None:
             kept.append((word, texts))
             continue
-        shorter, of = kept[twin]
-        if _RUN.fullmatch(word) and len(word) > len(shorter) and texts >= _SAME_TEXTS * of:
-            kept[twin] = (word, of)
+        other, of = kept[twin]
+        if _RUN.fullmatch(word):
+            better = len(word) > len(other) and texts >= _SAME_TEXTS * of
+        else:
+            better = texts > of or (texts == of and len(word) < len(other))
+        if better:
+            rest = [entry for entry in kept[twin + 1 :] if not _alike(word, entry[0])]
+            kept[twin:] = [(word, max(texts, of)), *rest]
     return tuple(word for word, _ in kept[:words])
 
 
