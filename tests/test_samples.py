@@ -58,6 +58,8 @@ def test_the_main_job_cannot_see_the_labels() -> None:
     source = Path(__file__).resolve().parent.parent
     # A simulation is told by its user where labels are; nothing else knows of any.
     told = {"pipelines/api.py", "pipelines/options.py", "pipelines/numerics/raters.py"}
+    # It knows what columns with labels are called, so as not to take one for the text.
+    told.add("pipelines/jobs/columns.py")
     for path in [*source.glob("pipelines/**/*.py"), *source.glob("models/**/*.py")]:
         text = path.read_text(encoding="utf-8")
         assert "gold.jsonl" not in text, path
