@@ -311,7 +311,8 @@ def _place(
 
 
 def _as_plane(axes: Axes, frame: Box) -> None:
-    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_aspect("equal", adjustable="box")
+    # The shape of the frame is that of the picture, up to rounding.
     axes.set_xlim(frame.left, frame.left + frame.width)
     axes.set_ylim(frame.low, frame.low + frame.height)
     axes.spines[:].set_visible(False)

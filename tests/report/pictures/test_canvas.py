@@ -34,8 +34,11 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_a_picture_is_small_and_the_same_bytes_again(name: str) -> None:
+def test_a_picture_is_small_and_the_same_bytes_again(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     png = DRAWN[name]()
+    assert not caplog.records, "Matplotlib says nothing to the user"
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
     assert image(png).shape[1] == canvas.WIDTH_INCHES * canvas.DPI
     assert len(png) < 100_000
@@ -45,8 +48,11 @@ def test_a_picture_is_small_and_the_same_bytes_again(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LEAST)
-def test_the_least_there_can_be_is_drawn_without_a_complaint(name: str) -> None:
+def test_the_least_there_can_be_is_drawn_without_a_complaint(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     assert image(LEAST[name]()).min() < 100
+    assert not caplog.records
 
 
 def test_a_settings_file_of_the_user_changes_nothing() -> None:
