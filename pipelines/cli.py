@@ -23,6 +23,8 @@ from typing import Any
 
 from pipelines import api
 from pipelines.console import progress
+from pipelines.console.summary import rendered
+from pipelines.console.typed import typed
 from pipelines.console.visible import printable
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.calling import quiet_libraries, refusal
@@ -281,13 +283,12 @@ def _demo(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
         items = found.pop("review_items")
         _print_json({**found, "review_page": page, "report": report, "review_items": items})
         return OK
-    _print(
-        f"{mined.text(args.show)}\n"
-        f"Review page:   {page}\n"
-        f"Report:        {report}\n\n"
-        "Open the review page in a browser and label pairs; then scout import FILE, train, status"
-        f" (each with --workspace {args.workspace})."
-    )
+    next_steps = {
+        name: typed(command, workspace=str(args.workspace))
+        for name, command in (("back", "import FILE"), ("train", "train"), ("status", "status"))
+    }
+    told = rendered("demo", {"page": page, "report": report, **next_steps})
+    _print(f"{mined.text(args.show)}\n{told}")
     return OK
 
 

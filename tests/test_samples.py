@@ -53,6 +53,13 @@ def test_about_four_percent_violate_in_grades() -> None:
     assert sum(row["grade"] == "hard" for row in gold) >= 150
 
 
+def test_the_demo_says_how_many_ads_deceive() -> None:
+    gold = rows("gold.jsonl")
+    positives = sum(row["label"] == "positive" for row in gold)
+    told = (SAMPLES.parent / "console" / "demo.txt").read_text()
+    assert f"{positives} of the {len(gold):,} sample ads set out to deceive" in told
+
+
 def test_the_main_job_cannot_see_the_labels() -> None:
     assert {key for ad in rows("ads.jsonl") for key in ad} == {"id", "text", "vertical"}
     source = Path(__file__).resolve().parent.parent
