@@ -72,7 +72,11 @@ def test_what_experts_said_so_far_is_told_and_nothing_is_made_up(
     halves = labelled.stand["rounds"][0]["labelled"]
     ads = halves["fine_tuning"] + halves["evaluation"] + halves["withheld"]
     text = told(labelled)
-    assert f"2 experts labelled {ads} ads so far. No model has learnt from them yet." in text
+    assert (
+        f"2 experts labelled {ads} ads so far. They agree with one another at kappa 0.50 [0.11, "
+        in text
+    )
+    assert "(1: always; 0: no more than by chance). No model has learnt from them yet." in text
     learnt = lead(read(whole))
     assert "They agree with one another at kappa 0.7" in learnt
     assert "and the model of round 2 with them at" in learnt
