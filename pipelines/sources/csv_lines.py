@@ -11,6 +11,7 @@ import csv
 import io
 import itertools
 import re
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -157,6 +158,11 @@ def _tried(
         return (0, False, 0.0, False), style
     counts = [known(cells) for _, cells in rows[:_PREAMBLE]]
     header = counts.index(max(counts))
+    if not counts[header]:
+        # Nothing is known of the columns: what most rows are as wide as is their header, not a title.
+        widths = [len(cells) for _, cells in rows]
+        usual = statistics.mode(widths)
+        header = widths.index(usual) if usual > 1 and usual in widths[:_PREAMBLE] else 0
     number, names = rows[header]
     below = [cells for _, cells in rows[header + 1 :]]
     alike = sum(len(cells) == len(names) for cells in below) / len(below) if below else 1.0

@@ -17,6 +17,7 @@ from pipelines.contracts import Ad
 from pipelines.errors import RunFailed, UsageError
 from pipelines.sources import registry
 from pipelines.sources.base import ReadOptions
+from pipelines.sources.csv_lines import style_of
 from pipelines.sources.fields import AdField
 from tests import helpers
 from tests.sources import read, reasons, texts
@@ -312,3 +313,13 @@ def test_a_wide_file_with_broken_lines(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(RunFailed, match=r"a.jsonl: cannot be read to its end as jsonl"):
         read(path)
+
+
+def test_a_title_is_no_header_where_no_column_is_known() -> None:
+    export = "Campaign report\nAd ID\tHeadline\tCall\n1\tGood; cheap\tGo\n2\tNew\tBuy\n"
+    style = style_of(export, lambda cells: 0, whole=True)
+    assert (style.delimiter, style.skipped) == ("\t", 1)
+    plain = style_of("a,b\n1,2\n3,4\n", lambda cells: 0, whole=True)
+    assert (plain.delimiter, plain.skipped) == (",", 0)
+    alone = style_of("one\ntwo\n", lambda cells: 0, whole=True)
+    assert (alone.delimiter, alone.skipped) == (",", 0)
