@@ -51,7 +51,7 @@ class Ads:
 
     Attributes:
         keys: n distinct content keys.
-        positive: bool (n,), what the model called them before experts saw them.
+        positive: bool (n,), what experts say of them, or what the model called them where nobody did.
         near: pairs of rows that read nearly the same.
     """
 
@@ -71,7 +71,12 @@ class Ads:
 
 
 def assign_sides(
-    ads: Ads, fixed: Mapping[str, str], counted: Collection[str], share: float, seed: int
+    ads: Ads,
+    fixed: Mapping[str, str],
+    counted: Collection[str],
+    share: float,
+    seed: int,
+    positives: Mapping[str, int] | None = None,
 ) -> dict[str, Side]:
     """Put every ad on a side.
 
@@ -85,6 +90,8 @@ def assign_sides(
         counted: keys of ``fixed`` that count when the halves are balanced: those with a label.
         share: wanted share of the evaluation half, above 0, below 1.
         seed: the task's.
+        positives: half -> how many of ``counted`` on it are positive, where that is known better
+            than ``ads`` says.
 
     Returns:
         a :class:`Side` for each key; it depends on neither the order of keys nor that of edges.
@@ -106,7 +113,7 @@ def assign_sides(
     families = Groups(["" if side == WITHHELD else side for side in held])
     for one, other in links.tolist():
         families.join(one, other)
-    halves = _Halves(ads, held, counted, share, seed)
+    halves = _Halves(ads, held, counted, share, seed, positives or {})
     halves.place([row for row, side in enumerate(held) if not side], families, links)
     _withhold_bridges(halves.side, held, near.edges, families)
     smallest: dict[int, str] = {}
@@ -123,7 +130,13 @@ class _Halves:
     """Both halves while they are filled: ads in all, positive and negative ones."""
 
     def __init__(
-        self, ads: Ads, held: Sequence[str], counted: Collection[str], share: float, seed: int
+        self,
+        ads: Ads,
+        held: Sequence[str],
+        counted: Collection[str],
+        share: float,
+        seed: int,
+        positives: Mapping[str, int],
     ) -> None:
         self.side = list(held)
         self._keys, self._seed = ads.keys, seed
@@ -135,6 +148,11 @@ class _Halves:
             )
             for half in self._shares
         }
+        for half, number in positives.items():
+            ads_there = int(self._load[half][0])
+            # Of an ad that is gone the label is still counted.
+            of_it = min(number, ads_there)
+            self._load[half] = np.array([ads_there, of_it, ads_there - of_it])
         new = self._count([row for row, side in enumerate(held) if not side])
         total = sum(self._load.values()) + new
         self._slack = np.maximum(_TOLERANCE * total, _FEW)

@@ -237,6 +237,8 @@ class VerdictsFacts:
         experts: who spoke, sorted.
         dead_letters: files of rejected rows, relative to the workspace.
         contradictions: files that list who contradicts themselves, relative to the workspace.
+        positives: half -> how many of its ads experts called positive in the import that first had a
+            label of them; empty in rounds of older versions.
     """
 
     task_name: str
@@ -248,6 +250,7 @@ class VerdictsFacts:
     experts: tuple[str, ...] = ()
     dead_letters: tuple[str, ...] = ()
     contradictions: tuple[str, ...] = ()
+    positives: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

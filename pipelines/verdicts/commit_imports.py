@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 import posixpath
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from pipelines.config import Task
-from pipelines.contracts import BlockFile
+from pipelines.contracts import BlockFile, Verdict
 from pipelines.errors import RunFailed
 from pipelines.numerics import split
 from pipelines.numerics.families import near_duplicates
@@ -168,6 +168,8 @@ def split_ads(
     counted: Collection[str],
     share: float,
     seed: int,
+    said: Mapping[str, bool],
+    positives: Mapping[str, int],
 ) -> dict[str, Side]:
     """Put ads on a side, beside those that have one.
 
@@ -182,6 +184,8 @@ def split_ads(
         counted: keys of ``recorded`` with a label, by which the halves are balanced.
         share: wanted share of the evaluation half.
         seed: the task's.
+        said: of new ads, whether experts call them positive; of others the model's word stands for it.
+        positives: half -> how many of ``counted`` on it experts called positive.
 
     Returns:
         the sides of the new ads.
@@ -191,9 +195,12 @@ def split_ads(
     # A pairs attempt that somebody deleted takes nothing from what was recorded.
     keys = sorted(key for key in {*new, *recorded} if key in ads)
     near = near_duplicates([normalize_text(ads[key].text) for key in keys])
-    positive = np.array([ads[key].predicted == POSITIVE for key in keys], dtype=bool)
+    # A model that is wrong of whole templates would put all that experts call positive on one side.
+    kinds = [said.get(key, ads[key].predicted == POSITIVE) for key in keys]
+    positive = np.array(kinds, dtype=bool)
     known = {key: recorded[key] for key in keys if key in recorded}
-    sides = split.assign_sides(split.Ads(keys, positive, near), known, counted, share, seed)
+    own = split.Ads(keys, positive, near)
+    sides = split.assign_sides(own, known, counted, share, seed, positives)
     return {key: sides.get(key, Side(AUDIT, key)) for key in new}
 
 
@@ -238,7 +245,11 @@ def commit(
         new = {key for key, first in shown.round_of.items() if first == number} - sides.keys()
         counted = _labelled(task, manifests)
         share, seed = task.review.evaluation_share, task.seed
-        new_sides = split_ads(shown, new, sides, counted, share, seed) if new else {}
+        said = called_positive(_of_round(own, shown, number))
+        positives = _positives(task, shown, manifests)
+        new_sides = (
+            split_ads(shown, new, sides, counted, share, seed, said, positives) if new else {}
+        )
         sides |= {key: side.side for key, side in new_sides.items()}
         before = manifests.get(number)
         manifest = _write_round(workspace, shown, task, number, before, own, sides, new_sides)
@@ -300,6 +311,12 @@ def _write_round(
         WITHHELD: {*facts.keys.withheld},
     }
     audited = {*facts.keys.audit}
+    # What has its first label now: by its kind the halves of later rounds are balanced.
+    before_now = set().union(*labelled.values(), audited)
+    called = called_positive(_of_round(pending, shown, number))
+    positives = Counter(facts.positives)
+    positives.update(dict.fromkeys((FINE_TUNING, EVALUATION), 0))
+    positives.update(sides[key] for key, yes in called.items() if yes and key not in before_now)
     # Ads that experts saw and could not tell: they have no label, and asking again gives none.
     skipped = {*facts.keys.skipped}
     for item in pending:
@@ -363,6 +380,7 @@ def _write_round(
         experts=tuple(sorted(experts)),
         dead_letters=tuple(dead_letters),
         contradictions=tuple(listed),
+        positives={half: positives[half] for half in (FINE_TUNING, EVALUATION)},
     )
     all_files = (*(before.files if before else ()), *written)
     imported = config_hash({"imports": sorted(entry.sha256 for entry in entries)})
@@ -389,6 +407,42 @@ def _labelled(task: Task, manifests: Mapping[int, Manifest[VerdictsFacts]]) -> s
         for half in (manifest.facts.keys.fine_tuning, manifest.facts.keys.evaluation)
         for key in half
     }
+
+
+def _of_round(pending: Iterable[_Pending], shown: Shown, number: int) -> Iterator[Verdict]:
+    for item in pending:
+        for verdict in item.file.resolved.verdicts:
+            if shown.round_of[verdict.key] == number:
+                yield verdict
+
+
+def called_positive(verdicts: Iterable[Verdict]) -> dict[str, bool]:
+    """Return what most say of each ad, content key -> whether it is positive; no ties, no skips."""
+    votes: Counter[str] = Counter()
+    for verdict in verdicts:
+        if verdict.label != SKIP:
+            votes[verdict.key] += 1 if verdict.label == POSITIVE else -1
+    return {key: number > 0 for key, number in votes.items() if number}
+
+
+def _positives(
+    task: Task, shown: Shown, manifests: Mapping[int, Manifest[VerdictsFacts]]
+) -> dict[str, int]:
+    """Return how many of the labelled ads of each half experts called positive, of this policy."""
+    predicted = {ad.key: ad.predicted == POSITIVE for ad in shown.ads()}
+    found = {FINE_TUNING: 0, EVALUATION: 0}
+    for manifest in manifests.values():
+        facts = manifest.facts
+        if facts.task_version != task.version:
+            continue
+        for half, keys in (
+            (FINE_TUNING, facts.keys.fine_tuning),
+            (EVALUATION, facts.keys.evaluation),
+        ):
+            # Older versions kept no count.
+            by_model = sum(predicted.get(key, False) for key in keys)
+            found[half] += facts.positives.get(half, by_model)
+    return found
 
 
 def _recorded_sides(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
+import string
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -128,7 +130,9 @@ def tree(root: Path) -> dict[str, bytes]:
 
 def test_verdicts_go_to_the_halves_of_their_round(tmp_path: Path) -> None:
     place = two_rounds(tmp_path)
-    text = sheet(ids(range(12))) + "a999,bait,anna\na0,fine,bo\n"
+    every = [f"a{n}" for n in range(24)]
+    text = sheet(every[::2]) + sheet(every[1::2], label="fine").partition("\n")[2]
+    text += "a999,bait,anna\na0,fine,bo\n"
     first, second = imported(place, text)
     assert (first.round, second.round) == (1, 2)
     found = halves(place)
@@ -238,7 +242,40 @@ def test_labels_decide_what_a_half_lacks_and_unanswered_ads_do_not(tmp_path: Pat
     mined(tmp_path, pairs_of(range(6, 9)), number=2)
     imported(place, sheet(ids(range(6, 9))))
     assert halves(place)["fine_tuning"] >= {*fine}
-    assert not {*ids(range(6, 9))} & halves(place)["fine_tuning"]
+    # The half that had labels gets the last one at most.
+    assert len({*ids(range(6, 9))} & halves(place)["fine_tuning"]) <= 1
+    sizes = [len(halves(place)[half]) for half in HALVES]
+    assert abs(sizes[0] - sizes[1]) <= 1
+
+
+def test_a_model_that_is_wrong_of_whole_templates_does_not_fill_one_half(tmp_path: Path) -> None:
+    # Four templates of violating ads among eight, and the model takes no notice of which: all that
+    # experts call positive must not lie in one half, in any round.
+    for seed in range(6):
+        root = tmp_path / str(seed)
+        ads = [(text, number < 4) for number in range(8) for text in family(number, 12, seed)]
+        random.Random(seed).shuffle(ads)
+        for number in (1, 2, 3):
+            shown = ads[32 * (number - 1) : 32 * number]
+            items = [
+                item_of(f"{number}-{i}", (shown[2 * i][0],) * 2, (shown[2 * i + 1][0],) * 2)
+                for i in range(16)
+            ]
+            place = mined(root, items, number)
+            bad = [text for text, positive in shown if positive]
+            good = [text for text, positive in shown if not positive]
+            imported(place, sheet(bad) + sheet(good, label="fine").partition("\n")[2])
+            found = halves(place)
+            positive = {text for text, kind in ads if kind}
+            sizes = [len(positive & found[half]) for half in HALVES]
+            assert abs(sizes[0] / sum(sizes) - 0.5) <= 0.1 + 3 / sum(sizes), (seed, number, sizes)
+
+
+def family(number: int, ads: int, seed: int) -> list[str]:
+    """Return ads that read nearly the same, of a template of their own."""
+    draw = random.Random(1000 * seed + number)
+    words = ["".join(draw.choices(string.ascii_lowercase, k=7)) for _ in range(9)]
+    return [" ".join([*words, f"{draw.randrange(10**6)}"]) for _ in range(ads)]
 
 
 def test_importing_a_file_twice_changes_nothing(tmp_path: Path) -> None:
