@@ -22,7 +22,8 @@ from pipelines.report.html import Section, section
 from pipelines.report.html import page as html_page
 from pipelines.report.pictures import maps, scores
 from pipelines.report.pictures.canvas import WIDTH_INCHES, Names
-from pipelines.report.round import SAMPLE_ADS, ReportOptions, report
+from pipelines.report.round import ReportOptions, report
+from pipelines.report.sample import MAP_ADS
 from pipelines.report.sections.items import AD_CHARS, TOP_ITEMS, top_items
 from pipelines.report.simulation import simulation_report
 from pipelines.simulation.results import summarize
@@ -126,7 +127,8 @@ def test_it_opens_and_shows_its_pictures_and_style_and_asks_for_nothing(
     desk: Desk, url: str
 ) -> None:
     tab = desk.tab(desk.context(), url)
-    assert drawn_images(tab) == [1024] * 5
+    # Map, three close looks, pairs, scores and agreement.
+    assert drawn_images(tab) == [1024] * 7
     # Were the hash of the style wrong, the policy would refuse it, and the console would say so.
     assert tab.evaluate("getComputedStyle(document.querySelector('.ads')).display") == "grid"
     assert [u for u in desk.seen.requests if not u.startswith(("file:", "data:image/png"))] == []
@@ -136,15 +138,15 @@ def test_it_opens_and_shows_its_pictures_and_style_and_asks_for_nothing(
 def test_a_report_of_a_full_sample_is_light(desk: Desk, tmp_path: Path) -> None:
     # As many points as are ever drawn: more ads make the picture no larger.
     rng = np.random.default_rng(0)
-    points, positive = rng.normal(size=(SAMPLE_ADS, 2)), rng.random(SAMPLE_ADS) < 0.1
-    cluster = rng.integers(0, 5, SAMPLE_ADS)
+    points, positive = rng.normal(size=(MAP_ADS, 2)), rng.random(MAP_ADS) < 0.1
+    members = (positive, ~positive & (rng.random(MAP_ADS) < 0.5))
     names = Names("deceptive", "honest")
-    pairs = np.stack([np.flatnonzero(positive)[:500], np.flatnonzero(~positive)[:500]], axis=1)
+    pairs = np.stack([np.flatnonzero(positive)[:250], np.flatnonzero(~positive)[:250]], axis=1)
     histogram = calibration.margin_histogram(calibration.quantize(rng.normal(size=100_000)))
     pictures = [
         maps.ad_map(points, positive, names),
-        maps.cluster_map(points, positive, cluster, [(i, i) for i in range(5)], names),
-        maps.item_map(points, positive, pairs.tolist(), np.arange(500) > 450, names),
+        maps.close_map(points, positive, members, pairs.tolist(), maps.whole_map(points), names),
+        maps.item_map(points, positive, pairs.tolist(), np.arange(250) > 225, names),
         scores.score_histogram(histogram, 1.5, names),
     ]
     image = Markup('<img src="data:image/png;base64,{}" alt="a picture">')
