@@ -131,7 +131,6 @@ def mined(ads: Labelled, budget: int, rounds: int, prior: float, folder: Path) -
     from pipelines.config import Task
     from pipelines.jobs.ingest import ingest_verdicts
     from pipelines.jobs.mine import MineOptions, mine
-    from pipelines.sources.base import ReadOptions
     from pipelines.store.workspace import Workspace
     from pipelines.verdicts.rows import RawVerdict
 
@@ -152,18 +151,7 @@ def mined(ads: Labelled, budget: int, rounds: int, prior: float, folder: Path) -
     found: dict[str, tuple[str, bool, int]] = {}
     pairs: list[tuple[str, ...]] = []
     for number in range(1, rounds + 1):
-        options = MineOptions(
-            task=task,
-            corpus=(str(corpus),),
-            workspace=place.root,
-            date="",
-            budget=None,
-            read=ReadOptions(),
-            max_rejected_share=0.0,
-            block_rows=4096,
-            range_bytes=64 << 20,
-            beam=(),
-        )
+        options = MineOptions(task, (str(corpus),), place.root)
         items = mine(options, say=lambda _: None).items
         pairs += [tuple(ad.key for ad in item.ads) for item in items if len(item.ads) == 2]
         rows: list[RawVerdict] = []

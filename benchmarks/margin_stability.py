@@ -29,7 +29,6 @@ from pipelines.jobs.mine import MineOptions, mine
 from pipelines.numerics import hashing
 from pipelines.numerics.calibration import to_grid
 from pipelines.simulation.labelled_corpus import Corpus, Fields, read_labelled
-from pipelines.sources.base import ReadOptions
 from pipelines.store import storage
 from pipelines.store.workspace import Workspace
 
@@ -49,22 +48,7 @@ def thinned(corpus: Corpus, share: float, ads: int, seed: int) -> list[int]:
 def first_round(task: Task, corpus: Path, pool: LabelerPool, folder: Path) -> set[str]:
     """Mine; return the keys of the ads that experts would see."""
     place = Workspace(str(folder))
-    mine(
-        MineOptions(
-            task=task,
-            corpus=(str(corpus),),
-            workspace=place.root,
-            date="",
-            budget=None,
-            read=ReadOptions(),
-            max_rejected_share=0.0,
-            block_rows=4096,
-            range_bytes=64 << 20,
-            beam=(),
-        ),
-        say=lambda _: None,
-        pool=pool,
-    )
+    mine(MineOptions(task, (str(corpus),), place.root), say=lambda _: None, pool=pool)
     return {ad.key for item in place.read_items(place.pairs_of(1)) for ad in item.ads}
 
 

@@ -26,7 +26,6 @@ from benchmarks import _common
 from pipelines.contracts import scored_schema
 from pipelines.jobs.mine import MineOptions, mine, prepare, provenance
 from pipelines.numerics import calibration
-from pipelines.sources.base import ReadOptions
 from pipelines.store import blocks
 from pipelines.store.facts import ScoredFacts
 from pipelines.store.workspace import Manifest
@@ -53,13 +52,8 @@ def options(folder: Path) -> MineOptions:
         task=str(folder / "task.yaml"),
         corpus=(str(folder / "ads.txt"),),
         workspace=str(folder / "workspace"),
-        date="",
-        budget=None,
-        read=ReadOptions(),
         max_rejected_share=0.01,
         block_rows=BLOCK_ROWS,
-        range_bytes=64 << 20,
-        beam=(),
     )
 
 

@@ -10,7 +10,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
@@ -71,13 +71,13 @@ class MineOptions:
     task: Task | str
     corpus: tuple[str, ...]
     workspace: str
-    date: str
-    budget: int | None
-    read: ReadOptions
-    max_rejected_share: float
-    block_rows: int
-    range_bytes: int
-    beam: tuple[str, ...]
+    date: str = ""
+    budget: int | None = None
+    read: ReadOptions = field(default_factory=ReadOptions)
+    max_rejected_share: float = 0.0
+    block_rows: int = 4096
+    range_bytes: int = 64 << 20
+    beam: tuple[str, ...] = ()
 
     def pipeline_options(self) -> PipelineOptions:
         """Return Beam's options; the in-memory runner unless another was named."""

@@ -19,7 +19,6 @@ from pipelines.simulation.conditions import strategy_of
 from pipelines.simulation.experts import answer
 from pipelines.simulation.measure import Model, Round, Seed
 from pipelines.simulation.options import OURS
-from pipelines.sources.base import ReadOptions
 from pipelines.store import model_store, storage
 from pipelines.store.facts import Decided
 from pipelines.store.workspace import Workspace
@@ -100,13 +99,7 @@ class Loop:
                 task=str(self._task_file),
                 corpus=(str(self._corpus_file),),
                 workspace=self._workspace.root,
-                date="",
                 budget=budget,
-                read=ReadOptions(),
-                max_rejected_share=0.0,
-                block_rows=4096,
-                range_bytes=64 << 20,
-                beam=(),
             ),
             say=lambda _: None,
             pool=self._seed.pool,
