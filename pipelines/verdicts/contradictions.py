@@ -138,25 +138,43 @@ class Words:
 
         Where times differ the later one counts. Otherwise, of two rows of one file, the later row; of
         two pulls from a server, which show what holds there, the later pull; and of two other imports
-        what ``on_conflict`` says, or nothing: then neither is decided.
+        what ``on_conflict`` says, or nothing: then neither is decided. A file that holds a word and
+        what it was corrected to, as exports with all answers do, contradicts no import of the latter.
         """
         kept, found = [], []
-        # Where the last word is one of this file.
+        unchanged = self._unchanged_by(verdicts)
+        # Where the last word is one of this file; what was the last one before it.
         own: set[tuple[str, str]] = set()
+        before: dict[tuple[str, str], Said] = {}
         for verdict in verdicts:
             said, place = Said.of(verdict), (verdict.key, verdict.expert)
-            earlier = self._last.get(place)
+            earlier, within = self._last.get(place), place in own
+            if earlier and not within:
+                before[place] = earlier
             if earlier and earlier.word != said.word and not self._is_filled_in(earlier, said):
-                counts, by = self._decide(earlier, said, place in own, on_conflict)
-                repeats = said.word in self._ever
-                found.append(Contradiction(earlier, verdict, counts, by, place in own, repeats))
-                if found[-1].is_left_out:
-                    continue
+                # Two rows in order say which one the file means, not whether it is an old copy.
+                ordered = within and (place not in before or place in unchanged)
+                counts, by = self._decide(earlier, said, ordered, on_conflict)
+                if by not in ("", BY_FLAG) or place not in unchanged:
+                    repeats = said.word in self._ever
+                    found.append(Contradiction(earlier, verdict, counts, by, within, repeats))
+                    if found[-1].is_left_out:
+                        continue
             kept.append(verdict)
             self._take(said)
             if self._last[place] is said:
                 own.add(place)
         return kept, found
+
+    def _unchanged_by(self, verdicts: Sequence[Verdict]) -> set[tuple[str, str]]:
+        """Return where a file, taken whole, ends with the word that is the last one already."""
+        places = {(verdict.key, verdict.expert) for verdict in verdicts} & self._last.keys()
+        trial = Words()
+        trial._last = {place: self._last[place] for place in places}
+        trial._newest = {place: self._newest[place] for place in places}
+        for verdict in verdicts:
+            trial._take(Said.of(verdict))
+        return {place for place in places if trial._last[place].word == self._last[place].word}
 
     def _is_filled_in(self, earlier: Said, later: Said) -> bool:
         """Tell whether an expert now labels what they had left: a new answer, no contradiction."""

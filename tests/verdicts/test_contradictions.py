@@ -101,6 +101,19 @@ def test_within_a_file_its_order_decides_and_is_listed() -> None:
     assert standing(timed) == ("positive", [("earlier", "time")])
 
 
+@pytest.mark.parametrize("time", ["", EARLY])
+def test_an_export_that_holds_what_was_corrected_in_it_comes_again(time: str) -> None:
+    # Both answers of a person, perhaps within one second, and exported anew with somebody's later one.
+    rows = [said("negative", time), said("positive", time)]
+    decided = ("later", "order of the rows")
+    assert standing(rows, rows) == ("positive", [decided] * 2)
+    assert standing(rows[1:], rows) == ("positive", [decided])
+    # What ends with another word than counts is asked about, however it begins.
+    assert standing(rows[1:], rows[::-1])[1] == [("", "")]
+    assert standing(rows[1:], rows[::-1], on_conflict="keep")[0] == "positive"
+    assert standing(rows[1:], rows[::-1], on_conflict="replace")[0] == "negative"
+
+
 def test_an_old_word_does_not_pass_for_a_new_one() -> None:
     # What has no time replaced what has one: an older time than that is older than both.
     files = [[said("positive", LATE)], [said("negative")], [said("positive", EARLY)]]
