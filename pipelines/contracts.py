@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 # Version of the files a stage writes; a reader refuses what another version wrote.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 # Where an ad of a pair is shown.
 LEFT, RIGHT = "left", "right"
 # What experts say when they cannot tell; no label may be called so.
@@ -132,15 +132,14 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class BlockFile:
-    """A scored block on storage, as a manifest lists it.
+    """A file of a workspace, as a manifest lists it.
 
     Attributes:
         path: path relative to the workspace, with forward slashes.
         rows: number of rows.
         bytes: size of the file.
         sha256: hash of the file's bytes, 64 hex characters.
-        footer: hash of a Parquet file's footer, which the checksums of its pages do not cover; "" of
-            other files.
+        footer: "", but for scored blocks of format 2.
     """
 
     path: str
@@ -151,16 +150,36 @@ class BlockFile:
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterAssignment:
-    """The clusters of one scored block's rows (no vectors: they are read again where needed).
+class ScoredPart:
+    """Ads of a scored corpus that lie in one block of the score store.
+
+    Paths are relative to the workspace, with forward slashes, and say by their names what was written:
+    see :mod:`pipelines.store.scores`.
 
     Attributes:
-        file: the block.
+        block: the block's rows: what the model said.
+        overlay: what today's corpus says of the ads, several blocks' in one file.
+        group: the row group of ``overlay`` for this block.
+        rows: number of ads, at most the block's.
+    """
+
+    block: str
+    overlay: str
+    group: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterAssignment:
+    """The clusters of the ads of one part (no vectors: they are read again where needed).
+
+    Attributes:
+        part: the ads.
         positive: bool bytes (rows,): the predicted label.
         cluster: little-endian int32 bytes (rows,): cluster within the row's own label.
     """
 
-    file: BlockFile
+    part: ScoredPart
     positive: bytes
     cluster: bytes
 
@@ -334,9 +353,12 @@ AD_SCHEMA = pa.schema(
 # An ad before scoring: where it stands is only needed where it is rejected.
 UNSCORED_SCHEMA = pa.schema([*AD_SCHEMA, ("source", pa.string()), ("position", pa.string())])
 
+# A UniqueAd as a row.
+UNIQUE_SCHEMA = pa.schema([*UNSCORED_SCHEMA, ("exact", pa.string())])
+
 
 def scored_schema(dim: int) -> pa.Schema:
-    """Return the schema of a scored block: the ad, its margin and its (dim,) float16 vector.
+    """Return the schema of scored ads: the ad, its margin and its (dim,) float16 vector.
 
     ``margin`` is logit(positive) - logit(negative), a multiple of 2**-8; ``vector`` is
     little-endian float16, ``2 * dim`` bytes a row; ``tokens`` counts the ad's own tokens and
@@ -352,4 +374,4 @@ def scored_schema(dim: int) -> pa.Schema:
     return pa.schema(fields)
 
 
-RECORDS = (Ad, UniqueAd, Rejected, Block, BlockFile, ClusterAssignment, Tally)
+RECORDS = (Ad, UniqueAd, Rejected, Block, BlockFile, ScoredPart, ClusterAssignment, Tally)

@@ -40,10 +40,11 @@ from pipelines.stages.collapse_duplicates import CollapseDuplicates
 from pipelines.stages.commit_scored import CommitScored
 from pipelines.stages.label_ads import LabelAds, LabelRule
 from pipelines.stages.read_ads import ReadAds
+from pipelines.stages.read_parts import ReadParts
 from pipelines.stages.score_ads import ScoreAds
 from pipelines.stages.write_rejected import WriteRejected
 from pipelines.stages.write_review import WriteReview
-from pipelines.store import model_store, storage
+from pipelines.store import model_store, scores, shown, storage
 from pipelines.store.facts import ModelFacts, Provenance, ScoredFacts
 from pipelines.store.workspace import Manifest, Workspace, config_hash
 from pipelines.strategies import registry
@@ -206,7 +207,7 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         )
     identity, embedding = _identify(options, task, workspace, model, say)
     _check_earlier(workspace, round_number, task, options, say)
-    shown = workspace.shown_keys(round_number)
+    seen = workspace.shown_keys(round_number)
     strategy = _strategy(options, task)
     labels = settled_labels(workspace, task)
     positive = sum(labels.values())
@@ -223,14 +224,14 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         }
     )
 
-    def hash_of(seen: frozenset[str]) -> str:
+    def hash_of(shown: frozenset[str]) -> str:
         return config_hash(
             {
                 "scored": scored_hash,
                 # All of the task: import, training and `status` go by what the newest pairs say of it.
                 "task": task.model_dump(mode="json"),
                 "embedding": embedding,
-                "shown": sorted(seen),
+                "shown": sorted(shown),
                 "labels": labels,
                 "explored": explored,
                 "round": round_number,
@@ -238,14 +239,14 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
             }
         )
 
-    mine_hash = hash_of(shown)
+    mine_hash = hash_of(seen)
     finished = _is_finished(workspace, round_number, mine_hash)
     if not finished:
         # An audit of this round drew none of the ads of the items that were there, but it may have drawn
         # those that new ones would show.
         audits = workspace.audit.all(round_number)
-        shown = shown.union(*map(workspace.keys_of, audits))
-        mine_hash = hash_of(shown)
+        seen = seen.union(*map(workspace.keys_of, audits))
+        mine_hash = hash_of(seen)
         finished = _is_finished(workspace, round_number, mine_hash)
     return Plan(
         options=options,
@@ -259,7 +260,7 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         score_key=score_key,
         scored_hash=scored_hash,
         mine_hash=mine_hash,
-        shown_keys=shown,
+        shown_keys=seen,
         strategy=strategy,
         labels=labels,
         explored=explored,
@@ -347,9 +348,7 @@ def _whole(
     workspace: Workspace, manifest: Manifest[ScoredFacts] | None
 ) -> Manifest[ScoredFacts] | None:
     """Return a scored manifest unless one of its blocks is gone: then what is missing is scored."""
-    if manifest and workspace.is_whole(manifest.files, workspace.block_sizes()):
-        return manifest
-    return None
+    return manifest if manifest and scores.is_whole(workspace, manifest) else None
 
 
 def _check_remote(options: MineOptions, task: Task) -> None:
@@ -407,12 +406,11 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
         unit = pipeline | "WeightUnit" >> beam.Create([facts.weight_unit], reshuffle=False)
     else:
         files, unit = _score(plan, pipeline, origin)
-    # The files come out of one element (a manifest): without this, one worker would read them all.
-    files = files | "SpreadFiles" >> beam.Reshuffle()
-    rule = label_rule(task, plan.model)
-    labelled = files | "LabelAds" >> LabelAds(workspace.root, rule, plan.shown_keys)
+    parts = files | "ReadParts" >> ReadParts(workspace.root)
+    seen = shown.write(workspace.root, plan.shown_keys)
+    labelled = parts | "LabelAds" >> LabelAds(workspace.root, label_rule(task, plan.model), seen)
     corpus = selection.Corpus(
-        workspace.root, files, labelled, task.standardize(plan.embedding), plan.shown_keys
+        workspace.root, parts, labelled, task.standardize(plan.embedding), seen
     )
     drawing = task.selection.model_copy(update={"exploration_share": plan.explored})
     wanted = SelectionPlan(drawing, task.seed, task.guideline(), plan.labels)
@@ -451,7 +449,7 @@ def _fitted(model: Manifest[ModelFacts]) -> Fitted:
 def _score(
     plan: Plan, pipeline: beam.Pipeline, origin: Provenance
 ) -> tuple[beam.PCollection[BlockFile], beam.PCollection[int]]:
-    """Return the scored blocks, and the power of ten of their weights' unit, a singleton."""
+    """Return the files of scored parts, and the power of ten of the weights' unit, a singleton."""
     workspace, options = plan.workspace, plan.options
     attempt = workspace.new_attempt(plan.round_number, "scored")
     shards = 1 if options.is_local() else _REMOTE_SHARDS
@@ -475,7 +473,6 @@ def _score(
         workspace.root,
         attempt,
         plan.score_key,
-        workspace.scored_blocks(plan.score_key),
         options.block_rows,
         share_processes=not options.is_local(),
     )
@@ -484,13 +481,14 @@ def _score(
         workspace.root, attempt, "scores", shards
     )
     letters = (early_letters, late_letters) | "JoinDeadLetters" >> beam.Flatten()
-    found = (scored[score_ads.FILES], unscored, letters, scored[score_ads.UNREAD], tally)
+    found = (scored[score_ads.PARTS], unscored, letters, scored[score_ads.UNREAD], tally)
     files = found | "CommitScored" >> CommitScored(
         workspace.root,
         attempt,
         plan.scored_hash,
         origin,
         options.max_rejected_share,
+        shards,
     )
     return files, tally | "WeightUnit" >> beam.Map(lambda found: unit_of(found.weight))
 

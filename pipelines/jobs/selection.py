@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import apache_beam as beam
 
 from pipelines.config import Task
-from pipelines.contracts import BlockFile
+from pipelines.contracts import ScoredPart
 from pipelines.numerics.calibration import Threshold
 from pipelines.stages.choose_items import ChooseItems
 from pipelines.stages.cluster_per_label import ClusterPerLabel, ClusterSettings
@@ -18,6 +18,7 @@ from pipelines.stages.keep_pool import KeepPool, columns_of
 from pipelines.stages.label_ads import BAND, OPEN, THRESHOLD
 from pipelines.stages.select_pairs import SelectPairs
 from pipelines.stages.write_review import ClusterFacts
+from pipelines.store.shown import Shown
 from pipelines.strategies.base import Chosen, PairStrategy, Plan, RowStrategy, Strategy
 from pipelines.strategies.exploration import Exploration
 
@@ -28,17 +29,17 @@ class Corpus:
 
     Attributes:
         root: the workspace.
-        files: its scored blocks.
+        parts: its scored ads.
         labelled: what ``LabelAds`` found.
         standardize: whether vectors are standardised per dimension before clustering.
-        shown_keys: content keys of ads that experts have seen.
+        shown: ads that experts have seen.
     """
 
     root: str
-    files: beam.PCollection[BlockFile]
+    parts: beam.PCollection[ScoredPart]
     labelled: dict[str, beam.PCollection]
     standardize: bool
-    shown_keys: frozenset[str]
+    shown: Shown
 
     @property
     def threshold(self) -> beam.PCollection[Threshold]:
@@ -58,16 +59,16 @@ def choose(
 
 def _choose_rows(corpus: Corpus, strategy: RowStrategy, plan: Plan) -> beam.PCollection[Chosen]:
     found = (corpus.threshold, corpus.labelled[OPEN])
-    labelled = corpus.files | "GatherLabelled" >> GatherRows(
+    labelled = corpus.parts | "GatherLabelled" >> GatherRows(
         corpus.root, plan.labels, columns_of(strategy)
     )
-    pool = (corpus.files, *found, labelled) | "KeepPool" >> KeepPool(
-        corpus.root, strategy, plan, corpus.shown_keys
+    pool = (corpus.parts, *found, labelled) | "KeepPool" >> KeepPool(
+        corpus.root, strategy, plan, corpus.shown
     )
     explored: tuple[()] | tuple[beam.PCollection] = ()
     if plan.selection.exploration_share and not strategy.draws:
-        pool_beside = (corpus.files, *found, labelled) | "KeepExploration" >> KeepPool(
-            corpus.root, Exploration(), plan, corpus.shown_keys
+        pool_beside = (corpus.parts, *found, labelled) | "KeepExploration" >> KeepPool(
+            corpus.root, Exploration(), plan, corpus.shown
         )
         explored = (pool_beside,)
     return (pool, *found, labelled, *explored) | "ChooseItems" >> ChooseItems(strategy, plan)
@@ -77,7 +78,7 @@ def _choose_pairs(
     corpus: Corpus, strategy: PairStrategy, plan: Plan, task: Task
 ) -> tuple[beam.PCollection[Chosen], ClusterFacts]:
     selection, threshold = task.selection, corpus.threshold
-    clusters = (corpus.files, threshold) | "ClusterPerLabel" >> ClusterPerLabel(
+    clusters = (corpus.parts, threshold) | "ClusterPerLabel" >> ClusterPerLabel(
         corpus.root,
         ClusterSettings(
             positive_clusters=task.clustering.positive_clusters,
@@ -100,7 +101,7 @@ def _choose_pairs(
         corpus.labelled[BAND],
     ) | "FindOppositePairs" >> FindOppositePairs(
         corpus.root,
-        corpus.shown_keys,
+        corpus.shown,
         task.search.index,
         task.search.neighbors,
         task.search.max_cluster_rows,

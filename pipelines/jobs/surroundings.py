@@ -17,7 +17,7 @@ from pipelines.numerics import calibration, distances, kmeans
 from pipelines.numerics.calibration import Band
 from pipelines.stages.gather_rows import is_among
 from pipelines.stages.label_ads import choose_band
-from pipelines.store import blocks
+from pipelines.store import blocks, scores
 from pipelines.store.clusters import Clusters, read_clusters
 from pipelines.store.facts import ModelFacts
 from pipelines.store.workspace import Manifest, Workspace
@@ -111,8 +111,8 @@ def look_around(
     near: dict[bool, list[Near]] = {True: [], False: []}
     asked: list[Near] = []
     partners: list[Near] = []
-    for file in place.scored.files:
-        table = blocks.read_columns(workspace.root, file, _COLUMNS)
+    for part in scores.parts_of(workspace, place.scored):
+        table = scores.read_columns(workspace.root, part, _COLUMNS)
         vectors = kmeans.project(space, blocks.vectors(table))
         nothing = np.zeros(table.num_rows, dtype=np.int64)
         away = distances.row_distances(vectors, own, np.arange(table.num_rows), nothing)
@@ -155,7 +155,7 @@ def _margins(
     facts = place.pairs.facts
     task = facts.origin.task
     strategy = _strategy(task.selection.strategy)
-    scores = isinstance(strategy, RowStrategy) and not strategy.needs
+    ranks = isinstance(strategy, RowStrategy) and not strategy.needs
     every = np.zeros(calibration.N_BINS, dtype=np.int64)
     unseen = np.zeros(calibration.N_BINS, dtype=np.int64)
     plan = Plan(task.selection, task.seed, task.guideline())
@@ -166,17 +166,17 @@ def _margins(
         context = plan.at(facts.threshold, len(keys))
         return strategy.score(Rows(keys, margins.astype(np.float64)), context)
 
-    own = scored([key], np.array([margin]))[0] if scores else 0.0
-    for file in place.scored.files:
-        table = blocks.read_columns(workspace.root, file, ["key", "margin"])
+    own = scored([key], np.array([margin]))[0] if ranks else 0.0
+    for part in scores.parts_of(workspace, place.scored):
+        table = scores.read_columns(workspace.root, part, ["key", "margin"])
         margins = table.column("margin").to_numpy()
         left = ~is_among(table, shown)
         every += calibration.margin_histogram(margins)
         unseen += calibration.margin_histogram(margins[left])
-        if scores and left.any():
+        if ranks and left.any():
             keys = table.filter(pa.array(left)).column("key").to_pylist()
             ahead += int((scored(keys, margins[left]) > own).sum())
-    return every, unseen, 1 + ahead if scores else None
+    return every, unseen, 1 + ahead if ranks else None
 
 
 def _strategy(name: str) -> Strategy | None:

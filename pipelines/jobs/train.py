@@ -26,7 +26,7 @@ from pipelines.jobs.results import Trained
 from pipelines.jobs.settings import MEANING, PAIRS, among, changed, with_committee_of
 from pipelines.jobs.status import first_labels, where_labels_come_from
 from pipelines.numerics.calibration import ENOUGH_LABELS
-from pipelines.store import blocks, files, model_store, storage
+from pipelines.store import files, model_store, scores, storage
 from pipelines.store.facts import (
     EpochFigures,
     LabelCounts,
@@ -280,8 +280,10 @@ def _expected(
     scored = workspace.scored.by_round()
     try:
         with step("sampling the corpus"):
-            files_of = scored[max(scored)].files if scored else ()
-            texts = blocks.sample_texts(workspace.root, files_of, _SAMPLED_ADS, task.seed)
+            texts: tuple[str, ...] = ()
+            if scored:
+                newest = scored[max(scored)]
+                texts = scores.sample_texts(workspace, newest, _SAMPLED_ADS, task.seed)
     except files.Damaged as error:
         say(f"the threshold is not bounded by the prior, for the corpus cannot be sampled: {error}")
         return None

@@ -17,10 +17,10 @@ import pyarrow as pa
 from apache_beam import pvalue
 
 from pipelines.console import metrics
-from pipelines.contracts import Block, BlockFile, ClusterAssignment
+from pipelines.contracts import Block, ClusterAssignment, ScoredPart
 from pipelines.numerics import hashing, kmeans, overlap
 from pipelines.numerics.calibration import Threshold
-from pipelines.store import blocks
+from pipelines.store import blocks, scores
 
 STAGE = "ClusterPerLabel"
 ASSIGNMENTS, STATS, SAMPLE = "assignments", "stats", "sample"
@@ -168,7 +168,7 @@ def assign_block(
 class ClusterPerLabel(beam.PTransform):
     """Cluster each label: scored files and a threshold to clusters.
 
-    Input: ``PCollection[BlockFile]`` and a singleton ``PCollection[Threshold]``. Output: a dict of
+    Input: ``PCollection[ScoredPart]`` and a singleton ``PCollection[Threshold]``. Output: a dict of
     singletons ``model`` (:class:`ClusterModel`), ``stats`` (:class:`ClusterTotals`), the
     ``assignments`` (``PCollection[ClusterAssignment]``) and the coverage ``sample``
     (``PCollection[Block]``).
@@ -178,18 +178,18 @@ class ClusterPerLabel(beam.PTransform):
     settings: ClusterSettings
 
     def expand(
-        self, inputs: tuple[beam.PCollection[BlockFile], beam.PCollection[Threshold]]
+        self, inputs: tuple[beam.PCollection[ScoredPart], beam.PCollection[Threshold]]
     ) -> dict[str, beam.PCollection]:
         """Apply the transform."""
-        files, threshold = inputs
+        parts, threshold = inputs
         at = pvalue.AsSingleton(threshold)
         model = (
-            files
+            parts
             | "SampleRows" >> beam.FlatMap(self._sample_rows, at)
             | "GatherSample" >> beam.GroupByKey()
             | "FitKMeans" >> beam.Map(self._fit, at)
         )
-        outcome = files | "Assign" >> beam.FlatMap(
+        outcome = parts | "Assign" >> beam.FlatMap(
             self._assign, at, pvalue.AsSingleton(model)
         ).with_outputs(STATS, SAMPLE, main=ASSIGNMENTS)
         return {
@@ -200,11 +200,11 @@ class ClusterPerLabel(beam.PTransform):
         }
 
     def _sample_rows(
-        self, file: BlockFile, threshold: Threshold
+        self, part: ScoredPart, threshold: Threshold
     ) -> Iterator[tuple[int, tuple[bool, Block]]]:
         with metrics.timed(STAGE):
             settings = self.settings
-            with blocks.OpenBlock(self.root, file) as block:
+            with scores.OpenPart(self.root, part) as block:
                 table = block.columns(["key", "margin"])
                 ranks = hashing.ranks(table.column("key").to_pylist(), settings.seed)
                 positive = table.column("margin").to_numpy() >= np.float32(threshold.margin)
@@ -234,12 +234,12 @@ class ClusterPerLabel(beam.PTransform):
             return fit(tables[True], tables[False], threshold, self.settings)
 
     def _assign(
-        self, file: BlockFile, threshold: Threshold, model: ClusterModel
+        self, part: ScoredPart, threshold: Threshold, model: ClusterModel
     ) -> Iterator[ClusterAssignment | pvalue.TaggedOutput]:
         with metrics.timed(STAGE):
             # The one read of all bytes: nearly all of them are needed here, and what was sampled or
             # counted of a damaged block before ends the run here, before anything is committed.
-            table = blocks.read(self.root, file)
+            table = scores.read(self.root, part)
             positive, cluster, totals = assign_block(table, model, threshold)
             metrics.count(STAGE, "assigned", len(positive))
             # Another seed than the clusters' sample: coverage is measured on other ads.
@@ -253,7 +253,7 @@ class ClusterPerLabel(beam.PTransform):
                 sample = sample.append_column("cluster", pa.array(cluster[rows]))
                 yield pvalue.TaggedOutput(SAMPLE, blocks.to_block(sample))
             yield pvalue.TaggedOutput(STATS, totals)
-            yield ClusterAssignment(file, positive.tobytes(), cluster.astype("<i4").tobytes())
+            yield ClusterAssignment(part, positive.tobytes(), cluster.astype("<i4").tobytes())
 
 
 def _add_totals(parts: Iterable[ClusterTotals | None]) -> ClusterTotals | None:

@@ -20,8 +20,8 @@ from pipelines.numerics import hashing, kmeans
 from pipelines.numerics.calibration import Band
 from pipelines.numerics.overlap import Overlap
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
-from pipelines.stages.gather_rows import is_among
-from pipelines.store import blocks
+from pipelines.store import blocks, scores
+from pipelines.store.shown import Shown
 
 STAGE = "FindOppositePairs"
 CANDIDATES, SHOWN = "candidates", "shown"
@@ -156,7 +156,7 @@ class FindOppositePairs(beam.PTransform):
 
     Args:
         root: the workspace.
-        shown_keys: content keys of ads that were shown before; they are no candidates.
+        shown: ads that were shown before; they are no candidates.
         index: ``auto``, ``exact`` or ``scann``.
         neighbors: nearest negatives kept of each positive.
         max_cluster_rows: largest set that one worker searches, rows.
@@ -165,7 +165,7 @@ class FindOppositePairs(beam.PTransform):
     """
 
     root: str
-    shown_keys: frozenset[str]
+    shown: Shown
     index: IndexKind
     neighbors: int
     max_cluster_rows: int
@@ -217,11 +217,11 @@ class FindOppositePairs(beam.PTransform):
                 np.isin(cluster, [overlap.positive for overlap in overlaps]),
                 np.isin(cluster, [overlap.negative for overlap in overlaps]),
             )
-            with blocks.OpenBlock(self.root, assignment.file) as block:
-                table = block.columns(["key", "margin"] if self.shown_keys else ["margin"])
+            with scores.OpenPart(self.root, assignment.part) as block:
+                table = block.columns(["key", "margin"] if self.shown else ["margin"])
                 shown = np.zeros(len(positive), dtype=bool)
-                if self.shown_keys:
-                    shown = is_among(table, self.shown_keys)
+                if self.shown:
+                    shown = self.shown.among(table.column("key"))
                 near = band.holds(table.column("margin").to_numpy()) & searched & ~shown
                 found = block.rows(near | shown)
             if shown.any():

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from models.backends import fake
@@ -19,7 +18,7 @@ from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs import find_ad
 from pipelines.jobs.explained import Explained, NotAnAd
 from pipelines.numerics import kmeans
-from pipelines.store import blocks
+from pipelines.store import blocks, scores
 from pipelines.store.clusters import read_clusters
 from pipelines.store.workspace import Workspace
 from tests import helpers
@@ -47,9 +46,9 @@ def explained(root: Path, *args: str, **flags: object) -> Explained:
 
 def scored(root: Path, number: int = 1) -> pa.Table:
     place = Workspace(str(root))
-    manifest = place.scored_of(place.pairs_of(number))
+    manifest = scores.scored_of(place, place.pairs_of(number))
     assert manifest is not None
-    return pa.concat_tables(pq.read_table(root / file.path) for file in manifest.files)
+    return helpers.scored_table(root, manifest)
 
 
 def items(root: Path, number: int = 1) -> list[ReviewItem]:
@@ -373,7 +372,7 @@ def test_a_strategy_of_single_ads_tells_the_place(tmp_path: Path) -> None:
 
 
 def test_lost_blocks_are_told(loop: Loop) -> None:
-    for path in loop.root.glob("rounds/*/scored/*/block-*.parquet"):
+    for path in helpers.blocks_in(loop.root):
         path.unlink()
     with pytest.raises(RunFailed, match="the scored ads of round 2 are no longer all in"):
         api.explain(loop.root, loop.shown(1)[0])

@@ -19,6 +19,7 @@ from pipelines.numerics.overlap import Overlap
 from pipelines.stages import find_opposite_pairs as stage
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
 from pipelines.store import blocks
+from pipelines.store.shown import write
 from pipelines.text import content_key
 from tests.helpers import write_scored_blocks
 
@@ -184,7 +185,7 @@ def test_candidates_lie_in_the_band_and_were_not_shown(tmp_path: Path) -> None:
         for name, value in zip(("Model", "Totals", "Overlaps", "Band"), singles, strict=True):
             given.append(pipeline | name >> beam.Create([value]))
         found = tuple(given) | stage.FindOppositePairs(
-            str(tmp_path), shown, "exact", 3, 1000, 1000, 0
+            str(tmp_path), write(str(tmp_path), shown), "exact", 3, 1000, 1000, 0
         )
         pairs = found[stage.CANDIDATES] | beam.MapTuple(
             lambda place, block: {
