@@ -144,7 +144,7 @@ def test_a_manifest_of_another_version_says_what_helps(tmp_path: Path) -> None:
     old = {"format_version": 1, "stage": "scored", "facts": {"task": "tiny"}}
     storage.write(path, json.dumps(old).encode())
     with pytest.raises(
-        RunFailed, match=r"earlier .*\(format 1, this one reads 2\); mine into a new"
+        RunFailed, match=r"earlier .*\(format 1, this one reads 3\); mine into a new"
     ):
         place.scored.by_round()
 
@@ -183,7 +183,7 @@ def test_facts_belong_to_their_stage(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no attempt to hold ReviewFacts"):
         Manifest.of(attempt, "h", [], 0, FACTS_OF["review"])
     made = Manifest.of(attempt, "h", [FILE], 3, FACTS_OF["pairs"])
-    assert (made.stage, made.round, made.format_version) == ("pairs", 1, 2)
+    assert (made.stage, made.round, made.format_version) == ("pairs", 1, 3)
     assert made.file("block-a.parquet") == FILE
     with pytest.raises(RunFailed, match=r"manifest\.json: lists no items\.jsonl"):
         made.file("items.jsonl")
