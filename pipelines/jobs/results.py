@@ -293,6 +293,7 @@ class LabelStanding:
         expert_kappa: their agreement with each other, on the ads of both halves.
         ties: paths of sheets with the tied ads of the fine-tuning half.
         missing: what training and evaluation lack, a phrase each.
+        to_train: those of them without which nothing can be trained.
     """
 
     positive_name: str
@@ -303,6 +304,7 @@ class LabelStanding:
     expert_kappa: Kappa
     ties: tuple[str, ...]
     missing: Sequence[str]
+    to_train: Sequence[str] = ()
 
     def __str__(self) -> str:
         halves = {"fine-tuning": self.fine_tuning, "evaluation": self.evaluation}
