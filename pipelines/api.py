@@ -151,7 +151,7 @@ def mine(
     delimiter: str = "",
     max_text_chars: Count = 20_000,
     max_rejected_share: Share = 0.01,
-    block_rows: Count = 1024,
+    block_rows: Count | None = None,
     range_bytes: Count = 64 << 20,
     beam: Sequence[str] = (),
     progress: bool = False,
@@ -173,7 +173,8 @@ def mine(
         delimiter: between the cells of CSV, one character or `tab`; by default what suits the header.
         max_text_chars: longer ads are rejected.
         max_rejected_share: fail when more of the records are unusable.
-        block_rows: ads a scored block: lost at most when a run is killed.
+        block_rows: ads a scored block, lost at most when a run is killed; by default 1024, on a cluster
+            32768 (about 30 MB).
         range_bytes: large JSONL and text files are read in parts of this size.
         beam: Beam's own flags, such as ``["--runner=DataflowRunner"]``.
         progress: tell on stderr what is done.

@@ -55,6 +55,8 @@ from pipelines.strategies.exploration import explored_share
 DEFAULT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 _LOCAL_RUNNERS = ("", "DirectRunner", "FnApiRunner", DEFAULT_RUNNER)
 _REMOTE_SHARDS = 64
+# Ads of a scored block, by whether the pipeline runs in this process.
+_BLOCK_ROWS = {True: 1024, False: 32_768}
 # Ads of each label in the band for each pair of the budget, at least.
 _BAND_PAIRS = 3
 _VERSIONED = ("apache-beam", "tensorflow", "keras", "keras-hub", "numpy", "scikit-learn", "scann")
@@ -76,7 +78,7 @@ class MineOptions:
     budget: int | None = None
     read: ReadOptions = field(default_factory=ReadOptions)
     max_rejected_share: float = 0.0
-    block_rows: int = 4096
+    block_rows: int | None = None
     range_bytes: int = 64 << 20
     beam: tuple[str, ...] = ()
 
@@ -473,7 +475,7 @@ def _score(
         workspace.root,
         attempt,
         plan.score_key,
-        options.block_rows,
+        options.block_rows or _BLOCK_ROWS[options.is_local()],
         share_processes=not options.is_local(),
     )
     unscored = scored[score_ads.REJECTED]
