@@ -407,6 +407,14 @@ def scored_table(root: Path, manifest: Manifest[ScoredFacts]) -> pa.Table:
     return pa.concat_tables(scores.read(str(root), part) for part in found)
 
 
+def block_of(root: Path, number: int) -> Path:
+    """Return the rows' file of a block of a round's scored ads."""
+    place = Workspace(str(root))
+    manifest = place.scored.latest(number)
+    assert manifest is not None
+    return root / next(scores.parts_of(place, manifest)).block
+
+
 def blocks_in(root: Path) -> list[Path]:
     """Return the rows' files of all scored blocks of a workspace."""
     return sorted(Path(root).rglob("*.rows.parquet"))

@@ -113,7 +113,7 @@ def test_without_pairs_there_is_no_report(tmp_path: Path) -> None:
 def test_without_the_scored_ads_the_rest_is_still_drawn(
     whole: Report, learnt: Path, tmp_path: Path
 ) -> None:
-    next((learnt / "rounds/0002/scored").rglob("*.parquet")).unlink()
+    helpers.block_of(learnt, 2).unlink()
     found = draw(learnt, tmp_path / "b")
     assert set(found.summary["missing"]) == MAPS
     parts = read(found)
