@@ -412,10 +412,10 @@ def scored_of(workspace: Workspace, pairs: Manifest[PairsFacts]) -> Manifest[Sco
     return next(fitting, None)
 
 
-def sample_texts(
+def sample(
     workspace: Workspace, scored: Manifest[ScoredFacts], rows: int, seed: int
-) -> tuple[str, ...]:
-    """Return the texts of a sample of the ads of a scored attempt, drawn by hash; ordered by it.
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return texts and margins (n,) of a sample of a scored attempt's ads, drawn by hash; ordered by it.
 
     Of more than 16 parts, which ads fill as they come, 16 are drawn first: what is read does not grow
     with the corpus. Memory: a block's keys and texts, and twice ``rows`` texts.
@@ -428,14 +428,13 @@ def sample_texts(
         parts_of(workspace, scored),
         key=lambda part: (hashing.unit_hash(part.block, seed), part.overlay),
     )
-    found: list[tuple[int, str, str]] = []
+    found: list[tuple[int, str, str, float]] = []
     for part in drawn:
-        table = read_columns(workspace.root, part, ["key", "text"])
-        keys = table.column("key").to_pylist()
-        ranks = hashing.ranks(keys, seed).tolist()
-        found += zip(ranks, keys, table.column("text").to_pylist(), strict=True)
+        table = read_columns(workspace.root, part, ["key", "text", "margin"])
+        keys, texts, margins = (column.to_pylist() for column in table.columns)
+        found += zip(hashing.ranks(keys, seed).tolist(), keys, texts, margins, strict=True)
         found = heapq.nsmallest(rows, found)
-    return tuple(text for _, _, text in found)
+    return tuple(text for _, _, text, _ in found), np.array([m for *_, m in found])
 
 
 def _order(table: pa.Table) -> pa.Array:

@@ -267,19 +267,24 @@ def test_small_blocks_are_joined_and_what_was_there_stays(tmp_path: Path) -> Non
 
 
 def test_a_sample_of_texts_is_uniform_and_does_not_depend_on_the_cut(tmp_path: Path) -> None:
-    rows = scored_rows(np.zeros(300, dtype=np.float32))
+    rows = scored_rows(np.arange(300, dtype=np.float32))
     drawn = []
     for name, cuts in (("a", [rows]), ("b", [rows.slice(n, 30) for n in range(0, 300, 30)])):
         root = tmp_path / name
         manifest = committed(root, write_scored_blocks(root, cuts)[::-1], shards=len(cuts))
-        drawn.append(scores.sample_texts(Workspace(str(root)), manifest, 50, seed=3))
+        texts, margins = scores.sample(Workspace(str(root)), manifest, 50, seed=3)
+        drawn.append(texts)
+        of = dict(
+            zip(rows.column("text").to_pylist(), rows.column("margin").to_pylist(), strict=True)
+        )
+        assert margins.tolist() == [of[text] for text in texts]
     assert drawn[0] == drawn[1]
     keys = rows.column("key").to_pylist()
     lowest = hashing.lowest_ranks(keys, 50, 3)
     assert set(drawn[0]) == {rows.column("text")[int(i)].as_py() for i in lowest}
     place = Workspace(str(root))
-    assert drawn[0] != scores.sample_texts(place, manifest, 50, seed=4)
-    everything = scores.sample_texts(place, manifest, 5000, seed=3)
+    assert drawn[0] != scores.sample(place, manifest, 50, seed=4)[0]
+    everything, _ = scores.sample(place, manifest, 5000, seed=3)
     assert sorted(everything) == sorted(rows.column("text").to_pylist())
 
 
@@ -288,6 +293,6 @@ def test_a_sample_reads_so_many_blocks_and_no_more(tmp_path: Path) -> None:
     cut = write_scored_blocks(tmp_path, [rows.slice(n, 10) for n in range(0, 300, 10)])
     manifest = committed(tmp_path, cut)
     with watched_reads() as paths:
-        drawn = scores.sample_texts(Workspace(str(tmp_path)), manifest, 5000, seed=3)
+        drawn, _ = scores.sample(Workspace(str(tmp_path)), manifest, 5000, seed=3)
     assert len(drawn) == 160
     assert len({path for path in paths if path.endswith(".parquet")}) == 16
