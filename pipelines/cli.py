@@ -298,7 +298,7 @@ def _audit(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
 
 def _mine_job(beam_flags: tuple[str, ...]) -> Callable[..., Any]:
     """Return ``api.mine``; what runs elsewhere goes on when it is stopped here."""
-    from pipelines.jobs.mine import is_local
+    from pipelines.jobs.running import is_local
 
     if not is_local(beam_flags):
         _stopping.kept = f"the job may go on where it runs; {_stopping.kept}"

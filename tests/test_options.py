@@ -16,7 +16,7 @@ from pipelines import api, cli, options
 from pipelines.console import parser
 from pipelines.console.parser import flags_of
 from pipelines.errors import UsageError
-from pipelines.jobs.mine import is_local
+from pipelines.jobs.running import is_local
 from pipelines.simulation.options import SimulateOptions, options_of
 from tests import helpers
 

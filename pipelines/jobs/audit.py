@@ -15,8 +15,8 @@ from pipelines.console.progress import step
 from pipelines.console.typed import typed
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.audit_standing import audit_standing
-from pipelines.jobs.mine import run_pipeline
 from pipelines.jobs.results import Audited
+from pipelines.jobs.running import run_pipeline
 from pipelines.numerics import agreement
 from pipelines.numerics.agreement import MISSING
 from pipelines.stages.draw_audit import DRAWN, FRAME, AuditPlan, DrawAudit

@@ -5,31 +5,30 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.metadata
-import json
 import platform
-import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from models import prompting
 from models.backends.base import BackendError, LabelerIdentity
 from models.backends.pool import LabelerPool
 from pipelines.config import Task, called, given_task
-from pipelines.console import metrics, summary
+from pipelines.console import metrics
 from pipelines.console.progress import step
 from pipelines.console.typed import typed
 from pipelines.contracts import FORMAT_VERSION, BlockFile
-from pipelines.errors import RunFailed, UsageError, find_run_failed
+from pipelines.errors import UsageError
 from pipelines.handlers import LoadLabeler, trained_backend, trained_embedding
 from pipelines.jobs import pilot, selection
 from pipelines.jobs.labels import settled_labels
-from pipelines.jobs.results import Mined, plain
+from pipelines.jobs.outcome import outcome
+from pipelines.jobs.results import Mined
+from pipelines.jobs.running import check_remote, is_local, pipeline_options, run_pipeline
 from pipelines.numerics.calibration import Fitted
 from pipelines.numerics.weights import unit_of
 from pipelines.sources import registry as sources
@@ -43,7 +42,7 @@ from pipelines.stages.read_ads import ReadAds
 from pipelines.stages.score_ads import ScoreAds
 from pipelines.stages.write_rejected import WriteRejected
 from pipelines.stages.write_review import WriteReview
-from pipelines.store import model_store, storage
+from pipelines.store import model_store
 from pipelines.store.facts import ModelFacts, Provenance, ScoredFacts
 from pipelines.store.workspace import Manifest, Workspace, config_hash
 from pipelines.strategies import registry
@@ -51,8 +50,6 @@ from pipelines.strategies.base import Need, Strategy
 from pipelines.strategies.base import Plan as SelectionPlan
 from pipelines.strategies.exploration import explored_share
 
-DEFAULT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-_LOCAL_RUNNERS = ("", "DirectRunner", "FnApiRunner", DEFAULT_RUNNER)
 _REMOTE_SHARDS = 64
 # Ads of each label in the band for each pair of the budget, at least.
 _BAND_PAIRS = 3
@@ -81,24 +78,11 @@ class MineOptions:
 
     def pipeline_options(self) -> PipelineOptions:
         """Return Beam's options; the in-memory runner unless another was named."""
-        return _pipeline_options(self.beam)
+        return pipeline_options(self.beam)
 
     def is_local(self) -> bool:
         """Tell whether the pipeline runs in this process."""
         return is_local(self.beam)
-
-
-def is_local(beam_flags: Sequence[str]) -> bool:
-    """Tell whether a pipeline with these flags of Beam's runs in this process."""
-    return _runner(_pipeline_options(beam_flags)) in _LOCAL_RUNNERS
-
-
-def _pipeline_options(beam_flags: Sequence[str]) -> PipelineOptions:
-    return PipelineOptions([f"--runner={DEFAULT_RUNNER}", *beam_flags])
-
-
-def _runner(options: PipelineOptions) -> str:
-    return str(options.get_all_options()["runner"] or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +127,12 @@ def mine(
     plan = dataclasses.replace(prepare(options, say), pool=pool)
     if plan.finished:
         say(f"round {plan.round_number} is mined already with this task and corpus; nothing to do")
-        return _outcome(plan, {}, time.monotonic() - started)
+        return outcome(plan, {}, time.monotonic() - started)
     if plan.scored:
         say(f"every ad is scored already ({plan.scored.rows:,} ads)")
     metrics.reset()
-    counters = _run(plan)
-    mined = _outcome(plan, counters, time.monotonic() - started)
+    counters = run_pipeline(options.beam, functools.partial(build_pipeline, plan))
+    mined = outcome(plan, counters, time.monotonic() - started)
     if mined.unread:
         say(_unread(mined, plan.embedding))
     return mined
@@ -183,7 +167,7 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         say(line)
     workspace = Workspace(options.workspace)
     workspace.check_writable()
-    _check_remote(options, task)
+    check_remote(options.beam, options.workspace, options.corpus, task, options.task)
     try:
         task = pilot.with_committee(task, ranges, options.read, workspace, say)
     except UsageError as error:
@@ -352,28 +336,6 @@ def _whole(
     return None
 
 
-def _check_remote(options: MineOptions, task: Task) -> None:
-    """Refuse early what workers of another machine could not read or write."""
-    if "Dataflow" not in _runner(options.pipeline_options()):
-        return
-    for name, path in (
-        ("--workspace", options.workspace),
-        *(("--corpus", c) for c in options.corpus),
-    ):
-        if storage.is_local(path):
-            raise UsageError(f"{name} {path}: Dataflow's workers cannot reach it; give gs://...")
-    for key, preset in (
-        ("model.preset", task.model.preset),
-        ("embedding.preset", task.embedding.preset),
-        ("training.encoder", task.training.encoder),
-    ):
-        if preset.startswith((".", "/", "~")):
-            raise UsageError(
-                f"{called(options.task)}: {key}: {preset} is a folder of this machine; put the model into "
-                "the workers' image or give a preset's name"
-            )
-
-
 def provenance(plan: Plan) -> Provenance:
     """Return what the stages record of where their output comes from."""
     versions = {"python": platform.python_version()}
@@ -493,116 +455,3 @@ def _score(
         options.max_rejected_share,
     )
     return files, tally | "WeightUnit" >> beam.Map(lambda found: unit_of(found.weight))
-
-
-def _run(plan: Plan) -> dict[str, int]:
-    return run_pipeline(plan.options.beam, functools.partial(build_pipeline, plan))
-
-
-def run_pipeline(
-    beam_flags: Sequence[str], build: Callable[[beam.Pipeline], None]
-) -> dict[str, int]:
-    """Build a pipeline and run it to its end; returns its counters.
-
-    Raises:
-        RunFailed: a step raised it.
-    """
-    pipeline = beam.Pipeline(options=_pipeline_options(beam_flags))
-    build(pipeline)
-    # What runs elsewhere counts elsewhere.
-    showing = metrics.shown() if is_local(beam_flags) else step("waiting for the job")
-    try:
-        with showing:
-            result = pipeline.run()
-            result.wait_until_finish()
-    except Exception as error:
-        if "KeyboardInterrupt" in str(error):
-            # Beam wraps what it finds in a step, Ctrl-C too.
-            raise KeyboardInterrupt from error
-        message = find_run_failed(error)
-        if message is None:
-            raise
-        raise RunFailed(message) from error
-    found = result.metrics().query(MetricsFilter().with_namespace(metrics.NAMESPACE))
-    counters: dict[str, int] = {}
-    for counter in found["counters"]:
-        name = counter.key.metric.name
-        counters[name] = counters.get(name, 0) + int(counter.result)
-    return counters
-
-
-def _outcome(plan: Plan, counters: dict[str, int], seconds: float) -> Mined:
-    workspace, number = plan.workspace, plan.round_number
-    scored = workspace.scored.find(number, plan.scored_hash)
-    pairs = workspace.pairs.find(number, plan.mine_hash)
-    review = workspace.review.find(number, plan.mine_hash)
-    if not (scored and pairs and review):
-        raise RunFailed(
-            "the pipeline ended without a manifest for each of scored, pairs and review"
-        )
-    clusters = workspace.clusters.find(number, plan.mine_hash)
-    busy = summary.stage_seconds(counters)
-    scored_now = counters.get("ScoreAds/scored", 0)
-    records = counters.get("ReadAds/records", 0)
-    threshold, boundary = pairs.facts.threshold, pairs.facts.boundary
-    committee = None if plan.model else plan.task.prompt.committee
-    items = tuple(workspace.read_items(pairs))
-    mined = Mined(
-        task=plan.task.name,
-        round=number,
-        records=scored.facts.records,
-        rejected=scored.facts.rejected,
-        rejected_by_reason=scored.facts.reasons,
-        unique=scored.facts.unique,
-        scored_now=scored_now,
-        reused=scored.rows - scored_now,
-        truncated=clusters.facts.truncated if clusters else None,
-        positives=threshold.n_positive,
-        positive_share=threshold.share,
-        threshold_probability=round(threshold.probability, 6),
-        threshold_source=threshold.source,
-        positive_clusters=clusters.facts.positive_clusters if clusters else None,
-        negative_clusters=clusters.facts.negative_clusters if clusters else None,
-        overlaps=clusters.facts.overlaps if clusters else None,
-        candidates=pairs.facts.candidates,
-        pairs=pairs.rows,
-        exploration_pairs=pairs.facts.sources.get("exploration", 0),
-        budget=plan.task.selection.budget,
-        exploration_share=round(plan.explored, 6),
-        single_ads=sum(len(item.ads) == 1 for item in items),
-        note=pairs.facts.note,
-        threshold_bound=threshold.bound,
-        covered_share=boundary.covered_share if boundary else None,
-        partner_rank=_median([item.overlap.partner_rank for item in items if item.overlap]),
-        pair_distance=_median([item.distance for item in items if item.overlap]),
-        seconds_by_stage=busy,
-        seconds=round(seconds, 2),
-        scoring_rate=_rate(scored_now, busy.get("ScoreAds", 0.0)),
-        reading_rate=_rate(records, busy.get("ReadAds", 0.0)),
-        model_id=plan.identity.model_id,
-        prompt_hash=plan.identity.prompt_hash,
-        prompts=tuple(member.name for member in committee.members) if committee else (),
-        agreement=committee.agreement if committee else None,
-        guessing=committee is not None and committee.agreement < pilot.GUESSING,
-        pairs_file=workspace.path(pairs.file("items.jsonl").path),
-        review_sheet=workspace.path(review.file("review.csv").path),
-        overlaps_file=workspace.path(f"{clusters.attempt}/overlaps.jsonl") if clusters else None,
-        dead_letters=tuple(workspace.path(path) for path in scored.facts.dead_letters),
-        items=items,
-        names=plan.task.labels.model_dump(),
-        rejected_examples=scored.facts.examples,
-        unread=scored.facts.unread,
-    )
-    if counters:
-        data = json.dumps(plain(mined), indent=1, ensure_ascii=False).encode() + b"\n"
-        storage.write(workspace.path(f"{review.attempt}/summary.json"), data)
-    return mined
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return round(statistics.median(known), 6) if known else None
-
-
-def _rate(number: int, seconds: float) -> float | None:
-    return round(number / seconds, 1) if number and seconds else None
