@@ -27,14 +27,23 @@ from pipelines.handlers import LoadLabeler, trained_backend, trained_embedding
 from pipelines.jobs import pilot, selection
 from pipelines.jobs.labels import settled_labels
 from pipelines.jobs.outcome import outcome
-from pipelines.jobs.results import Mined
-from pipelines.jobs.running import check_remote, is_local, pipeline_options, run_pipeline
+from pipelines.jobs.results import Mined, Submitted
+from pipelines.jobs.running import (
+    Submission,
+    check_remote,
+    is_local,
+    pipeline_options,
+    resource_hints,
+    run_pipeline,
+    submitted,
+)
 from pipelines.numerics.calibration import Fitted
 from pipelines.numerics.weights import unit_of
 from pipelines.sources import registry as sources
 from pipelines.sources.base import CONTENT_IDS, Range, ReadOptions, fingerprint
 from pipelines.stages import collapse_duplicates, read_ads, score_ads
 from pipelines.stages.check_corpus import CheckCorpus
+from pipelines.stages.check_worker import CheckWorker
 from pipelines.stages.collapse_duplicates import CollapseDuplicates
 from pipelines.stages.commit_scored import CommitScored
 from pipelines.stages.label_ads import LabelAds, LabelRule
@@ -62,6 +71,7 @@ class MineOptions:
 
     Attributes:
         read: how records become ads.
+        scoring_hints: Beam's resource hints, ``name=value``, for the workers that label.
         beam: Beam's own flags.
     """
 
@@ -74,6 +84,7 @@ class MineOptions:
     max_rejected_share: float = 0.0
     block_rows: int = 4096
     range_bytes: int = 64 << 20
+    scoring_hints: tuple[str, ...] = ()
     beam: tuple[str, ...] = ()
 
     def pipeline_options(self) -> PipelineOptions:
@@ -111,8 +122,8 @@ class Plan:
 
 def mine(
     options: MineOptions, say: Callable[[str], None], pool: LabelerPool | None = None
-) -> Mined:
-    """Run the main job.
+) -> Mined | Submitted:
+    """Run the main job, or hand it over where Beam's flags say so.
 
     Args:
         options: see :class:`MineOptions`.
@@ -127,12 +138,14 @@ def mine(
     plan = dataclasses.replace(prepare(options, say), pool=pool)
     if plan.finished:
         say(f"round {plan.round_number} is mined already with this task and corpus; nothing to do")
-        return outcome(plan, {}, time.monotonic() - started)
+        return outcome(plan, None, time.monotonic() - started)
     if plan.scored:
         say(f"every ad is scored already ({plan.scored.rows:,} ads)")
     metrics.reset()
-    counters = run_pipeline(options.beam, functools.partial(build_pipeline, plan))
-    mined = outcome(plan, counters, time.monotonic() - started)
+    ran = run_pipeline(options.beam, functools.partial(build_pipeline, plan), say)
+    if isinstance(ran, Submission):
+        return submitted(ran, plan.task.name, plan.workspace.root)
+    mined = outcome(plan, ran, time.monotonic() - started)
     if mined.unread:
         say(_unread(mined, plan.embedding))
     return mined
@@ -156,6 +169,8 @@ def _unread(mined: Mined, embedding: str) -> str:
 def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     """Decide everything that is decided before the pipeline is built; raises as ``mine`` does."""
     task = given_task(options.task)
+    check_remote(options.beam, options.workspace, options.corpus, task, options.task)
+    resource_hints(options.scoring_hints)
     options = dataclasses.replace(options, read=task.reading(options.read))
     if options.budget is not None:
         selection = task.selection.model_copy(update={"budget": options.budget})
@@ -167,7 +182,6 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         say(line)
     workspace = Workspace(options.workspace)
     workspace.check_writable()
-    check_remote(options.beam, options.workspace, options.corpus, task, options.task)
     try:
         task = pilot.with_committee(task, ranges, options.read, workspace, say)
     except UsageError as error:
@@ -416,7 +430,13 @@ def _score(
     """Return the scored blocks, and the power of ten of their weights' unit, a singleton."""
     workspace, options = plan.workspace, plan.options
     attempt = workspace.new_attempt(plan.round_number, "scored")
-    shards = 1 if options.is_local() else _REMOTE_SHARDS
+    elsewhere = not options.is_local()
+    shards = _REMOTE_SHARDS if elsewhere else 1
+    load = LoadLabeler(
+        plan.task, plan.identity, workspace.root, plan.model, plan.pool, elsewhere=elsewhere
+    )
+    if elsewhere:
+        _ = pipeline | "CheckWorker" >> CheckWorker(load.look)
     read = pipeline | "ReadAds" >> ReadAds(plan.ranges, options.read)
     ads, unreadable = read[read_ads.ADS], read[read_ads.REJECTED]
     collapsed = ads | "CollapseDuplicates" >> CollapseDuplicates(
@@ -433,13 +453,14 @@ def _score(
         workspace.root, options.max_rejected_share, [f.name for f in options.read.fields if f.name]
     )
     scored = (unique, tally) | "ScoreAds" >> ScoreAds(
-        LoadLabeler(plan.task, plan.identity, workspace.root, plan.model, plan.pool),
+        load,
         workspace.root,
         attempt,
         plan.score_key,
         workspace.scored_blocks(plan.score_key),
         options.block_rows,
-        share_processes=not options.is_local(),
+        elsewhere,
+        resource_hints(options.scoring_hints),
     )
     unscored = scored[score_ads.REJECTED]
     late_letters = unscored | "WriteRejectedScores" >> WriteRejected(

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from pipelines.jobs.mine import Plan
 
 
-def outcome(plan: Plan, counters: Mapping[str, int], seconds: float) -> Mined:
+def outcome(plan: Plan, counted: Mapping[str, int] | None, seconds: float) -> Mined:
     """Return what a mining came to, and write it beside the review where a pipeline ran.
 
     Args:
         plan: what was decided before.
-        counters: of the pipeline; none where the round was mined already.
+        counted: counters of the pipeline, as far as its engine gave them; None where none was run, for
+            the round was mined already.
         seconds: what it took.
 
     Raises:
@@ -37,8 +38,10 @@ def outcome(plan: Plan, counters: Mapping[str, int], seconds: float) -> Mined:
             "the pipeline ended without a manifest for each of scored, pairs and review"
         )
     clusters = workspace.clusters.find(number, plan.mine_hash)
+    counters = counted or {}
     busy = summary.stage_seconds(counters)
-    scored_now = counters.get("ScoreAds/scored", 0)
+    unknown = counted == {} and plan.scored is None
+    scored_now = None if unknown else counters.get("ScoreAds/scored", 0)
     records = counters.get("ReadAds/records", 0)
     threshold, boundary = pairs.facts.threshold, pairs.facts.boundary
     committee = None if plan.model else plan.task.prompt.committee
@@ -51,7 +54,7 @@ def outcome(plan: Plan, counters: Mapping[str, int], seconds: float) -> Mined:
         rejected_by_reason=scored.facts.reasons,
         unique=scored.facts.unique,
         scored_now=scored_now,
-        reused=scored.rows - scored_now,
+        reused=None if scored_now is None else scored.rows - scored_now,
         truncated=clusters.facts.truncated if clusters else None,
         positives=threshold.n_positive,
         positive_share=threshold.share,
@@ -89,7 +92,7 @@ def outcome(plan: Plan, counters: Mapping[str, int], seconds: float) -> Mined:
         rejected_examples=scored.facts.examples,
         unread=scored.facts.unread,
     )
-    if counters:
+    if counted is not None:
         data = json.dumps(plain(mined), indent=1, ensure_ascii=False).encode() + b"\n"
         storage.write(workspace.path(f"{review.attempt}/summary.json"), data)
     return mined
@@ -100,5 +103,5 @@ def _median(values: Sequence[float | None]) -> float | None:
     return round(statistics.median(known), 6) if known else None
 
 
-def _rate(number: int, seconds: float) -> float | None:
+def _rate(number: int | None, seconds: float) -> float | None:
     return round(number / seconds, 1) if number and seconds else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
 import numpy as np
@@ -86,7 +86,8 @@ class ScoreAds(beam.PTransform):
         score_key: hash of all that shapes a score (model, prompt, embedding, window).
         known: blocks scored before with the same ``score_key``.
         block_rows: ads a block; also what is lost at most when a run is killed.
-        share_processes: as in :class:`LabelerHandler`.
+        elsewhere: whether workers are other processes, which share a labeler, and may die.
+        hints: Beam's resource hints for the workers that label.
     """
 
     load: Callable[[], Labeler]
@@ -95,7 +96,8 @@ class ScoreAds(beam.PTransform):
     score_key: str
     known: Sequence[BlockFile]
     block_rows: int = 1024
-    share_processes: bool = False
+    elsewhere: bool = False
+    hints: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.block_rows < 1:
@@ -115,12 +117,17 @@ class ScoreAds(beam.PTransform):
             new, reused = self._split_known(new)
             unread.append(reused | "UnreadReused" >> beam.FlatMap(unread_scripts))
             files.append(reused | "WriteReused" >> beam.FlatMap(_write, *write))
-        results = (
+        packed = (
             new
             | "Batch" >> beam.BatchElements(self.block_rows, self.block_rows)
             | "ToBlock" >> beam.Map(to_ad_block)
-            | "Label" >> RunInference(LabelerHandler(self.load, self.share_processes))
         )
+        if self.elsewhere:
+            # Whoever scores a block again, after a worker's death, finds the same ads in it and writes
+            # the same file.
+            packed = packed | "StableBlocks" >> beam.Reshuffle()
+        label = RunInference(LabelerHandler(self.load, self.elsewhere))
+        results = packed | "Label" >> label.with_resource_hints(**self.hints)
         scored = results | "Scored" >> beam.Map(_scored)
         unread.append(scored | "UnreadScored" >> beam.FlatMap(unread_scripts))
         files.append(scored | "WriteBlock" >> beam.FlatMap(_write, *write))
