@@ -130,7 +130,7 @@ def mined(ads: Labelled, budget: int, rounds: int, prior: float, folder: Path) -
     """Mine rounds of pairs, each labelled by the truth before the next."""
     from pipelines.config import Task
     from pipelines.jobs.ingest import ingest_verdicts
-    from pipelines.jobs.mine import MineOptions, mine
+    from pipelines.jobs.mine import Mined, MineOptions, mine
     from pipelines.store.workspace import Workspace
     from pipelines.verdicts.rows import RawVerdict
 
@@ -152,7 +152,9 @@ def mined(ads: Labelled, budget: int, rounds: int, prior: float, folder: Path) -
     pairs: list[tuple[str, ...]] = []
     for number in range(1, rounds + 1):
         options = MineOptions(task, (str(corpus),), place.root)
-        items = mine(options, say=lambda _: None).items
+        mined = mine(options, say=lambda _: None)
+        assert isinstance(mined, Mined)
+        items = mined.items
         pairs += [tuple(ad.key for ad in item.ads) for item in items if len(item.ads) == 2]
         rows: list[RawVerdict] = []
         for ad in (ad for item in items for ad in item.ads):

@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from benchmarks import _common
 from pipelines.contracts import scored_schema
-from pipelines.jobs.mine import MineOptions, mine, prepare, provenance
+from pipelines.jobs.mine import Mined, MineOptions, mine, prepare, provenance
 from pipelines.numerics import calibration
 from pipelines.store import blocks, scores
 from pipelines.store.facts import ScoredFacts
@@ -98,6 +98,7 @@ def measure(folder: Path) -> dict[str, Any]:
     """Run `mine` in this process and say what it took."""
     start = time.perf_counter()
     mined = mine(options(folder), say=_common.log)
+    assert isinstance(mined, Mined)
     return {
         "seconds": time.perf_counter() - start,
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

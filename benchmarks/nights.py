@@ -25,6 +25,7 @@ from typing import Any
 
 from benchmarks import _common
 from pipelines.jobs.mine import MineOptions, mine
+from pipelines.jobs.results import Mined
 from tests.helpers import VOCABULARY
 
 TASK = """\
@@ -58,6 +59,7 @@ def measure(folder: Path) -> dict[str, Any]:
         ),
         say=_common.log,
     )
+    assert isinstance(mined, Mined)
     used = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "cpu": used.ru_utime + used.ru_stime,

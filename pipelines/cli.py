@@ -28,6 +28,7 @@ from pipelines.console.typed import typed
 from pipelines.console.visible import printable
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.calling import quiet_libraries, refusal
+from pipelines.jobs.results import Mined
 
 SAMPLES = Path(__file__).resolve().parent.parent / "templates"
 OK, FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
@@ -266,7 +267,7 @@ def _mine(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
     if args.json:
         _print_json(mined.to_json())
     else:
-        _print(mined.text(args.show))
+        _print(mined.text(args.show) if isinstance(mined, Mined) else mined.text())
     return OK
 
 
@@ -275,6 +276,8 @@ def _demo(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
     mined = _call(
         _mine_job(beam_flags), args, task=task, corpus=corpus, block_rows=256, beam=beam_flags
     )
+    if not isinstance(mined, Mined):
+        return _show(args, mined)
     # What a person looks at first.
     page = _call(api.export, args, tool="page").files[0]
     report = _call(api.report, args).path
@@ -298,7 +301,7 @@ def _audit(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
 
 def _mine_job(beam_flags: tuple[str, ...]) -> Callable[..., Any]:
     """Return ``api.mine``; what runs elsewhere goes on when it is stopped here."""
-    from pipelines.jobs.mine import is_local
+    from pipelines.jobs.running import is_local
 
     if not is_local(beam_flags):
         _stopping.kept = f"the job may go on where it runs; {_stopping.kept}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.ml.inference.base import ModelHandler
 
-from models.backends.base import LabelBatch, Labeler, LabelerIdentity
+from models.backends.base import Backend, BackendError, LabelBatch, Labeler, LabelerIdentity
 from models.backends.pool import LabelerPool
 from models.backends.trained import Trained
+from models.embedded import without_downloads
 from models.trained import TrainedModelError
 from pipelines.config import Task
 from pipelines.console import metrics
@@ -145,14 +148,20 @@ class LazyLabeler:
 
     def label(self, texts: Sequence[str]) -> LabelBatch:
         """Score texts."""
-        return self.load().label(texts)
+        return self._loaded().label(texts)
 
-    def load(self) -> Labeler:
-        """Return the labeler, loaded now if it is not yet."""
+    def prepare(self) -> None:
+        """Load the labeler if it is not yet.
+
+        Returns nothing: where a worker's processes share it, what is returned travels between them, and
+        a model cannot.
+        """
+        self._loaded()
+
+    def _loaded(self) -> Labeler:
         with self._lock:
             if self._labeler is None:
-                with metrics.timed("LoadModel"):
-                    self._labeler = self._load()
+                self._labeler = self._load()
             return self._labeler
 
 
@@ -167,6 +176,7 @@ class LoadLabeler:
         root: the workspace.
         model: manifest of the model that experts' labels trained, or None for LLM-0.
         pool: remembers what LLM-0 said, where a simulation asks for it.
+        elsewhere: whether workers are other machines, which download no weights.
     """
 
     task: Task
@@ -174,6 +184,17 @@ class LoadLabeler:
     root: str = ""
     model: Manifest[ModelFacts] | None = None
     pool: LabelerPool | None = None
+    elsewhere: bool = False
+
+    def look(self) -> None:
+        """Look for the weights where this runs, and load none.
+
+        Raises:
+            RunFailed: they are not there, or others are.
+        """
+        with self._on_this_machine():
+            found = self._backend().look()
+        self._check(found)
 
     def __call__(self) -> Labeler:
         """Load the labeler.
@@ -187,17 +208,35 @@ class LoadLabeler:
 
     def load_new(self) -> Labeler:
         """Load the labeler, whatever is remembered; raises as calling does."""
-        if self.model is None:
-            labeler = self.task.backend().load()
-        else:
-            own = model_store.model_files(self.model)
-            labeler = load_trained(Workspace(self.root), self.task, own, self.pool)
-        if labeler.identity != self.expected:
-            raise RunFailed(
-                f"the worker loaded {labeler.identity}, the launcher planned {self.expected}; give "
-                "both the same weights and version"
-            )
+        with self._on_this_machine():
+            labeler = self._backend().load()
+        self._check(labeler.identity)
         return labeler
+
+    def _backend(self) -> Backend:
+        if self.model is None:
+            return self.task.backend()
+        own = model_store.model_files(self.model)
+        return trained_backend(Workspace(self.root), self.task, own, self.pool)
+
+    @contextmanager
+    def _on_this_machine(self) -> Iterator[None]:
+        try:
+            with without_downloads() if self.elsewhere else nullcontext():
+                yield
+        except TrainedModelError as error:
+            raise RunFailed(str(error)) from error
+        except BackendError as error:
+            if not self.elsewhere:
+                raise
+            raise RunFailed(f"the worker on {socket.gethostname()}: {error}") from error
+
+    def _check(self, found: LabelerIdentity) -> None:
+        if found != self.expected:
+            raise RunFailed(
+                f"the worker has {found}, the launcher planned {self.expected}; give both the same "
+                "weights and version"
+            )
 
 
 def trained_backend(
@@ -277,7 +316,9 @@ class LabelerHandler(ModelHandler[Block, ScoredBlock, LazyLabeler]):
         inference_args: dict[str, Any] | None = None,
     ) -> list[ScoredBlock]:
         """Score blocks; a list, so that Beam counts failures inside."""
-        model.load()
+        # Counted here: what happens where a shared labeler lives reaches no metric.
+        with metrics.timed("LoadModel"):
+            model.prepare()
         with metrics.timed(STAGE):
             return [score_block(model, block) for block in batch]
 

@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any
 
-from apache_beam.options.pipeline_options import PipelineOptions
-
 from pipelines import api
+from pipelines.console.beam_flags import beam_parser
 from pipelines.console.parser import Parser, add_command, check_order, did_you_mean, flags_of
 from pipelines.errors import UsageError
 from pipelines.simulation.conditions import CROWD_NOISES, conditions
@@ -166,6 +165,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add(reading, api.mine, "format", choices=FORMATS, metavar=None)
     _add(reading, api.mine, "encoding", "delimiter")
     _add(reading, api.mine, "max_text_chars", "max_rejected_share", "block_rows", "range_bytes")
+    _add(
+        mine, api.mine, "scoring_hint", metavar="NAME=VALUE", type=str, action="append", default=[]
+    )
     _add_output(mine, show=5)
 
     demo = add_command(
@@ -456,9 +458,9 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
         return args, ()
     known = flags_of(parser, args.command)
     if args.command in ("mine", "demo", "audit"):
-        beam_parser = _beam_parser()
-        _, rest_unknown = beam_parser.parse_known_args(rest)
-        known += [flag for action in beam_parser._actions for flag in action.option_strings]
+        of_beam = beam_parser()
+        _, rest_unknown = of_beam.parse_known_args(rest)
+        known += [flag for action in of_beam._actions for flag in action.option_strings]
     else:
         rest_unknown = rest
     if rest_unknown:
@@ -486,11 +488,3 @@ def _one_corpus_a_flag(argv: Sequence[str]) -> list[str]:
         spread.append(f"--corpus={argument}" if taking else argument)
         first = False
     return spread
-
-
-def _beam_parser() -> argparse.ArgumentParser:
-    # What PipelineOptions.get_all_options does, except that unknown flags are not dropped.
-    parser = Parser(prog="scout", add_help=False, conflict_handler="resolve")
-    for options in {str(cls): cls for cls in PipelineOptions.__subclasses__()}.values():
-        options._add_argparse_args(parser)
-    return parser

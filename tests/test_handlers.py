@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+import socket
 from collections.abc import Sequence
+from pathlib import Path
 
+import apache_beam as beam
 import numpy as np
 import pytest
+from apache_beam.ml.inference.base import RunInference
+from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.backends.base import LabelBatch
+from models import embedded
+from models.backends.base import BackendError, LabelBatch, LabelerIdentity
 from models.backends.fake import FakeLabeler
-from pipelines.handlers import LabelerHandler, LazyLabeler, label_each, score_block
+from models.embedded import EMBEDDED_LLM
+from pipelines.config import Task
+from pipelines.errors import RunFailed
+from pipelines.handlers import (
+    LabelerHandler,
+    LazyLabeler,
+    LoadLabeler,
+    ScoredBlock,
+    label_each,
+    score_block,
+)
+from pipelines.jobs.running import DEFAULT_RUNNER
 from pipelines.stages.score_ads import to_ad_block
 from pipelines.store import blocks
 from tests import helpers
@@ -89,4 +107,71 @@ def test_nothing_is_loaded_until_an_ad_needs_it() -> None:
     assert isinstance(model, LazyLabeler)
     assert loads == []
     assert model.label(["a"]).margin.shape == (1,)
+    model.prepare()
     assert loads == [1]
+
+
+class _Compiled(FakeLabeler):
+    """Holds what no process can send to another, as a traced TensorFlow function is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.traced = lambda: None
+
+
+def test_a_labeler_that_does_not_pickle_is_shared_by_processes() -> None:
+    # With `large_model` Beam reaches it through a server, even from the process that it lives in.
+    ads = [helpers.unique_ad(f"ad number {n}") for n in range(9)]
+    wanted = FakeLabeler().label([ad.text for ad in ads]).margin.tolist()
+    with beam.Pipeline(runner=DEFAULT_RUNNER) as pipeline:
+        scored = (
+            pipeline
+            | beam.Create([to_ad_block(ads)])
+            | RunInference(LabelerHandler(_Compiled, share_processes=True))
+        )
+        margins = scored | beam.FlatMap(_margins)
+        assert_that(margins, equal_to(wanted))
+
+
+def _margins(result: ScoredBlock) -> list[float]:
+    found: list[float] = blocks.from_block(result.scored).column("margin").to_pylist()
+    return found
+
+
+def no_download(*_: object) -> None:
+    raise AssertionError("a worker fetched weights")
+
+
+def embedded_task() -> Task:
+    task = helpers.provenance().task
+    model = task.model.model_copy(update={"preset": EMBEDDED_LLM})
+    return task.model_copy(
+        update={"model": model, "prompt": task.prompt.model_copy(update={"form": "completion"})}
+    )
+
+
+def test_a_worker_without_weights_says_so_and_fetches_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCOUT_CACHE", str(tmp_path))
+    monkeypatch.setattr(embedded, "download", no_download)
+    planned = LabelerIdentity("m", "p", "e")
+    load = LoadLabeler(embedded_task(), planned, elsewhere=True)
+    for attempt in (load.look, load):
+        with pytest.raises(RunFailed) as caught:
+            attempt()
+        told = caught.value.message
+        assert told.startswith(f"the worker on {socket.gethostname()}: no {EMBEDDED_LLM} in ")
+        assert str(tmp_path) in told and "workers download nothing" in told
+    # The launcher does fetch them.
+    with pytest.raises(BackendError, match="a worker fetched weights"):
+        dataclasses.replace(load, elsewhere=False).load_new()
+
+
+def test_a_worker_looks_for_what_was_planned() -> None:
+    task = helpers.provenance().task
+    planned = task.backend().identify()
+    LoadLabeler(task, planned, elsewhere=True).look()
+    other = dataclasses.replace(planned, model_id="another")
+    with pytest.raises(RunFailed, match="the launcher planned another with prompt"):
+        LoadLabeler(task, other, elsewhere=True).look()

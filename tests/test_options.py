@@ -16,7 +16,7 @@ from pipelines import api, cli, options
 from pipelines.console import parser
 from pipelines.console.parser import flags_of
 from pipelines.errors import UsageError
-from pipelines.jobs.mine import is_local
+from pipelines.jobs.running import is_local
 from pipelines.simulation.options import SimulateOptions, options_of
 from tests import helpers
 
@@ -40,6 +40,19 @@ def test_defaults_and_beam_flags_pass_through() -> None:
     found = chosen.pipeline_options().get_all_options()
     assert (found["runner"], found["project"], found["num_workers"]) == ("DataflowRunner", "p", 3)
     assert not chosen.is_local()
+
+
+def test_flags_that_only_an_engine_knows_pass_through() -> None:
+    flags = [
+        "--runner=FlinkRunner",
+        "--max_bundle_size",
+        "10",
+        "--execution_mode_for_batch=BATCH_FORCED",
+        "--object_reuse",
+        "--dry_run",
+    ]
+    _, beam = options.parse([*MINE, *flags])
+    assert beam == tuple(flags)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +139,7 @@ def test_the_default_runner_is_in_memory() -> None:
         ([*MINE, "--format", "JSON"], "; did you mean json? (see `scout mine --help`)"),
         ([*SIMULATE, "--learner", "hed"], "; did you mean head? (see `scout simulate --help`)"),
         (["demo", "--num_workers=two"], "argument --num_workers: invalid int value: 'two'"),
+        ([*MINE, "--max_bundel_size=2"], "unknown flag --max_bundel_size; did you mean --max_bundle_size?"),
     ],
 )  # fmt: skip
 def test_refusals(argv: list[str], message: str) -> None:

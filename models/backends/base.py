@@ -213,6 +213,10 @@ class Backend(abc.ABC):
             ValueError: the prompt is not usable.
         """
 
+    def look(self) -> LabelerIdentity:
+        """Look for all that `load` needs where this runs, and load none of it; raises as `identify` does."""
+        return self.identify()
+
     @abc.abstractmethod
     def load(self) -> Labeler:
         """Load the labeler; raises as `identify` does."""

@@ -63,6 +63,14 @@ class Trained(Backend):
         )
         return _identity(manifest, vectors)
 
+    def look(self) -> LabelerIdentity:
+        """Look for the base weights, too; raises as `identify` does."""
+        if self.manifest.learner == "llm":
+            presets.identify_causal_lm(self.manifest.preset)
+        else:
+            presets.identify_encoder(self.manifest.preset)
+        return self.identify()
+
     def load(self) -> Labeler:
         """Load the labeler.
 

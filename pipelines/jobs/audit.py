@@ -15,8 +15,8 @@ from pipelines.console.progress import step
 from pipelines.console.typed import typed
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.audit_standing import audit_standing
-from pipelines.jobs.mine import run_pipeline
-from pipelines.jobs.results import Audited
+from pipelines.jobs.results import Audited, Submitted
+from pipelines.jobs.running import Submission, check_remote, run_pipeline, submitted
 from pipelines.numerics import agreement
 from pipelines.numerics.agreement import MISSING
 from pipelines.stages.draw_audit import DRAWN, FRAME, AuditPlan, DrawAudit
@@ -69,7 +69,7 @@ class _Base:
         return int.from_bytes(digest, "big")
 
 
-def audit(options: AuditOptions, say: Callable[[str], None]) -> Audited:
+def audit(options: AuditOptions, say: Callable[[str], None]) -> Audited | Submitted:
     """Draw ads for experts to label, unless enough are drawn; estimate from the labels there are.
 
     Args:
@@ -81,6 +81,7 @@ def audit(options: AuditOptions, say: Callable[[str], None]) -> Audited:
         RunFailed: the scored ads are gone, or something in the workspace is damaged.
     """
     task = given_task(options.task)
+    check_remote(options.beam, options.workspace, (), task, options.task)
     workspace = Workspace(options.workspace)
     pairs = workspace.pairs_of()
     _check_task(options, task, pairs)
@@ -123,7 +124,10 @@ def audit(options: AuditOptions, say: Callable[[str], None]) -> Audited:
             facts.threshold,
             scored.facts.weight_unit,
         )
-        run_pipeline(options.beam, functools.partial(_build, workspace.root, scored, plan, write))
+        build = functools.partial(_build, workspace.root, scored, plan, write)
+        ran = run_pipeline(options.beam, build, say)
+        if isinstance(ran, Submission):
+            return submitted(ran, task.name, workspace.root)
     standing, drawn = audit_standing(workspace), workspace.audit_of(pairs.round)
     if standing is None:
         raise RunFailed("the pipeline ended without a manifest of the audit")

@@ -5,37 +5,45 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.metadata
-import json
 import platform
-import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from models import prompting
 from models.backends.base import BackendError, LabelerIdentity
 from models.backends.pool import LabelerPool
 from pipelines.config import Task, called, given_task
-from pipelines.console import metrics, summary
+from pipelines.console import metrics
 from pipelines.console.progress import step
 from pipelines.console.typed import typed
 from pipelines.contracts import FORMAT_VERSION, BlockFile
-from pipelines.errors import RunFailed, UsageError, find_run_failed
+from pipelines.errors import UsageError
 from pipelines.handlers import LoadLabeler, trained_backend, trained_embedding
 from pipelines.jobs import pilot, selection
 from pipelines.jobs.labels import settled_labels
-from pipelines.jobs.results import Mined, plain
+from pipelines.jobs.outcome import outcome
+from pipelines.jobs.results import Mined, Submitted
+from pipelines.jobs.running import (
+    Submission,
+    check_remote,
+    is_local,
+    pipeline_options,
+    resource_hints,
+    run_pipeline,
+    submitted,
+)
 from pipelines.numerics.calibration import Fitted
 from pipelines.numerics.weights import unit_of
 from pipelines.sources import registry as sources
 from pipelines.sources.base import CONTENT_IDS, Range, ReadOptions, fingerprint
 from pipelines.stages import collapse_duplicates, read_ads, score_ads
 from pipelines.stages.check_corpus import CheckCorpus
+from pipelines.stages.check_worker import CheckWorker
 from pipelines.stages.collapse_duplicates import CollapseDuplicates
 from pipelines.stages.commit_scored import CommitScored
 from pipelines.stages.label_ads import LabelAds, LabelRule
@@ -44,7 +52,7 @@ from pipelines.stages.read_parts import ReadParts
 from pipelines.stages.score_ads import ScoreAds
 from pipelines.stages.write_rejected import WriteRejected
 from pipelines.stages.write_review import WriteReview
-from pipelines.store import model_store, scores, shown, storage
+from pipelines.store import model_store, scores, shown
 from pipelines.store.facts import ModelFacts, Provenance, ScoredFacts
 from pipelines.store.workspace import Manifest, Workspace, config_hash
 from pipelines.strategies import registry
@@ -52,8 +60,6 @@ from pipelines.strategies.base import Need, Strategy
 from pipelines.strategies.base import Plan as SelectionPlan
 from pipelines.strategies.exploration import explored_share
 
-DEFAULT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-_LOCAL_RUNNERS = ("", "DirectRunner", "FnApiRunner", DEFAULT_RUNNER)
 _REMOTE_SHARDS = 64
 # Ads of a scored block, by whether the pipeline runs in this process.
 _BLOCK_ROWS = {True: 1024, False: 32_768}
@@ -68,6 +74,7 @@ class MineOptions:
 
     Attributes:
         read: how records become ads.
+        scoring_hints: Beam's resource hints, ``name=value``, for the workers that label.
         beam: Beam's own flags.
     """
 
@@ -80,28 +87,16 @@ class MineOptions:
     max_rejected_share: float = 0.0
     block_rows: int | None = None
     range_bytes: int = 64 << 20
+    scoring_hints: tuple[str, ...] = ()
     beam: tuple[str, ...] = ()
 
     def pipeline_options(self) -> PipelineOptions:
         """Return Beam's options; the in-memory runner unless another was named."""
-        return _pipeline_options(self.beam)
+        return pipeline_options(self.beam)
 
     def is_local(self) -> bool:
         """Tell whether the pipeline runs in this process."""
         return is_local(self.beam)
-
-
-def is_local(beam_flags: Sequence[str]) -> bool:
-    """Tell whether a pipeline with these flags of Beam's runs in this process."""
-    return _runner(_pipeline_options(beam_flags)) in _LOCAL_RUNNERS
-
-
-def _pipeline_options(beam_flags: Sequence[str]) -> PipelineOptions:
-    return PipelineOptions([f"--runner={DEFAULT_RUNNER}", *beam_flags])
-
-
-def _runner(options: PipelineOptions) -> str:
-    return str(options.get_all_options()["runner"] or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +125,8 @@ class Plan:
 
 def mine(
     options: MineOptions, say: Callable[[str], None], pool: LabelerPool | None = None
-) -> Mined:
-    """Run the main job.
+) -> Mined | Submitted:
+    """Run the main job, or hand it over where Beam's flags say so.
 
     Args:
         options: see :class:`MineOptions`.
@@ -146,12 +141,14 @@ def mine(
     plan = dataclasses.replace(prepare(options, say), pool=pool)
     if plan.finished:
         say(f"round {plan.round_number} is mined already with this task and corpus; nothing to do")
-        return _outcome(plan, {}, time.monotonic() - started)
+        return outcome(plan, None, time.monotonic() - started)
     if plan.scored:
         say(f"every ad is scored already ({plan.scored.rows:,} ads)")
     metrics.reset()
-    counters = _run(plan)
-    mined = _outcome(plan, counters, time.monotonic() - started)
+    ran = run_pipeline(options.beam, functools.partial(build_pipeline, plan), say)
+    if isinstance(ran, Submission):
+        return submitted(ran, plan.task.name, plan.workspace.root)
+    mined = outcome(plan, ran, time.monotonic() - started)
     if mined.unread:
         say(_unread(mined, plan.embedding))
     return mined
@@ -175,6 +172,8 @@ def _unread(mined: Mined, embedding: str) -> str:
 def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     """Decide everything that is decided before the pipeline is built; raises as ``mine`` does."""
     task = given_task(options.task)
+    check_remote(options.beam, options.workspace, options.corpus, task, options.task)
+    resource_hints(options.scoring_hints)
     options = dataclasses.replace(options, read=task.reading(options.read))
     if options.budget is not None:
         selection = task.selection.model_copy(update={"budget": options.budget})
@@ -186,7 +185,6 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         say(line)
     workspace = Workspace(options.workspace)
     workspace.check_writable()
-    _check_remote(options, task)
     try:
         task = pilot.with_committee(task, ranges, options.read, workspace, say)
     except UsageError as error:
@@ -353,28 +351,6 @@ def _whole(
     return manifest if manifest and scores.is_whole(workspace, manifest) else None
 
 
-def _check_remote(options: MineOptions, task: Task) -> None:
-    """Refuse early what workers of another machine could not read or write."""
-    if "Dataflow" not in _runner(options.pipeline_options()):
-        return
-    for name, path in (
-        ("--workspace", options.workspace),
-        *(("--corpus", c) for c in options.corpus),
-    ):
-        if storage.is_local(path):
-            raise UsageError(f"{name} {path}: Dataflow's workers cannot reach it; give gs://...")
-    for key, preset in (
-        ("model.preset", task.model.preset),
-        ("embedding.preset", task.embedding.preset),
-        ("training.encoder", task.training.encoder),
-    ):
-        if preset.startswith((".", "/", "~")):
-            raise UsageError(
-                f"{called(options.task)}: {key}: {preset} is a folder of this machine; put the model into "
-                "the workers' image or give a preset's name"
-            )
-
-
 def provenance(plan: Plan) -> Provenance:
     """Return what the stages record of where their output comes from."""
     versions = {"python": platform.python_version()}
@@ -454,7 +430,13 @@ def _score(
     """Return the files of scored parts, and the power of ten of the weights' unit, a singleton."""
     workspace, options = plan.workspace, plan.options
     attempt = workspace.new_attempt(plan.round_number, "scored")
-    shards = 1 if options.is_local() else _REMOTE_SHARDS
+    elsewhere = not options.is_local()
+    shards = _REMOTE_SHARDS if elsewhere else 1
+    load = LoadLabeler(
+        plan.task, plan.identity, workspace.root, plan.model, plan.pool, elsewhere=elsewhere
+    )
+    if elsewhere:
+        _ = pipeline | "CheckWorker" >> CheckWorker(load.look)
     read = pipeline | "ReadAds" >> ReadAds(plan.ranges, options.read)
     ads, unreadable = read[read_ads.ADS], read[read_ads.REJECTED]
     collapsed = ads | "CollapseDuplicates" >> CollapseDuplicates(
@@ -471,12 +453,13 @@ def _score(
         workspace.root, options.max_rejected_share, [f.name for f in options.read.fields if f.name]
     )
     scored = (unique, tally) | "ScoreAds" >> ScoreAds(
-        LoadLabeler(plan.task, plan.identity, workspace.root, plan.model, plan.pool),
+        load,
         workspace.root,
         attempt,
         plan.score_key,
-        options.block_rows or _BLOCK_ROWS[options.is_local()],
-        share_processes=not options.is_local(),
+        options.block_rows or _BLOCK_ROWS[not elsewhere],
+        elsewhere,
+        resource_hints(options.scoring_hints),
     )
     unscored = scored[score_ads.REJECTED]
     late_letters = unscored | "WriteRejectedScores" >> WriteRejected(
@@ -493,116 +476,3 @@ def _score(
         shards,
     )
     return files, tally | "WeightUnit" >> beam.Map(lambda found: unit_of(found.weight))
-
-
-def _run(plan: Plan) -> dict[str, int]:
-    return run_pipeline(plan.options.beam, functools.partial(build_pipeline, plan))
-
-
-def run_pipeline(
-    beam_flags: Sequence[str], build: Callable[[beam.Pipeline], None]
-) -> dict[str, int]:
-    """Build a pipeline and run it to its end; returns its counters.
-
-    Raises:
-        RunFailed: a step raised it.
-    """
-    pipeline = beam.Pipeline(options=_pipeline_options(beam_flags))
-    build(pipeline)
-    # What runs elsewhere counts elsewhere.
-    showing = metrics.shown() if is_local(beam_flags) else step("waiting for the job")
-    try:
-        with showing:
-            result = pipeline.run()
-            result.wait_until_finish()
-    except Exception as error:
-        if "KeyboardInterrupt" in str(error):
-            # Beam wraps what it finds in a step, Ctrl-C too.
-            raise KeyboardInterrupt from error
-        message = find_run_failed(error)
-        if message is None:
-            raise
-        raise RunFailed(message) from error
-    found = result.metrics().query(MetricsFilter().with_namespace(metrics.NAMESPACE))
-    counters: dict[str, int] = {}
-    for counter in found["counters"]:
-        name = counter.key.metric.name
-        counters[name] = counters.get(name, 0) + int(counter.result)
-    return counters
-
-
-def _outcome(plan: Plan, counters: dict[str, int], seconds: float) -> Mined:
-    workspace, number = plan.workspace, plan.round_number
-    scored = workspace.scored.find(number, plan.scored_hash)
-    pairs = workspace.pairs.find(number, plan.mine_hash)
-    review = workspace.review.find(number, plan.mine_hash)
-    if not (scored and pairs and review):
-        raise RunFailed(
-            "the pipeline ended without a manifest for each of scored, pairs and review"
-        )
-    clusters = workspace.clusters.find(number, plan.mine_hash)
-    busy = summary.stage_seconds(counters)
-    scored_now = counters.get("ScoreAds/scored", 0)
-    records = counters.get("ReadAds/records", 0)
-    threshold, boundary = pairs.facts.threshold, pairs.facts.boundary
-    committee = None if plan.model else plan.task.prompt.committee
-    items = tuple(workspace.read_items(pairs))
-    mined = Mined(
-        task=plan.task.name,
-        round=number,
-        records=scored.facts.records,
-        rejected=scored.facts.rejected,
-        rejected_by_reason=scored.facts.reasons,
-        unique=scored.facts.unique,
-        scored_now=scored_now,
-        reused=scored.rows - scored_now,
-        truncated=clusters.facts.truncated if clusters else None,
-        positives=threshold.n_positive,
-        positive_share=threshold.share,
-        threshold_probability=round(threshold.probability, 6),
-        threshold_source=threshold.source,
-        positive_clusters=clusters.facts.positive_clusters if clusters else None,
-        negative_clusters=clusters.facts.negative_clusters if clusters else None,
-        overlaps=clusters.facts.overlaps if clusters else None,
-        candidates=pairs.facts.candidates,
-        pairs=pairs.rows,
-        exploration_pairs=pairs.facts.sources.get("exploration", 0),
-        budget=plan.task.selection.budget,
-        exploration_share=round(plan.explored, 6),
-        single_ads=sum(len(item.ads) == 1 for item in items),
-        note=pairs.facts.note,
-        threshold_bound=threshold.bound,
-        covered_share=boundary.covered_share if boundary else None,
-        partner_rank=_median([item.overlap.partner_rank for item in items if item.overlap]),
-        pair_distance=_median([item.distance for item in items if item.overlap]),
-        seconds_by_stage=busy,
-        seconds=round(seconds, 2),
-        scoring_rate=_rate(scored_now, busy.get("ScoreAds", 0.0)),
-        reading_rate=_rate(records, busy.get("ReadAds", 0.0)),
-        model_id=plan.identity.model_id,
-        prompt_hash=plan.identity.prompt_hash,
-        prompts=tuple(member.name for member in committee.members) if committee else (),
-        agreement=committee.agreement if committee else None,
-        guessing=committee is not None and committee.agreement < pilot.GUESSING,
-        pairs_file=workspace.path(pairs.file("items.jsonl").path),
-        review_sheet=workspace.path(review.file("review.csv").path),
-        overlaps_file=workspace.path(f"{clusters.attempt}/overlaps.jsonl") if clusters else None,
-        dead_letters=tuple(workspace.path(path) for path in scored.facts.dead_letters),
-        items=items,
-        names=plan.task.labels.model_dump(),
-        rejected_examples=scored.facts.examples,
-        unread=scored.facts.unread,
-    )
-    if counters:
-        data = json.dumps(plain(mined), indent=1, ensure_ascii=False).encode() + b"\n"
-        storage.write(workspace.path(f"{review.attempt}/summary.json"), data)
-    return mined
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return round(statistics.median(known), 6) if known else None
-
-
-def _rate(number: int, seconds: float) -> float | None:
-    return round(number / seconds, 1) if number and seconds else None

@@ -59,6 +59,27 @@ def plain(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class Submitted(Result):
+    """A job that was handed over and not waited for: nothing is known of its outcome.
+
+    Attributes:
+        task: name of the task.
+        runner: where it runs, or would.
+        kind: ``job``, ``template`` or ``dry run``.
+        place: of a template, the file; of a job, its id; of a dry run "".
+        steps: transforms of the graph that was built.
+        next_step: what tells how it ended.
+    """
+
+    task: str
+    runner: str
+    kind: str
+    place: str
+    steps: int
+    next_step: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Mined(Result):
     """What ``mine`` leaves behind.
 
@@ -68,7 +89,8 @@ class Mined(Result):
         records, rejected: records read, and how many of them are no ads.
         rejected_by_reason: reason -> records.
         unique: distinct ads.
-        scored_now, reused: ads that this run scored, and an earlier one.
+        scored_now, reused: ads that this run scored, and an earlier one; None where the engine gave no
+            counters.
         truncated: ads of which the model saw only the beginning.
         positives, positive_share: ads at or above the threshold, and their share of all, 0 to 1.
         threshold_probability, threshold_source: the threshold, and what it was chosen by.
@@ -103,8 +125,8 @@ class Mined(Result):
     rejected: int
     rejected_by_reason: Mapping[str, int]
     unique: int
-    scored_now: int
-    reused: int
+    scored_now: int | None
+    reused: int | None
     truncated: int | None
     positives: int
     positive_share: float

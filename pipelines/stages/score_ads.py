@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
 import numpy as np
@@ -88,7 +88,8 @@ class ScoreAds(beam.PTransform):
         attempt: the attempt folder, relative to the workspace.
         score_key: hash of all that shapes a score (model, prompt, embedding, window).
         block_rows: ads a block; also what is lost at most when a run is killed.
-        share_processes: as in :class:`LabelerHandler`.
+        elsewhere: whether workers are other processes, which share a labeler, and may die.
+        hints: Beam's resource hints for the workers that label.
         partition_ads: ads of a partition, about.
     """
 
@@ -97,7 +98,8 @@ class ScoreAds(beam.PTransform):
     attempt: str
     score_key: str
     block_rows: int = 1024
-    share_processes: bool = False
+    elsewhere: bool = False
+    hints: Mapping[str, str] = dataclasses.field(default_factory=dict)
     partition_ads: int = scores.PARTITION_ADS
 
     def __post_init__(self) -> None:
@@ -119,9 +121,13 @@ class ScoreAds(beam.PTransform):
             | "GroupPartition" >> beam.GroupByKey()
             | "SplitKnown" >> beam.FlatMapTuple(self._split).with_outputs(PARTS, UNREAD, main="new")
         )
-        results = split["new"] | "Label" >> RunInference(
-            LabelerHandler(self.load, self.share_processes)
-        )
+        new = split["new"]
+        if self.elsewhere:
+            # Whoever scores a block again, after a worker's death, finds the same ads in it and writes
+            # the same file.
+            new = new | "StableBlocks" >> beam.Reshuffle()
+        label = RunInference(LabelerHandler(self.load, self.elsewhere))
+        results = new | "Label" >> label.with_resource_hints(**self.hints)
         scored = results | "WriteBlock" >> beam.FlatMap(self._write, tally).with_outputs(
             UNREAD, main=PARTS
         )

@@ -12,7 +12,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from pipelines.contracts import Ad, BlockFile, Rejected, Tally, UniqueAd, first_examples
 from pipelines.errors import find_run_failed
-from pipelines.jobs.mine import DEFAULT_RUNNER
+from pipelines.jobs.running import DEFAULT_RUNNER
 from pipelines.stages.check_corpus import CheckCorpus, check, join_whys, places, why
 
 LETTERS = BlockFile("rounds/0001/rejected.jsonl", 1, 10, "ab" * 32)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.contracts import Ad, UniqueAd
-from pipelines.jobs.mine import DEFAULT_RUNNER
+from pipelines.jobs.running import DEFAULT_RUNNER
 from pipelines.stages import collapse_duplicates as stage
 from pipelines.text import content_key
 

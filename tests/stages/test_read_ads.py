@@ -12,7 +12,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from pipelines.console import metrics
 from pipelines.errors import find_run_failed
-from pipelines.jobs.mine import DEFAULT_RUNNER
+from pipelines.jobs.running import DEFAULT_RUNNER
 from pipelines.sources import registry
 from pipelines.sources.base import Range, ReadOptions
 from pipelines.stages.read_ads import ADS, REJECTED, ReadAds

@@ -174,7 +174,7 @@ def test_a_worker_with_another_model_is_refused(
         task = task.model_copy(update={"embedding": embedding})
     with pytest.raises(
         RunFailed,
-        match=r"the worker loaded .*, the launcher planned .*; give both the same weights",
+        match=r"the worker has .*, the launcher planned .*; give both the same weights",
     ):
         LoadLabeler(task, planned)()
 
