@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
@@ -23,7 +23,7 @@ from pipelines.sources.csv_lines import CsvLines, NoRecord, Records
 from pipelines.sources.decoding import UTF_8, GivenTwice, as_utf_8, is_wide, parse_json
 from pipelines.sources.fields import find, kind
 from pipelines.sources.layout import wanted_in
-from pipelines.sources.records import Place, exchanged, to_ad
+from pipelines.sources.records import Place, check_columns, exchanged, to_ad
 
 
 def _lines(
@@ -205,7 +205,7 @@ def _rows(
     header = list(part.header) or None
     constant = dict(layout.columns)
     if header:
-        _check_columns(part, header, options, set(header).__contains__, constant)
+        check_columns(part.place, header, options, set(header).__contains__, constant)
     for position, cells in records:
         if isinstance(cells, NoRecord):
             if header is None:
@@ -220,7 +220,7 @@ def _rows(
             continue
         if header is None:
             header = [cell.strip() for cell in cells]
-            _check_columns(part, header, options, set(header).__contains__, constant)
+            check_columns(part.place, header, options, set(header).__contains__, constant)
             continue
         joined = ",".join(cells)
         place = Place(part.place, position, joined)
@@ -250,7 +250,9 @@ def read_parquet(
     file = pq.ParquetFile(source)
     schema = file.schema_arrow
     constant = dict(layout.columns)
-    _check_columns(part, schema.names, options, lambda path: bool(_column(schema, path)), constant)
+    check_columns(
+        part.place, schema.names, options, lambda path: bool(_column(schema, path)), constant
+    )
     paths = (*options.text_paths, options.id_path, options.weight_field)
     wanted = sorted({column for path in paths if (column := _column(schema, path))})
     groups = range(part.start, part.stop if part.stop >= 0 else file.num_row_groups)
@@ -291,36 +293,3 @@ def _column(schema: pa.Schema, path: str) -> str:
         inside = inside.field(part).type
         found += [] if in_list else [part]
     return ".".join(found)
-
-
-def _check_columns(
-    part: Range,
-    names: list[str],
-    options: ReadOptions,
-    inside: Callable[[str], bool],
-    constant: Mapping[str, str],
-) -> None:
-    """Refuse a file without a column that every record would lack, or with two of one name."""
-    if options.whole:
-        return
-
-    def has(name: str) -> bool:
-        return inside(name) or name in constant
-
-    texts = options.text_paths
-    remedy = "give --text_field, --id_field or --weight_field"
-    if options.fields:
-        remedy = "mend ad.fields in the task file, --id_field or --weight_field"
-        if any(map(has, texts)):
-            texts = tuple(field.path for field in options.fields if field.required)
-    others = (options.weight_field, options.id_path if options.id_field else "")
-    for name in (*texts, *others):
-        if name and not has(name):
-            raise RunFailed(
-                f"{part.place}: no column {name!r}; its columns are {', '.join([*names, *constant])}; {remedy}"
-            )
-    for name in (*options.text_paths, *others):
-        if names.count(name) > 1:
-            raise RunFailed(
-                f"{part.place}: {names.count(name)} columns are named {name!r}; rename one"
-            )

@@ -15,6 +15,7 @@ _SOURCES: Registry[Source] = Registry(
     "source",
     {
         "files": "pipelines.sources.files:Files",
+        "bq": "pipelines.sources.bigquery:BigQuery",
     },
     instances=True,
 )
