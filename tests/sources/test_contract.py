@@ -5,21 +5,28 @@ A source that is registered without a corpus in ``CORPORA`` fails here.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from apache_beam.testing.test_pipeline import TestPipeline
+from apache_beam.testing.util import assert_that, equal_to
 
 from pipelines.contracts import Ad, Rejected
 from pipelines.errors import UsageError
+from pipelines.jobs.mine import DEFAULT_RUNNER
 from pipelines.sources import registry
 from pipelines.sources.base import STAGE, Listed, Range, ReadOptions, Source
 from pipelines.sources.records import Place, to_ad
 from pipelines.sources.survey import survey
+from pipelines.stages.read_ads import ADS as READ
+from pipelines.stages.read_ads import REJECTED, ReadAds
 from pipelines.text import digest
 from tests import helpers
 from tests.sources import parts, records, write
@@ -67,28 +74,49 @@ class Corpus:
 ADS = [*helpers.tiny_ads(20), {"id": "no text"}, {"text": "no id"}, {"id": "blank", "text": " "}]
 
 
-def _files(folder: Path) -> Corpus:
+@contextlib.contextmanager
+def _files(folder: Path) -> Iterator[Corpus]:
     for name in ("a.jsonl", "b.jsonl.gz", "c.csv", "d.tsv", "e.parquet", "f.ndjson.bz2"):
         rows = [{"id": ad.get("id"), "text": ad.get("text")} for ad in ADS]
         write(folder / name, [{**row, "id": f"{name}{n}"} for n, row in enumerate(rows)])
     text = folder / "g.txt"
     text.write_bytes("\ufeffone\r\n\n two \ncaf\udce9\n".encode(errors="surrogateescape"))
-    return Corpus([f"{folder}/*"], lambda: text.write_bytes(b"another\n"))
+    yield Corpus([f"{folder}/*"], lambda: text.write_bytes(b"another\n"))
 
 
-def _held(folder: Path) -> Corpus:
-    source = registry.get("held")
-    assert isinstance(source, Held)
-    return Corpus(["held://all"], lambda: source.ads.append({"text": "new"}))
+@contextlib.contextmanager
+def _held(_: Path) -> Iterator[Corpus]:
+    source = Held(list(ADS))
+    with registry.registered(source):
+        yield Corpus(["held://all"], lambda: source.ads.append({"text": "new"}))
 
 
-CORPORA: dict[str, Callable[[Path], Corpus]] = {"files": _files, "held": _held}
+@contextlib.contextmanager
+def _bq(_: Path) -> Iterator[Corpus]:
+    from tests.bigquery_server import Table, served
+
+    with served() as fake:
+        table = Table([("id", "STRING"), ("text", "STRING")], list(ADS))
+        fake.tables |= {"project.shop.ads": table, "project.shop.more": table}
+
+        def change() -> None:
+            table.rows.append({"text": "new"})
+            table.modified += 1
+
+        yield Corpus(["bq://project.shop.ads", "bq://project.shop.more"], change)
+
+
+CORPORA: dict[str, Callable[[Path], AbstractContextManager[Corpus]]] = {
+    "files": _files,
+    "bq": _bq,
+    "held": _held,
+}
 
 
 @pytest.fixture(params=[*registry.names(), "held"])
 def corpus(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Corpus]:
-    with registry.registered(Held(list(ADS))):
-        yield CORPORA[request.param](tmp_path)
+    with CORPORA[request.param](tmp_path) as found:
+        yield found
 
 
 def fingerprint(corpus: Corpus) -> str:
@@ -155,6 +183,16 @@ def test_ranges_and_sources_travel(corpus: Corpus) -> None:
         there = list(source.read(part, ReadOptions()))
         assert there == list(registry.get(part.source).read(part, ReadOptions()))
         assert source.everywhere(part.place) == part.place
+
+
+def test_workers_read_the_same(corpus: Corpus) -> None:
+    pipeline = TestPipeline(runner=DEFAULT_RUNNER)
+    found = pipeline | ReadAds(corpus.patterns, ReadOptions(), 100)
+    expected = records(corpus.patterns, range_bytes=100)
+    for tag, kind in ((READ, Ad), (REJECTED, Rejected)):
+        wanted = [record for record in expected if isinstance(record, kind)]
+        assert_that(found[tag], equal_to(wanted), label=tag)
+    pipeline.run().wait_until_finish()
 
 
 def test_the_main_job_reads_any_source(tmp_path: Path) -> None:
