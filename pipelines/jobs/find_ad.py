@@ -24,7 +24,6 @@ from pipelines.store.workspace import Manifest, Workspace
 
 # Ids that the nearest ones are looked for among.
 _NEAREST_OF = 20_000
-_RANGE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,13 +185,10 @@ def _in_corpus(rounds: Sequence[Round], asked: str) -> Ad | Rejected | str:
     }
     for corpus, read in mined:
         try:
-            parts = sources.plan(sources.list_corpus(corpus), read, _RANGE_BYTES)
-            with step("reading the corpus for copies", len(parts)) as advance:
-                for part in parts:
-                    for record in sources.get(part.source).read(part, read):
-                        if record.id == asked:
-                            return record
-                    advance()
+            with step("reading the corpus for copies"):
+                for record in sources.records(corpus, read):
+                    if record.id == asked:
+                        return record
         except (UsageError, RunFailed) as error:
             told = error.typed if isinstance(error, UsageError) else error.message
             return f"whether it is a copy of one is not known: {told}"

@@ -40,14 +40,15 @@ from pipelines.jobs.running import (
 from pipelines.numerics.calibration import Fitted
 from pipelines.numerics.weights import unit_of
 from pipelines.sources import registry as sources
-from pipelines.sources.base import CONTENT_IDS, Range, ReadOptions, fingerprint
+from pipelines.sources.base import CONTENT_IDS, ReadOptions
+from pipelines.sources.survey import survey
 from pipelines.stages import collapse_duplicates, read_ads, score_ads
 from pipelines.stages.check_corpus import CheckCorpus
 from pipelines.stages.check_worker import CheckWorker
 from pipelines.stages.collapse_duplicates import CollapseDuplicates
 from pipelines.stages.commit_scored import CommitScored
 from pipelines.stages.label_ads import LabelAds, LabelRule
-from pipelines.stages.read_ads import ReadAds
+from pipelines.stages.read_ads import RANGE_BYTES, ReadAds
 from pipelines.stages.read_parts import ReadParts
 from pipelines.stages.score_ads import ScoreAds
 from pipelines.stages.write_rejected import WriteRejected
@@ -86,7 +87,7 @@ class MineOptions:
     read: ReadOptions = field(default_factory=ReadOptions)
     max_rejected_share: float = 0.0
     block_rows: int | None = None
-    range_bytes: int = 64 << 20
+    range_bytes: int = RANGE_BYTES
     scoring_hints: tuple[str, ...] = ()
     beam: tuple[str, ...] = ()
 
@@ -107,7 +108,6 @@ class Plan:
     task: Task
     workspace: Workspace
     round_number: int
-    ranges: list[Range]
     model: Manifest[ModelFacts] | None
     embedding: str
     identity: LabelerIdentity
@@ -179,14 +179,13 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         selection = task.selection.model_copy(update={"budget": options.budget})
         task = task.model_copy(update={"selection": selection})
     with step("listing the corpus"):
-        listed = sources.list_corpus(options.corpus)
-        ranges = sources.plan(listed, options.read, options.range_bytes)
-    for line in sources.told(ranges, options.read):
+        corpus = survey(options.corpus, options.read, options.range_bytes, fingerprinted=True)
+    for line in sources.told(corpus.ranges, options.read):
         say(line)
     workspace = Workspace(options.workspace)
     workspace.check_writable()
     try:
-        task = pilot.with_committee(task, ranges, options.read, workspace, say)
+        task = pilot.with_committee(task, corpus.ranges, options.read, workspace, say)
     except UsageError as error:
         raise UsageError(f"{called(options.task)}: {error}") from error
     round_number = workspace.current_round()
@@ -218,7 +217,7 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     scored_hash = config_hash(
         {
             "score_key": score_key,
-            "corpus": fingerprint(listed),
+            "corpus": corpus.fingerprint,
             "read": options.read.shaping(),
             "max_rejected_share": options.max_rejected_share,
         }
@@ -253,7 +252,6 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         task=task,
         workspace=workspace,
         round_number=round_number,
-        ranges=ranges,
         model=model,
         embedding=embedding,
         identity=identity,
@@ -437,7 +435,7 @@ def _score(
     )
     if elsewhere:
         _ = pipeline | "CheckWorker" >> CheckWorker(load.look)
-    read = pipeline | "ReadAds" >> ReadAds(plan.ranges, options.read)
+    read = pipeline | "ReadAds" >> ReadAds(options.corpus, options.read, options.range_bytes)
     ads, unreadable = read[read_ads.ADS], read[read_ads.REJECTED]
     collapsed = ads | "CollapseDuplicates" >> CollapseDuplicates(
         corpus_ids=options.read.id_field != CONTENT_IDS
