@@ -31,6 +31,7 @@ from pipelines.jobs import pilot, selection
 from pipelines.jobs.labels import settled_labels
 from pipelines.jobs.results import Mined, plain
 from pipelines.numerics.calibration import Fitted
+from pipelines.numerics.threads import cores
 from pipelines.numerics.weights import unit_of
 from pipelines.sources import registry as sources
 from pipelines.sources.base import CONTENT_IDS, Range, ReadOptions, fingerprint
@@ -412,7 +413,12 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
     rule = label_rule(task, plan.model)
     labelled = files | "LabelAds" >> LabelAds(workspace.root, rule, plan.shown_keys)
     corpus = selection.Corpus(
-        workspace.root, files, labelled, task.standardize(plan.embedding), plan.shown_keys
+        workspace.root,
+        files,
+        labelled,
+        task.standardize(plan.embedding),
+        plan.shown_keys,
+        cores() if plan.options.is_local() else 1,
     )
     drawing = task.selection.model_copy(update={"exploration_share": plan.explored})
     wanted = SelectionPlan(drawing, task.seed, task.guideline(), plan.labels)
