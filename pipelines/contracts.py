@@ -170,21 +170,6 @@ class ScoredPart:
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterAssignment:
-    """The clusters of the ads of one part (no vectors: they are read again where needed).
-
-    Attributes:
-        part: the ads.
-        positive: bool bytes (rows,): the predicted label.
-        cluster: little-endian int32 bytes (rows,): cluster within the row's own label.
-    """
-
-    part: ScoredPart
-    positive: bytes
-    cluster: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Tally:
     """Counts that travel as one element.
 
@@ -254,15 +239,15 @@ class OverlapFacts:
     """What is known of a pair from two overlapping clusters.
 
     Attributes:
-        mutual: whether each is the other's nearest among the candidates of their cluster pair.
-        overlap_score: how much the two clusters mix, 0 to 1.
+        mutual: whether each is the other's nearest among the candidates.
+        overlap_score: how much the two clusters mix that it was chosen for, 0 to 1: its own, or where these
+            are not among those that mix most, the ones that do and share its positive cluster.
         overlap_nearer_share: share of both clusters' members nearer to the other's centroid.
         covered_weight: corpus weight that this pair covers and no pair before it did.
         covered_share: the same as a share of the corpus weight.
         cumulative_share: share covered by all pairs up to this one.
         partner_rank: place of the negative ad among those nearest to the positive one that could have
-            been shown with it: of overlapping clusters, in the band, unseen; from 1. None in rounds
-            of older versions.
+            been shown with it: in the band, unseen; from 1. None in rounds of older versions.
     """
 
     mutual: bool
@@ -374,4 +359,20 @@ def scored_schema(dim: int) -> pa.Schema:
     return pa.schema(fields)
 
 
-RECORDS = (Ad, UniqueAd, Rejected, Block, BlockFile, ScoredPart, ClusterAssignment, Tally)
+# A pair of opposite labels that experts may be asked about; its ads are known by their keys.
+CANDIDATE_SCHEMA = pa.schema(
+    [
+        ("p_key", pa.string()),
+        ("n_key", pa.string()),
+        ("distance", pa.float32()),  # of unit vectors, 0 to 2
+        ("overlap", pa.int32()),  # which of the ranked cluster pairs it stands for
+        ("mass", pa.int64()),  # of that, in the corpus's unit
+        (
+            "partner_rank",
+            pa.int32(),
+        ),  # of the negative ad among those near the positive one, from 1
+        ("mutual", pa.bool_()),  # each is the other's nearest
+    ]
+)
+
+RECORDS = (Ad, UniqueAd, Rejected, Block, BlockFile, ScoredPart, Tally)

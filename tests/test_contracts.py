@@ -15,7 +15,6 @@ from pipelines.contracts import (
     Ad,
     Block,
     BlockFile,
-    ClusterAssignment,
     Rejected,
     Tally,
     UniqueAd,
@@ -30,7 +29,6 @@ EXAMPLES = [
     Rejected("", "ReadAds", "not_json", "why", "f", "line 2", "{", 1),
     Block(2, b"\x00\xff"),
     FILE,
-    ClusterAssignment(FILE, b"\x01\x00", b"\x00\x00\x00\x00"),
     Tally(10, 2, '{"no_text": 2}', "{}", 8, "8.25"),
 ]
 

@@ -38,6 +38,7 @@ from pipelines.jobs.running import (
     submitted,
 )
 from pipelines.numerics.calibration import Fitted
+from pipelines.numerics.threads import cores
 from pipelines.numerics.weights import unit_of
 from pipelines.sources import registry as sources
 from pipelines.sources.base import CONTENT_IDS, ReadOptions
@@ -386,7 +387,12 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
     seen = shown.write(workspace.root, plan.shown_keys)
     labelled = parts | "LabelAds" >> LabelAds(workspace.root, label_rule(task, plan.model), seen)
     corpus = selection.Corpus(
-        workspace.root, parts, labelled, task.standardize(plan.embedding), seen
+        workspace.root,
+        parts,
+        labelled,
+        task.standardize(plan.embedding),
+        seen,
+        cores() if plan.options.is_local() else 1,
     )
     drawing = task.selection.model_copy(update={"exploration_share": plan.explored})
     wanted = SelectionPlan(drawing, task.seed, task.guideline(), plan.labels)

@@ -9,9 +9,11 @@ import apache_beam as beam
 from pipelines.config import Task
 from pipelines.contracts import ScoredPart
 from pipelines.numerics.calibration import Threshold
+from pipelines.stages import cluster_per_label, select_pairs
 from pipelines.stages.choose_items import ChooseItems
 from pipelines.stages.cluster_per_label import ClusterPerLabel, ClusterSettings
-from pipelines.stages.find_opposite_pairs import CANDIDATES, SHOWN, FindOppositePairs
+from pipelines.stages.fill_items import FillItems
+from pipelines.stages.find_opposite_pairs import ADS, CANDIDATES, FindOppositePairs, SearchSettings
 from pipelines.stages.find_overlaps import FindOverlaps
 from pipelines.stages.gather_rows import GatherRows
 from pipelines.stages.keep_pool import KeepPool, columns_of
@@ -33,6 +35,7 @@ class Corpus:
         labelled: what ``LabelAds`` found.
         standardize: whether vectors are standardised per dimension before clustering.
         shown: ads that experts have seen.
+        threads: blocks that a process works on at once.
     """
 
     root: str
@@ -40,6 +43,7 @@ class Corpus:
     labelled: dict[str, beam.PCollection]
     standardize: bool
     shown: Shown
+    threads: int = 1
 
     @property
     def threshold(self) -> beam.PCollection[Threshold]:
@@ -78,7 +82,11 @@ def _choose_pairs(
     corpus: Corpus, strategy: PairStrategy, plan: Plan, task: Task
 ) -> tuple[beam.PCollection[Chosen], ClusterFacts]:
     selection, threshold = task.selection, corpus.threshold
-    clusters = (corpus.parts, threshold) | "ClusterPerLabel" >> ClusterPerLabel(
+    clusters = (
+        corpus.parts,
+        threshold,
+        corpus.labelled[BAND],
+    ) | "ClusterPerLabel" >> ClusterPerLabel(
         corpus.root,
         ClusterSettings(
             positive_clusters=task.clustering.positive_clusters,
@@ -90,32 +98,40 @@ def _choose_pairs(
             standardize=corpus.standardize,
             seed=task.seed,
         ),
+        corpus.shown,
+        corpus.threads,
     )
-    model, totals = clusters["model"], clusters["stats"]
+    model, totals = clusters[cluster_per_label.MODEL], clusters[cluster_per_label.STATS]
     overlaps = (model, totals) | "FindOverlaps" >> FindOverlaps(task.overlaps.per_positive_cluster)
     found = (
-        clusters["assignments"],
+        clusters[cluster_per_label.BAND],
         model,
         totals,
         overlaps,
-        corpus.labelled[BAND],
     ) | "FindOppositePairs" >> FindOppositePairs(
-        corpus.root,
-        corpus.shown,
-        task.search.index,
-        task.search.neighbors,
-        task.search.max_cluster_rows,
-        max(16 * selection.nearest_window, 2 * selection.budget),
-        task.seed,
+        SearchSettings(
+            index=task.search.index,
+            neighbors=task.search.neighbors,
+            exhaustive_rows=task.search.exhaustive_rows,
+            max_candidates=selection.pool,
+            seed=task.seed,
+        ),
+        corpus.threads,
     )
-    chosen = (
+    selected = (
         found[CANDIDATES],
-        clusters["sample"],
-        found[SHOWN],
+        found[ADS],
+        clusters[cluster_per_label.SAMPLE],
+        clusters[cluster_per_label.SHOWN],
         overlaps,
         model,
         totals,
         threshold,
         corpus.labelled[OPEN],
     ) | "SelectPairs" >> SelectPairs(strategy, plan)
+    chosen = (
+        corpus.parts,
+        selected[select_pairs.CHOSEN],
+        selected[select_pairs.PLACES],
+    ) | "FillItems" >> FillItems(corpus.root)
     return chosen, (overlaps, model, totals)

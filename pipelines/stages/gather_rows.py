@@ -15,6 +15,8 @@ from pipelines.store import blocks, scores
 
 def is_among(table: pa.Table, keys: Collection[str]) -> np.ndarray:
     """Return which rows' content keys are among ``keys``, bool (rows,)."""
+    if not keys:
+        return np.zeros(table.num_rows, dtype=bool)
     found = table.column("key").to_pylist()
     return np.fromiter((key in keys for key in found), bool, len(found))
 

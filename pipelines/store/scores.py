@@ -97,6 +97,11 @@ def store(
     return part
 
 
+def number_of(part: ScoredPart) -> int:
+    """Return a part's number, by which rows that travel say where the rest of them lies: 60 bits of a hash."""
+    return int(digest(f"{part.block}\n{part.overlay}\n{part.group}")[:15], 16)
+
+
 def write_block(root: str, folder: str, table: pa.Table, scripts: Sequence[str]) -> str:
     """Write scored rows as a block; the same rows again are the same file.
 

@@ -243,7 +243,7 @@ def test_one_class_empty_says_what_to_change(task: Path, corpus: Path, tmp_path:
         "clustering: {positive_clusters: 1, negative_clusters: 1}\n",
         "selection: {budget: 100000}\n",
         "selection: {budget: 1}\n",
-        "search: {neighbors: 100, max_cluster_rows: 1000, index: exact}\n",
+        "search: {neighbors: 100, exhaustive_rows: 1000, index: exact}\n",
         "overlaps: {per_positive_cluster: 64}\n",
         "embedding: {standardize: never}\n",
     ],
