@@ -20,7 +20,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from pipelines.contracts import Ad, Rejected
 from pipelines.errors import UsageError
-from pipelines.jobs.mine import DEFAULT_RUNNER
+from pipelines.jobs.running import DEFAULT_RUNNER
 from pipelines.sources import registry
 from pipelines.sources.base import STAGE, Listed, Range, ReadOptions, Source
 from pipelines.sources.records import Place, to_ad

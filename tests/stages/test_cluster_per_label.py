@@ -18,6 +18,7 @@ from pipelines.numerics.calibration import Band, Threshold
 from pipelines.stages import cluster_per_label as stage
 from pipelines.stages.find_overlaps import to_stats
 from pipelines.store import blocks
+from pipelines.store.shown import write
 from pipelines.text import content_key
 from tests.helpers import write_scored_blocks
 from tests.stages.test_find_opposite_pairs import table
@@ -132,7 +133,9 @@ def run(tmp_path: Path, rows: pa.Table, threads: int, shown: frozenset[str]) -> 
             pipeline | "Threshold" >> beam.Create([threshold]),
             pipeline | "Band" >> beam.Create([BAND]),
         )
-        out = given | stage.ClusterPerLabel(str(tmp_path), SETTINGS, shown, threads)
+        out = given | stage.ClusterPerLabel(
+            str(tmp_path), SETTINGS, write(str(tmp_path), shown), threads
+        )
         for name in (stage.MODEL, stage.STATS, stage.BAND, stage.SAMPLE, stage.SHOWN):
             assert_that(out[name], functools.partial(_keep, name), label=name)
     found = dict(FOUND)

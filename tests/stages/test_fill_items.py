@@ -12,7 +12,7 @@ from apache_beam.testing.util import assert_that
 
 from pipelines.contracts import ReviewItem
 from pipelines.stages.fill_items import FillItems
-from pipelines.store import blocks
+from pipelines.store import scores
 from pipelines.strategies.base import Chosen
 from pipelines.strategies.items import named_ad
 from tests.helpers import watched_reads, write_scored_blocks
@@ -34,7 +34,7 @@ def test_items_get_their_ads_as_they_were_scored(tmp_path: Path) -> None:
         ReviewItem("pair_0", 1, "boundary", pair, distance=0.5),
         ReviewItem("item_1", 2, "uncertainty", (named_ad(rows[60]["key"], "positive", 1),)),
     )
-    places = {blocks.number_of(files[0]): [2], blocks.number_of(files[2]): [0, 5]}
+    places = {scores.number_of(files[0]): [2], scores.number_of(files[2]): [0, 5]}
     with watched_reads() as opened, TestPipeline() as pipeline:
         given = (
             pipeline | "Files" >> beam.Create(files),
