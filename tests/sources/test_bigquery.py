@@ -11,7 +11,7 @@ from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
 from pipelines.errors import UsageError
-from pipelines.jobs.mine import DEFAULT_RUNNER
+from pipelines.jobs.running import DEFAULT_RUNNER
 from pipelines.sources import bigquery
 from pipelines.sources.base import ReadOptions
 from pipelines.sources.survey import survey
