@@ -477,9 +477,7 @@ def test_killed_at_every_write_and_run_again(loop: Loop, monkeypatch: pytest.Mon
             except Killed:
                 pass
         assert place.latest(1, "model") is None
-        assert status.standing(place).next.startswith(
-            f"run `scout train --workspace {place.root}`;"
-        )
+        assert status.standing(place).next == f"run `scout train --workspace {place.root}`"
         summary = train.train(options, lambda line: None).to_json()
         [manifest] = place.model.all(1)
         assert summary["model_id"] == manifest.facts.learnt.model_id == model_id

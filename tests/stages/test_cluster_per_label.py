@@ -17,7 +17,7 @@ from pipelines.numerics import hashing, kmeans
 from pipelines.numerics.calibration import Band, Threshold
 from pipelines.stages import cluster_per_label as stage
 from pipelines.stages.find_overlaps import to_stats
-from pipelines.store import blocks
+from pipelines.store import blocks, scores
 from pipelines.store.shown import write
 from pipelines.text import content_key
 from tests.helpers import write_scored_blocks
@@ -141,7 +141,7 @@ def run(tmp_path: Path, rows: pa.Table, threads: int, shown: frozenset[str]) -> 
     found = dict(FOUND)
     for name in (stage.BAND, stage.SAMPLE, stage.SHOWN):
         found[name] = blocks.sort_by_key(blocks.concat(found[name]))
-    by_number = {blocks.number_of(file): blocks.read(str(tmp_path), file) for file in files}
+    by_number = {scores.number_of(file): scores.read(str(tmp_path), file) for file in files}
     return {**found, "blocks": by_number}
 
 

@@ -53,5 +53,5 @@ def test_items_get_their_ads_as_they_were_scored(tmp_path: Path) -> None:
     ):
         assert (ad.key, ad.id, ad.text) == (row["key"], row["id"], row["text"])
         assert (ad.margin, ad.weight, ad.label, ad.cluster) == (row["margin"], 1000, label, cluster)
-    assert not [name for name in opened if name.endswith(files[1].path)]
-    assert [name for name in opened if name.endswith(files[0].path)]
+    assert not [name for name in opened if name.endswith(files[1].block)]
+    assert [name for name in opened if name.endswith(files[0].block)]
