@@ -241,6 +241,15 @@ class Search(_Section):
     neighbors: Annotated[int, Field(ge=1, le=100)] = 5
     exhaustive_rows: Annotated[int, Field(ge=1000, le=1_000_000)] = 50_000
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_is_gone(cls, given: Any) -> Any:
+        # Task files of before, and what manifests keep of them, may name it.
+        gone = {"max_cluster_rows"}
+        return (
+            {k: v for k, v in given.items() if k not in gone} if isinstance(given, dict) else given
+        )
+
 
 class Selection(_Section):
     """Which ads or pairs are worth the experts' time; ``strategy`` is one of ``pipelines.strategies``."""
