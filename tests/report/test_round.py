@@ -100,7 +100,8 @@ def test_what_is_missing_says_which_command_gives_it(
     assert "not labelled yet" in read(mined).texts["scale"]
     sheet = draw(stages["labelled"], tmp_path / "b")
     text = read(sheet).texts["agreement"]
-    assert "no model is trained yet" in text and "`scout train --workspace " in text
+    assert "no model is trained yet" in text
+    assert "`scout mine " in text and "for more pairs: training lacks " in text
     assert "not trained yet" in read(sheet).texts["scale"]
 
 
