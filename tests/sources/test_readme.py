@@ -18,8 +18,8 @@ import pytest
 import zstandard
 
 from pipelines.contracts import Ad
-from pipelines.sources import registry
 from pipelines.sources.base import ReadOptions
+from tests.sources import records, texts
 from tests.test_docs import README
 
 TEXTS = [
@@ -86,13 +86,9 @@ PACKINGS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def read(*corpus: Path, **options: str) -> list[Ad]:
-    given = ReadOptions(**options)
-    listed = registry.list_corpus([str(place) for place in corpus])
-    found = []
-    for part in registry.plan(listed, given, 1 << 20):
-        found += list(registry.get(part.source).read(part, given))
-    assert all(isinstance(ad, Ad) for ad in found), found[:3]
+def read(*corpus: Path) -> list[Ad]:
+    found = [ad for ad in records([str(place) for place in corpus]) if isinstance(ad, Ad)]
+    assert len(found) == len(ADS)
     return sorted(found, key=lambda ad: ad.text.rsplit(" ", 1)[1].zfill(3))
 
 
@@ -145,13 +141,5 @@ def test_files_globs_and_folders_with_columns_in_their_names(tmp_path: Path) -> 
         [tmp_path / "dt=2026-11-20", tmp_path / "dt=2026-11-21" / "a.jsonl"],
     ):
         assert [(ad.id, ad.text) for ad in read(*places)] == ADS
-    days = {ad.text for ad in read_as(tmp_path, "dt")}
+    days = set(texts(records([str(tmp_path)], ReadOptions(text_field="dt"))))
     assert days == {"2026-11-20", "2026-11-21"}
-
-
-def read_as(corpus: Path, column: str) -> list[Ad]:
-    given = ReadOptions(text_field=column)
-    found = []
-    for part in registry.plan(registry.list_corpus([str(corpus)]), given, 1 << 20):
-        found += [ad for ad in registry.get(part.source).read(part, given) if isinstance(ad, Ad)]
-    return found
