@@ -5,9 +5,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TOOLS_VENV ?= .venv-tools
 TOOLS_STAMP := $(TOOLS_VENV)/.installed
+ENGINES_DIR ?= .engines
+ENGINES_STAMP := $(ENGINES_DIR)/.installed
 export PYTHONUNBUFFERED := 1
 
-.PHONY: setup demo test test-tools mutants lint format bench clean
+.PHONY: setup demo test test-tools test-engines mutants lint format bench clean
 
 setup: $(STAMP)
 
@@ -35,6 +37,20 @@ $(TOOLS_STAMP): requirements-tools.txt
 	$(TOOLS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-deps --no-compile -r requirements-tools.txt
 	@touch $@
 
+# On engines: the Python job service, Prism, Spark, and a Flink cluster of three processes. Java 17 and Maven are
+# needed, which .ci/run installs; the rest (0.7 GB, Prism is built) goes into $(ENGINES_DIR). ENGINES=skip: none.
+ifeq ($(ENGINES),skip)
+test-engines:
+	@echo "make: ENGINES=skip: nothing was tested on Flink, Spark, Prism and the Python job service"
+else
+test-engines: setup $(ENGINES_STAMP)
+	SCOUT_ENGINES=$(abspath $(ENGINES_DIR)) $(BIN)/python -m pytest tests/engines/runners
+
+$(ENGINES_STAMP): tests/engines/runners/install.py $(wildcard tests/engines/runners/jars/*/pom.xml)
+	$(PYTHON) tests/engines/runners/install.py $(ENGINES_DIR)
+	@touch $@
+endif
+
 # Breaks what the project promises, one thing at a time, in a copy of the tree: does a test notice? ONLY: one of them.
 mutants: setup
 	$(BIN)/python -m tests.mutants.run $(if $(ONLY),--only $(ONLY))
@@ -53,4 +69,4 @@ bench: setup
 	SCOUT_BENCH_DATA=$(BENCH_DATA) $(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) $(TOOLS_VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TOOLS_VENV) $(ENGINES_DIR) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,9 @@ from pipelines.store import storage
 
 DEFAULT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 _LOCAL_RUNNERS = ("", "DirectRunner", "FnApiRunner", DEFAULT_RUNNER)
+# Beam asks some job servers how a job is with this timeout, 300 s by default: the longest job, seconds.
+_JOB_SEC = 30 * 86400
+_ANSWER_SEC = 10
 # What a traceback ends with, ours or Java's.
 _CAUSE = re.compile(r"^(?:Caused by: )?(?:[\w$]+\.)*\w*(?:Error|Exception)\b.*", re.MULTILINE)
 
@@ -66,7 +70,12 @@ def pipeline_options(beam_flags: Sequence[str]) -> PipelineOptions:
         "--dry_run=True" if flag == "--dry_run" and following[:2] in ("", "--") else flag
         for flag, following in itertools.zip_longest(beam_flags, beam_flags[1:], fillvalue="")
     ]
-    options = PipelineOptions([f"--runner={DEFAULT_RUNNER}", "--no_save_main_session", *given])
+    own = (
+        f"--runner={DEFAULT_RUNNER}",
+        "--no_save_main_session",
+        f"--job_server_timeout={_JOB_SEC}",
+    )
+    options = PipelineOptions([*own, *given])
     test = options.view_as(TestOptions)
     test.dry_run = str(test.dry_run).lower() in ("true", "1", "yes")
     return options
@@ -145,6 +154,7 @@ def check_remote(
         _check_dataflow(options, workspace, corpus, task, file)
     else:
         _check_workers(options)
+    _check_endpoint(options)
     errors = PipelineOptionsValidator(options, runner).validate()
     if errors:
         raise UsageError(f"--runner {name}: {'; '.join(error.rstrip('.') for error in errors)}")
@@ -191,6 +201,20 @@ def _check_dataflow(
                 f"{called(file)}: {key}: {preset} is a folder of this machine; put the model into "
                 "the workers' image or give a preset's name"
             )
+
+
+def _check_endpoint(options: PipelineOptions) -> None:
+    """Refuse a job server that does not answer: Beam would wait for it as long as for a job."""
+    endpoint = str(options.view_as(PortableOptions).job_endpoint or "")
+    if endpoint in ("", "embed"):
+        return
+    host, _, port = endpoint.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), _ANSWER_SEC).close()
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--job_endpoint {endpoint}: no job server answers there ({error}); give HOST:PORT of one"
+        ) from error
 
 
 def _workers_are_here(options: PipelineOptions) -> bool:

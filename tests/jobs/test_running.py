@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -161,9 +162,12 @@ def test_what_is_handed_over_is_not_waited_for(
 
 
 def test_a_job_that_stays_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = ("--no_wait_until_finish", "--job_endpoint=jobs:8099", "--environment_config=pool:5")
-    chosen = ("--runner=PortableRunner", "--environment_type=EXTERNAL", *given)
-    running.check_remote(chosen, "gs://b/w", (), helpers.provenance().task, "t.yaml")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"127.0.0.1:{server.getsockname()[1]}"
+        given = ("--no_wait_until_finish", f"--job_endpoint={endpoint}")
+        workers = ("--environment_type=EXTERNAL", "--environment_config=pool:5")
+        chosen = ("--runner=PortableRunner", *workers, *given)
+        running.check_remote(chosen, "gs://b/w", (), helpers.provenance().task, "t.yaml")
     handed: list[beam.Pipeline] = []
 
     class Job:
@@ -189,6 +193,8 @@ def test_a_job_that_stays_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> Non
         (("--runner=FlinkRunner", "--flink_master=x:1", "--environment_config=image", "--no_wait_until_finish"),
          "the job server that FlinkRunner starts ends with this command"),
         (("--runner=PrismRunner", "--template_location=gs://b/t"), "PrismRunner makes no templates, Dataflow does"),
+        (("--runner=PortableRunner", "--environment_type=LOOPBACK", "--job_endpoint=localhost:1"),
+         "--job_endpoint localhost:1: no job server answers there"),
         (("--runner=PrismRunner", "--environment_type=EXTERNAL"), "is required for environment type EXTERNAL"),
     ],
 )  # fmt: skip
@@ -214,6 +220,7 @@ def test_dataflow_needs_its_own_flags_remote_models_and_no_main_session(task: Pa
         running.check_remote(given, "gs://b/w", (), helpers.provenance().task, "t.yaml")
     options = running.pipeline_options(given).get_all_options()
     assert options["save_main_session"] is False
+    assert options["job_server_timeout"] > 86400, "Beam would give a long job up after 300 s"
     wanted = running.pipeline_options((*given, "--save_main_session")).get_all_options()
     assert wanted["save_main_session"] is True
 
