@@ -517,7 +517,7 @@ def test_a_workspace_is_for_one_task_and_must_be_writable(
 
 
 def test_dataflow_needs_remote_paths_and_models(task: Path, corpus: Path, tmp_path: Path) -> None:
-    flow = ("--runner=DataflowRunner",)
+    flow = ("--runner=DataflowRunner", "--sdk_container_image=registry/scout:1")
     with pytest.raises(UsageError, match="Dataflow's workers cannot reach it"):
         helpers.run(task, corpus, tmp_path / "w", beam=flow)
 
