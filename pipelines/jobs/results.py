@@ -73,7 +73,7 @@ class Mined(Result):
         positives, positive_share: ads at or above the threshold, and their share of all, 0 to 1.
         threshold_probability, threshold_source: the threshold, and what it was chosen by.
         positive_clusters, negative_clusters, overlaps, covered_share: of the selection of overlapping
-            pairs, None of any other: clusters of each label, cluster pairs searched, and the share of
+            pairs, None of any other: clusters of each label, cluster pairs that mix most, and the share of
             the corpus weight that the pairs cover.
         candidates, pairs, exploration_pairs: what was chosen from, chosen, and of that explored.
         budget: items wanted.

@@ -15,6 +15,7 @@ from pipelines.jobs.find_ad import Round
 from pipelines.jobs.mine import label_rule
 from pipelines.numerics import calibration, distances, kmeans
 from pipelines.numerics.calibration import Band
+from pipelines.stages.find_opposite_pairs import is_exhaustive
 from pipelines.stages.gather_rows import is_among
 from pipelines.stages.label_ads import choose_band
 from pipelines.store import blocks
@@ -50,7 +51,8 @@ class Surroundings:
         band: margins within which pairs are looked for; of a strategy without pairs of no meaning.
         clusters: of the round, or None.
         cluster: its own, within its label.
-        searched: whether that is part of a cluster pair that was searched.
+        searched: whether pairs of that were looked for: of all in a band that is searched each with each,
+            else of those that are part of a cluster pair that mixes.
         near: ``positive`` and ``negative`` -> nearest ads that the model calls so.
         asked: nearest ad of those that experts saw before or that the round shows; None without any.
         partners: nearest ads that it could be paired with, nearest first.
@@ -96,6 +98,8 @@ def look_around(
     items = {ad.key: item.item_id for item in workspace.read_items(pairs) for ad in item.ads}
     histogram, open_ads, ahead = _margins(workspace, place, shown, key, margin)
     band = choose_band(open_ads, threshold, label_rule(task, model))
+    sizes = calibration.band_sizes(open_ads, threshold, band)
+    whole = is_exhaustive(*sizes, task.search.exhaustive_rows)
 
     manifest = workspace.clusters.find(pairs.round, pairs.config_hash)
     clusters = read_clusters(workspace, manifest) if manifest else None
@@ -125,10 +129,10 @@ def look_around(
             near[side] = _nearest(table, away, another & (called == side), found, NEIGHBORS)
         seen = met | np.array([found in items for found in keys], dtype=bool)
         asked = _nearest(table, away, another & seen, asked, 1)
-        if clusters and others:
+        if clusters and (whole or others):
             could = another & ~met & (called != positive) & band.holds(margins)
             members = np.flatnonzero(could)
-            if len(members):
+            if len(members) and not whole:
                 at = clusters.assign(vectors[members], called[members])
                 could[members] = np.isin(at, list(others))
             partners = _nearest(table, away, could, partners, NEIGHBORS)
@@ -140,7 +144,7 @@ def look_around(
         band=band,
         clusters=clusters,
         cluster=cluster,
-        searched=bool(others),
+        searched=whole or bool(others),
         near={name: tuple(_told(n, items) for n in near[side]) for name, side in names.items()},
         asked=asked[0] if asked else None,
         partners=tuple(partners),

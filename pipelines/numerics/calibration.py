@@ -395,6 +395,19 @@ def boundary_band(histogram: np.ndarray, threshold: Threshold, n_each: int) -> B
     return Band(_margin_of(max(first - 1 - down, 0)), _margin_of(min(first + up, N_BINS - 1)))
 
 
+def band_sizes(histogram: np.ndarray, threshold: Threshold, band: Band) -> tuple[int, int]:
+    """Return how many ads called positive and negative a band holds.
+
+    Args:
+        histogram: int64 (N_BINS,) from `margin_histogram`, or a sum of such.
+        threshold: the label rule.
+        band: from `boundary_band`.
+    """
+    counts = _check_histogram(histogram)
+    low, first, high = (_bin_of(margin) for margin in (band.low, threshold.margin, band.high))
+    return int(counts[first : high + 1].sum()), int(counts[low:first].sum())
+
+
 def _reach(counts: np.ndarray, wanted: int) -> int:
     """Return the place by which so many are counted, or all there are; 0 when there are none."""
     total = np.cumsum(counts)

@@ -94,7 +94,7 @@ class Sample:
         areas: parts of the map, largest first.
         overlaps: those that are named, best first.
         close: of them, those that are shown closely: no cluster twice while there are others.
-        searched: how many overlaps pairs were looked for in.
+        searched: how many overlaps pairs are spread over.
     """
 
     histogram: np.ndarray

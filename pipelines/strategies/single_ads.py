@@ -91,9 +91,7 @@ def _note(pairs: int, alone: int, nearest: int, open_ads: tuple[int, int], conte
         cure = cure if by_prior else "more labels move the threshold"
     else:
         why = "near the threshold no more ads of opposite labels lie near each other"
-        cure = (
-            "raise overlaps.per_positive_cluster, search.neighbors or selection.band for more pairs"
-        )
+        cure = "raise search.neighbors or selection.band for more pairs"
     done = f"{pairs:,} of {budget:,} items are pairs"
     if alone:
         done += f", {alone:,} single ads ({nearest:,} nearest to the threshold, the others drawn)"

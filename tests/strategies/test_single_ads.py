@@ -102,7 +102,7 @@ def test_copies_of_one_ad_make_one_pair_and_a_whole_round() -> None:
     # What is like an ad that is asked about already is in no other pair.
     assert [len(item.ads) for item in chosen.items] == [2] + [1] * 19
     assert "near the threshold no more ads of opposite labels lie near each other" in chosen.note
-    assert "raise overlaps.per_positive_cluster" in chosen.note
+    assert "raise search.neighbors or selection.band" in chosen.note
 
 
 def test_equal_scores_are_no_order() -> None:
