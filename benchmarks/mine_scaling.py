@@ -26,7 +26,7 @@ from benchmarks import _common
 from pipelines.contracts import scored_schema
 from pipelines.jobs.mine import Mined, MineOptions, mine, prepare, provenance
 from pipelines.numerics import calibration
-from pipelines.store import blocks
+from pipelines.store import blocks, scores
 from pipelines.store.facts import ScoredFacts
 from pipelines.store.workspace import Manifest
 from pipelines.text import content_key
@@ -87,9 +87,11 @@ def write_scored(folder: Path, rows: int) -> None:
             blocks.vector_array(vectors),
         ]
         table = pa.Table.from_arrays(columns, schema=scored_schema(DIMS))
-        written.append(blocks.write(plan.workspace.root, f"{attempt}/block-*.parquet", table))
+        root, key = plan.workspace.root, plan.score_key
+        written.append(scores.store(root, key, attempt, "", table, [""] * number))
     facts = ScoredFacts(provenance(plan), rows, 0, {}, rows, float(rows), ())
-    plan.workspace.commit(Manifest.of(attempt, plan.scored_hash, written, rows, facts))
+    listed = [scores.write_parts(plan.workspace.root, attempt, 0, written)]
+    plan.workspace.commit(Manifest.of(attempt, plan.scored_hash, listed, rows, facts))
 
 
 def measure(folder: Path) -> dict[str, Any]:

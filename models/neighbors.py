@@ -75,8 +75,12 @@ class ScannIndex:
         # ScaNN's searchers do not pickle; this one is rebuilt in a moment.
         return (type(self), (self.vectors,))
 
-    def search(self, queries: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(
+        self, queries: np.ndarray, m: int, threads: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Find each query's m nearest rows, as `ExactIndex.search` says.
+
+        ScaNN takes as many threads as there are cores; `threads` are the exact search's.
 
         Memory: about q * (m + 4) * 40 bytes beside the exact search of uncertain queries.
         """
@@ -91,7 +95,7 @@ class ScannIndex:
             matrix, final_num_neighbors=fetched
         )
         if found.shape[1] < fetched:
-            return self._exact().search(matrix, m)
+            return self._exact().search(matrix, m, threads)
         # A neighbour ScaNN does not find comes back as index 0 with a distance of NaN.
         complete = np.isfinite(proposed).all(axis=1)
         rows = np.repeat(np.arange(len(matrix)), fetched)
@@ -103,7 +107,7 @@ class ScannIndex:
         certain = complete & self._certified(matrix, exact[order], wanted)
         if not certain.all():
             again = np.flatnonzero(~certain)
-            indices[again], distances[again] = self._exact().search(matrix[again], m)
+            indices[again], distances[again] = self._exact().search(matrix[again], m, threads)
         return indices, distances
 
     def _certified(self, queries: np.ndarray, ordered: np.ndarray, wanted: int) -> np.ndarray:

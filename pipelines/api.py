@@ -152,7 +152,7 @@ def mine(
     delimiter: str = "",
     max_text_chars: Count = 20_000,
     max_rejected_share: Share = 0.01,
-    block_rows: Count = 1024,
+    block_rows: Count | None = None,
     range_bytes: Count = 64 << 20,
     scoring_hint: Sequence[str] = (),
     beam: Sequence[str] = (),
@@ -175,8 +175,9 @@ def mine(
         delimiter: between the cells of CSV, one character or `tab`; by default what suits the header.
         max_text_chars: longer ads are rejected.
         max_rejected_share: fail when more of the records are unusable.
-        block_rows: ads a scored block: lost at most when a run is killed.
-        range_bytes: large JSONL and text files are read in parts of this size.
+        block_rows: ads a scored block, lost at most when a run is killed; by default 1024, on a cluster
+            32768 (about 30 MB).
+        range_bytes: large JSONL, text, CSV and Parquet files are read in parts of about this size.
         scoring_hint: what the workers that ask the model need, on runners that heed it: one of Beam's
             resource hints, such as min_ram=16GB or accelerator=type:nvidia-l4;count:1;install-nvidia-driver.
         beam: Beam's own flags, such as ``["--runner=DataflowRunner"]``; with --template_location, --dry_run or
@@ -443,6 +444,7 @@ def prompts(
         from pipelines.sources import registry as sources
         from pipelines.sources.base import ReadOptions
         from pipelines.sources.layout import FORMATS
+        from pipelines.sources.survey import survey
 
         _choose("format", [format] if format else [], FORMATS)
         folder = check_folder(os.fspath(out)) if out else ""
@@ -461,7 +463,7 @@ def prompts(
             fields = Fields(label=label_field)
             found = read_labelled([os.fspath(labels)], fields, given.labels, read, "--labels")
             known = dict(zip(found.texts, found.gold.astype(int).tolist(), strict=True))
-        parts = sources.plan(sources.list_corpus(_several(corpus)), read, 64 << 20)
+        parts = survey(_several(corpus), read, 64 << 20).ranges
         for line in sources.told(parts, read):
             say(line)
         sample = pilot.sample_texts(parts, read, given.seed, ads)

@@ -229,17 +229,26 @@ class Clustering(_Section):
 
 
 class Overlaps(_Section):
-    """Which cluster pairs of opposite labels are searched for pairs of ads."""
+    """Which cluster pairs of opposite labels pairs of ads are spread over."""
 
     per_positive_cluster: Annotated[int, Field(ge=1, le=64)] = 3
 
 
 class Search(_Section):
-    """The nearest-neighbour search inside overlapping cluster pairs."""
+    """The search for nearest ads of opposite labels in the band around the threshold."""
 
     index: Literal["auto", "exact", "scann"] = "auto"
     neighbors: Annotated[int, Field(ge=1, le=100)] = 5
-    max_cluster_rows: Annotated[int, Field(ge=1000, le=5_000_000)] = 200_000
+    exhaustive_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_is_gone(cls, given: Any) -> Any:
+        # Task files of before, and what manifests keep of them, may name it.
+        gone = {"max_cluster_rows"}
+        return (
+            {k: v for k, v in given.items() if k not in gone} if isinstance(given, dict) else given
+        )
 
 
 class Selection(_Section):
@@ -253,7 +262,13 @@ class Selection(_Section):
     near_identical: AboveZero = 0.97
     cover_quantile: InnerShare = 0.25
     nearest_window: Annotated[int, Field(ge=1, le=10_000)] = 8
+    max_candidates: Annotated[int, Field(ge=1000, le=5_000_000)] = 50_000
     coverage_sample_rows: Annotated[int, Field(ge=100, le=200_000)] = 20_000
+
+    @property
+    def pool(self) -> int:
+        """How many candidate pairs one worker chooses from at most: enough to pass some over for each seat."""
+        return max(self.max_candidates, 16 * self.budget)
 
 
 class Review(_Section):

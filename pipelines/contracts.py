@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 # Version of the files a stage writes; a reader refuses what another version wrote.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 # Where an ad of a pair is shown.
 LEFT, RIGHT = "left", "right"
 # What experts say when they cannot tell; no label may be called so.
@@ -132,15 +132,14 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class BlockFile:
-    """A scored block on storage, as a manifest lists it.
+    """A file of a workspace, as a manifest lists it.
 
     Attributes:
         path: path relative to the workspace, with forward slashes.
         rows: number of rows.
         bytes: size of the file.
         sha256: hash of the file's bytes, 64 hex characters.
-        footer: hash of a Parquet file's footer, which the checksums of its pages do not cover; "" of
-            other files.
+        footer: "", but for scored blocks of format 2.
     """
 
     path: str
@@ -151,18 +150,23 @@ class BlockFile:
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterAssignment:
-    """The clusters of one scored block's rows (no vectors: they are read again where needed).
+class ScoredPart:
+    """Ads of a scored corpus that lie in one block of the score store.
+
+    Paths are relative to the workspace, with forward slashes, and say by their names what was written:
+    see :mod:`pipelines.store.scores`.
 
     Attributes:
-        file: the block.
-        positive: bool bytes (rows,): the predicted label.
-        cluster: little-endian int32 bytes (rows,): cluster within the row's own label.
+        block: the block's rows: what the model said.
+        overlay: what today's corpus says of the ads, several blocks' in one file.
+        group: the row group of ``overlay`` for this block.
+        rows: number of ads, at most the block's.
     """
 
-    file: BlockFile
-    positive: bytes
-    cluster: bytes
+    block: str
+    overlay: str
+    group: int
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,15 +239,15 @@ class OverlapFacts:
     """What is known of a pair from two overlapping clusters.
 
     Attributes:
-        mutual: whether each is the other's nearest among the candidates of their cluster pair.
-        overlap_score: how much the two clusters mix, 0 to 1.
+        mutual: whether each is the other's nearest among the candidates.
+        overlap_score: how much the two clusters mix that it was chosen for, 0 to 1: its own, or where these
+            are not among those that mix most, the ones that do and share its positive cluster.
         overlap_nearer_share: share of both clusters' members nearer to the other's centroid.
         covered_weight: corpus weight that this pair covers and no pair before it did.
         covered_share: the same as a share of the corpus weight.
         cumulative_share: share covered by all pairs up to this one.
         partner_rank: place of the negative ad among those nearest to the positive one that could have
-            been shown with it: of overlapping clusters, in the band, unseen; from 1. None in rounds
-            of older versions.
+            been shown with it: in the band, unseen; from 1. None in rounds of older versions.
     """
 
     mutual: bool
@@ -334,9 +338,12 @@ AD_SCHEMA = pa.schema(
 # An ad before scoring: where it stands is only needed where it is rejected.
 UNSCORED_SCHEMA = pa.schema([*AD_SCHEMA, ("source", pa.string()), ("position", pa.string())])
 
+# A UniqueAd as a row.
+UNIQUE_SCHEMA = pa.schema([*UNSCORED_SCHEMA, ("exact", pa.string())])
+
 
 def scored_schema(dim: int) -> pa.Schema:
-    """Return the schema of a scored block: the ad, its margin and its (dim,) float16 vector.
+    """Return the schema of scored ads: the ad, its margin and its (dim,) float16 vector.
 
     ``margin`` is logit(positive) - logit(negative), a multiple of 2**-8; ``vector`` is
     little-endian float16, ``2 * dim`` bytes a row; ``tokens`` counts the ad's own tokens and
@@ -352,4 +359,20 @@ def scored_schema(dim: int) -> pa.Schema:
     return pa.schema(fields)
 
 
-RECORDS = (Ad, UniqueAd, Rejected, Block, BlockFile, ClusterAssignment, Tally)
+# A pair of opposite labels that experts may be asked about; its ads are known by their keys.
+CANDIDATE_SCHEMA = pa.schema(
+    [
+        ("p_key", pa.string()),
+        ("n_key", pa.string()),
+        ("distance", pa.float32()),  # of unit vectors, 0 to 2
+        ("overlap", pa.int32()),  # which of the ranked cluster pairs it stands for
+        ("mass", pa.int64()),  # of that, in the corpus's unit
+        (
+            "partner_rank",
+            pa.int32(),
+        ),  # of the negative ad among those near the positive one, from 1
+        ("mutual", pa.bool_()),  # each is the other's nearest
+    ]
+)
+
+RECORDS = (Ad, UniqueAd, Rejected, Block, BlockFile, ScoredPart, Tally)

@@ -58,6 +58,7 @@ _EXTRAS = {
         "sentencepiece",
     ),
     "scann": ("scann",),
+    "gcp": ("google",),
     "consensus": ("crowdkit", "pandas"),
     "argilla": ("argilla",),
     "xlsx": ("openpyxl",),

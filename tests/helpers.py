@@ -19,12 +19,12 @@ import pytest
 import yaml
 
 from pipelines.config import Task
-from pipelines.contracts import BlockFile, ReviewAd, ReviewItem, UniqueAd
+from pipelines.contracts import ReviewAd, ReviewItem, ScoredPart, UniqueAd
 from pipelines.jobs.mine import Mined, MineOptions, mine
 from pipelines.numerics import agreement, stopping
 from pipelines.numerics.calibration import Threshold
 from pipelines.sources.base import ReadOptions
-from pipelines.store import blocks, files, storage
+from pipelines.store import files, scores, storage
 from pipelines.store.facts import (
     BoundaryFacts,
     Decided,
@@ -34,6 +34,7 @@ from pipelines.store.facts import (
     ModelFacts,
     PairsFacts,
     Provenance,
+    ScoredFacts,
     Statistic,
 )
 from pipelines.store.workspace import Manifest, Workspace
@@ -400,9 +401,29 @@ def review_ad_of(id: str, **changes: Any) -> ReviewAd:
     return ReviewAd(**{"id": id, "text": text, **known, **changes})
 
 
-def write_scored_blocks(root: Path, tables: Iterable[pa.Table]) -> list[BlockFile]:
-    """Write scored blocks into a workspace; return their records."""
+def scored_table(root: Path, manifest: Manifest[ScoredFacts]) -> pa.Table:
+    """Return all ads of a scored attempt."""
+    found = scores.parts_of(Workspace(str(root)), manifest)
+    return pa.concat_tables(scores.read(str(root), part) for part in found)
+
+
+def block_of(root: Path, number: int) -> Path:
+    """Return the rows' file of a block of a round's scored ads."""
+    place = Workspace(str(root))
+    manifest = place.scored.latest(number)
+    assert manifest is not None
+    return root / next(scores.parts_of(place, manifest)).block
+
+
+def blocks_in(root: Path) -> list[Path]:
+    """Return the rows' files of all scored blocks of a workspace."""
+    return sorted(Path(root).rglob("*.rows.parquet"))
+
+
+def write_scored_blocks(root: Path, tables: Iterable[pa.Table]) -> list[ScoredPart]:
+    """Write scored ads into a workspace, a block a table; return the parts."""
+    attempt = "rounds/0001/scored/attempt-0001-00000000"
     return [
-        blocks.write(str(root), f"rounds/0001/scored/block-{n}.parquet", table)
-        for n, table in enumerate(tables)
+        scores.store(str(root), "key", attempt, "", table, [""] * table.num_rows)
+        for table in tables
     ]

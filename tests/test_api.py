@@ -269,11 +269,10 @@ def test_any_missing_package_of_an_extra_is_one_line(
         api.export(tmp_path, "page")
 
 
-def test_every_extra_but_the_cloud_is_known_by_its_packages() -> None:
+def test_every_extra_is_known_by_its_packages() -> None:
     setup = (Path(__file__).parent.parent / "setup.py").read_text("utf-8")
     extras = set(re.findall(r'^        "(\w+)": ', setup, re.MULTILINE)) - {
         "all",
-        "gcp",
         "templates",
     }
     assert extras == set(errors._EXTRAS)

@@ -444,7 +444,7 @@ def test_the_way_back_step_by_step(
     assert round_1[:2] == ["1", "12"] and int(round_1[2]) + int(round_1[3]) == 24
     # As it can be typed: with the paths that the mining was given.
     typed = shlex.join([*argv[:2], "--corpus", argv[3], *workspace])
-    assert out.endswith(f"too few labels, `scout {typed}` for more pairs\n")
+    assert f"Next: run `scout {typed}` for more pairs: training lacks " in out
     # The labels came; what is wrong is the learner, until the task file names another.
     assert cli.main(["train", *workspace]) == cli.WRONG_USAGE
     assert learner in capsys.readouterr().err

@@ -189,3 +189,13 @@ def test_the_ads_fields_go_with_the_command_lines_options() -> None:
     assert (filled.fields, filled.template) == ((AdField("a.b", "b"),), "<{b}>")
     with pytest.raises(UsageError, match=r"--text_field text: the task file has ad\.fields, which"):
         task.reading(ReadOptions(text_field="text"))
+
+
+def test_a_setting_that_is_gone_is_no_error_in_what_was_written_before() -> None:
+    text = (
+        "name: a\nversion: 1\npolicy: p\nquestion: q\nprior: 0.1\n"
+        "search: {neighbors: 3, max_cluster_rows: 20000}\n"
+    )
+    assert parse_task(text, "t.yaml").search.neighbors == 3
+    with pytest.raises(UsageError, match="max_cluster_row"):
+        parse_task(text.replace("rows", "row"), "t.yaml")

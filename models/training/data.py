@@ -85,6 +85,19 @@ class Expected:
     prior: float
 
 
+@dataclass(frozen=True, slots=True)
+class WeakLabels:
+    """What LLM-0 said of ads before experts labelled any: a head leans on it while labels are few.
+
+    Attributes:
+        texts: of a uniform sample of the corpus.
+        margins: float (n,), LLM-0's margins of them.
+    """
+
+    texts: tuple[str, ...]
+    margins: np.ndarray
+
+
 def check_ads(ads: LabelledAds, settings: TrainingSettings) -> LabelledAds:
     """Return the ads ordered by key, so that the order they came in does not matter.
 

@@ -26,6 +26,7 @@ from models.training.data import (
     TooFewLabelsError,
     TrainingDataError,
     TrainingSettings,
+    WeakLabels,
     check_ads,
     label_set_hash,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "TooFewLabelsError",
     "TrainingDataError",
     "TrainingSettings",
+    "WeakLabels",
     "label_set_hash",
     "train",
     "window",
@@ -59,6 +61,7 @@ def train(
     logs: Path | None = None,
     cache: VectorCache | None = None,
     expected: Expected | None = None,
+    weak: WeakLabels | None = None,
 ) -> TrainedModel:
     """Train a model from its base weights and save it.
 
@@ -71,6 +74,7 @@ def train(
         cache: of the frozen encoder's vectors, for the head learner.
         expected: what bounds the threshold while labels of the rarer class are few; None bounds
             nothing.
+        weak: what LLM-0 said of a sample of the corpus, for the head learner.
 
     Returns:
         The manifest of what was saved; `Trained(folder).load()` scores with it.
@@ -98,7 +102,7 @@ def train(
         elif settings.learner == "encoder":
             outcome = learners.train_encoder(ads, settings, say, report)
         else:
-            outcome = learners.train_head(ads, settings, say, cache)
+            outcome = learners.train_head(ads, settings, say, cache, weak)
     cut = choose_threshold(outcome.margins, ads.labels[outcome.scored])
     rarer = min(int((ads.labels == 1).sum()), int((ads.labels == 0).sum()))
     fitted = calibration.Fitted(cut.margin, cut.low, cut.high, rarer)

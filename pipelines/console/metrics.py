@@ -11,7 +11,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from apache_beam.metrics import Metrics
 
@@ -33,7 +33,11 @@ _TOTALS = {
     "ClusterPerLabel": "LabelAds/ads",
     "FindOppositePairs": "FindOppositePairs/routed",
 }
+# Stage, name, number.
+Count = tuple[str, str, int]
+
 _lock = threading.Lock()
+_here = threading.local()
 _tally: Counter[str] = Counter()
 # Stages that are at work now, and those that have begun.
 _busy: Counter[str] = Counter()
@@ -55,10 +59,31 @@ def tally() -> dict[str, int]:
 
 def count(stage: str, name: str, number: int = 1) -> None:
     """Add to a stage's counter; ``name`` ends with its unit when it is not a number of things."""
+    held: list[Count] | None = getattr(_here, "held", None)
+    if held is not None:
+        held.append((stage, name, int(number)))
+        return
     Metrics.counter(NAMESPACE, f"{stage}/{name}").inc(int(number))
     with _lock:
         _begun.setdefault(stage, Step(stage))
         _tally[f"{stage}/{name}"] += int(number)
+
+
+@contextlib.contextmanager
+def recorded() -> Iterator[list[Count]]:
+    """Hold back what this thread counts, for :func:`replay` in a thread of Beam's."""
+    counts: list[Count] = []
+    _here.held = counts
+    try:
+        yield counts
+    finally:
+        _here.held = None
+
+
+def replay(counts: Iterable[Count]) -> None:
+    """Count what :func:`recorded` held back."""
+    for one in counts:
+        count(*one)
 
 
 @contextlib.contextmanager

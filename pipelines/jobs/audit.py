@@ -20,7 +20,9 @@ from pipelines.jobs.running import Submission, check_remote, run_pipeline, submi
 from pipelines.numerics import agreement
 from pipelines.numerics.agreement import MISSING
 from pipelines.stages.draw_audit import DRAWN, FRAME, AuditPlan, DrawAudit
+from pipelines.stages.read_parts import ReadParts
 from pipelines.stages.write_audit import WriteAudit
+from pipelines.store import scores
 from pipelines.store.facts import AuditFacts, PairsFacts, ScoredFacts
 from pipelines.store.workspace import Manifest, Workspace, config_hash
 from pipelines.verdicts.halves import HALVES, ratings, read_audit, read_half
@@ -83,7 +85,7 @@ def audit(options: AuditOptions, say: Callable[[str], None]) -> Audited | Submit
     workspace = Workspace(options.workspace)
     pairs = workspace.pairs_of()
     _check_task(options, task, pairs)
-    scored = workspace.scored_of(pairs)
+    scored = scores.scored_of(workspace, pairs)
     if scored is None:
         raise RunFailed(
             f"the scored ads of round {pairs.round} are no longer all in {workspace.root}/rounds: run "
@@ -209,12 +211,12 @@ def _build(
     write: WriteAudit,
     pipeline: beam.Pipeline,
 ) -> None:
-    files = (
+    found = (
         pipeline
         | "ScoredBefore" >> beam.Create(list(scored.files), reshuffle=False)
-        | "SpreadFiles" >> beam.Reshuffle()
+        | "ReadParts" >> ReadParts(root)
+        | "DrawAudit" >> DrawAudit(root, plan)
     )
-    found = files | "DrawAudit" >> DrawAudit(root, plan)
     _ = (found[DRAWN], found[FRAME]) | "WriteAudit" >> write
 
 

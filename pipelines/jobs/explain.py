@@ -23,7 +23,7 @@ from pipelines.jobs.surroundings import Surroundings, look_around
 from pipelines.jobs.why import Case, reasons
 from pipelines.numerics import calibration
 from pipelines.numerics.split import AUDIT, SIDES
-from pipelines.store import blocks, files, model_store
+from pipelines.store import blocks, files, model_store, scores
 from pipelines.store.facts import ModelFacts
 from pipelines.store.workspace import Manifest, Workspace, config_hash
 from pipelines.text import content_key, is_blank
@@ -168,7 +168,9 @@ def _outcome(
     names = task.labels.model_dump()
     values = row.drop_columns(["vector"]).to_pylist()[0]
     margin, key = float(values["margin"]), values["key"]
-    with step("looking at the corpus", len(place.scored.files)) as advance:
+    with step(
+        "looking at the corpus", len(list(scores.parts_of(workspace, place.scored)))
+    ) as advance:
         around = look_around(workspace, place, model, row, advance)
     showings = _showings(workspace, key)
     case = Case(

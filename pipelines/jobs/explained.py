@@ -59,10 +59,10 @@ class Neighbor:
 
 @dataclass(frozen=True, slots=True)
 class Mixing:
-    """A cluster pair that the round searched, by the cluster of the other label.
+    """A cluster pair that mixes, by the cluster of the other label.
 
     Attributes:
-        rank: place among all that were searched, from 1.
+        rank: place among all that mix most, from 1.
         cluster, ads: the other cluster, and how many ads it holds.
         nearer_share: share of both clusters' ads nearer to the other's centre than to their own.
     """
@@ -80,7 +80,7 @@ class Home:
     Attributes:
         cluster, ads: its number, and how many ads it holds.
         clusters: how many there are of this label.
-        mixes: the cluster pairs that the round searched it in, best first.
+        mixes: those of the round's cluster pairs that mix most which it is part of, best first.
     """
 
     cluster: int

@@ -18,13 +18,12 @@ from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.explained import NotAnAd
 from pipelines.sources import registry as sources
 from pipelines.sources.base import ReadOptions
-from pipelines.store import blocks, storage
+from pipelines.store import scores, storage
 from pipelines.store.facts import PairsFacts, ScoredFacts
 from pipelines.store.workspace import Manifest, Workspace
 
 # Ids that the nearest ones are looked for among.
 _NEAREST_OF = 20_000
-_RANGE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ def rounds_of(workspace: Workspace, wanted: int | None) -> list[Round]:
         manifests = [pairs for _, pairs in sorted(workspace.pairs.by_round().items(), reverse=True)]
     found = []
     for pairs in manifests:
-        scored = workspace.scored_of(pairs)
+        scored = scores.scored_of(workspace, pairs)
         if scored is not None:
             found.append(Round(pairs, scored))
     if not found:
@@ -124,8 +123,8 @@ def by_id(workspace: Workspace, rounds: Sequence[Round], asked: str) -> Found | 
 
 def _find(workspace: Workspace, rounds: Sequence[Round], column: str, value: str) -> Found | None:
     for place in rounds:
-        for file in place.scored.files:
-            with blocks.OpenBlock(workspace.root, file) as block:
+        for part in scores.parts_of(workspace, place.scored):
+            with scores.OpenPart(workspace.root, part) as block:
                 same = pc.equal(block.columns([column]).column(column), value)
                 mask = np.asarray(same.to_numpy(), dtype=bool)
                 if mask.any():
@@ -136,8 +135,8 @@ def _find(workspace: Workspace, rounds: Sequence[Round], column: str, value: str
 def _ids(workspace: Workspace, rounds: Sequence[Round]) -> Iterator[str]:
     every = (
         id
-        for file in rounds[0].scored.files
-        for id in blocks.read_columns(workspace.root, file, ["id"]).column("id").to_pylist()
+        for part in scores.parts_of(workspace, rounds[0].scored)
+        for id in scores.read_columns(workspace.root, part, ["id"]).column("id").to_pylist()
     )
     return itertools.islice(every, _NEAREST_OF)
 
@@ -186,13 +185,10 @@ def _in_corpus(rounds: Sequence[Round], asked: str) -> Ad | Rejected | str:
     }
     for corpus, read in mined:
         try:
-            parts = sources.plan(sources.list_corpus(corpus), read, _RANGE_BYTES)
-            with step("reading the corpus for copies", len(parts)) as advance:
-                for part in parts:
-                    for record in sources.get(part.source).read(part, read):
-                        if record.id == asked:
-                            return record
-                    advance()
+            with step("reading the corpus for copies"):
+                for record in sources.records(corpus, read):
+                    if record.id == asked:
+                        return record
         except (UsageError, RunFailed) as error:
             told = error.typed if isinstance(error, UsageError) else error.message
             return f"whether it is a copy of one is not known: {told}"

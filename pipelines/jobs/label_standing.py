@@ -5,8 +5,6 @@ Counts and agreement alone, of both halves; no verdict goes on from here to what
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from pipelines.config import Task
@@ -38,6 +36,7 @@ def label_standing(workspace: Workspace, task: Task, shown: Shown) -> LabelStand
     judging = evaluation_ratings(workspace, task, texts)
     everything = training.table | judging
     fine_tuning, evaluation = (_counts(part, task) for part in (training.table, judging))
+    to_train = _to_train(task, fine_tuning)
     ties = [ties_sheet(workspace, shown, training.tied)[0]] if training.tied else []
     return LabelStanding(
         positive_name=task.labels.positive,
@@ -49,7 +48,8 @@ def label_standing(workspace: Workspace, task: Task, shown: Shown) -> LabelStand
             everything.values, agreement.Bootstrap(task.review.min_overlap, seed=task.seed)
         ),
         ties=tuple(filter(storage.exists, ties)),
-        missing=_missing(task, fine_tuning, evaluation),
+        missing=(*to_train, *_to_judge(task, evaluation)),
+        to_train=to_train,
     )
 
 
@@ -64,17 +64,23 @@ def _counts(table: Ratings, task: Task) -> HalfLabels:
     )
 
 
-def _missing(task: Task, fine_tuning: HalfLabels, evaluation: HalfLabels) -> Sequence[str]:
-    """Return what training and evaluation still lack, one phrase each."""
-    names = {"positive": task.labels.positive, "negative": task.labels.negative}
-    found = []
-    for kind, name in names.items():
-        lacking = task.training.min_per_class - getattr(fine_tuning, kind)
-        if lacking > 0:
-            found.append(
-                f"{lacking:,} more {name} in the fine-tuning half (training.min_per_class)"
-            )
-    for kind, name in names.items():
-        if not getattr(evaluation, kind):
-            found.append(f"any {name} in the evaluation half, without which no kappa is defined")
-    return tuple(found)
+def _to_train(task: Task, fine_tuning: HalfLabels) -> tuple[str, ...]:
+    """Return what training still lacks, a phrase a class."""
+    lacking = {
+        name: task.training.min_per_class - getattr(fine_tuning, kind)
+        for kind, name in task.labels.model_dump().items()
+    }
+    return tuple(
+        f"{number:,} more {name} in the fine-tuning half (training.min_per_class)"
+        for name, number in lacking.items()
+        if number > 0
+    )
+
+
+def _to_judge(task: Task, evaluation: HalfLabels) -> tuple[str, ...]:
+    """Return what evaluation still lacks, a phrase a class."""
+    return tuple(
+        f"any {name} in the evaluation half, without which no kappa is defined"
+        for kind, name in task.labels.model_dump().items()
+        if not getattr(evaluation, kind)
+    )

@@ -23,6 +23,7 @@ from pipelines.numerics.skeletons import templates
 from pipelines.sources import registry as sources
 from pipelines.sources.base import CONTENT_IDS, Range, ReadOptions
 from pipelines.sources.records import Place, to_ad
+from pipelines.sources.survey import survey
 from pipelines.text import script_of
 
 RECORDS, SCANNED, MAX_BYTES, PARTS = 2_000, 50_000, 64 << 20, 64
@@ -90,11 +91,11 @@ def look(corpus: Sequence[str], read: ReadOptions) -> Look:
         UsageError: nothing can be read, or a field that is named is not there.
     """
     with step("looking at the corpus"):
-        listed = sources.list_corpus(corpus)
         whole_records = replace(
             read, id_field="", text_field="", weight_field="", fields=(), template="", whole=True
         )
-        parts = sources.plan(listed, whole_records, _RANGE_BYTES)
+        seen = survey(corpus, whole_records, _RANGE_BYTES)
+        parts = seen.ranges
         try:
             records, broken, complete = _sample(parts, whole_records)
         except RunFailed as error:
@@ -116,10 +117,10 @@ def look(corpus: Sequence[str], read: ReadOptions) -> Look:
     id_field = read.id_field or ("" if ids == "id" else ids)
     weight = read.weight_field or next((c.path for c in columns if c.role == WEIGHT), "")
     found = Look(
-        files=len(listed),
-        bytes=sum(item.bytes for item in listed),
+        files=seen.things,
+        bytes=seen.bytes,
         sampled=len(records) + sum(broken.values()),
-        whole=complete,
+        whole=complete and seen.complete,
         formats=tuple(sorted({part.format or part.source for part in parts})),
         columns=tuple(columns),
         text=text,
@@ -138,8 +139,8 @@ def look(corpus: Sequence[str], read: ReadOptions) -> Look:
     )
     told = tuple(sources.told(parts, whole_records))
     if text:
-        seen = _with_ads(found, records, read)
-        return replace(seen, notes=(*told, *seen.notes))
+        with_ads = _with_ads(found, records, read)
+        return replace(with_ads, notes=(*told, *with_ads.notes))
     note = (
         "no column looks like the text of an ad: name it with --text_field, or write ad.fields into the task "
         "file"

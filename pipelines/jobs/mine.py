@@ -38,20 +38,23 @@ from pipelines.jobs.running import (
     submitted,
 )
 from pipelines.numerics.calibration import Fitted
+from pipelines.numerics.threads import cores
 from pipelines.numerics.weights import unit_of
 from pipelines.sources import registry as sources
-from pipelines.sources.base import CONTENT_IDS, Range, ReadOptions, fingerprint
+from pipelines.sources.base import CONTENT_IDS, ReadOptions
+from pipelines.sources.survey import survey
 from pipelines.stages import collapse_duplicates, read_ads, score_ads
 from pipelines.stages.check_corpus import CheckCorpus
 from pipelines.stages.check_worker import CheckWorker
 from pipelines.stages.collapse_duplicates import CollapseDuplicates
 from pipelines.stages.commit_scored import CommitScored
 from pipelines.stages.label_ads import LabelAds, LabelRule
-from pipelines.stages.read_ads import ReadAds
+from pipelines.stages.read_ads import RANGE_BYTES, ReadAds
+from pipelines.stages.read_parts import ReadParts
 from pipelines.stages.score_ads import ScoreAds
 from pipelines.stages.write_rejected import WriteRejected
 from pipelines.stages.write_review import WriteReview
-from pipelines.store import model_store
+from pipelines.store import model_store, scores, shown
 from pipelines.store.facts import ModelFacts, Provenance, ScoredFacts
 from pipelines.store.workspace import Manifest, Workspace, config_hash
 from pipelines.strategies import registry
@@ -60,6 +63,8 @@ from pipelines.strategies.base import Plan as SelectionPlan
 from pipelines.strategies.exploration import explored_share
 
 _REMOTE_SHARDS = 64
+# Ads of a scored block, by whether the pipeline runs in this process.
+_BLOCK_ROWS = {True: 1024, False: 32_768}
 # Ads of each label in the band for each pair of the budget, at least.
 _BAND_PAIRS = 3
 _VERSIONED = ("apache-beam", "tensorflow", "keras", "keras-hub", "numpy", "scikit-learn", "scann")
@@ -82,8 +87,8 @@ class MineOptions:
     budget: int | None = None
     read: ReadOptions = field(default_factory=ReadOptions)
     max_rejected_share: float = 0.0
-    block_rows: int = 4096
-    range_bytes: int = 64 << 20
+    block_rows: int | None = None
+    range_bytes: int = RANGE_BYTES
     scoring_hints: tuple[str, ...] = ()
     beam: tuple[str, ...] = ()
 
@@ -104,7 +109,6 @@ class Plan:
     task: Task
     workspace: Workspace
     round_number: int
-    ranges: list[Range]
     model: Manifest[ModelFacts] | None
     embedding: str
     identity: LabelerIdentity
@@ -176,14 +180,13 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         selection = task.selection.model_copy(update={"budget": options.budget})
         task = task.model_copy(update={"selection": selection})
     with step("listing the corpus"):
-        listed = sources.list_corpus(options.corpus)
-        ranges = sources.plan(listed, options.read, options.range_bytes)
-    for line in sources.told(ranges, options.read):
+        corpus = survey(options.corpus, options.read, options.range_bytes, fingerprinted=True)
+    for line in sources.told(corpus.ranges, options.read):
         say(line)
     workspace = Workspace(options.workspace)
     workspace.check_writable()
     try:
-        task = pilot.with_committee(task, ranges, options.read, workspace, say)
+        task = pilot.with_committee(task, corpus.ranges, options.read, workspace, say)
     except UsageError as error:
         raise UsageError(f"{called(options.task)}: {error}") from error
     round_number = workspace.current_round()
@@ -204,7 +207,7 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         )
     identity, embedding = _identify(options, task, workspace, model, say)
     _check_earlier(workspace, round_number, task, options, say)
-    shown = workspace.shown_keys(round_number)
+    seen = workspace.shown_keys(round_number)
     strategy = _strategy(options, task)
     labels = settled_labels(workspace, task)
     positive = sum(labels.values())
@@ -215,20 +218,20 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     scored_hash = config_hash(
         {
             "score_key": score_key,
-            "corpus": fingerprint(listed),
+            "corpus": corpus.fingerprint,
             "read": options.read.shaping(),
             "max_rejected_share": options.max_rejected_share,
         }
     )
 
-    def hash_of(seen: frozenset[str]) -> str:
+    def hash_of(shown: frozenset[str]) -> str:
         return config_hash(
             {
                 "scored": scored_hash,
                 # All of the task: import, training and `status` go by what the newest pairs say of it.
                 "task": task.model_dump(mode="json"),
                 "embedding": embedding,
-                "shown": sorted(seen),
+                "shown": sorted(shown),
                 "labels": labels,
                 "explored": explored,
                 "round": round_number,
@@ -236,28 +239,27 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
             }
         )
 
-    mine_hash = hash_of(shown)
+    mine_hash = hash_of(seen)
     finished = _is_finished(workspace, round_number, mine_hash)
     if not finished:
         # An audit of this round drew none of the ads of the items that were there, but it may have drawn
         # those that new ones would show.
         audits = workspace.audit.all(round_number)
-        shown = shown.union(*map(workspace.keys_of, audits))
-        mine_hash = hash_of(shown)
+        seen = seen.union(*map(workspace.keys_of, audits))
+        mine_hash = hash_of(seen)
         finished = _is_finished(workspace, round_number, mine_hash)
     return Plan(
         options=options,
         task=task,
         workspace=workspace,
         round_number=round_number,
-        ranges=ranges,
         model=model,
         embedding=embedding,
         identity=identity,
         score_key=score_key,
         scored_hash=scored_hash,
         mine_hash=mine_hash,
-        shown_keys=shown,
+        shown_keys=seen,
         strategy=strategy,
         labels=labels,
         explored=explored,
@@ -345,9 +347,7 @@ def _whole(
     workspace: Workspace, manifest: Manifest[ScoredFacts] | None
 ) -> Manifest[ScoredFacts] | None:
     """Return a scored manifest unless one of its blocks is gone: then what is missing is scored."""
-    if manifest and workspace.is_whole(manifest.files, workspace.block_sizes()):
-        return manifest
-    return None
+    return manifest if manifest and scores.is_whole(workspace, manifest) else None
 
 
 def provenance(plan: Plan) -> Provenance:
@@ -383,12 +383,16 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
         unit = pipeline | "WeightUnit" >> beam.Create([facts.weight_unit], reshuffle=False)
     else:
         files, unit = _score(plan, pipeline, origin)
-    # The files come out of one element (a manifest): without this, one worker would read them all.
-    files = files | "SpreadFiles" >> beam.Reshuffle()
-    rule = label_rule(task, plan.model)
-    labelled = files | "LabelAds" >> LabelAds(workspace.root, rule, plan.shown_keys)
+    parts = files | "ReadParts" >> ReadParts(workspace.root)
+    seen = shown.write(workspace.root, plan.shown_keys)
+    labelled = parts | "LabelAds" >> LabelAds(workspace.root, label_rule(task, plan.model), seen)
     corpus = selection.Corpus(
-        workspace.root, files, labelled, task.standardize(plan.embedding), plan.shown_keys
+        workspace.root,
+        parts,
+        labelled,
+        task.standardize(plan.embedding),
+        seen,
+        cores() if plan.options.is_local() else 1,
     )
     drawing = task.selection.model_copy(update={"exploration_share": plan.explored})
     wanted = SelectionPlan(drawing, task.seed, task.guideline(), plan.labels)
@@ -427,7 +431,7 @@ def _fitted(model: Manifest[ModelFacts]) -> Fitted:
 def _score(
     plan: Plan, pipeline: beam.Pipeline, origin: Provenance
 ) -> tuple[beam.PCollection[BlockFile], beam.PCollection[int]]:
-    """Return the scored blocks, and the power of ten of their weights' unit, a singleton."""
+    """Return the files of scored parts, and the power of ten of the weights' unit, a singleton."""
     workspace, options = plan.workspace, plan.options
     attempt = workspace.new_attempt(plan.round_number, "scored")
     elsewhere = not options.is_local()
@@ -437,7 +441,7 @@ def _score(
     )
     if elsewhere:
         _ = pipeline | "CheckWorker" >> CheckWorker(load.look)
-    read = pipeline | "ReadAds" >> ReadAds(plan.ranges, options.read)
+    read = pipeline | "ReadAds" >> ReadAds(options.corpus, options.read, options.range_bytes)
     ads, unreadable = read[read_ads.ADS], read[read_ads.REJECTED]
     collapsed = ads | "CollapseDuplicates" >> CollapseDuplicates(
         corpus_ids=options.read.id_field != CONTENT_IDS
@@ -457,8 +461,7 @@ def _score(
         workspace.root,
         attempt,
         plan.score_key,
-        workspace.scored_blocks(plan.score_key),
-        options.block_rows,
+        options.block_rows or _BLOCK_ROWS[not elsewhere],
         elsewhere,
         resource_hints(options.scoring_hints),
     )
@@ -467,12 +470,13 @@ def _score(
         workspace.root, attempt, "scores", shards
     )
     letters = (early_letters, late_letters) | "JoinDeadLetters" >> beam.Flatten()
-    found = (scored[score_ads.FILES], unscored, letters, scored[score_ads.UNREAD], tally)
+    found = (scored[score_ads.PARTS], unscored, letters, scored[score_ads.UNREAD], tally)
     files = found | "CommitScored" >> CommitScored(
         workspace.root,
         attempt,
         plan.scored_hash,
         origin,
         options.max_rejected_share,
+        shards,
     )
     return files, tally | "WeightUnit" >> beam.Map(lambda found: unit_of(found.weight))

@@ -95,7 +95,7 @@ class Mined(Result):
         positives, positive_share: ads at or above the threshold, and their share of all, 0 to 1.
         threshold_probability, threshold_source: the threshold, and what it was chosen by.
         positive_clusters, negative_clusters, overlaps, covered_share: of the selection of overlapping
-            pairs, None of any other: clusters of each label, cluster pairs searched, and the share of
+            pairs, None of any other: clusters of each label, cluster pairs that mix most, and the share of
             the corpus weight that the pairs cover.
         candidates, pairs, exploration_pairs: what was chosen from, chosen, and of that explored.
         budget: items wanted.
@@ -315,6 +315,7 @@ class LabelStanding:
         expert_kappa: their agreement with each other, on the ads of both halves.
         ties: paths of sheets with the tied ads of the fine-tuning half.
         missing: what training and evaluation lack, a phrase each.
+        to_train: those of them without which nothing can be trained.
     """
 
     positive_name: str
@@ -325,6 +326,7 @@ class LabelStanding:
     expert_kappa: Kappa
     ties: tuple[str, ...]
     missing: Sequence[str]
+    to_train: Sequence[str] = ()
 
     def __str__(self) -> str:
         halves = {"fine-tuning": self.fine_tuning, "evaluation": self.evaluation}

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 import apache_beam as beam
 
 from pipelines.config import Task
-from pipelines.contracts import BlockFile
+from pipelines.contracts import ScoredPart
 from pipelines.numerics.calibration import Threshold
+from pipelines.stages import cluster_per_label, select_pairs
 from pipelines.stages.choose_items import ChooseItems
 from pipelines.stages.cluster_per_label import ClusterPerLabel, ClusterSettings
-from pipelines.stages.find_opposite_pairs import CANDIDATES, SHOWN, FindOppositePairs
+from pipelines.stages.fill_items import FillItems
+from pipelines.stages.find_opposite_pairs import ADS, CANDIDATES, FindOppositePairs, SearchSettings
 from pipelines.stages.find_overlaps import FindOverlaps
 from pipelines.stages.gather_rows import GatherRows
 from pipelines.stages.keep_pool import KeepPool, columns_of
 from pipelines.stages.label_ads import BAND, OPEN, THRESHOLD
 from pipelines.stages.select_pairs import SelectPairs
 from pipelines.stages.write_review import ClusterFacts
+from pipelines.store.shown import Shown
 from pipelines.strategies.base import Chosen, PairStrategy, Plan, RowStrategy, Strategy
 from pipelines.strategies.exploration import Exploration
 
@@ -28,17 +31,19 @@ class Corpus:
 
     Attributes:
         root: the workspace.
-        files: its scored blocks.
+        parts: its scored ads.
         labelled: what ``LabelAds`` found.
         standardize: whether vectors are standardised per dimension before clustering.
-        shown_keys: content keys of ads that experts have seen.
+        shown: ads that experts have seen.
+        threads: blocks that a process works on at once.
     """
 
     root: str
-    files: beam.PCollection[BlockFile]
+    parts: beam.PCollection[ScoredPart]
     labelled: dict[str, beam.PCollection]
     standardize: bool
-    shown_keys: frozenset[str]
+    shown: Shown
+    threads: int = 1
 
     @property
     def threshold(self) -> beam.PCollection[Threshold]:
@@ -58,16 +63,16 @@ def choose(
 
 def _choose_rows(corpus: Corpus, strategy: RowStrategy, plan: Plan) -> beam.PCollection[Chosen]:
     found = (corpus.threshold, corpus.labelled[OPEN])
-    labelled = corpus.files | "GatherLabelled" >> GatherRows(
+    labelled = corpus.parts | "GatherLabelled" >> GatherRows(
         corpus.root, plan.labels, columns_of(strategy)
     )
-    pool = (corpus.files, *found, labelled) | "KeepPool" >> KeepPool(
-        corpus.root, strategy, plan, corpus.shown_keys
+    pool = (corpus.parts, *found, labelled) | "KeepPool" >> KeepPool(
+        corpus.root, strategy, plan, corpus.shown
     )
     explored: tuple[()] | tuple[beam.PCollection] = ()
     if plan.selection.exploration_share and not strategy.draws:
-        pool_beside = (corpus.files, *found, labelled) | "KeepExploration" >> KeepPool(
-            corpus.root, Exploration(), plan, corpus.shown_keys
+        pool_beside = (corpus.parts, *found, labelled) | "KeepExploration" >> KeepPool(
+            corpus.root, Exploration(), plan, corpus.shown
         )
         explored = (pool_beside,)
     return (pool, *found, labelled, *explored) | "ChooseItems" >> ChooseItems(strategy, plan)
@@ -77,7 +82,11 @@ def _choose_pairs(
     corpus: Corpus, strategy: PairStrategy, plan: Plan, task: Task
 ) -> tuple[beam.PCollection[Chosen], ClusterFacts]:
     selection, threshold = task.selection, corpus.threshold
-    clusters = (corpus.files, threshold) | "ClusterPerLabel" >> ClusterPerLabel(
+    clusters = (
+        corpus.parts,
+        threshold,
+        corpus.labelled[BAND],
+    ) | "ClusterPerLabel" >> ClusterPerLabel(
         corpus.root,
         ClusterSettings(
             positive_clusters=task.clustering.positive_clusters,
@@ -89,32 +98,40 @@ def _choose_pairs(
             standardize=corpus.standardize,
             seed=task.seed,
         ),
+        corpus.shown,
+        corpus.threads,
     )
-    model, totals = clusters["model"], clusters["stats"]
+    model, totals = clusters[cluster_per_label.MODEL], clusters[cluster_per_label.STATS]
     overlaps = (model, totals) | "FindOverlaps" >> FindOverlaps(task.overlaps.per_positive_cluster)
     found = (
-        clusters["assignments"],
+        clusters[cluster_per_label.BAND],
         model,
         totals,
         overlaps,
-        corpus.labelled[BAND],
     ) | "FindOppositePairs" >> FindOppositePairs(
-        corpus.root,
-        corpus.shown_keys,
-        task.search.index,
-        task.search.neighbors,
-        task.search.max_cluster_rows,
-        max(16 * selection.nearest_window, 2 * selection.budget),
-        task.seed,
+        SearchSettings(
+            index=task.search.index,
+            neighbors=task.search.neighbors,
+            exhaustive_rows=task.search.exhaustive_rows,
+            max_candidates=selection.pool,
+            seed=task.seed,
+        ),
+        corpus.threads,
     )
-    chosen = (
+    selected = (
         found[CANDIDATES],
-        clusters["sample"],
-        found[SHOWN],
+        found[ADS],
+        clusters[cluster_per_label.SAMPLE],
+        clusters[cluster_per_label.SHOWN],
         overlaps,
         model,
         totals,
         threshold,
         corpus.labelled[OPEN],
     ) | "SelectPairs" >> SelectPairs(strategy, plan)
+    chosen = (
+        corpus.parts,
+        selected[select_pairs.CHOSEN],
+        selected[select_pairs.PLACES],
+    ) | "FillItems" >> FillItems(corpus.root)
     return chosen, (overlaps, model, totals)

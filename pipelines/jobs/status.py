@@ -77,7 +77,7 @@ def standing(workspace: Workspace, stages: bool = False) -> Standing:
     rounds = [replace(entry, comparable=entry.task_version == newest) for entry in rounds]
     audit = audit_standing(workspace)
     labels, warnings = _labels(workspace, newest)
-    step = _next_step(workspace, rounds)
+    step = _next_step(workspace, rounds, labels)
     return Standing(workspace.root, tuple(rounds), newest, step, audit, labels, warnings)
 
 
@@ -175,7 +175,7 @@ def _open_ads(workspace: Workspace, number: int) -> int:
     return max(0, pairs.facts.ads - answered)
 
 
-def _next_step(workspace: Workspace, rounds: Sequence[Round]) -> str:
+def _next_step(workspace: Workspace, rounds: Sequence[Round], labels: LabelStanding | None) -> str:
     train, mine = typed("train", workspace=workspace.root), mine_command(workspace)
     if not rounds:
         return f"run {mine}"
@@ -189,7 +189,12 @@ def _next_step(workspace: Workspace, rounds: Sequence[Round]) -> str:
     if not last.model:
         left = _open_ads(workspace, number)
         first = f"label the {left:,} ads of round {number} that are open, then " if left else ""
-        return f"run {train}; if it finds too few labels, {first}{mine} for more pairs"
+        lacking = " and ".join(labels.to_train) if labels else ""
+        if lacking:
+            return (
+                f"{first}{'' if first else 'run '}{mine} for more pairs: training lacks {lacking}"
+            )
+        return f"run {train}"
     model = workspace.model.latest(number)
     assert model is not None
     # Not by time: an import may come within the same second, and on an earlier round.

@@ -15,9 +15,10 @@ from pipelines.jobs.find_ad import Round
 from pipelines.jobs.mine import label_rule
 from pipelines.numerics import calibration, distances, kmeans
 from pipelines.numerics.calibration import Band
+from pipelines.stages.find_opposite_pairs import is_exhaustive
 from pipelines.stages.gather_rows import is_among
 from pipelines.stages.label_ads import choose_band
-from pipelines.store import blocks
+from pipelines.store import blocks, scores
 from pipelines.store.clusters import Clusters, read_clusters
 from pipelines.store.facts import ModelFacts
 from pipelines.store.workspace import Manifest, Workspace
@@ -50,7 +51,8 @@ class Surroundings:
         band: margins within which pairs are looked for; of a strategy without pairs of no meaning.
         clusters: of the round, or None.
         cluster: its own, within its label.
-        searched: whether that is part of a cluster pair that was searched.
+        searched: whether pairs of that were looked for: of all in a band that is searched each with each,
+            else of those that are part of a cluster pair that mixes.
         near: ``positive`` and ``negative`` -> nearest ads that the model calls so.
         asked: nearest ad of those that experts saw before or that the round shows; None without any.
         partners: nearest ads that it could be paired with, nearest first.
@@ -96,6 +98,8 @@ def look_around(
     items = {ad.key: item.item_id for item in workspace.read_items(pairs) for ad in item.ads}
     histogram, open_ads, ahead = _margins(workspace, place, shown, key, margin)
     band = choose_band(open_ads, threshold, label_rule(task, model))
+    sizes = calibration.band_sizes(open_ads, threshold, band)
+    whole = is_exhaustive(*sizes, task.search.exhaustive_rows)
 
     manifest = workspace.clusters.find(pairs.round, pairs.config_hash)
     clusters = read_clusters(workspace, manifest) if manifest else None
@@ -111,8 +115,8 @@ def look_around(
     near: dict[bool, list[Near]] = {True: [], False: []}
     asked: list[Near] = []
     partners: list[Near] = []
-    for file in place.scored.files:
-        table = blocks.read_columns(workspace.root, file, _COLUMNS)
+    for part in scores.parts_of(workspace, place.scored):
+        table = scores.read_columns(workspace.root, part, _COLUMNS)
         vectors = kmeans.project(space, blocks.vectors(table))
         nothing = np.zeros(table.num_rows, dtype=np.int64)
         away = distances.row_distances(vectors, own, np.arange(table.num_rows), nothing)
@@ -125,10 +129,10 @@ def look_around(
             near[side] = _nearest(table, away, another & (called == side), found, NEIGHBORS)
         seen = met | np.array([found in items for found in keys], dtype=bool)
         asked = _nearest(table, away, another & seen, asked, 1)
-        if clusters and others:
+        if clusters and (whole or others):
             could = another & ~met & (called != positive) & band.holds(margins)
             members = np.flatnonzero(could)
-            if len(members):
+            if len(members) and not whole:
                 at = clusters.assign(vectors[members], called[members])
                 could[members] = np.isin(at, list(others))
             partners = _nearest(table, away, could, partners, NEIGHBORS)
@@ -140,7 +144,7 @@ def look_around(
         band=band,
         clusters=clusters,
         cluster=cluster,
-        searched=bool(others),
+        searched=whole or bool(others),
         near={name: tuple(_told(n, items) for n in near[side]) for name, side in names.items()},
         asked=asked[0] if asked else None,
         partners=tuple(partners),
@@ -155,7 +159,7 @@ def _margins(
     facts = place.pairs.facts
     task = facts.origin.task
     strategy = _strategy(task.selection.strategy)
-    scores = isinstance(strategy, RowStrategy) and not strategy.needs
+    ranks = isinstance(strategy, RowStrategy) and not strategy.needs
     every = np.zeros(calibration.N_BINS, dtype=np.int64)
     unseen = np.zeros(calibration.N_BINS, dtype=np.int64)
     plan = Plan(task.selection, task.seed, task.guideline())
@@ -166,17 +170,17 @@ def _margins(
         context = plan.at(facts.threshold, len(keys))
         return strategy.score(Rows(keys, margins.astype(np.float64)), context)
 
-    own = scored([key], np.array([margin]))[0] if scores else 0.0
-    for file in place.scored.files:
-        table = blocks.read_columns(workspace.root, file, ["key", "margin"])
+    own = scored([key], np.array([margin]))[0] if ranks else 0.0
+    for part in scores.parts_of(workspace, place.scored):
+        table = scores.read_columns(workspace.root, part, ["key", "margin"])
         margins = table.column("margin").to_numpy()
         left = ~is_among(table, shown)
         every += calibration.margin_histogram(margins)
         unseen += calibration.margin_histogram(margins[left])
-        if scores and left.any():
+        if ranks and left.any():
             keys = table.filter(pa.array(left)).column("key").to_pylist()
             ahead += int((scored(keys, margins[left]) > own).sum())
-    return every, unseen, 1 + ahead if scores else None
+    return every, unseen, 1 + ahead if ranks else None
 
 
 def _strategy(name: str) -> Strategy | None:

@@ -26,7 +26,7 @@ from pipelines.jobs.results import Trained
 from pipelines.jobs.settings import MEANING, PAIRS, among, changed, with_committee_of
 from pipelines.jobs.status import first_labels, where_labels_come_from
 from pipelines.numerics.calibration import ENOUGH_LABELS
-from pipelines.store import blocks, files, model_store, storage
+from pipelines.store import files, model_store, scores, storage
 from pipelines.store.facts import (
     EpochFigures,
     LabelCounts,
@@ -215,6 +215,7 @@ def _fit(
     pool: LabelerPool | None,
 ) -> tuple[list[BlockFile], Learnt]:
     expected = _expected(workspace, task, ads, say)
+    weak = _weak(workspace, task, say) if settings.learner == "head" else None
     with tempfile.TemporaryDirectory(prefix="scout-train-") as scratch:
         folder, logs = Path(scratch) / "model", Path(scratch) / "logs"
         try:
@@ -226,6 +227,7 @@ def _fit(
                 logs=logs,
                 cache=pool.vectors if pool else None,
                 expected=expected,
+                weak=weak,
             )
         except trainer.TooFewLabelsError:
             raise
@@ -280,12 +282,31 @@ def _expected(
     scored = workspace.scored.by_round()
     try:
         with step("sampling the corpus"):
-            files_of = scored[max(scored)].files if scored else ()
-            texts = blocks.sample_texts(workspace.root, files_of, _SAMPLED_ADS, task.seed)
+            texts: tuple[str, ...] = ()
+            if scored:
+                newest = scored[max(scored)]
+                texts, _ = scores.sample(workspace, newest, _SAMPLED_ADS, task.seed)
     except files.Damaged as error:
         say(f"the threshold is not bounded by the prior, for the corpus cannot be sampled: {error}")
         return None
     return trainer.Expected(texts, task.prior) if texts else None
+
+
+def _weak(
+    workspace: Workspace, task: Task, say: Callable[[str], None]
+) -> trainer.WeakLabels | None:
+    """Return what LLM-0 said of a sample of the corpus that it scored last; None where that is gone."""
+    by_round = workspace.scored.by_round()
+    own = [by_round[n] for n in sorted(by_round) if not by_round[n].facts.origin.model_round]
+    if not own:
+        return None
+    try:
+        with step("sampling what LLM-0 said"):
+            texts, margins = scores.sample(workspace, own[-1], _SAMPLED_ADS, task.seed)
+    except files.Damaged as error:
+        say(f"the head learns from labels alone, for what LLM-0 said cannot be read: {error}")
+        return None
+    return trainer.WeakLabels(texts, margins)
 
 
 def _check_task(

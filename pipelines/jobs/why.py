@@ -13,6 +13,7 @@ from pipelines.numerics.calibration import Threshold
 from pipelines.numerics.split import AUDIT
 from pipelines.strategies.exploration import Exploration
 from pipelines.strategies.uncertainty import Uncertainty
+from pipelines.verdicts.rows import NEGATIVE, POSITIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +109,7 @@ def _chosen(case: Case, item: ReviewItem) -> Iterator[str]:
     if item.overlap is not None and partner is not None:
         mutual = "each is the other's nearest; " if item.overlap.mutual else ""
         yield (
-            f"chosen: {where},{beside}, where clusters {_cluster(case)} and {case.other} "
-            f"{partner.cluster} mix; {mutual}the pair covers {item.overlap.covered_share:.2%} of the "
+            f"chosen: {where},{beside}, {_mixing(case, partner)}; {mutual}the pair covers {item.overlap.covered_share:.2%} of the "
             "corpus's weight that no pair before it does"
         )
         return
@@ -123,13 +123,24 @@ def _chosen(case: Case, item: ReviewItem) -> Iterator[str]:
     yield f"chosen: {where},{beside}, by strategy {item.source}{score}"
 
 
+def _mixing(case: Case, partner: ReviewAd) -> str:
+    """Say whether the clusters of a pair are among those that mix most."""
+    both = f"clusters {_cluster(case)} and {case.other} {partner.cluster}"
+    own = {case.around.positive: case.around.cluster, not case.around.positive: partner.cluster}
+    lines = case.around.clusters.overlaps if case.around.clusters else ()
+    if any(line[POSITIVE] == own[True] and line[NEGATIVE] == own[False] for line in lines):
+        return f"where {both} mix"
+    return f"near each other in the band, though {both} are not among those that mix most"
+
+
 def _no_pair(case: Case) -> Iterator[str]:
     around, selection = case.around, case.task.selection
     obstacles = []
     if not around.searched:
         obstacles.append(
             f"its cluster, {_cluster(case)}, is in none of the {_searched(case):,} cluster pairs that mix "
-            "most and were searched (overlaps.per_positive_cluster)"
+            "most (overlaps.per_positive_cluster), and the band is too large to be searched beyond them "
+            "(search.exhaustive_rows)"
         )
     if not around.band.low <= case.margin <= around.band.high:
         obstacles.append(
@@ -144,8 +155,8 @@ def _no_pair(case: Case) -> Iterator[str]:
         )
     if not obstacles and not around.partners:
         obstacles.append(
-            f"no unseen ad that the model calls {case.other} lies in the band and in a cluster that mixes "
-            "with its own, so it has no partner"
+            f"no unseen ad that the model calls {case.other} lies in the band, or none of those that were "
+            "searched, so it has no partner"
         )
     if obstacles:
         yield from (f"{_verdict(case)}: {obstacle}" for obstacle in obstacles)

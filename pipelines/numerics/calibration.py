@@ -156,6 +156,18 @@ def margin_histogram(margins: np.ndarray) -> np.ndarray:
         of histograms are exact, so their order does not matter. 262 kB, whatever n.
 
     Raises:
+        ValueError: as `bins_of` does.
+    """
+    return np.bincount(bins_of(margins), minlength=N_BINS).astype(np.int64)
+
+
+def bins_of(margins: np.ndarray) -> np.ndarray:
+    """Return the entry of `margin_histogram` that counts each margin, int64 (n,).
+
+    Args:
+        margins: (n,) grid margins, as `quantize` gives them.
+
+    Raises:
         ValueError: if a margin is not finite, off the grid, or beyond ±MARGIN_LIMIT.
     """
     values = np.asarray(margins, dtype=np.float64).ravel()
@@ -167,7 +179,7 @@ def margin_histogram(margins: np.ndarray) -> np.ndarray:
             f"margins must be multiples of {MARGIN_STEP} within ±{MARGIN_LIMIT:g}, got "
             f"{values[off][0]!r}: pass them through calibration.quantize first"
         )
-    return np.bincount(bins.astype(np.int64) + _HALF, minlength=N_BINS).astype(np.int64)
+    return bins.astype(np.int64) + _HALF
 
 
 def prior_threshold(histogram: np.ndarray, prior: float) -> Threshold:
@@ -393,6 +405,19 @@ def boundary_band(histogram: np.ndarray, threshold: Threshold, n_each: int) -> B
     up = _reach(counts[first:], n_each)
     down = _reach(counts[:first][::-1], n_each)
     return Band(_margin_of(max(first - 1 - down, 0)), _margin_of(min(first + up, N_BINS - 1)))
+
+
+def band_sizes(histogram: np.ndarray, threshold: Threshold, band: Band) -> tuple[int, int]:
+    """Return how many ads called positive and negative a band holds.
+
+    Args:
+        histogram: int64 (N_BINS,) from `margin_histogram`, or a sum of such.
+        threshold: the label rule.
+        band: from `boundary_band`.
+    """
+    counts = _check_histogram(histogram)
+    low, first, high = (_bin_of(margin) for margin in (band.low, threshold.margin, band.high))
+    return int(counts[first : high + 1].sum()), int(counts[low:first].sum())
 
 
 def _reach(counts: np.ndarray, wanted: int) -> int:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from pipelines.numerics.distances import (
     as_matrix,
@@ -16,6 +15,7 @@ from pipelines.numerics.distances import (
     within,
 )
 from pipelines.numerics.hashing import ranks
+from pipelines.numerics.threads import one_blas_thread
 
 # Weights become integers, so that their sums are exact and the order of rows cannot break ties.
 _WEIGHT_UNIT = 1e-6
@@ -43,24 +43,6 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.positive)
-
-
-def partner_ranks(candidates: Candidates) -> np.ndarray:
-    """Return each candidate's place among those of its positive ad, nearest first, from 1.
-
-    Returns:
-        int64 (c,); candidates of equal distance share the better place.
-    """
-    order = np.lexsort((candidates.distance, candidates.positive))
-    owner, distance = candidates.positive[order], candidates.distance[order]
-    starts = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]][: len(order)])
-    first = np.repeat(starts, np.diff(np.r_[starts, len(order)]))
-    place = np.arange(len(order))
-    # Of a run of equal distances all have the place of its first.
-    new = np.r_[True, (owner[1:] != owner[:-1]) | (distance[1:] != distance[:-1])][: len(order)]
-    found = np.empty(len(order), dtype=np.int64)
-    found[order] = np.maximum.accumulate(np.where(new, place, 0)) - first + 1
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +189,7 @@ def select_pairs(
     heapq.heapify(queue)
     choices: list[Choice] = []
     # The products are small: threads gain nothing, and on a busy machine wait for one another.
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_blas_thread():
         while queue and len(choices) < budget:
             _, overlap, seats = heapq.heappop(queue)
             choice = selection.take(overlap)

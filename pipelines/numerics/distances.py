@@ -4,13 +4,30 @@ A float32 matrix product rounds a row's result differently in another block, pos
 count. Here it only proposes: everything within its error bound of a decision is computed again pair
 by pair in float64. So every result is a function of the rows compared alone, not of their
 neighbours in a block, of the block size, or of the number of threads.
+
+The bound grows with the rows' lengths, not with their distances. Where rows lie so near to one
+another that it tells few of them apart, the product is made again from their middle, where they are
+short.
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 
+from pipelines.numerics import threads as parallel
+
 _UNIT_ROUNDOFF = 2.0**-24
 _PAIRS_PER_CHUNK = 8192
-_BLOCK_BYTES = 1 << 25
+_BLOCK_BYTES = 1 << 24
+# The m smallest of a row are looked for among so many columns at once, by their minimum.
+_COLUMNS_PER_GROUP = 32
+# A row with more pairs than this within the error bound is looked at from nearby.
+_CROWD = 64
+# Rows that share a place to look from; fewer gain nothing over pair by pair.
+_SMALLEST_CROWD = 4
+_MOST_CROWDS = 16
 
 
 def as_matrix(name: str, vectors: np.ndarray, n_dims: int | None = None) -> np.ndarray:
@@ -47,7 +64,7 @@ def squared_norms(vectors: np.ndarray) -> np.ndarray:
     for start in range(0, len(vectors), _PAIRS_PER_CHUNK):
         # Cast first: a sum that casts on the fly is buffered, and cut where the buffer ends.
         block = vectors[start : start + _PAIRS_PER_CHUNK].astype(np.float64)
-        out[start : start + _PAIRS_PER_CHUNK] = np.square(block, out=block).sum(axis=1)
+        np.einsum("ij,ij->i", block, block, out=out[start : start + _PAIRS_PER_CHUNK])
     return out
 
 
@@ -99,19 +116,35 @@ def within(
     limit = np.broadcast_to(np.asarray(radius, dtype=np.float32), (len(left),))
     left_sq = squared_norms(left)
     right_sq = squared_norms(right) if right_sq is None else right_sq
-    approximate = rank_distances(left, right, right_sq)
+    limit_sq = np.square(limit.astype(np.float64))
     # The products lack the row's own squared norm, so it goes to the other side.
-    bound = np.square(limit.astype(np.float64)) - left_sq
+    bound = limit_sq - left_sq
     slack = error_bound(left_sq, right_sq, left.shape[1])
-    lower, upper = (bound - slack)[:, None], (bound + slack)[:, None]
-    inside = approximate <= lower
-    rows, columns = np.nonzero((approximate <= upper) & ~inside)
+    approximate = rank_distances(left, right, right_sq)
+    inside = approximate <= (bound - slack)[:, None]
+    unsure = approximate <= (bound + slack)[:, None]
+    unsure ^= inside
+    crowded = np.flatnonzero(np.count_nonzero(unsure, axis=1) > _CROWD)
+    for group in _crowds(left, crowded, 4.0 * (limit_sq + slack)):
+        columns = np.flatnonzero(unsure[group].any(axis=0))
+        near_sq, values, error = _from_nearby(left, right, group, columns)
+        cells = np.ix_(group, columns)
+        edge = limit_sq[group] - near_sq
+        certain = unsure[cells] & (values <= (edge - error)[:, None])
+        inside[cells] |= certain
+        unsure[cells] &= ~certain & (values <= (edge + error)[:, None])
+    rows, columns = np.nonzero(unsure)
     inside[rows, columns] = row_distances(left, right, rows, columns) <= limit[rows]
     return inside
 
 
 def nearest(
-    queries: np.ndarray, data: np.ndarray, m: int, *, block_bytes: int = _BLOCK_BYTES
+    queries: np.ndarray,
+    data: np.ndarray,
+    m: int,
+    *,
+    block_bytes: int = _BLOCK_BYTES,
+    threads: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find each query's m nearest rows of `data` by exact search.
 
@@ -120,36 +153,31 @@ def nearest(
         data: float32 (n, d), n >= 1. Many equal rows are slow: see `ExactIndex`.
         m: neighbours wanted, 1 <= m <= n.
         block_bytes: size of one block of products.
+        threads: blocks that are searched side by side.
 
     Returns:
         indices int32 (q, m) and distances float32 (q, m), ascending, ties by lower index. A query's
         answer depends on that query and the data alone.
 
-    Memory: about 4 * max(block_bytes, 4 * n) bytes beside inputs and outputs.
+    Memory: about 4 * threads * max(block_bytes, 4 * n) bytes beside inputs and outputs.
     """
     n_queries, n_rows = len(queries), len(data)
     indices = np.empty((n_queries, m), dtype=np.int32)
     distances = np.empty((n_queries, m), dtype=np.float32)
-    data_sq = squared_norms(data)
+    middle = _middle(data)
+    short = data if middle is None else data - middle
+    short_sq = squared_norms(short)
     step = max(1, block_bytes // (4 * n_rows))
-    for start in range(0, n_queries, step):
+    starts = range(0, n_queries, step)
+
+    def search(start: int) -> tuple[np.ndarray, np.ndarray]:
         block = queries[start : start + step]
-        approximate = rank_distances(block, data, data_sq)
-        if m == 1:
-            last = approximate.min(axis=1)
-        elif m < n_rows:
-            last = np.partition(approximate, m - 1, axis=1)[:, m - 1]
-        else:
-            last = approximate.max(axis=1)
-        slack = error_bound(squared_norms(block), data_sq, data.shape[1])
-        rows, columns = np.nonzero(approximate <= (last + 2.0 * slack)[:, None])
-        del approximate
-        exact = row_distances(block, data, rows, columns)
-        order = np.lexsort((columns, exact, rows))
-        first = np.searchsorted(rows, np.arange(len(block)))
-        keep = order[np.arange(len(rows)) - first[rows] < m]
-        indices[start : start + step] = columns[keep].reshape(-1, m)
-        distances[start : start + step] = exact[keep].reshape(-1, m)
+        near = block if middle is None else block - middle
+        rows, columns = _candidates(near, short, short_sq, m)
+        return _first(rows, columns, row_distances(block, data, rows, columns), m)
+
+    for start, found in zip(starts, parallel.in_order(search, starts, threads), strict=True):
+        indices[start : start + step], distances[start : start + step] = found
     return indices, distances
 
 
@@ -216,12 +244,15 @@ class ExactIndex:
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def search(self, queries: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(
+        self, queries: np.ndarray, m: int, threads: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Find the m nearest rows of each query.
 
         Args:
             queries: float32 (q, d), finite; q may be 0.
             m: neighbours wanted, at least 1.
+            threads: blocks of queries that are searched side by side.
 
         Returns:
             indices int32 (q, min(m, n)) and distances float32 of the same shape: ascending, ties by
@@ -237,7 +268,9 @@ class ExactIndex:
                 np.empty((len(matrix), wanted), dtype=np.int32),
                 np.empty((len(matrix), wanted), dtype=np.float32),
             )
-        found, distances = nearest(matrix, self._distinct, min(wanted, len(self._distinct)))
+        found, distances = nearest(
+            matrix, self._distinct, min(wanted, len(self._distinct)), threads=threads
+        )
         if len(self._distinct) == len(self.vectors):
             return found, distances
         return self._expand(found, distances, wanted)
@@ -278,12 +311,122 @@ def error_bound(left_sq: np.ndarray, right_sq: np.ndarray, n_dims: int) -> np.nd
     """Bound the rounding error of a float32 squared distance, float64 (a,), for each left row.
 
     gamma_d |a| |b| bounds a dot product under any order of summation (Higham, Accuracy and
-    Stability of Numerical Algorithms, section 3.1); the rest covers the norms and the final
-    rounding to float32.
+    Stability of Numerical Algorithms, section 3.1); the rest covers the norms, rows that were
+    rounded to float32 when their middle was taken off, and the final rounding to float32.
     """
     left = np.sqrt(left_sq)
     right = float(np.sqrt(right_sq.max())) if len(right_sq) else 0.0
     return _UNIT_ROUNDOFF * (2.0 * (n_dims + 8) * left * right + 16.0 * np.square(left + right))
+
+
+def _middle(data: np.ndarray) -> np.ndarray | None:
+    """Return what all rows have in common, float32 (d,), or None where they are little shorter without."""
+    middle = data.mean(axis=0, dtype=np.float64).astype(np.float32)
+    rows = data[:: max(1, len(data) // _PAIRS_PER_CHUNK)]
+    shorter = 4.0 * squared_norms(rows - middle).max() < squared_norms(rows).max()
+    return middle if shorter else None
+
+
+def _candidates(
+    block: np.ndarray, data: np.ndarray, data_sq: np.ndarray, m: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and columns of all pairs that rounding leaves among a row's m nearest."""
+    block_sq = squared_norms(block)
+    approximate = rank_distances(block, data, data_sq)
+    slack = 2.0 * error_bound(block_sq, data_sq, data.shape[1])
+    minima = _group_minima(approximate)
+    # Each of the m smallest minima is a column of its own: the m-th is no smaller than the m-th column.
+    bound = _smallest(minima if m <= minima.shape[1] else approximate, m) + slack
+    open_groups = minima <= bound[:, None]
+    crowded = np.count_nonzero(open_groups, axis=1) > _CROWD + m
+    found = []
+    for group in _crowds(block, np.flatnonzero(crowded), 4.0 * (bound + block_sq)):
+        columns = np.flatnonzero((approximate[group] <= bound[group][:, None]).any(axis=0))
+        _, values, error = _from_nearby(block, data, group, columns)
+        rows, places = np.nonzero(values <= (_smallest(values, m) + 2.0 * error)[:, None])
+        found.append((group[rows], columns[places]))
+        open_groups[group] = False
+    found.append(_expanded(approximate, open_groups, bound))
+    rows, columns = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return rows, columns
+
+
+def _first(
+    rows: np.ndarray, columns: np.ndarray, distances: np.ndarray, m: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return each row's m nearest columns and their distances, (q, m) each; ties by lower column."""
+    order = np.lexsort((columns, distances, rows))
+    counts = np.bincount(rows)
+    place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    keep = order[place < m]
+    return columns[keep].reshape(-1, m), distances[keep].reshape(-1, m)
+
+
+def _group_minima(values: np.ndarray) -> np.ndarray:
+    """Return the smallest value of groups of columns, float32 (q, g): columns equal modulo g.
+
+    Columns that lie g apart, so that a processor takes the minimum of many groups at once.
+    """
+    n = values.shape[1]
+    groups = n // _COLUMNS_PER_GROUP
+    if groups < _COLUMNS_PER_GROUP:
+        return values
+    whole = n - n % groups
+    minima = values[:, :whole].reshape(len(values), -1, groups).min(axis=1)
+    rest = n - whole
+    np.minimum(minima[:, :rest], values[:, whole:], out=minima[:, :rest])
+    return minima
+
+
+def _expanded(
+    values: np.ndarray, candidates: np.ndarray, bound: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and columns of the values within the bound, of groups that may hold one."""
+    rows, columns = np.nonzero(candidates)
+    n, groups = values.shape[1], candidates.shape[1]
+    if groups == n:
+        return rows, columns
+    columns = (columns[:, None] + np.arange(0, n, groups)).ravel()
+    rows = np.repeat(rows, len(columns) // max(len(rows), 1))
+    inner = columns < n
+    rows, columns = rows[inner], columns[inner]
+    kept = values[rows, columns] <= bound[rows]
+    return rows[kept], columns[kept]
+
+
+def _smallest(values: np.ndarray, m: int) -> np.ndarray:
+    """Return the m-th smallest of each row, float32 (q,)."""
+    if m == 1:
+        return values.min(axis=1)
+    if m == values.shape[1]:
+        return values.max(axis=1)
+    return np.partition(values, m - 1, axis=1)[:, m - 1]
+
+
+def _crowds(matrix: np.ndarray, crowded: np.ndarray, reach_sq: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield some of the crowded rows in groups, each within the reach of its first row."""
+    for _ in range(_MOST_CROWDS):
+        if len(crowded) < _SMALLEST_CROWD:
+            return
+        away = row_distances(matrix, matrix, crowded, np.full(len(crowded), crowded[0]))
+        near = np.square(away.astype(np.float64)) <= max(reach_sq[crowded[0]], 0.0)
+        if np.count_nonzero(near) >= _SMALLEST_CROWD:
+            yield crowded[near]
+        crowded = crowded[~near]
+
+
+def _from_nearby(
+    left: np.ndarray, right: np.ndarray, group: np.ndarray, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compare rows with columns once more, all less the group's first row.
+
+    Returns:
+        the squared norms of what is left of the rows, their `rank_distances` and its `error_bound`.
+    """
+    rows, others = left[group] - left[group[0]], right[columns] - left[group[0]]
+    rows_sq, others_sq = squared_norms(rows), squared_norms(others)
+    values = rank_distances(rows, others, others_sq)
+    return rows_sq, values, error_bound(rows_sq, others_sq, left.shape[1])
 
 
 def _row_bytes(vectors: np.ndarray) -> np.ndarray:

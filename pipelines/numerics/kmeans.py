@@ -19,9 +19,12 @@ from pipelines.numerics.distances import (
     row_order,
     squared_norms,
 )
+from pipelines.numerics.threads import in_order, one_blas_thread
 
 MAX_CLUSTERS = 512
 _ROWS_PER_CHUNK = 4096
+# What float64 makes of so many rows stays in a core's cache.
+_ROWS_PER_PROJECTION = 512
 _MIN_CLUSTER_ROWS = 4
 _BATCH_ROWS = 1024
 _INIT_ROWS_PER_CLUSTER = 20
@@ -112,12 +115,20 @@ def project(space: VectorSpace, vectors: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: if a vector is not finite or has another dimension than the space.
 
-    Memory: the result, and 4096 * d * 24 bytes.
+    Memory: the result, and 512 * d * 24 bytes.
     """
-    matrix = as_matrix("vectors", vectors, None if space.mean is None else len(space.mean))
-    out = np.empty(matrix.shape, dtype=np.float32)
-    for start in range(0, len(matrix), _ROWS_PER_CHUNK):
-        block = matrix[start : start + _ROWS_PER_CHUNK].astype(np.float64)
+    n_dims = None if space.mean is None else len(space.mean)
+    given = np.asarray(vectors)
+    if given.ndim != 2 or given.shape[1] < 1:
+        as_matrix("vectors", given, n_dims)
+    out = np.empty(given.shape, dtype=np.float32)
+    for start in range(0, len(given), _ROWS_PER_PROJECTION):
+        part = given[start : start + _ROWS_PER_PROJECTION]
+        # Half floats are floats already; everything else is rounded to them first.
+        exact = part if part.dtype == np.float16 else part.astype(np.float32)
+        block: np.ndarray = exact.astype(np.float64)
+        if part.shape[1] != (n_dims or part.shape[1]) or not np.isfinite(block).all():
+            as_matrix("vectors", given, n_dims)
         if space.mean is not None and space.scale is not None:
             block -= space.mean
             block /= space.scale
@@ -126,7 +137,7 @@ def project(space: VectorSpace, vectors: np.ndarray) -> np.ndarray:
         length[zero] = 1.0
         block /= length[:, None]
         block[zero, 0] = 1.0
-        out[start : start + _ROWS_PER_CHUNK] = block
+        out[start : start + _ROWS_PER_PROJECTION] = block
     return out
 
 
@@ -141,7 +152,7 @@ def auto_k(n: int) -> int:
     return max(1, min(round(math.sqrt(n / 2)), MAX_CLUSTERS, n // _MIN_CLUSTER_ROWS))
 
 
-def fit_kmeans(vectors: np.ndarray, k: int, seed: int) -> np.ndarray:
+def fit_kmeans(vectors: np.ndarray, k: int, seed: int, threads: int = 1) -> np.ndarray:
     """Fit centroids: mini-batch k-means, then full Lloyd steps on the same rows.
 
     Mini-batch k-means alone stays about 1% above full Lloyd and depends on luck; a few full steps
@@ -152,6 +163,7 @@ def fit_kmeans(vectors: np.ndarray, k: int, seed: int) -> np.ndarray:
         k: clusters wanted, at least 1.
         seed: non-negative; the same rows, k and seed give the same bits, whatever the number of
             threads (another processor or BLAS build may round differently).
+        threads: chunks of rows that are compared side by side.
 
     Returns:
         float32 (k', d) distinct centroids, largest cluster first. k' <= min(k, distinct rows):
@@ -172,17 +184,20 @@ def fit_kmeans(vectors: np.ndarray, k: int, seed: int) -> np.ndarray:
     matrix = matrix[row_order(matrix)]
     distinct, _ = distinct_rows(matrix)
     if k >= len(distinct):
-        return _largest_first(matrix, matrix[distinct])
+        return _largest_first(matrix, matrix[distinct], threads)
     # Threads add partial sums in an order of their own; one thread keeps the bits.
     with threadpool_limits(limits=1):
         centroids = _minibatch(matrix, k, seed)
+    with one_blas_thread():
+        length_sq = float(squared_norms(matrix).sum())
         previous = math.inf
         for _ in range(_MAX_LLOYD_STEPS):
-            centroids, inertia = _lloyd_step(matrix, centroids)
+            centroids, shorter = _lloyd_step(matrix, centroids, threads)
+            inertia = length_sq + shorter
             if inertia >= previous * (1.0 - _LLOYD_TOLERANCE):
                 break
             previous = inertia
-        return _largest_first(matrix, centroids)
+        return _largest_first(matrix, centroids, threads)
 
 
 def assign(
@@ -254,28 +269,34 @@ def _minibatch(matrix: np.ndarray, k: int, seed: int) -> np.ndarray:
     return np.ascontiguousarray(model.cluster_centers_, dtype=np.float32)
 
 
-def _lloyd_step(matrix: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, float]:
-    """Move centroids to their rows' means, dropping empty ones; give the inertia before, too."""
+def _lloyd_step(
+    matrix: np.ndarray, centroids: np.ndarray, threads: int
+) -> tuple[np.ndarray, float]:
+    """Move centroids to their rows' means, dropping empty ones.
+
+    Returns:
+        the centroids, and the inertia before less the rows' squared norms.
+    """
     k, n_dims = centroids.shape
     sums = np.zeros((k, n_dims), dtype=np.float64)
     counts = np.zeros(k, dtype=np.int64)
     total = 0.0
-    for block, labels, squared in _approximate_labels(matrix, centroids):
-        wide = block.astype(np.float64)
+    for start, labels, squared in _approximate_labels(matrix, centroids, threads):
+        rows = matrix[start : start + len(labels)].astype(np.float64)
         members = sparse.csr_array(
-            (np.ones(len(block)), (labels, np.arange(len(block)))), shape=(k, len(block))
+            (np.ones(len(rows)), (labels, np.arange(len(rows)))), shape=(k, len(rows))
         )
-        sums += members @ wide
+        sums += members @ rows
         counts += np.bincount(labels, minlength=k)
-        total += float(np.square(wide, out=wide).sum() + squared.astype(np.float64).sum())
+        total += float(squared.astype(np.float64).sum())
     used = counts > 0
     return (sums[used] / counts[used, None]).astype(np.float32), total
 
 
-def _largest_first(matrix: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+def _largest_first(matrix: np.ndarray, centroids: np.ndarray, threads: int) -> np.ndarray:
     centroids = centroids[distinct_rows(centroids)[0]]
     counts = np.zeros(len(centroids), dtype=np.int64)
-    for _, labels, _ in _approximate_labels(matrix, centroids):
+    for _, labels, _ in _approximate_labels(matrix, centroids, threads):
         counts += np.bincount(labels, minlength=len(centroids))
     by_content = row_order(centroids)
     order = by_content[np.argsort(-counts[by_content], kind="stable")]
@@ -283,11 +304,16 @@ def _largest_first(matrix: np.ndarray, centroids: np.ndarray) -> np.ndarray:
 
 
 def _approximate_labels(
-    matrix: np.ndarray, centroids: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    matrix: np.ndarray, centroids: np.ndarray, threads: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield of each chunk its first row, and its rows' nearest centroids and `rank_distances` to them."""
     centers_sq = squared_norms(centroids)
-    for start in range(0, len(matrix), _ROWS_PER_CHUNK):
-        block = matrix[start : start + _ROWS_PER_CHUNK]
-        approximate = rank_distances(block, centroids, centers_sq)
+
+    def nearest_of(start: int) -> tuple[int, np.ndarray, np.ndarray]:
+        chunk = matrix[start : start + _ROWS_PER_CHUNK]
+        approximate = rank_distances(chunk, centroids, centers_sq)
         labels = approximate.argmin(axis=1)
-        yield block, labels, approximate[np.arange(len(block)), labels]
+        return start, labels, approximate[np.arange(len(chunk)), labels]
+
+    # In order, so that sums are added alike on any number of threads.
+    yield from in_order(nearest_of, range(0, len(matrix), _ROWS_PER_CHUNK), threads)

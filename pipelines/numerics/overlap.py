@@ -201,6 +201,7 @@ def neighbor_counts(
     neg_labels: np.ndarray,
     shape: tuple[int, int],
     m: int,
+    threads: int = 1,
 ) -> np.ndarray:
     """Count where the nearest negatives of sampled positives lie, by exact search.
 
@@ -212,6 +213,7 @@ def neighbor_counts(
         neg_labels: int (n,) their clusters, in [0, kn).
         shape: (kp, kn).
         m: neighbours of each positive, at least 1; all negatives when there are fewer.
+        threads: blocks of positives that are searched side by side.
 
     Returns:
         int64 (kp, kn); its sum is p * min(m, n).
@@ -224,7 +226,7 @@ def neighbor_counts(
     n_positive, n_negative = shape
     own = _check_labels("pos_labels", pos_labels, len(pos_vectors), n_positive)
     other = _check_labels("neg_labels", neg_labels, len(neg_vectors), n_negative)
-    indices, _ = ExactIndex(neg_vectors).search(pos_vectors, m)
+    indices, _ = ExactIndex(neg_vectors).search(pos_vectors, m, threads)
     cells = own[:, None] * n_negative + other[indices]
     counts = np.bincount(cells.ravel(), minlength=n_positive * n_negative)
     return counts.astype(np.int64).reshape(n_positive, n_negative)

@@ -17,6 +17,7 @@ from pipelines.jobs.status import standing
 from pipelines.report.sample import Sample, draw_sample
 from pipelines.report.words import word
 from pipelines.store.facts import ClustersFacts, PairsFacts, ScoredFacts
+from pipelines.store.scores import scored_of
 from pipelines.store.workspace import Manifest, Workspace
 
 LABELS = ("positive", "negative")
@@ -135,7 +136,7 @@ def read_round(workspace: Workspace, wanted: int | None) -> Evidence:
         pairs=pairs,
         # Not the newest: a run that was killed may have left clusters whose pairs never came.
         clusters=workspace.clusters.find(pairs.round, pairs.config_hash),
-        scored=workspace.scored_of(pairs),
+        scored=scored_of(workspace, pairs),
         items=tuple(workspace.read_items(pairs)),
         stand=standing(workspace).to_json(),
     )

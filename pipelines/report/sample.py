@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.contracts import BlockFile, ReviewItem
+from pipelines.contracts import ReviewItem, ScoredPart
 from pipelines.errors import RunFailed
 from pipelines.numerics import calibration, hashing, kmeans
 from pipelines.numerics.hashing import below, sample_limit
@@ -18,6 +18,7 @@ from pipelines.report.themes import TEXT_CHARS, group_themes
 from pipelines.store import blocks
 from pipelines.store.clusters import read_clusters
 from pipelines.store.facts import ClustersFacts, PairsFacts, ScoredFacts
+from pipelines.store.scores import parts_of, read_columns
 from pipelines.store.workspace import Manifest, Workspace
 
 # What a neighbour-preserving plane takes under ten seconds for.
@@ -94,7 +95,7 @@ class Sample:
         areas: parts of the map, largest first.
         overlaps: those that are named, best first.
         close: of them, those that are shown closely: no cluster twice while there are others.
-        searched: how many overlaps pairs were looked for in.
+        searched: how many overlaps pairs are spread over.
     """
 
     histogram: np.ndarray
@@ -332,8 +333,8 @@ def _gather(
     histogram = np.zeros(calibration.N_BINS, dtype=np.int64)
     limit = sample_limit(wanted, scored.rows)
     kept = []
-    for file in scored.files:
-        table = _read_scores(workspace, file)
+    for part in parts_of(workspace, scored):
+        table = _read_scores(workspace, part)
         histogram += calibration.margin_histogram(table.column("margin").to_numpy())
         keys = table.column("key").to_pylist()
         asked = np.fromiter((key in always for key in keys), bool, len(keys))
@@ -350,8 +351,8 @@ def _gather(
     return histogram, blocks.sort_by_key(joined.take(pa.array(rows)).combine_chunks())
 
 
-def _read_scores(workspace: Workspace, file: BlockFile) -> pa.Table:
+def _read_scores(workspace: Workspace, part: ScoredPart) -> pa.Table:
     try:
-        return blocks.read_columns(workspace.root, file, ["key", "text", "margin", "vector"])
+        return read_columns(workspace.root, part, ["key", "text", "margin", "vector"])
     except RunFailed as error:
         raise RunFailed(f"{error.message} (by `scout mine`; then report again)") from error

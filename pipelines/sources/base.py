@@ -1,4 +1,4 @@
-"""The contract of a source: list, cut into ranges, read each range's records.
+"""The contract of a source: list, cut into ranges, read each range's records; or read by itself.
 
 To add a source, write one file with a subclass of :class:`Source` and one line in
 ``pipelines.sources.registry``; ``tests/sources/test_contract.py`` then runs over it.
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pipelines.contracts import Ad, Rejected
 from pipelines.sources.fields import AdField
-from pipelines.text import digest
+
+if TYPE_CHECKING:
+    import apache_beam as beam
 
 # The stage that reads, as dead letters and counters name it.
 STAGE = "ReadAds"
@@ -81,13 +82,15 @@ class Listed:
         source: name of the source.
         place: where it is, as the source and the dead letters call it.
         bytes: what reading it costs, bytes.
-        version: changes when its content does: a time, a generation, a hash.
+        version: the state that it is in: another one after every writing, a time or a generation.
+        content: a checksum of what it holds, where its store keeps one; else "".
     """
 
     source: str
     place: str
     bytes: int
     version: str
+    content: str = ""
 
 
 class Style(NamedTuple):
@@ -138,6 +141,9 @@ class Range:
             ``start <= number < stop``; stop -1 is the whole.
         bytes: what reading it costs, bytes; an item's ranges add up to the item.
         layout: how it is written, where whoever cut it looked; else whoever reads it does.
+        version: of the listed item: whoever reads another one says so.
+        line: lines of a table before the range.
+        header: names of a table's columns, where the range begins behind them; else ().
     """
 
     source: str
@@ -147,6 +153,9 @@ class Range:
     stop: int
     bytes: int
     layout: Layout | None = None
+    version: str = ""
+    line: int = 0
+    header: tuple[str, ...] = ()
 
 
 class Source(abc.ABC):
@@ -156,21 +165,45 @@ class Source(abc.ABC):
     name: ClassVar[str]
 
     @abc.abstractmethod
-    def list_items(self, pattern: str) -> Sequence[Listed]:
-        """Return what a ``--corpus`` value names, in any order.
+    def list_items(self, pattern: str) -> Iterable[Listed]:
+        """Yield what a ``--corpus`` value names, in any order, each as it is found.
+
+        Runs in the launcher, and again on a worker.
 
         Raises:
             UsageError: nothing, or nothing that can be read.
         """
 
-    def ranges(self, item: Listed, options: ReadOptions, range_bytes: int) -> Sequence[Range]:
-        """Cut one listed thing into ranges of about ``range_bytes``; by default it stays whole.
+    def everywhere(self, pattern: str) -> str:
+        """Return a ``--corpus`` value as every worker understands it: whole paths, no ``~``."""
+        return pattern
+
+    def content_of(self, item: Listed) -> str:
+        """Return what changes when a thing's content does, and with nothing else where that can be told.
+
+        May read it all: it is asked for few bytes alone (see ``pipelines.sources.survey``).
+        """
+        return item.content or item.version
+
+    def ranges(self, item: Listed, options: ReadOptions, range_bytes: int) -> Iterable[Range]:
+        """Cut one listed thing into ranges of about ``range_bytes``, at the price of a look at it.
+
+        By default it stays whole. Runs in the launcher for a few things, on the workers for all.
 
         Raises:
             UsageError: the options do not go with it.
         """
         del options, range_bytes
-        return [Range(self.name, item.place, "", 0, -1, item.bytes)]
+        return [Range(self.name, item.place, "", 0, -1, item.bytes, version=item.version)]
+
+    def cut(self, part: Range, options: ReadOptions, range_bytes: int) -> Iterable[Range]:
+        """Cut a range further where that takes reading it; on the workers alone.
+
+        Raises:
+            RunFailed: it cannot be read at all.
+        """
+        del options, range_bytes
+        return [part]
 
     def told(self, parts: Sequence[Range], options: ReadOptions) -> list[str]:
         """Return what a person should know of how ranges will be read, a sentence each."""
@@ -188,9 +221,11 @@ class Source(abc.ABC):
             RunFailed: it cannot be read at all, so that no record can be blamed.
         """
 
+    def reading(self, patterns: Sequence[str], options: ReadOptions) -> beam.PTransform | None:
+        """Return a transform from a pipeline to a ``PCollection[Ad | Rejected]``, or None.
 
-def fingerprint(listed: Sequence[Listed]) -> str:
-    """Return a hash that changes when the corpus does; 32 hex characters."""
-    return digest(
-        json.dumps([[item.source, item.place, item.bytes, item.version] for item in listed])
-    )
+        With None, the default, the workers list, cut and read by the methods above. A source that Beam
+        has a connector for returns that; the launcher's few looks still go through them.
+        """
+        del patterns, options
+        return None

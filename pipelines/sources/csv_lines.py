@@ -39,12 +39,17 @@ class CsvLines:
 
     A quote that is never closed would swallow the rows after it. So the lines of a record are
     kept while it is parsed, and given back when it turns out not to be one.
+
+    Args:
+        wrapped: the file, or a part of it.
+        limit: longest record, characters.
+        number: lines of the file before the part.
     """
 
-    def __init__(self, wrapped: io.TextIOBase, limit: int) -> None:
+    def __init__(self, wrapped: io.TextIOBase, limit: int, number: int = 0) -> None:
         self._wrapped, self._limit = wrapped, limit
         self._waiting: list[tuple[int, str]] = []
-        self._number = 0
+        self._number = number
         self._record: list[tuple[int, str]] = []
 
     def records(self, style: Style) -> Records:

@@ -85,6 +85,8 @@ _SAMPLE_BYTES = 1 << 15
 # Guesses whose text looks this much stranger than the best one's are none; where none of those is at home
 # with the language that it finds, more are asked: a sign such as the pound's looks strange, too.
 _SLACKS, _COHERENT = (0.03, 0.15), 0.3
+# By how much more a text must look like a language for another encoding than the western one.
+_CLEARLY = 0.075
 
 
 class Encoding(NamedTuple):
@@ -240,7 +242,9 @@ def _likeliest(found: CharsetMatches) -> str:
             if match.language in _GUESSED[name].split() and match.coherence >= _COHERENT
         ]
         if at_home:
-            return min(at_home)[2]
+            first, western = min(at_home), [item for item in at_home if item[2] == order[0]]
+            # Ads of several western languages are a little like any: a tie is no reason to leave it.
+            return order[0] if western and western[0][0] <= first[0] + _CLEARLY else first[2]
         if order[0] in (name for name, _ in near):
             return order[0]
     best = found.best()

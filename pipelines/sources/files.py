@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
+import hashlib
 import itertools
 import os
 import zlib
@@ -10,15 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from pipelines.contracts import Ad, Rejected
 from pipelines.errors import RunFailed, UsageError
-from pipelines.sources import formats, layout
+from pipelines.sources import csv_cuts, formats, layout, row_groups
 from pipelines.sources.base import Layout, Listed, Range, ReadOptions, Source
 from pipelines.sources.decoding import unpacked
-from pipelines.store import storage
+from pipelines.store import listing, storage
 
 _READERS: dict[str, Callable[[Any, Range, Layout, ReadOptions], Iterator[Ad | Rejected]]] = {
     layout.JSONL: formats.read_jsonl,
@@ -42,29 +43,53 @@ class Files(Source):
 
     name = "files"
 
-    def list_items(self, pattern: str) -> list[Listed]:
-        """Return the files that a glob matches, or that are in a folder, however deep.
+    def list_items(self, pattern: str) -> Iterator[Listed]:
+        """Yield the files that a glob matches, or that are in a folder, however deep.
 
         A local file that two spellings or a link reach is listed by its real path. In a folder what
         begins with ``_`` or ``.`` is left out, and where a glob matches it, too, unless its name tells
         a format.
         """
-        files = _match_local(pattern) if storage.is_local(pattern) else _match_remote(pattern)
-        if not files:
+        found = _local(pattern) if storage.is_local(pattern) else _remote(pattern)
+        first = next(found, None)
+        if first is None:
             raise UsageError(f"--corpus {pattern}: no file matches")
-        return [Listed(self.name, path, size, repr(changed)) for path, size, changed in files]
+        for path, size, version, content in itertools.chain([first], found):
+            place = os.path.realpath(path) if storage.is_local(path) else path
+            yield Listed(self.name, place, size, version, content)
 
-    def ranges(self, item: Listed, options: ReadOptions, range_bytes: int) -> list[Range]:
-        """Cut JSON lines and text every ``range_bytes``, where a line end is one byte.
+    def everywhere(self, pattern: str) -> str:
+        """Return a local path from the root, any other as it is."""
+        if not storage.is_local(pattern):
+            return pattern
+        return os.path.abspath(os.path.expanduser(pattern))
 
-        A CSV cell may hold line breaks, a packed file has no seekable middle, and a wide encoding no
-        single byte that ends a line, so those stay whole, as does Parquet. Local files are looked at
-        here; remote ones, of which a look costs as much as reading, only where they may be cut or
-        their names tell nothing.
+    def content_of(self, item: Listed) -> str:
+        """Return the checksum that a store keeps, or the hash of a local file."""
+        if item.content or not storage.is_local(item.place):
+            return item.content or item.version
+        try:
+            with open(item.place, "rb") as source:
+                return hashlib.file_digest(source, "sha256").hexdigest()
+        except OSError:
+            # Whoever reads it says so.
+            return item.version
+
+    def ranges(self, item: Listed, options: ReadOptions, range_bytes: int) -> Iterator[Range]:
+        """Cut JSON lines and text every ``range_bytes``, and Parquet between its row groups.
+
+        Tables wait for :meth:`cut`. What is packed has no seekable middle, and a wide encoding no single
+        byte that ends a line, so those stay whole, as do JSON arrays and workbooks. Local files are looked
+        at here; remote ones, of which a look costs as much as reading, only where they may be cut or their
+        names tell nothing.
         """
         format, size = options.format or layout.name_format(item.place), item.bytes
         large = size > range_bytes
-        if storage.is_local(item.place) or not format or (large and format in layout.LINES):
+        if (
+            storage.is_local(item.place)
+            or not format
+            or (large and format in (*layout.LINES, *layout.TABLES))
+        ):
             found = self._look(item.place, options)
         else:
             found = None
@@ -74,10 +99,42 @@ class Files(Source):
                 f"{item.place}: plain text has no fields, and the task file names ad.fields; give "
                 "JSON lines, CSV or Parquet, or take ad.fields out"
             )
-        if not large or found is None or not layout.can_be_cut(found):
-            return [Range(self.name, item.place, format, 0, -1, size, found)]
-        cuts = [(start, min(size, start + range_bytes)) for start in range(0, size, range_bytes)]
-        return [Range(self.name, item.place, format, a, b, b - a, found) for a, b in cuts]
+        cuts: Iterator[tuple[int, int, int]] = iter([(0, -1, size)])
+        if large and found and layout.can_be_cut(found):
+            starts = range(0, size, range_bytes)
+            cuts = ((a, b, b - a) for a in starts for b in [min(size, a + range_bytes)])
+        elif large and format == layout.PARQUET:
+            cuts = self._row_groups(item, range_bytes) or cuts
+        for start, stop, cost in cuts:
+            yield Range(self.name, item.place, format, start, stop, cost, found, item.version)
+
+    def _row_groups(self, item: Listed, range_bytes: int) -> Iterator[tuple[int, int, int]] | None:
+        try:
+            with storage.opened(item.place, storage.FEW_BYTES) as raw:
+                return iter(list(row_groups.cuts(raw, item.bytes, range_bytes)))
+        except _DAMAGED:
+            # Whoever reads it says so.
+            return None
+
+    def cut(self, part: Range, options: ReadOptions, range_bytes: int) -> Iterator[Range]:
+        """Cut a large table where its rows surely begin, for which it is read to its end."""
+        found = part.layout
+        if found is None or part.bytes <= range_bytes or not csv_cuts.may_be_cut(found):
+            yield part
+            return
+        try:
+            with storage.opened(part.place) as raw:
+                cuts = csv_cuts.cuts(raw, found, range_bytes, options.max_record_bytes)
+        except OSError:
+            # Whoever reads it says so.
+            cuts = []
+        if not cuts:
+            yield part
+            return
+        starts = [0, *(cut.start for cut in cuts)]
+        for start, stop, cut in zip(starts, [*starts[1:], part.bytes], [None, *cuts], strict=True):
+            one = dataclasses.replace(part, start=start, stop=stop, bytes=stop - start)
+            yield dataclasses.replace(one, line=cut.line, header=cut.header) if cut else one
 
     def told(self, parts: Sequence[Range], options: ReadOptions) -> list[str]:
         """Return what was taken for an encoding or a delimiter, of remote files by the first few."""
@@ -90,7 +147,7 @@ class Files(Source):
 
     def _look(self, place: str, options: ReadOptions) -> Layout | None:
         try:
-            with _opened(place) as raw:
+            with storage.opened(place, storage.FEW_BYTES) as raw:
                 return layout.layout_of(raw, place, options)
         except layout.Unreadable as error:
             raise UsageError(f"--corpus {error}") from error
@@ -102,46 +159,58 @@ class Files(Source):
         """Yield the records of a range.
 
         Raises:
-            RunFailed: the file cannot be opened or unpacked, or it has no such column.
+            RunFailed: the file cannot be opened or unpacked, it has no such column, or it is another one
+                now than when it was listed.
         """
-        format = part.format
         try:
-            with _opened(part.place) as raw:
-                found = part.layout
-                if found is None:
-                    found = layout.layout_of(raw, part.place, options)
-                    raw.seek(0)
-                format = found.format
-                source = unpacked(raw, found.packing)
-                yield from _READERS[format](source, part, found, options)
+            yield from _records(part, options)
         except layout.Unreadable as error:
             raise RunFailed(str(error)) from error
+        except RunFailed:
+            _check_unchanged(part)
+            raise
         except _DAMAGED as error:
+            _check_unchanged(part)
             raise RunFailed(
-                f"{part.place}: cannot be read to its end as {format} ({error}); "
+                f"{part.place}: cannot be read to its end as {part.format} ({error}); "
                 "the file is damaged, cut short or not what its name says"
             ) from error
+        _check_unchanged(part)
 
 
-def _opened(place: str) -> Any:
-    return FileSystems.open(place, compression_type=CompressionTypes.UNCOMPRESSED)
+def _records(part: Range, options: ReadOptions) -> Iterator[Ad | Rejected]:
+    few = part.format == layout.PARQUET
+    with storage.opened(part.place, storage.FEW_BYTES if few else storage.FETCHED_BYTES) as raw:
+        found = part.layout
+        if found is None:
+            found = layout.layout_of(raw, part.place, options)
+            raw.seek(0)
+        source = unpacked(raw, found.packing)
+        yield from _READERS[found.format](source, part, found, options)
 
 
-def _match_local(pattern: str) -> list[tuple[str, int, float]]:
+def _check_unchanged(part: Range) -> None:
+    """Refuse a file of which parts may be of two states."""
+    if part.version and (now := listing.version_of(part.place)) != part.version:
+        what = "was written again" if now else "was deleted"
+        raise RunFailed(f"{part.place}: {what} while it was read; run it again when it is complete")
+
+
+def _local(pattern: str) -> Iterator[listing.Stored]:
     path = os.path.expanduser(pattern)
-    # A name may hold brackets: what exists to the letter is meant to the letter.
-    if os.path.isdir(path):
-        inside = (os.path.join(place, name) for place, _, here in os.walk(path) for name in here)
-        names = [name for name in inside if not _is_hidden(os.path.relpath(name, path))]
-    elif os.path.exists(path):
-        names = [path]
-    else:
-        names = [name for name in glob.glob(path, recursive=True) if not _is_marker(name)]
-    files = {os.path.realpath(name) for name in names if os.path.isfile(name)}
-    return [(name, os.path.getsize(name), os.path.getmtime(name)) for name in sorted(files)]
+    if not os.path.isdir(path):
+        # A name that is meant to the letter may be hidden.
+        shown = os.path.exists(path)
+        for found in listing.matching(path):
+            if shown or not _is_marker(found.path):
+                yield found
+        return
+    for found in listing.inside(path):
+        if not _is_hidden(os.path.relpath(found.path, path)):
+            yield found
 
 
-def _match_remote(pattern: str) -> list[tuple[str, int, float]]:
+def _remote(pattern: str) -> Iterator[listing.Stored]:
     try:
         FileSystems.get_filesystem(pattern)
     except ValueError as error:
@@ -151,15 +220,16 @@ def _match_remote(pattern: str) -> list[tuple[str, int, float]]:
             "gs://, or install the Apache Beam extra of that storage"
         ) from error
     folder = pattern.rstrip("/") + "/"
-    found = [] if pattern == folder else storage.match(pattern)
-    if not found and not glob.has_magic(pattern):
-        found = storage.match(f"{folder}**")
-        found = [item for item in found if not _is_hidden(item.path.removeprefix(folder))]
-    return [
-        (item.path, item.size_in_bytes, float(item.last_updated_in_seconds or 0.0))
-        for item in found
-        if item.path == pattern or not _is_marker(item.path)
-    ]
+    exact = False
+    if pattern != folder:
+        for found in listing.matching(pattern):
+            exact = True
+            if found.path == pattern or not _is_marker(found.path):
+                yield found
+    if not exact and not glob.has_magic(pattern):
+        for found in listing.matching(f"{folder}**"):
+            if not _is_hidden(found.path.removeprefix(folder)):
+                yield found
 
 
 def _is_hidden(path: str) -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,7 +23,7 @@ from pipelines.sources.csv_lines import CsvLines, NoRecord, Records
 from pipelines.sources.decoding import UTF_8, GivenTwice, as_utf_8, is_wide, parse_json
 from pipelines.sources.fields import find, kind
 from pipelines.sources.layout import wanted_in
-from pipelines.sources.records import Place, exchanged, to_ad
+from pipelines.sources.records import Place, check_columns, exchanged, to_ad
 
 
 def _lines(
@@ -147,7 +147,7 @@ def read_text(
 def read_csv(
     source: BinaryIO, part: Range, layout: Layout, options: ReadOptions
 ) -> Iterator[Ad | Rejected]:
-    """Yield the rows of a file of columns.
+    """Yield the rows of a file of columns, or of a part of one that ``csv_cuts`` cut.
 
     Raises:
         RunFailed: the header is no CSV, or lacks a column.
@@ -155,16 +155,35 @@ def read_csv(
     encoding = layout.encoding
     if is_wide(encoding):
         source, encoding = as_utf_8(source, encoding), UTF_8
+    if part.stop >= 0:
+        source.seek(part.start)
+        source = cast(BinaryIO, io.BufferedReader(_Part(source, part.stop - part.start), 1 << 18))
     # A cell may hold any bytes: surrogate escapes keep the row readable, and the check below
     # rejects the rows that have them instead of the whole file.
     wrapped = io.TextIOWrapper(
         source,
-        encoding="utf-8-sig" if encoding == UTF_8 else encoding,
+        encoding="utf-8-sig" if encoding == UTF_8 and not part.start else encoding,
         errors="surrogateescape",
         newline="",
     )
-    lines = CsvLines(wrapped, options.max_record_bytes)
+    lines = CsvLines(wrapped, options.max_record_bytes, part.line)
     yield from _rows(lines.records(layout.style), part, layout, options)
+
+
+class _Part(io.RawIOBase):
+    """The next bytes of a file, and no more."""
+
+    def __init__(self, source: BinaryIO, size: int) -> None:
+        self._source, self._left = source, size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        data = self._source.read(min(len(buffer), self._left))
+        buffer[: len(data)] = data
+        self._left -= len(data)
+        return len(data)
 
 
 def read_xlsx(
@@ -182,9 +201,11 @@ def read_xlsx(
 def _rows(
     records: Records, part: Range, layout: Layout, options: ReadOptions
 ) -> Iterator[Ad | Rejected]:
-    """Yield the records of a table whose first one is its header."""
-    header: list[str] | None = None
+    """Yield the records of a table whose first one is its header, unless the range begins behind it."""
+    header = list(part.header) or None
     constant = dict(layout.columns)
+    if header:
+        check_columns(part.place, header, options, set(header).__contains__, constant)
     for position, cells in records:
         if isinstance(cells, NoRecord):
             if header is None:
@@ -199,7 +220,7 @@ def _rows(
             continue
         if header is None:
             header = [cell.strip() for cell in cells]
-            _check_columns(part, header, options, set(header).__contains__, constant)
+            check_columns(part.place, header, options, set(header).__contains__, constant)
             continue
         joined = ",".join(cells)
         place = Place(part.place, position, joined)
@@ -221,7 +242,7 @@ def _rows(
 def read_parquet(
     source: BinaryIO, part: Range, layout: Layout, options: ReadOptions
 ) -> Iterator[Ad | Rejected]:
-    """Yield the rows of a Parquet file; only the columns that are needed are read.
+    """Yield the rows of a Parquet file or of some of its row groups; only the columns needed are read.
 
     Raises:
         RunFailed: a column is missing.
@@ -229,11 +250,16 @@ def read_parquet(
     file = pq.ParquetFile(source)
     schema = file.schema_arrow
     constant = dict(layout.columns)
-    _check_columns(part, schema.names, options, lambda path: bool(_column(schema, path)), constant)
+    check_columns(
+        part.place, schema.names, options, lambda path: bool(_column(schema, path)), constant
+    )
     paths = (*options.text_paths, options.id_path, options.weight_field)
     wanted = sorted({column for path in paths if (column := _column(schema, path))})
-    number = 0
-    for batch in file.iter_batches(batch_size=4096, columns=None if options.whole else wanted):
+    groups = range(part.start, part.stop if part.stop >= 0 else file.num_row_groups)
+    number = sum(file.metadata.row_group(group).num_rows for group in range(part.start))
+    for batch in file.iter_batches(
+        batch_size=4096, row_groups=list(groups), columns=None if options.whole else wanted
+    ):
         for row in range(batch.num_rows):
             number += 1
             position = f"row {number}"
@@ -267,36 +293,3 @@ def _column(schema: pa.Schema, path: str) -> str:
         inside = inside.field(part).type
         found += [] if in_list else [part]
     return ".".join(found)
-
-
-def _check_columns(
-    part: Range,
-    names: list[str],
-    options: ReadOptions,
-    inside: Callable[[str], bool],
-    constant: Mapping[str, str],
-) -> None:
-    """Refuse a file without a column that every record would lack, or with two of one name."""
-    if options.whole:
-        return
-
-    def has(name: str) -> bool:
-        return inside(name) or name in constant
-
-    texts = options.text_paths
-    remedy = "give --text_field, --id_field or --weight_field"
-    if options.fields:
-        remedy = "mend ad.fields in the task file, --id_field or --weight_field"
-        if any(map(has, texts)):
-            texts = tuple(field.path for field in options.fields if field.required)
-    others = (options.weight_field, options.id_path if options.id_field else "")
-    for name in (*texts, *others):
-        if name and not has(name):
-            raise RunFailed(
-                f"{part.place}: no column {name!r}; its columns are {', '.join([*names, *constant])}; {remedy}"
-            )
-    for name in (*options.text_paths, *others):
-        if names.count(name) > 1:
-            raise RunFailed(
-                f"{part.place}: {names.count(name)} columns are named {name!r}; rename one"
-            )

@@ -49,8 +49,8 @@ _BY_SUFFIX = {
 _PACKED = (".gz", ".gzip", ".bz2", ".zst", ".zstd")
 # Rows by which the decimal mark is told.
 _WEIGHTS = 1000
-# The formats that can be cut at line ends.
-LINES = (JSONL, TEXT)
+# The formats that can be cut at line ends, and those that can be where these are surely ends of rows.
+LINES, TABLES = (JSONL, TEXT), (CSV, TSV)
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _PARTITION = re.compile(r"([^/\\=]+)=([^/\\]*)")
 # Beginnings that mean JSON: of an array, and of an object that goes on over several lines.
@@ -108,7 +108,7 @@ def layout_of(source: BinaryIO, place: str, options: ReadOptions) -> Layout:
     ).lstrip("\ufeff")
     format = _text_format(format, text, place)
     found = Layout(format, packing, encoding.name, encoding.guessed, columns=partition_of(place))
-    if format not in (CSV, TSV):
+    if format not in TABLES:
         return found
     default = TAB if format == TSV else COMMA
     whole = len(head) < decoding.HEAD_BYTES
@@ -214,7 +214,7 @@ def _words(layout: Layout) -> str:
             words[-1] += ", as it looks"
             remedies.append("--encoding")
     usual = TAB if layout.format == TSV else COMMA
-    if layout.format in (CSV, TSV):
+    if layout.format in TABLES:
         style = layout.style
         if style.delimiter != usual:
             sign = "tabs" if style.delimiter == TAB else repr(style.delimiter)

@@ -7,11 +7,12 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.contracts import Ad, Rejected
+from pipelines.errors import RunFailed
 from pipelines.sources.base import STAGE, ReadOptions
 from pipelines.sources.fields import Unusable, compose, find, kind, plain_text, values_of
 from pipelines.text import content_id, content_key, is_blank, storable
@@ -88,6 +89,49 @@ def to_ad(record: Mapping[str, Any], options: ReadOptions, place: Place) -> Ad |
         position=place.position,
         fields=fields,
     )
+
+
+def check_columns(
+    place: str,
+    names: Sequence[str],
+    options: ReadOptions,
+    inside: Callable[[str], bool],
+    constant: Mapping[str, str] | None = None,
+) -> None:
+    """Refuse a table without a column that every record would lack, or with two of one name.
+
+    Args:
+        place: file or table, for the message.
+        names: of its columns.
+        options: which of them are needed.
+        inside: tells whether a dotted path leads somewhere in it.
+        constant: columns that its place gives every record.
+
+    Raises:
+        RunFailed: it is refused.
+    """
+    if options.whole:
+        return
+    given = constant or {}
+
+    def has(name: str) -> bool:
+        return inside(name) or name in given
+
+    texts = options.text_paths
+    remedy = "give --text_field, --id_field or --weight_field"
+    if options.fields:
+        remedy = "mend ad.fields in the task file, --id_field or --weight_field"
+        if any(map(has, texts)):
+            texts = tuple(field.path for field in options.fields if field.required)
+    others = (options.weight_field, options.id_path if options.id_field else "")
+    for name in (*texts, *others):
+        if name and not has(name):
+            columns = ", ".join([*names, *given])
+            raise RunFailed(f"{place}: no column {name!r}; its columns are {columns}; {remedy}")
+    for name in (*options.text_paths, *others):
+        number = list(names).count(name)
+        if number > 1:
+            raise RunFailed(f"{place}: {number} columns are named {name!r}; rename one")
 
 
 def _id(record: Mapping[str, Any], options: ReadOptions) -> str:

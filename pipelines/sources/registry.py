@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from models.registry import Registry
+from pipelines.contracts import Ad, Rejected
 from pipelines.sources.base import Listed, Range, ReadOptions, Source
 
 # Scheme of the ``--corpus`` value -> module and class. What has no scheme of its own is files.
@@ -14,6 +15,7 @@ _SOURCES: Registry[Source] = Registry(
     "source",
     {
         "files": "pipelines.sources.files:Files",
+        "bq": "pipelines.sources.bigquery:BigQuery",
     },
     instances=True,
 )
@@ -38,27 +40,33 @@ def registered(source: Source) -> AbstractContextManager[None]:
     return _SOURCES.registered(source.name, source)
 
 
-def list_corpus(patterns: Sequence[str]) -> list[Listed]:
-    """Return what ``--corpus`` values name, sorted, each once.
+def source_of(pattern: str) -> Source:
+    """Return the source that reads a ``--corpus`` value."""
+    scheme, mark, _ = pattern.partition("://")
+    return get(scheme if mark and scheme in _SOURCES else _DEFAULT)
+
+
+def each(patterns: Sequence[str]) -> Iterator[Listed]:
+    """Yield what ``--corpus`` values name, as it is found; what two of them name comes twice.
 
     Raises:
         UsageError: a value names nothing that can be read.
     """
-    found: dict[tuple[str, str], Listed] = {}
-    for pattern in patterns:
-        scheme, mark, _ = pattern.partition("://")
-        source = get(scheme if mark and scheme in _SOURCES else _DEFAULT)
-        found.update(((item.source, item.place), item) for item in source.list_items(pattern))
-    return sorted(found.values())
+    for pattern in dict.fromkeys(patterns):
+        yield from source_of(pattern).list_items(pattern)
 
 
-def plan(listed: Sequence[Listed], options: ReadOptions, range_bytes: int) -> list[Range]:
-    """Cut a listed corpus into ranges that workers read independently.
+def records(patterns: Sequence[str], options: ReadOptions) -> Iterator[Ad | Rejected]:
+    """Yield every record of a corpus, one after the other, in this process.
 
     Raises:
-        UsageError: the options do not go with what was listed.
+        UsageError: a value names nothing that can be read.
+        RunFailed: something cannot be read.
     """
-    return [part for item in listed for part in get(item.source).ranges(item, options, range_bytes)]
+    for item in each(patterns):
+        source = get(item.source)
+        for part in source.ranges(item, options, max(item.bytes, 1)):
+            yield from source.read(part, options)
 
 
 def told(parts: Sequence[Range], options: ReadOptions) -> list[str]:

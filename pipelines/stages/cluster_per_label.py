@@ -1,15 +1,15 @@
 """ClusterPerLabel: k-means on the ads of each predicted label, without shuffling the corpus.
 
 A hash sample of each label is fitted in one worker; then every block is assigned where it is
-read, with the centroids as a side input.
+read, with the centroids as a side input. What later steps need of its ads leaves here, so that no
+block is read for it again: the few in the band, in the sample, or shown before.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -17,13 +17,22 @@ import pyarrow as pa
 from apache_beam import pvalue
 
 from pipelines.console import metrics
-from pipelines.contracts import Block, BlockFile, ClusterAssignment
+from pipelines.contracts import Block, ScoredPart
 from pipelines.numerics import hashing, kmeans, overlap
-from pipelines.numerics.calibration import Threshold
-from pipelines.store import blocks
+from pipelines.numerics.calibration import Band, Threshold
+from pipelines.stages.side_by_side import SideBySide
+from pipelines.store import blocks, scores
+from pipelines.store.shown import NOTHING, Shown
 
 STAGE = "ClusterPerLabel"
-ASSIGNMENTS, STATS, SAMPLE = "assignments", "stats", "sample"
+MODEL, STATS, BAND, SAMPLE, SHOWN = "model", "stats", "band", "sample", "shown"
+# Columns of the rows that leave here, beside those that are made of the assignment.
+_OF_BAND, _OF_SAMPLE, _OF_SHOWN = (
+    ("key", "vector"),
+    ("key", "margin", "weight", "vector"),
+    ("key", "vector"),
+)
+_ASSIGNED = ("key", "margin", "weight", "truncated", "vector")
 # Neighbours across labels are counted on so many sampled ads of each label: the count is
 # quadratic, and only ranks cluster pairs.
 _NEIGHBOR_QUERIES, _NEIGHBOR_ROWS = 2_000, 20_000
@@ -77,6 +86,7 @@ class ClusterTotals:
         count, distance, mass: int64 (kp + kn,): rows, distance to the own centroid in units of
             1e-6, weight in the corpus's unit; positive clusters first.
         nearer: int64 (kp, kn): members of either cluster nearer to the other's centroid.
+        band: int64 (kp + kn,): rows in the band that experts have not seen.
         truncated: ads of which the model saw only the beginning.
     """
 
@@ -84,38 +94,48 @@ class ClusterTotals:
     distance: np.ndarray
     mass: np.ndarray
     nearer: np.ndarray
+    band: np.ndarray
     truncated: int = 0
 
 
 def fit(
-    positive: pa.Table, negative: pa.Table, threshold: Threshold, settings: ClusterSettings
+    positive: pa.Table,
+    negative: pa.Table,
+    threshold: Threshold,
+    settings: ClusterSettings,
+    threads: int = 1,
 ) -> ClusterModel:
-    """Fit both labels' centroids on samples (columns key and vector).
+    """Fit both labels' centroids on samples (columns key and vector, rows in any order).
 
     A label without ads gets one cluster, empty, that overlaps with none.
 
-    Memory: about ``10 * dim`` bytes a sampled row (float16 and float32 copies, k-means' own).
+    Memory: about ``16 * dim`` bytes a sampled row of one label (float32 copies, k-means' own).
     """
-    chosen, counted = [], []
+    raw, counted = [], []
     for table, limit in ((positive, _NEIGHBOR_QUERIES), (negative, _NEIGHBOR_ROWS)):
         keys = np.asarray(table.column("key").to_pylist())
         rows = hashing.lowest_ranks(keys, settings.sample_rows, settings.seed)
-        chosen.append(blocks.vectors(table)[rows].astype(np.float32))
+        raw.append(blocks.vectors(table)[rows])
         counted.append(hashing.lowest_ranks(keys[rows], limit, settings.seed))
     space = kmeans.fit_space(
-        chosen, [threshold.n_positive, threshold.n_negative], settings.standardize
+        raw, [threshold.n_positive, threshold.n_negative], settings.standardize
     )
-    vectors = [kmeans.project(space, rows) for rows in chosen]
-    some = next(rows for rows in vectors if len(rows))
     ks = [
         settings.positive_clusters or kmeans.auto_k(threshold.n_positive),
         settings.negative_clusters or kmeans.auto_k(threshold.n_negative),
     ]
-    centroids = [
-        kmeans.fit_kmeans(rows, min(k, len(rows)), settings.seed) if len(rows) else some[:1]
-        for rows, k in zip(vectors, ks, strict=True)
-    ]
-    near = [rows[part] for rows, part in zip(vectors, counted, strict=True)]
+    centroids, near = [], []
+    for rows, part, k in zip(raw, counted, ks, strict=True):
+        vectors = kmeans.project(space, rows)
+        near.append(vectors[part])
+        centroids.append(
+            kmeans.fit_kmeans(vectors, min(k, len(rows)), settings.seed, threads)
+            if len(rows)
+            else vectors
+        )
+    for own, other in ((0, 1), (1, 0)):
+        if not len(centroids[own]):
+            centroids[own] = near[other][:1]
     labels = [
         kmeans.assign(rows, centers)[0] for rows, centers in zip(near, centroids, strict=True)
     ]
@@ -126,14 +146,21 @@ def fit(
         labels[1],
         (len(centroids[0]), len(centroids[1])),
         settings.neighbors,
+        threads,
     )
     return ClusterModel(space, centroids[0], centroids[1], neighbors)
 
 
 def assign_block(
-    table: pa.Table, model: ClusterModel, threshold: Threshold
+    table: pa.Table, model: ClusterModel, threshold: Threshold, near: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, ClusterTotals]:
     """Assign a scored block's rows.
+
+    Args:
+        table: the block.
+        model: the clusters.
+        threshold: the label rule.
+        near: bool (rows,), which rows pairs may be made of.
 
     Returns:
         predicted labels, bool (rows,); clusters within the own label, int32 (rows,); sums.
@@ -146,6 +173,7 @@ def assign_block(
     count = np.zeros(kp + kn, dtype=np.int64)
     distance = np.zeros(kp + kn, dtype=np.int64)
     mass = np.zeros(kp + kn, dtype=np.int64)
+    band = np.zeros(kp + kn, dtype=np.int64)
     nearer = np.zeros((kp, kn), dtype=np.int64)
     sides = ((True, model.positive, model.negative, 0), (False, model.negative, model.positive, kp))
     for side, own, other, offset in sides:
@@ -158,53 +186,74 @@ def assign_block(
         np.add.at(count, at, 1)
         np.add.at(distance, at, np.rint(own_distance.astype(np.float64) * 1e6).astype(np.int64))
         np.add.at(mass, at, weights[rows])
+        np.add.at(band, at, near[rows])
         counts = overlap.nearer_counts(vectors[rows], labels, own_distance, other, len(own))
         nearer += counts if side else counts.T
     truncated = int(np.count_nonzero(table.column("truncated").to_numpy(zero_copy_only=False)))
-    return positive, cluster, ClusterTotals(count, distance, mass, nearer, truncated)
+    return positive, cluster, ClusterTotals(count, distance, mass, nearer, band, truncated)
 
 
 @dataclasses.dataclass(eq=False)
 class ClusterPerLabel(beam.PTransform):
-    """Cluster each label: scored files and a threshold to clusters.
+    """Cluster each label: scored parts, a threshold and a band to clusters.
 
-    Input: ``PCollection[BlockFile]`` and a singleton ``PCollection[Threshold]``. Output: a dict of
-    singletons ``model`` (:class:`ClusterModel`), ``stats`` (:class:`ClusterTotals`), the
-    ``assignments`` (``PCollection[ClusterAssignment]``) and the coverage ``sample``
-    (``PCollection[Block]``).
+    Input: ``PCollection[ScoredPart]``, singletons ``PCollection[Threshold]`` and ``PCollection[Band]``.
+    Output: a dict of singletons ``model`` (:class:`ClusterModel`) and ``stats``
+    (:class:`ClusterTotals`), and of rows (``PCollection[Block]``), each with the columns key, vector,
+    positive (bool), cluster (int32), and block and row, which say where the rest of it is
+    (``scores.number_of``): those of the ``band`` that experts have not seen, the coverage ``sample``
+    (with margin and weight), and those ``shown`` before (key and vector alone).
+
+    Memory of the worker that fits: about ``20 * dim * sample_rows`` bytes. Shuffled are the sample and
+    band rows, about ``2 * dim + 100`` bytes each.
+
+    Args:
+        root: the workspace.
+        settings: see :class:`ClusterSettings`.
+        shown: ads that experts have seen.
+        threads: blocks that a process works on at once.
     """
 
     root: str
     settings: ClusterSettings
+    shown: Shown = NOTHING
+    threads: int = 1
 
     def expand(
-        self, inputs: tuple[beam.PCollection[BlockFile], beam.PCollection[Threshold]]
+        self,
+        inputs: tuple[
+            beam.PCollection[ScoredPart], beam.PCollection[Threshold], beam.PCollection[Band]
+        ],
     ) -> dict[str, beam.PCollection]:
         """Apply the transform."""
-        files, threshold = inputs
+        parts, threshold, band = inputs
         at = pvalue.AsSingleton(threshold)
         model = (
-            files
-            | "SampleRows" >> beam.FlatMap(self._sample_rows, at)
+            parts
+            | "SampleRows" >> beam.ParDo(SideBySide(self._sample_rows, self.threads), at)
             | "GatherSample" >> beam.GroupByKey()
             | "FitKMeans" >> beam.Map(self._fit, at)
         )
-        outcome = files | "Assign" >> beam.FlatMap(
-            self._assign, at, pvalue.AsSingleton(model)
-        ).with_outputs(STATS, SAMPLE, main=ASSIGNMENTS)
+        outcome = parts | "Assign" >> beam.ParDo(
+            SideBySide(self._assign, self.threads),
+            at,
+            pvalue.AsSingleton(band),
+            pvalue.AsSingleton(model),
+        ).with_outputs(STATS, SAMPLE, SHOWN, main=BAND)
         return {
-            "model": model,
-            ASSIGNMENTS: outcome[ASSIGNMENTS],
+            MODEL: model,
+            BAND: outcome[BAND],
             STATS: outcome[STATS] | "SumStats" >> beam.CombineGlobally(_add_totals),
             SAMPLE: outcome[SAMPLE],
+            SHOWN: outcome[SHOWN],
         }
 
     def _sample_rows(
-        self, file: BlockFile, threshold: Threshold
+        self, part: ScoredPart, threshold: Threshold
     ) -> Iterator[tuple[int, tuple[bool, Block]]]:
         with metrics.timed(STAGE):
             settings = self.settings
-            with blocks.OpenBlock(self.root, file) as block:
+            with scores.OpenPart(self.root, part) as block:
                 table = block.columns(["key", "margin"])
                 ranks = hashing.ranks(table.column("key").to_pylist(), settings.seed)
                 positive = table.column("margin").to_numpy() >= np.float32(threshold.margin)
@@ -228,32 +277,54 @@ class ClusterPerLabel(beam.PTransform):
                 sides[side].append(block)
             empty = blocks.concat([*sides[True], *sides[False]]).slice(0, 0)
             tables = {
-                side: blocks.sort_by_key(blocks.concat(found)) if found else empty
-                for side, found in sides.items()
+                side: blocks.concat(found) if found else empty for side, found in sides.items()
             }
-            return fit(tables[True], tables[False], threshold, self.settings)
+            return fit(tables[True], tables[False], threshold, self.settings, self.threads)
 
     def _assign(
-        self, file: BlockFile, threshold: Threshold, model: ClusterModel
-    ) -> Iterator[ClusterAssignment | pvalue.TaggedOutput]:
+        self, part: ScoredPart, threshold: Threshold, band: Band, model: ClusterModel
+    ) -> Iterator[Block | pvalue.TaggedOutput]:
         with metrics.timed(STAGE):
-            # The one read of all bytes: nearly all of them are needed here, and what was sampled or
-            # counted of a damaged block before ends the run here, before anything is committed.
-            table = blocks.read(self.root, file)
-            positive, cluster, totals = assign_block(table, model, threshold)
+            table = scores.read_columns(self.root, part, _ASSIGNED)
+            shown = self.shown.among(table.column("key"))
+            near = band.holds(table.column("margin").to_numpy()) & ~shown
+            positive, cluster, totals = assign_block(table, model, threshold, near)
             metrics.count(STAGE, "assigned", len(positive))
             # Another seed than the clusters' sample: coverage is measured on other ads.
             ranks = hashing.ranks(table.column("key").to_pylist(), self.settings.seed + 1)
             population = threshold.n_positive + threshold.n_negative
             limit = hashing.sample_limit(self.settings.coverage_rows, population)
-            rows: Any = np.flatnonzero(hashing.below(ranks, limit))
-            if len(rows):
-                sample = table.take(pa.array(rows))
-                sample = sample.append_column("positive", pa.array(positive[rows]))
-                sample = sample.append_column("cluster", pa.array(cluster[rows]))
-                yield pvalue.TaggedOutput(SAMPLE, blocks.to_block(sample))
+            found = _Assigned(table, positive, cluster, scores.number_of(part))
+            if (sampled := hashing.below(ranks, limit)).any():
+                yield pvalue.TaggedOutput(SAMPLE, found.rows(sampled, _OF_SAMPLE))
+            if shown.any():
+                yield pvalue.TaggedOutput(SHOWN, found.rows(shown, _OF_SHOWN))
             yield pvalue.TaggedOutput(STATS, totals)
-            yield ClusterAssignment(file, positive.tobytes(), cluster.astype("<i4").tobytes())
+            if near.any():
+                yield found.rows(near, _OF_BAND)
+
+
+@dataclass(frozen=True, slots=True)
+class _Assigned:
+    """A block with its rows' labels and clusters."""
+
+    table: pa.Table
+    positive: np.ndarray
+    cluster: np.ndarray
+    number: int
+
+    def rows(self, wanted: np.ndarray, columns: Sequence[str]) -> Block:
+        """Return some rows, with what was assigned to them and where they stand."""
+        at = np.flatnonzero(wanted)
+        rows = self.table.select(columns).take(pa.array(at))
+        for name, values in (
+            ("positive", self.positive[at]),
+            ("cluster", self.cluster[at]),
+            ("block", np.full(len(at), self.number, dtype=np.int64)),
+            ("row", at.astype(np.int32)),
+        ):
+            rows = rows.append_column(name, pa.array(values))
+        return blocks.to_block(rows)
 
 
 def _add_totals(parts: Iterable[ClusterTotals | None]) -> ClusterTotals | None:
@@ -267,6 +338,7 @@ def _add_totals(parts: Iterable[ClusterTotals | None]) -> ClusterTotals | None:
             total.distance + part.distance,
             total.mass + part.mass,
             total.nearer + part.nearer,
+            total.band + part.band,
             total.truncated + part.truncated,
         )
     return total

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
 from apache_beam import pvalue
 
-from pipelines.contracts import BlockFile, Rejected, Tally
+from pipelines.contracts import BlockFile, Rejected, ScoredPart, Tally
 from pipelines.errors import RunFailed
 from pipelines.numerics import weights
 from pipelines.stages.check_corpus import Why, add_reasons, check, join_whys, places, why
+from pipelines.store import scores
 from pipelines.store.facts import Provenance, ScoredFacts
 from pipelines.store.workspace import Manifest, Workspace
 
@@ -21,9 +23,11 @@ from pipelines.store.workspace import Manifest, Workspace
 class CommitScored(beam.PTransform):
     """Write the ``scored`` manifest once every block is written.
 
-    Input: a tuple of scored files, ads that could not be scored, the dead-letter files, unread ads by
-    script, and the corpus's tally. Output: ``PCollection[BlockFile]``, the scored files, from the committed
-    manifest.
+    Input: a tuple of scored parts, ads that could not be scored, the dead-letter files, unread ads by
+    script, and the corpus's tally. Output: ``PCollection[BlockFile]``, the files of parts that the committed
+    manifest lists: ``shards`` of them, however large the corpus.
+
+    Memory of a worker: a shard's parts, 0.4 KB each.
 
     Args:
         root: the workspace.
@@ -31,6 +35,7 @@ class CommitScored(beam.PTransform):
         config_hash: hash of what shaped the scores and the corpus.
         origin: provenance for the manifest.
         max_rejected_share: checked again with the ads that could not be scored.
+        shards: files of parts.
     """
 
     root: str
@@ -38,11 +43,12 @@ class CommitScored(beam.PTransform):
     config_hash: str
     origin: Provenance
     max_rejected_share: float
+    shards: int = 1
 
     def expand(
         self,
         inputs: tuple[
-            beam.PCollection[BlockFile],
+            beam.PCollection[ScoredPart],
             beam.PCollection[Rejected],
             beam.PCollection[BlockFile],
             beam.PCollection[tuple[str, int]],
@@ -50,7 +56,13 @@ class CommitScored(beam.PTransform):
         ],
     ) -> beam.PCollection[BlockFile]:
         """Apply the transform."""
-        files, unscored, dead_letters, unread, tally = inputs
+        parts, unscored, dead_letters, unread, tally = inputs
+        files = (
+            parts
+            | "KeyByShard" >> beam.Map(lambda part, n: (_shard(part, n), part), self.shards)
+            | "GroupShards" >> beam.GroupByKey()
+            | "WriteParts" >> beam.MapTuple(self._write)
+        )
         reasons = (
             unscored
             | "Reason" >> beam.Map(lambda item: (item.reason, why(item)))
@@ -63,6 +75,9 @@ class CommitScored(beam.PTransform):
             dead_letters=pvalue.AsList(dead_letters),
             unread=pvalue.AsDict(unread | "CountUnread" >> beam.CombinePerKey(sum)),
         )
+
+    def _write(self, shard: int, parts: Iterable[ScoredPart]) -> BlockFile:
+        return scores.write_parts(self.root, self.attempt, shard, list(parts))
 
     def _commit(
         self,
@@ -95,3 +110,8 @@ class CommitScored(beam.PTransform):
             Manifest.of(self.attempt, self.config_hash, ordered, rows, facts)
         )
         yield from ordered
+
+
+def _shard(part: ScoredPart, shards: int) -> int:
+    found = hashlib.blake2b(f"{part.block}\0{part.overlay}".encode(), digest_size=8).digest()
+    return int.from_bytes(found, "big") % shards

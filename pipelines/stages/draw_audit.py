@@ -11,12 +11,12 @@ import pyarrow as pa
 from apache_beam import pvalue
 
 from pipelines.console import metrics
-from pipelines.contracts import AD_SCHEMA, Block, BlockFile
+from pipelines.contracts import AD_SCHEMA, Block, ScoredPart
 from pipelines.errors import RunFailed
 from pipelines.numerics import audit, calibration, hashing
 from pipelines.numerics.audit import SamplePlan
 from pipelines.stages.gather_rows import is_among
-from pipelines.store import blocks
+from pipelines.store import blocks, scores
 
 STAGE = "DrawAudit"
 FRAME, DRAWN = "frame", "drawn"
@@ -148,7 +148,7 @@ def lowest_of(found: Iterable[Block]) -> Block:
 
 @dataclass(eq=False)
 class DrawAudit(beam.PTransform):
-    """Draw an audit: ``PCollection[BlockFile]`` to singletons ``frame`` and ``drawn``.
+    """Draw an audit: ``PCollection[ScoredPart]`` to singletons ``frame`` and ``drawn``.
 
     ``frame`` is a :class:`Frame`; ``drawn`` a :class:`Block` of rows with ``stratum`` and ``quota``.
     The draw is a simple random sample without replacement of each stratum: its ads of lowest hash. Each
@@ -173,29 +173,29 @@ class DrawAudit(beam.PTransform):
         if self.plan.budget < 1:
             raise ValueError(f"budget must be at least 1 ad, got {self.plan.budget}")
 
-    def expand(self, files: beam.PCollection[BlockFile]) -> dict[str, beam.PCollection]:
+    def expand(self, parts: beam.PCollection[ScoredPart]) -> dict[str, beam.PCollection]:
         """Apply the transform."""
         frame = (
-            files
+            parts
             | "CountFrame" >> beam.Map(self._count)
             | "SumCounts" >> beam.CombineGlobally(_summed)
             | "CutStrata" >> beam.Map(plan_frame, self.plan)
         )
         drawn = (
-            files
+            parts
             | "DrawRows" >> beam.FlatMap(self._draw, frame=pvalue.AsSingleton(frame))
             | "KeepLowest" >> beam.CombineGlobally(lowest_of)
         )
         return {FRAME: frame, DRAWN: drawn}
 
-    def _count(self, file: BlockFile) -> np.ndarray:
+    def _count(self, part: ScoredPart) -> np.ndarray:
         with metrics.timed(STAGE):
-            table = blocks.read_columns(self.root, file, ["key", "margin", "weight"])
+            table = scores.read_columns(self.root, part, ["key", "margin", "weight"])
             metrics.count(STAGE, "ads", table.num_rows)
             return tally(table, self.plan)
 
-    def _draw(self, file: BlockFile, frame: Frame) -> Iterator[Block]:
-        with metrics.timed(STAGE), blocks.OpenBlock(self.root, file) as block:
+    def _draw(self, part: ScoredPart, frame: Frame) -> Iterator[Block]:
+        with metrics.timed(STAGE), scores.OpenPart(self.root, part) as block:
             table = block.columns(["key", "margin"])
             stratum = frame.sample.stratum_of(table.column("margin").to_numpy())
             rank = hashing.ranks(table.column("key").to_pylist(), self.plan.seed)

@@ -1,278 +1,338 @@
-"""FindOppositePairs: nearest ads of opposite labels inside overlapping cluster pairs.
+"""FindOppositePairs: nearest ads of opposite labels in the band around the threshold.
 
-One shuffle: members of overlapping clusters go to their negative cluster's worker, as blocks.
+The band is small beside the corpus, so its ads are compared each with each, and what is found nearest is
+the nearest there is. Which clusters overlap says where a pair stands, not whether it is found. A band too
+large for that is searched inside overlapping cluster pairs alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 from apache_beam import pvalue
 
-from models.neighbors import IndexKind, NeighborIndex, build_index
+from models.neighbors import IndexKind, build_index
 from pipelines.console import metrics
-from pipelines.contracts import Block, ClusterAssignment
-from pipelines.numerics import hashing, kmeans
-from pipelines.numerics.calibration import Band
+from pipelines.contracts import Block
+from pipelines.numerics import candidates, hashing, kmeans
 from pipelines.numerics.overlap import Overlap
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
 from pipelines.stages.gather_rows import is_among
 from pipelines.store import blocks
 
 STAGE = "FindOppositePairs"
-CANDIDATES, SHOWN = "candidates", "shown"
-# Of one cluster pair and one part of its negatives, at most so many nearest pairs are merged.
-_MAX_PAIRS_PER_PART = 100_000
-_NEGATIVES = -1
+CANDIDATES, ADS = "candidates", "ads"
+_KEYS = ("p_key", "n_key")
 
-# (negative cluster, part of it)
-_Place = tuple[int, int]
+# Where ads meet: (negative part, positive part) of an exhaustive search, else (negative cluster, part).
+Place = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSettings:
+    """What the search depends on.
+
+    Attributes:
+        index: ``auto``, ``exact`` or ``scann``; all find the same.
+        neighbors: nearest negatives kept of each positive.
+        exhaustive_rows: ads of each label that are compared each with each; also the most of a label that
+            meet in one worker.
+        max_candidates: candidate pairs kept in all.
+        seed: of the hash that splits large sets.
+    """
+
+    index: IndexKind
+    neighbors: int
+    exhaustive_rows: int
+    max_candidates: int
+    seed: int
+
+
+def is_exhaustive(n_positive: int, n_negative: int, exhaustive_rows: int) -> bool:
+    """Tell whether a band of so many ads of each label is compared each with each."""
+    return n_positive * n_negative <= exhaustive_rows**2
 
 
 def parts_of(count: int, max_rows: int) -> int:
-    """Return into how many parts a negative cluster of ``count`` rows is split."""
+    """Return into how many parts ``count`` rows are split."""
     return max(1, -(-count // max_rows))
 
 
 def route(
     table: pa.Table,
-    positive: np.ndarray,
-    cluster: np.ndarray,
     overlaps: Sequence[Overlap],
-    totals: ClusterTotals,
+    band: np.ndarray,
     n_positive_clusters: int,
-    max_rows: int,
-    seed: int,
-) -> Iterator[tuple[_Place, tuple[int, pa.Table]]]:
-    """Send a block's rows to the workers that search for them.
+    settings: SearchSettings,
+) -> Iterator[tuple[Place, tuple[bool, pa.Table]]]:
+    """Send rows of the band to the places where they meet those of the other label.
 
-    Negative rows go to their cluster's part; positive rows to every part of every negative
-    cluster that theirs overlaps with. Of a positive cluster with more than ``max_rows`` members
-    a uniform hash sample of about that many is searched.
+    Each with each, where that is not too much: in parts of at most ``exhaustive_rows`` of either label,
+    every part of one meets every part of the other. Else negative rows go to a part of their cluster, and
+    positive rows to every part of the clusters that theirs overlaps with; of a positive cluster with more
+    than ``exhaustive_rows`` a uniform hash sample of about that many is searched.
 
     Args:
-        table: a scored block.
-        positive: bool (rows,).
-        cluster: int32 (rows,).
-        overlaps: the cluster pairs to search.
-        totals: sums over all rows, for the cluster sizes.
-        n_positive_clusters: how many of ``totals``' clusters are positive.
-        max_rows: largest part, rows.
-        seed: of the hash.
+        table: rows of the band, see ``ClusterPerLabel``.
+        overlaps: the cluster pairs that mix.
+        band: int64 (clusters,), rows of the whole band in each cluster, positive ones first.
+        n_positive_clusters: how many of them are positive.
+        settings: of the search.
 
     Yields:
-        ((negative cluster, part), (positive cluster or -1 for negatives, rows)).
+        (place, (label, rows)).
     """
-    ranks = hashing.ranks(table.column("key").to_pylist(), seed)
-    counts = totals.count
-    for j in sorted({overlap.negative for overlap in overlaps}):
-        parts = parts_of(int(counts[n_positive_clusters + j]), max_rows)
-        members = ~positive & (cluster == j)
-        for part in range(parts):
-            rows = np.flatnonzero(members & (ranks % np.uint64(parts) == part))
-            if len(rows):
-                yield (j, part), (_NEGATIVES, table.take(pa.array(rows)))
+    limit = settings.exhaustive_rows
+    positive = table.column("positive").to_numpy(zero_copy_only=False)
+    cluster = table.column("cluster").to_numpy()
+    ranks = hashing.ranks(table.column("key").to_pylist(), settings.seed)
+    sizes = (int(band[:n_positive_clusters].sum()), int(band[n_positive_clusters:].sum()))
+
+    def part(members: np.ndarray, number: int, parts: int) -> pa.Table:
+        return table.filter(pa.array(members & (ranks % np.uint64(parts) == number)))
+
+    if is_exhaustive(*sizes, limit):
+        n_parts, p_parts = parts_of(sizes[1], limit), parts_of(sizes[0], limit)
+        for a in range(n_parts):
+            for b in range(p_parts):
+                yield (a, b), (False, part(~positive, a, n_parts))
+                yield (a, b), (True, part(positive, b, p_parts))
+        return
     partners: dict[int, list[int]] = {}
     for overlap in overlaps:
-        partners.setdefault(overlap.positive, []).append(overlap.negative)
-    for i, negatives in sorted(partners.items()):
-        share = max_rows / max(int(counts[i]), 1)
-        rows = np.flatnonzero(positive & (cluster == i) & hashing.below(ranks, share))
-        if not len(rows):
-            continue
-        chosen = table.take(pa.array(rows))
-        for j in sorted(negatives):
-            for part in range(parts_of(int(counts[n_positive_clusters + j]), max_rows)):
-                yield (j, part), (i, chosen)
+        partners.setdefault(overlap.negative, []).append(overlap.positive)
+    for j, mixed in sorted(partners.items()):
+        parts = parts_of(int(band[n_positive_clusters + j]), limit)
+        shares = {i: limit / max(int(band[i]), 1) for i in sorted(mixed)}
+        chosen = np.zeros(len(positive), dtype=bool)
+        for i, share in shares.items():
+            chosen |= positive & (cluster == i) & hashing.below(ranks, share)
+        positives = table.filter(pa.array(chosen))
+        for number in range(parts):
+            yield (j, number), (False, part(~positive & (cluster == j), number, parts))
+            yield (j, number), (True, positives)
 
 
 def search_part(
-    negatives: pa.Table,
     positives: pa.Table,
-    index: NeighborIndex,
-    space: kmeans.VectorSpace,
-    neighbors: int,
+    negatives: pa.Table,
+    model: ClusterModel,
+    overlaps: Sequence[Overlap],
+    settings: SearchSettings,
+    threads: int = 1,
 ) -> pa.Table:
-    """Return the ``neighbors`` nearest negatives of every positive as candidate rows.
+    """Return the ``neighbors`` nearest negatives of every positive.
 
-    ``index`` holds the negatives' vectors, projected into ``space``, in the table's order.
+    Args:
+        positives: rows of the band, in any order; so are ``negatives``.
+        negatives: at least one.
+        model: the clusters, and the space that distances are measured in.
+        overlaps: the cluster pairs that mix.
+        settings: of the search.
+        threads: blocks of positives that are searched side by side.
 
-    Columns: the positive's with prefix ``p_``, the negative's with prefix ``n_``, and
-    ``distance`` (float32).
+    Returns:
+        columns ``p_key``, ``n_key``, ``distance`` (float32), ``overlap`` (int32, see :func:`home_of`) and
+        ``mass`` (int64) of that.
     """
-    queries = kmeans.project(space, blocks.vectors(positives))
-    found, distances = index.search(queries, neighbors)
-    per_query = found.shape[1]
-    query_rows = np.repeat(np.arange(len(queries)), per_query)
-    if len(query_rows) > _MAX_PAIRS_PER_PART:
-        nearest = np.argsort(distances.ravel(), kind="stable")[:_MAX_PAIRS_PER_PART]
-    else:
-        nearest = np.arange(len(query_rows))
-    left = positives.take(pa.array(query_rows[nearest]))
-    right = negatives.take(pa.array(found.ravel()[nearest].astype(np.int64)))
-    names = [f"p_{name}" for name in left.column_names]
-    names += [f"n_{name}" for name in right.column_names] + ["distance"]
-    columns = [*left.columns, *right.columns, pa.array(distances.ravel()[nearest], pa.float32())]
-    return pa.Table.from_arrays(columns, names=names)
+    # Ads of a cluster lie near one another: together they are told apart faster where all of them do.
+    positives = positives.sort_by([("cluster", "ascending"), ("key", "ascending")])
+    negatives = blocks.sort_by_key(negatives)
+    index = build_index(kmeans.project(model.space, blocks.vectors(negatives)), settings.index)
+    queries = kmeans.project(model.space, blocks.vectors(positives))
+    found, distances = index.search(queries, settings.neighbors, threads)
+    rows, columns = np.repeat(np.arange(len(found)), found.shape[1]), found.ravel()
+    left, right = (table.column("cluster").to_numpy() for table in (positives, negatives))
+    home = home_of(overlaps, (len(model.positive), len(model.negative)))
+    overlap = home[left[rows], right[columns]]
+    mass = np.asarray([overlap.mass for overlap in overlaps], dtype=np.int64)
+    table = {
+        "p_key": positives.column("key").take(pa.array(rows)),
+        "n_key": negatives.column("key").take(pa.array(columns)),
+        "distance": pa.array(distances.ravel()),
+        "overlap": pa.array(overlap),
+        "mass": pa.array(mass[overlap]),
+    }
+    return pa.table(table).combine_chunks()
 
 
-def merge_candidates(table: pa.Table, neighbors: int, limit: int) -> pa.Table:
-    """Merge the candidates of one cluster pair from all parts.
+def home_of(overlaps: Sequence[Overlap], shape: tuple[int, int]) -> np.ndarray:
+    """Return where pairs of each two clusters stand: int32 (kp, kn), an index into the overlaps.
 
-    Keeps each positive's nearest, marks mutual nearest pairs (column ``mutual``), and keeps the
-    first ``limit`` rows: mutual ones first, then by distance, then by keys.
+    Two clusters that are no overlap are counted for the one that mixes most with the positive cluster:
+    a nearest pair is no worse for its clusters, but it makes no place of its own among those that mix.
     """
-    p_keys = np.asarray(table.column("p_key").to_pylist())
-    n_keys = np.asarray(table.column("n_key").to_pylist())
-    distance = table.column("distance").to_numpy()
-    order = np.lexsort((n_keys, distance, p_keys))
-    starts = np.flatnonzero(np.r_[True, p_keys[order][1:] != p_keys[order][:-1]])
-    place = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
-    kept = order[place < neighbors]
-    first_of_p = np.zeros(len(table), dtype=bool)
-    first_of_p[order[starts]] = True
-    by_negative = kept[np.lexsort((p_keys[kept], distance[kept], n_keys[kept]))]
-    first_of_n = np.zeros(len(table), dtype=bool)
-    new = np.r_[True, n_keys[by_negative][1:] != n_keys[by_negative][:-1]]
-    first_of_n[by_negative[new]] = True
-    mutual = first_of_p & first_of_n
-    final = kept[np.lexsort((n_keys[kept], p_keys[kept], distance[kept], ~mutual[kept]))][:limit]
-    merged = table.take(pa.array(final))
-    return merged.append_column("mutual", pa.array(mutual[final]))
+    home = np.full(shape, -1, dtype=np.int32)
+    for number in reversed(range(len(overlaps))):
+        home[overlaps[number].positive] = number
+    for number, overlap in enumerate(overlaps):
+        home[overlap.positive, overlap.negative] = number
+    return home
+
+
+def keep_nearest(table: pa.Table, neighbors: int) -> pa.Table:
+    """Keep of all candidates of some positives the nearest of each; column ``partner_rank`` (int32)."""
+    p_keys, n_keys, distance = _arrays(table)
+    kept, rank = candidates.keep_nearest(p_keys, n_keys, distance, neighbors)
+    ranks = pa.array(rank.astype(np.int32))
+    return table.take(pa.array(kept)).append_column("partner_rank", ranks)
+
+
+def mark_mutual(table: pa.Table) -> pa.Table:
+    """Tell of all candidates of some negatives which are each other's nearest; column ``mutual``."""
+    p_keys, n_keys, distance = _arrays(table)
+    nearest = table.column("partner_rank").to_numpy() == 1
+    found = candidates.mutual(p_keys, n_keys, distance, nearest)
+    return table.append_column("mutual", pa.array(found))
+
+
+def pool_of(tables: Iterable[pa.Table], limit: int) -> pa.Table:
+    """Return the candidates that a selection chooses from: of each overlap mutual pairs, then nearest.
+
+    Args:
+        tables: of :func:`mark_mutual`, or of this function.
+        limit: pairs kept; see ``candidates.seats`` for how overlaps share it.
+    """
+    table = pa.concat_tables(list(tables)).combine_chunks()
+    p_keys, n_keys, distance = _arrays(table)
+    alone = ~table.column("mutual").to_numpy(zero_copy_only=False)
+    overlap, mass = (table.column(name).to_numpy() for name in ("overlap", "mass"))
+    kept = candidates.seats(overlap, mass, (n_keys, p_keys, distance, alone), limit)
+    return table.take(pa.array(kept))
+
+
+def _arrays(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return both keys as bytes, and the distances."""
+    p_keys, n_keys = (
+        np.asarray(table.column(name).to_pylist(), dtype=f"S{hashing.KEY_CHARS}") for name in _KEYS
+    )
+    return p_keys, n_keys, table.column("distance").to_numpy()
 
 
 @dataclasses.dataclass(eq=False)
 class FindOppositePairs(beam.PTransform):
     """Find candidate pairs.
 
-    Input: ``PCollection[ClusterAssignment]`` and singletons model, totals, overlaps and the band
-    of margins that pairs are made of (far from the threshold the model is not confused). Output:
-    a dict of ``candidates`` (``PCollection`` of ((positive, negative cluster), Block)) and
-    ``shown`` (``PCollection[Block]``: rows of ads that experts saw in earlier rounds).
+    Input: the band's rows (``PCollection[Block]``) and singletons model, totals and overlaps. Output: a
+    dict of ``candidates`` (a singleton ``PCollection[Block]``: the columns of :func:`search_part` with
+    partner_rank and mutual, at most ``max_candidates`` rows; no table where there are none) and ``ads`` (``PCollection[Block]``:
+    the band's rows of their ads).
+
+    Memory of a searching worker: ``exhaustive_rows`` rows of either label, about ``8 * dim + 200`` bytes
+    each, and ``neighbors`` candidates of about 100 bytes each. Of the one that holds the pool: at most
+    eleven times ``max_candidates`` such candidates.
 
     Args:
-        root: the workspace.
-        shown_keys: content keys of ads that were shown before; they are no candidates.
-        index: ``auto``, ``exact`` or ``scann``.
-        neighbors: nearest negatives kept of each positive.
-        max_cluster_rows: largest set that one worker searches, rows.
-        max_candidates: candidates kept of each cluster pair.
-        seed: of the hash that splits large clusters.
+        settings: see :class:`SearchSettings`.
+        threads: blocks that one search works on at once.
     """
 
-    root: str
-    shown_keys: frozenset[str]
-    index: IndexKind
-    neighbors: int
-    max_cluster_rows: int
-    max_candidates: int
-    seed: int
+    settings: SearchSettings
+    threads: int = 1
 
     def expand(
         self,
         inputs: tuple[
-            beam.PCollection[ClusterAssignment],
+            beam.PCollection[Block],
             beam.PCollection[ClusterModel],
             beam.PCollection[ClusterTotals],
             beam.PCollection[list[Overlap]],
-            beam.PCollection[Band],
         ],
     ) -> dict[str, beam.PCollection]:
         """Apply the transform."""
-        assignments, model, totals, overlaps, band = inputs
-        routed = assignments | "Route" >> beam.FlatMap(
-            self._route,
-            pvalue.AsSingleton(model),
-            pvalue.AsSingleton(totals),
-            pvalue.AsSingleton(overlaps),
-            pvalue.AsSingleton(band),
-        ).with_outputs(SHOWN, main=CANDIDATES)
-        candidates = (
-            routed[CANDIDATES]
-            | "GroupByNegativeCluster" >> beam.GroupByKey()
-            | "Search"
-            >> beam.FlatMap(_search, self.index, self.neighbors, pvalue.AsSingleton(model))
-            | "GroupByClusterPair" >> beam.GroupByKey()
-            | "Merge" >> beam.Map(_merge, self.neighbors, self.max_candidates)
+        band, model, totals, overlaps = inputs
+        known = tuple(map(pvalue.AsSingleton, (model, totals, overlaps)))
+        pool = (
+            band
+            | "Route" >> beam.FlatMap(self._route, *known)
+            | "Meet" >> beam.GroupByKey()
+            | "Search" >> beam.FlatMap(self._search, *known)
+            | "GroupByPositive" >> beam.GroupByKey()
+            | "KeepNearest" >> beam.FlatMap(self._keep_nearest, known[1])
+            | "GroupByNegative" >> beam.GroupByKey()
+            | "MarkMutual" >> beam.Map(_mark_mutual)
+            | "KeepPool" >> beam.CombineGlobally(_pooled, self.settings.max_candidates)
         )
-        return {CANDIDATES: candidates, SHOWN: routed[SHOWN]}
+        keys = pool | "KeysOfPool" >> beam.Map(_keys_of)
+        ads = band | "RowsOfPool" >> beam.FlatMap(_rows_of, pvalue.AsSingleton(keys))
+        return {CANDIDATES: pool, ADS: ads}
 
     def _route(
+        self, block: Block, model: ClusterModel, totals: ClusterTotals, overlaps: list[Overlap]
+    ) -> Iterator[tuple[Place, tuple[bool, Block]]]:
+        with metrics.timed(STAGE):
+            table = blocks.from_block(block)
+            routed = route(table, overlaps, totals.band, len(model.positive), self.settings)
+            for place, (positive, rows) in routed:
+                if rows.num_rows:
+                    metrics.count(STAGE, "routed", rows.num_rows if positive else 0)
+                    yield place, (positive, blocks.to_block(rows))
+
+    def _search(
         self,
-        assignment: ClusterAssignment,
+        item: tuple[Place, Iterable[tuple[bool, Block]]],
         model: ClusterModel,
         totals: ClusterTotals,
         overlaps: list[Overlap],
-        band: Band,
-    ) -> Iterator[tuple[_Place, tuple[int, Block]] | pvalue.TaggedOutput]:
+    ) -> Iterator[tuple[int, Block]]:
         with metrics.timed(STAGE):
-            positive = np.frombuffer(assignment.positive, dtype=bool)
-            cluster = np.frombuffer(assignment.cluster, dtype="<i4")
-            searched = np.where(
-                positive,
-                np.isin(cluster, [overlap.positive for overlap in overlaps]),
-                np.isin(cluster, [overlap.negative for overlap in overlaps]),
-            )
-            with blocks.OpenBlock(self.root, assignment.file) as block:
-                table = block.columns(["key", "margin"] if self.shown_keys else ["margin"])
-                shown = np.zeros(len(positive), dtype=bool)
-                if self.shown_keys:
-                    shown = is_among(table, self.shown_keys)
-                near = band.holds(table.column("margin").to_numpy()) & searched & ~shown
-                found = block.rows(near | shown)
-            if shown.any():
-                rows = found.filter(pa.array(shown[near | shown]))
-                yield pvalue.TaggedOutput(SHOWN, blocks.to_block(rows))
-            routed = route(
-                found.filter(pa.array(near[near | shown])),
-                positive[near],
-                cluster[near],
-                overlaps,
-                totals,
-                len(model.positive),
-                self.max_cluster_rows,
-                self.seed,
-            )
-            for place, (side, rows) in routed:
-                if side != _NEGATIVES:
-                    metrics.count(STAGE, "routed", rows.num_rows)
-                yield place, (side, blocks.to_block(rows))
-
-
-def _search(
-    item: tuple[_Place, Iterable[tuple[int, Block]]],
-    kind: IndexKind,
-    neighbors: int,
-    model: ClusterModel,
-) -> Iterator[tuple[tuple[int, int], Block]]:
-    with metrics.timed(STAGE):
-        (j, _), members = item
-        sides: dict[int, list[Block]] = {}
-        for side, block in members:
-            sides.setdefault(side, []).append(block)
-        rows = sides.pop(_NEGATIVES, None)
-        if not rows:
-            return
-        negatives = blocks.sort_by_key(blocks.concat(rows))
-        # The index is built once for all positive clusters that meet here.
-        data = kmeans.project(model.space, blocks.vectors(negatives))
-        index = build_index(data, kind=kind)
-        for i, found in sorted(sides.items()):
-            positives = blocks.sort_by_key(blocks.concat(found))
+            sides: dict[bool, list[Block]] = {True: [], False: []}
+            for positive, block in item[1]:
+                sides[positive].append(block)
+            if not (sides[True] and sides[False]):
+                return
+            positives, negatives = blocks.concat(sides[True]), blocks.concat(sides[False])
             metrics.count(STAGE, "queries", positives.num_rows)
-            candidates = search_part(negatives, positives, index, model.space, neighbors)
-            yield (i, j), blocks.to_block(candidates)
+            found = search_part(positives, negatives, model, overlaps, self.settings, self.threads)
+            yield from self._sharded(found, "p_key", totals)
+
+    def _keep_nearest(
+        self, item: tuple[int, Iterable[Block]], totals: ClusterTotals
+    ) -> Iterator[tuple[int, Block]]:
+        with metrics.timed(STAGE):
+            found = keep_nearest(blocks.concat(list(item[1])), self.settings.neighbors)
+            metrics.count(STAGE, "candidates", found.num_rows)
+            yield from self._sharded(found, "n_key", totals)
+
+    def _sharded(
+        self, table: pa.Table, key: str, totals: ClusterTotals
+    ) -> Iterator[tuple[int, Block]]:
+        """Yield a table's rows in shards by a key: all candidates of an ad come together."""
+        shards = parts_of(int(totals.band.sum()), 2 * self.settings.exhaustive_rows)
+        if shards == 1:
+            yield 0, blocks.to_block(table)
+            return
+        ranks = hashing.ranks(table.column(key).to_pylist(), self.settings.seed)
+        for shard in range(shards):
+            rows = table.filter(pa.array(ranks % np.uint64(shards) == shard))
+            if rows.num_rows:
+                yield shard, blocks.to_block(rows)
 
 
-def _merge(
-    item: tuple[tuple[int, int], Iterable[Block]], neighbors: int, limit: int
-) -> tuple[tuple[int, int], Block]:
+def _mark_mutual(item: tuple[int, Iterable[Block]]) -> Block:
     with metrics.timed(STAGE):
-        place, parts = item
-        table = blocks.concat(list(parts))
-        metrics.count(STAGE, "candidates", table.num_rows)
-        return place, blocks.to_block(merge_candidates(table, neighbors, limit))
+        return blocks.to_block(mark_mutual(blocks.concat(list(item[1]))))
+
+
+def _pooled(found: Iterable[Block], limit: int) -> Block:
+    tables = [blocks.from_block(block) for block in found if block.rows]
+    return blocks.to_block(pool_of(tables, limit)) if tables else Block(0, b"")
+
+
+def _keys_of(pool: Block) -> frozenset[str]:
+    if not pool.rows:
+        return frozenset()
+    table = blocks.from_block(pool)
+    return frozenset(key for name in _KEYS for key in table.column(name).to_pylist())
+
+
+def _rows_of(block: Block, keys: frozenset[str]) -> Iterator[Block]:
+    table = blocks.from_block(block)
+    wanted = is_among(table, keys)
+    if wanted.any():
+        yield blocks.to_block(table.filter(pa.array(wanted)))

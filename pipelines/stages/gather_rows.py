@@ -9,19 +9,21 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from pipelines.contracts import Block, BlockFile
-from pipelines.store import blocks
+from pipelines.contracts import Block, ScoredPart
+from pipelines.store import blocks, scores
 
 
 def is_among(table: pa.Table, keys: Collection[str]) -> np.ndarray:
     """Return which rows' content keys are among ``keys``, bool (rows,)."""
+    if not keys:
+        return np.zeros(table.num_rows, dtype=bool)
     found = table.column("key").to_pylist()
     return np.fromiter((key in keys for key in found), bool, len(found))
 
 
 @dataclasses.dataclass(eq=False)
 class GatherRows(beam.PTransform):
-    """Gather rows: ``PCollection[BlockFile]`` to ``PCollection[Block]`` in any order.
+    """Gather rows: ``PCollection[ScoredPart]`` to ``PCollection[Block]`` in any order.
 
     Args:
         root: the workspace.
@@ -33,14 +35,14 @@ class GatherRows(beam.PTransform):
     keys: Collection[str]
     columns: Sequence[str]
 
-    def expand(self, files: beam.PCollection[BlockFile]) -> beam.PCollection[Block]:
+    def expand(self, parts: beam.PCollection[ScoredPart]) -> beam.PCollection[Block]:
         """Apply the transform."""
-        return files | "Gather" >> beam.FlatMap(self._gather)
+        return parts | "Gather" >> beam.FlatMap(self._gather)
 
-    def _gather(self, file: BlockFile) -> Iterator[Block]:
+    def _gather(self, part: ScoredPart) -> Iterator[Block]:
         if not self.keys:
             return
-        with blocks.OpenBlock(self.root, file) as block:
+        with scores.OpenPart(self.root, part) as block:
             wanted = is_among(block.columns(["key"]), self.keys)
             if wanted.any():
                 yield blocks.to_block(block.rows(wanted, self.columns))

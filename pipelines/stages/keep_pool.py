@@ -11,10 +11,10 @@ import pyarrow as pa
 from apache_beam import pvalue
 
 from pipelines.console import metrics
-from pipelines.contracts import AD_SCHEMA, Block, BlockFile
+from pipelines.contracts import AD_SCHEMA, Block, ScoredPart
 from pipelines.numerics.calibration import Threshold
-from pipelines.stages.gather_rows import is_among
-from pipelines.store import blocks
+from pipelines.store import blocks, scores
+from pipelines.store.shown import Shown
 from pipelines.strategies.base import Context, Labelled, Need, Plan, Rows, RowStrategy
 
 STAGE = "KeepPool"
@@ -77,7 +77,7 @@ def best_of(found: Iterable[Block], wanted: int) -> Block:
 class KeepPool(beam.PTransform):
     """Score all open ads and keep the best.
 
-    Input: ``PCollection[BlockFile]``, singletons threshold and number of open ads, and the rows of
+    Input: ``PCollection[ScoredPart]``, singletons threshold and number of open ads, and the rows of
     labelled ads (``PCollection[Block]``, from ``GatherRows``). Output: a singleton
     ``PCollection[Block]``, best first, with a ``score`` column; no rows where no ad is open.
 
@@ -88,13 +88,13 @@ class KeepPool(beam.PTransform):
         root: the workspace.
         strategy: scores.
         plan: what it goes by.
-        shown_keys: content keys of ads that experts have seen; they are left out.
+        shown: ads that experts have seen; they are left out.
     """
 
     root: str
     strategy: RowStrategy
     plan: Plan
-    shown_keys: frozenset[str]
+    shown: Shown
 
     def __post_init__(self) -> None:
         self._wanted = self.strategy.pool_rows(self.plan.selection)
@@ -104,16 +104,16 @@ class KeepPool(beam.PTransform):
     def expand(
         self,
         inputs: tuple[
-            beam.PCollection[BlockFile],
+            beam.PCollection[ScoredPart],
             beam.PCollection[Threshold],
             beam.PCollection[int],
             beam.PCollection[Block],
         ],
     ) -> beam.PCollection[Block]:
         """Apply the transform."""
-        files, threshold, open_ads, labelled = inputs
+        parts, threshold, open_ads, labelled = inputs
         return (
-            files
+            parts
             | "ScoreRows"
             >> beam.FlatMap(
                 self._score,
@@ -125,12 +125,12 @@ class KeepPool(beam.PTransform):
         )
 
     def _score(
-        self, file: BlockFile, threshold: Threshold, open_ads: int, labelled: list[Block]
+        self, part: ScoredPart, threshold: Threshold, open_ads: int, labelled: list[Block]
     ) -> Iterator[Block]:
         with metrics.timed(STAGE):
-            table = blocks.read_columns(self.root, file, columns_of(self.strategy))
-            if self.shown_keys:
-                table = table.filter(pa.array(~is_among(table, self.shown_keys)))
+            table = scores.read_columns(self.root, part, columns_of(self.strategy))
+            if self.shown:
+                table = table.filter(pa.array(~self.shown.among(table.column("key"))))
             if table.num_rows:
                 context = self.plan.at(threshold, open_ads, labelled_of(labelled, self.plan))
                 scored = score_rows(table, self.strategy, context)

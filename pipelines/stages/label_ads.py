@@ -12,11 +12,11 @@ import numpy as np
 from apache_beam import pvalue
 
 from pipelines.console import metrics
-from pipelines.contracts import BlockFile
+from pipelines.contracts import ScoredPart
 from pipelines.errors import RunFailed
 from pipelines.numerics import calibration
-from pipelines.stages.gather_rows import is_among
-from pipelines.store import blocks
+from pipelines.store import scores
+from pipelines.store.shown import NOTHING, Shown
 
 STAGE = "LabelAds"
 THRESHOLD, BAND, OPEN = "threshold", "band", "open"
@@ -97,29 +97,30 @@ def choose_band(
 
 @dataclasses.dataclass(eq=False)
 class LabelAds(beam.PTransform):
-    """Find the label rule: ``PCollection[BlockFile]`` to a dict of three singletons.
+    """Find the label rule: ``PCollection[ScoredPart]`` to a dict of three singletons.
 
     ``threshold`` (:class:`calibration.Threshold`), ``band`` (:class:`calibration.Band`) and ``open``
     (int: ads that experts have not seen). Exact:
-    margins lie on a grid, so their histogram (262 kB) holds the whole distribution.
+    margins lie on a grid, so their histogram (262 kB) holds the whole distribution; of a part only the
+    bins travel that hold ads.
 
     Args:
         root: the workspace.
         rule: see :class:`LabelRule`.
-        shown_keys: content keys of ads that experts have seen in earlier rounds.
+        shown: ads that experts have seen in earlier rounds.
     """
 
     root: str
     rule: LabelRule
-    shown_keys: frozenset[str] = frozenset()
+    shown: Shown = NOTHING
 
-    def expand(self, files: beam.PCollection[BlockFile]) -> dict[str, beam.PCollection]:
+    def expand(self, parts: beam.PCollection[ScoredPart]) -> dict[str, beam.PCollection]:
         """Apply the transform."""
         rule = self.rule
         histograms = (
-            files
-            | "ReadMargins" >> beam.Map(self._histograms)
-            | "SumHistograms" >> beam.CombineGlobally(_summed)
+            parts
+            | "ReadMargins" >> beam.Map(self._counts)
+            | "SumHistograms" >> beam.CombineGlobally(_Histograms())
         )
         threshold = histograms | "ChooseThreshold" >> beam.Map(
             lambda found: choose_threshold(found[_ALL], rule)
@@ -131,21 +132,44 @@ class LabelAds(beam.PTransform):
         open_ads = histograms | "CountOpen" >> beam.Map(lambda found: int(found[_OPEN].sum()))
         return {THRESHOLD: threshold, BAND: band, OPEN: open_ads}
 
-    def _histograms(self, file: BlockFile) -> np.ndarray:
-        """Return int64 (2, bins): histograms of all ads of a block, and of those not yet seen."""
+    def _counts(self, part: ScoredPart) -> _Counts:
+        """Return the bins that hold ads of a part: their numbers, all ads, and those not yet seen."""
         with metrics.timed(STAGE):
-            columns = ["key", "margin"] if self.shown_keys else ["margin"]
-            table = blocks.read_columns(self.root, file, columns)
-            margins = table.column("margin").to_numpy()
-            metrics.count(STAGE, "ads", len(margins))
-            found = np.zeros((2, calibration.N_BINS), dtype=np.int64)
-            found[_ALL] = found[_OPEN] = calibration.margin_histogram(margins)
-            if self.shown_keys:
-                seen = is_among(table, self.shown_keys)
-                found[_OPEN] -= calibration.margin_histogram(margins[seen])
-            return found
+            columns = ["key", "margin"] if self.shown else ["margin"]
+            table = scores.read_columns(self.root, part, columns)
+            bins = calibration.bins_of(table.column("margin").to_numpy())
+            metrics.count(STAGE, "ads", len(bins))
+            used, places = np.unique(bins, return_inverse=True)
+            every = np.bincount(places, minlength=len(used))
+            unseen = every
+            if self.shown:
+                left = places[~self.shown.among(table.column("key"))]
+                unseen = np.bincount(left, minlength=len(used))
+            return used, every, unseen
 
 
-def _summed(histograms: Iterable[np.ndarray]) -> np.ndarray:
-    # Integers: exact, so the order does not matter.
-    return sum(histograms, np.zeros((2, calibration.N_BINS), dtype=np.int64))
+# Bins, and the ads in each: all, and those that experts have not seen.
+_Counts = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class _Histograms(beam.CombineFn):
+    """Adds counts up to int64 (2, bins). Integers: exact, so the order does not matter."""
+
+    def create_accumulator(self) -> np.ndarray:
+        """Return no ads."""
+        return np.zeros((2, calibration.N_BINS), dtype=np.int64)
+
+    def add_input(self, total: np.ndarray, counts: _Counts) -> np.ndarray:
+        """Add a part's ads."""
+        bins, every, unseen = counts
+        total[_ALL, bins] += every
+        total[_OPEN, bins] += unseen
+        return total
+
+    def merge_accumulators(self, totals: Iterable[np.ndarray]) -> np.ndarray:
+        """Add up several workers' ads."""
+        return sum(totals, self.create_accumulator())
+
+    def extract_output(self, total: np.ndarray) -> np.ndarray:
+        """Return the histograms."""
+        return total

@@ -1,7 +1,7 @@
-"""ScoreAds: LLM-0's margin and vector for every unique ad, as Parquet blocks.
+"""ScoreAds: LLM-0's margin and vector for every unique ad, in the score store.
 
-An ad that any earlier attempt of this workspace scored with the same model and prompt is taken
-from there, if its text is the same to the letter.
+An ad that any earlier run of this workspace scored with the same model and prompt is taken from there, if
+its text is the same to the letter.
 """
 
 from __future__ import annotations
@@ -20,84 +20,87 @@ from models import letters
 from models.backends.base import Labeler
 from pipelines.console import metrics
 from pipelines.contracts import (
-    AD_SCHEMA,
+    UNIQUE_SCHEMA,
     UNSCORED_SCHEMA,
     Block,
-    BlockFile,
     Rejected,
+    ScoredPart,
     Tally,
     UniqueAd,
 )
 from pipelines.handlers import STAGE, LabelerHandler, ScoredBlock
 from pipelines.numerics.weights import in_units, unit_of
-from pipelines.store import blocks, files, storage
-from pipelines.store.workspace import block_record
-from pipelines.text import digest
+from pipelines.store import blocks, scores
 
-FILES, REJECTED, UNREAD = "files", "rejected", "unread"
+PARTS, REJECTED, UNREAD = "parts", "rejected", "unread"
+# Ads that travel together to their partition.
+_PACKED = 4096
 
 
 def to_ad_block(ads: Sequence[UniqueAd]) -> Block:
-    """Pack unique ads into a block of ``UNSCORED_SCHEMA``."""
+    """Pack unique ads into a block of ``UNIQUE_SCHEMA``."""
     arrays = [
-        pa.array([getattr(ad, field.name) for ad in ads], field.type) for field in UNSCORED_SCHEMA
+        pa.array([getattr(ad, field.name) for ad in ads], field.type) for field in UNIQUE_SCHEMA
     ]
-    return blocks.to_block(pa.Table.from_arrays(arrays, schema=UNSCORED_SCHEMA))
+    return blocks.to_block(pa.Table.from_arrays(arrays, schema=UNIQUE_SCHEMA))
 
 
-def reuse_rows(scored: pa.Table, wanted: Sequence[tuple[int, UniqueAd]]) -> pa.Table:
-    """Return scored rows under the ids, weights and copies of today's corpus.
-
-    Args:
-        scored: a scored block.
-        wanted: (row, ad) pairs.
-    """
-    ordered = sorted(wanted, key=lambda item: item[0])
-    table = scored.take(pa.array([row for row, _ in ordered], pa.int64()))
-    for name in AD_SCHEMA.names:
-        column = pa.array([getattr(ad, name) for _, ad in ordered], AD_SCHEMA.field(name).type)
-        table = table.set_column(table.schema.get_field_index(name), name, column)
-    return table
+def weighed(table: pa.Table, unit: int) -> pa.Table:
+    """Return ads (``UNIQUE_SCHEMA``) with their weights in a unit, as ``UNSCORED_SCHEMA``."""
+    exact = table.column("exact").combine_chunks().dictionary_encode()
+    each = pa.array([in_units(value, unit) for value in exact.dictionary.to_pylist()], pa.int64())
+    place = table.schema.get_field_index("weight")
+    return table.set_column(place, "weight", each.take(exact.indices)).select(UNSCORED_SCHEMA.names)
 
 
-def unread_scripts(block: Block) -> list[tuple[str, int]]:
-    """Count a block's ads whose vectors are made of their letters, by script."""
-    if not block.rows:
-        return []
-    table = blocks.from_block(block)
-    texts, stored = table.column("text").to_pylist(), blocks.vectors(table)
-    made = letters.made(texts, stored.astype(np.float16))
-    counts = Counter(letters.script_of(texts[row]) for row in np.flatnonzero(made))
-    return sorted(counts.items())
+def by_prefix(table: pa.Table, length: int) -> Iterator[tuple[str, pa.Table]]:
+    """Cut rows by the first ``length`` characters of their keys."""
+    if not length:
+        yield "", table
+        return
+    prefixes = np.array([key[:length] for key in table.column("key").to_pylist()])
+    for prefix in np.unique(prefixes).tolist():
+        yield prefix, table.filter(pa.array(prefixes == prefix))
+
+
+def unread_scripts(scored: pa.Table) -> list[str]:
+    """Return the script of each ad whose vector is made of its letters, "" of the others."""
+    texts = scored.column("text").to_pylist()
+    made = letters.made(texts, blocks.vectors(scored))
+    return [letters.script_of(text) if own else "" for text, own in zip(texts, made, strict=True)]
 
 
 @dataclasses.dataclass(eq=False)
 class ScoreAds(beam.PTransform):
-    """Score unique ads: ``PCollection[UniqueAd]`` and the corpus's tally to scored files.
+    """Score unique ads: ``PCollection[UniqueAd]`` and the corpus's tally to scored parts.
 
-    Output: a dict of ``PCollection[BlockFile]`` (``files``), ``PCollection[Rejected]``
+    Output: a dict of ``PCollection[ScoredPart]`` (``parts``), ``PCollection[Rejected]``
     (``rejected``), and ``PCollection[tuple[str, int]]`` (``unread``): ads that the encoder cannot
-    read, by script, a pair a block.
+    read, by script.
+
+    Ads are shuffled once, to the partition of their keys; there the keys that are known are read, and
+    nothing else of what was scored before. Memory of a worker: a partition's ads (``scores.PARTITION_ADS``
+    of about 0.4 KB), a block's keys, and a block that is scored.
 
     Args:
         load: returns the labeler, on the worker.
         root: the workspace.
-        folder: the attempt folder, relative to the workspace.
+        attempt: the attempt folder, relative to the workspace.
         score_key: hash of all that shapes a score (model, prompt, embedding, window).
-        known: blocks scored before with the same ``score_key``.
         block_rows: ads a block; also what is lost at most when a run is killed.
         elsewhere: whether workers are other processes, which share a labeler, and may die.
         hints: Beam's resource hints for the workers that label.
+        partition_ads: ads of a partition, about.
     """
 
     load: Callable[[], Labeler]
     root: str
-    folder: str
+    attempt: str
     score_key: str
-    known: Sequence[BlockFile]
     block_rows: int = 1024
     elsewhere: bool = False
     hints: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    partition_ads: int = scores.PARTITION_ADS
 
     def __post_init__(self) -> None:
         if self.block_rows < 1:
@@ -108,102 +111,79 @@ class ScoreAds(beam.PTransform):
     ) -> dict[str, beam.PCollection]:
         """Apply the transform."""
         unique, checked = inputs
-        new = unique | "WaitForCheck" >> beam.Map(_weighed, pvalue.AsSingleton(checked))
-        # Each branch writes its own blocks: behind a Flatten the write is a step of its own, which
-        # starts when all ads are scored, and a kill before that would lose every one of them.
-        write = (self.root, self.folder, self.score_key)
-        files, unread = [], []
-        if self.known:
-            new, reused = self._split_known(new)
-            unread.append(reused | "UnreadReused" >> beam.FlatMap(unread_scripts))
-            files.append(reused | "WriteReused" >> beam.FlatMap(_write, *write))
-        packed = (
-            new
-            | "Batch" >> beam.BatchElements(self.block_rows, self.block_rows)
+        tally = pvalue.AsSingleton(checked)
+        split = (
+            unique
+            | "Pack" >> beam.BatchElements(_PACKED, _PACKED)
             | "ToBlock" >> beam.Map(to_ad_block)
+            # Takes the tally, so it waits for the check.
+            | "ToPartition" >> beam.FlatMap(self._to_partition, tally)
+            | "GroupPartition" >> beam.GroupByKey()
+            | "SplitKnown" >> beam.FlatMapTuple(self._split).with_outputs(PARTS, UNREAD, main="new")
         )
+        new = split["new"]
         if self.elsewhere:
             # Whoever scores a block again, after a worker's death, finds the same ads in it and writes
             # the same file.
-            packed = packed | "StableBlocks" >> beam.Reshuffle()
+            new = new | "StableBlocks" >> beam.Reshuffle()
         label = RunInference(LabelerHandler(self.load, self.elsewhere))
-        results = packed | "Label" >> label.with_resource_hints(**self.hints)
-        scored = results | "Scored" >> beam.Map(_scored)
-        unread.append(scored | "UnreadScored" >> beam.FlatMap(unread_scripts))
-        files.append(scored | "WriteBlock" >> beam.FlatMap(_write, *write))
+        results = new | "Label" >> label.with_resource_hints(**self.hints)
+        scored = results | "WriteBlock" >> beam.FlatMap(self._write, tally).with_outputs(
+            UNREAD, main=PARTS
+        )
         return {
-            UNREAD: unread | "JoinUnread" >> beam.Flatten(),
-            FILES: files | "JoinFiles" >> beam.Flatten(),
+            PARTS: (split[PARTS], scored[PARTS]) | "JoinParts" >> beam.Flatten(),
+            UNREAD: (split[UNREAD], scored[UNREAD]) | "JoinUnread" >> beam.Flatten(),
             REJECTED: results | "Unscored" >> beam.FlatMap(_rejected),
         }
 
-    def _split_known(
-        self, unique: beam.PCollection[UniqueAd]
-    ) -> tuple[beam.PCollection[UniqueAd], beam.PCollection[Block]]:
-        known = (
-            unique.pipeline
-            | "KnownBlocks" >> beam.Create(self.known)
-            | "ReadKeys" >> beam.FlatMap(_read_keys, self.root)
-        )
-        keyed = unique | "KeyByText" >> beam.Map(lambda ad: (ad.key, ad))
-        outcome = (
-            {"ads": keyed, "known": known}
-            | "JoinKnown" >> beam.CoGroupByKey()
-            | "SplitKnown" >> beam.FlatMapTuple(_split).with_outputs("known", main="new")
-        )
-        reused = (
-            outcome["known"]
-            | "GroupByBlock" >> beam.GroupByKey()
-            | "ReuseRows" >> beam.Map(_reused, self.root)
-        )
-        return outcome["new"], reused
+    def _prefix_length(self, tally: Tally) -> int:
+        return scores.prefix_length(tally.unique, self.partition_ads)
 
+    def _to_partition(self, block: Block, tally: Tally) -> Iterator[tuple[str, Block]]:
+        table = weighed(blocks.from_block(block), unit_of(tally.weight))
+        for prefix, rows in by_prefix(table, self._prefix_length(tally)):
+            yield prefix, blocks.to_block(rows)
 
-def _weighed(ad: UniqueAd, tally: Tally) -> UniqueAd:
-    return dataclasses.replace(ad, weight=in_units(ad.exact, unit_of(tally.weight)))
+    def _split(self, prefix: str, packed: Iterable[Block]) -> Iterator[Block | pvalue.TaggedOutput]:
+        table = blocks.sort_by_key(blocks.concat(list(packed))).combine_chunks()
+        there = scores.blocks_of(self.root, self.score_key, prefix)
+        there = scores.compact(self.root, there, self.block_rows)
+        is_new = np.ones(table.num_rows, dtype=bool)
+        found = []
+        unread: Counter[str] = Counter()
+        held = scores.known(self.root, there, table.column("key"), table.column("text"))
+        for path, rows, ads, scripts in held:
+            found.append((path, rows, table.take(pa.array(ads))))
+            is_new[ads] = False
+            unread.update(filter(None, scripts))
+        if found:
+            folder = scores.corpus_folder(self.score_key, self.attempt)
+            name = f"known-{prefix or 'all'}"
+            for part in scores.write_overlay(self.root, folder, name, found):
+                metrics.count(STAGE, "done", part.rows)
+                metrics.count(STAGE, "reused", part.rows)
+                yield pvalue.TaggedOutput(PARTS, part)
+        for script in sorted(unread.items()):
+            yield pvalue.TaggedOutput(UNREAD, script)
+        new = table.filter(pa.array(is_new))
+        for start in range(0, new.num_rows, self.block_rows):
+            yield blocks.to_block(new.slice(start, self.block_rows))
 
-
-def _scored(result: ScoredBlock) -> Block:
-    return result.scored
+    def _write(
+        self, result: ScoredBlock, tally: Tally
+    ) -> Iterator[ScoredPart | pvalue.TaggedOutput]:
+        if not result.scored.rows:
+            return
+        table = blocks.from_block(result.scored)
+        scripts = unread_scripts(table)
+        # A block is of one partition, as it came.
+        prefix = table.column("key")[0].as_py()[: self._prefix_length(tally)]
+        # Named by content: a bundle that a runner retries writes the same files again.
+        yield scores.store(self.root, self.score_key, self.attempt, prefix, table, scripts)
+        for script in sorted(Counter(filter(None, scripts)).items()):
+            yield pvalue.TaggedOutput(UNREAD, script)
 
 
 def _rejected(result: ScoredBlock) -> Iterable[Rejected]:
     return result.rejected
-
-
-def _read_keys(file: BlockFile, root: str) -> Iterator[tuple[str, tuple[BlockFile, int, str]]]:
-    table = blocks.read_columns(root, file, ["key", "text"])
-    keys, texts = table.column("key").to_pylist(), table.column("text").to_pylist()
-    for row, (key, text) in enumerate(zip(keys, texts, strict=True)):
-        yield key, (file, row, digest(text))
-
-
-def _split(_: str, found: dict[str, Iterable]) -> Iterator[UniqueAd | pvalue.TaggedOutput]:
-    # No ad: scored once, no longer in the corpus. More than one cannot be: texts are unique.
-    for ad in found["ads"]:
-        text = digest(ad.text)
-        # An attempt that was killed and the one after it may both hold the ad.
-        matches = [(file.path, row, file) for file, row, known in found["known"] if known == text]
-        if matches:
-            path, row, file = min(matches, key=lambda match: match[:2])
-            yield pvalue.TaggedOutput("known", (path, (file, row, ad)))
-        else:
-            yield ad
-
-
-def _reused(item: tuple[str, Iterable[tuple[BlockFile, int, UniqueAd]]], root: str) -> Block:
-    found = list(item[1])
-    table = reuse_rows(blocks.read(root, found[0][0]), [(row, ad) for _, row, ad in found])
-    metrics.count(STAGE, "done", table.num_rows)
-    metrics.count(STAGE, "reused", table.num_rows)
-    return blocks.to_block(table)
-
-
-def _write(block: Block, root: str, folder: str, score_key: str) -> list[BlockFile]:
-    if not block.rows:
-        return []
-    # Named by content: a bundle that a runner retries writes the same file again.
-    file = blocks.write(root, f"{folder}/block-*.parquet", blocks.from_block(block))
-    record = files.full_path(root, file).removesuffix(".parquet") + ".json"
-    storage.write(record, block_record(file, score_key))
-    return [file]

@@ -3,30 +3,58 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
 from apache_beam import pvalue
 
 from pipelines.console import metrics
-from pipelines.contracts import Block
+from pipelines.contracts import CANDIDATE_SCHEMA, Block
 from pipelines.errors import RunFailed
 from pipelines.numerics.calibration import Threshold
 from pipelines.numerics.overlap import Overlap
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
+from pipelines.stages.fill_items import Places
 from pipelines.store import blocks
 from pipelines.strategies.base import Chosen, PairPool, PairStrategy, Plan
 from pipelines.strategies.single_ads import fill
 
 STAGE = "SelectPairs"
+CHOSEN, PLACES = "chosen", "places"
+
+
+def places_of(keys: Iterable[str], tables: Sequence[pa.Table]) -> Places:
+    """Return where ads stand.
+
+    Args:
+        keys: content keys.
+        tables: rows with columns ``key``, ``block`` and ``row``; each ad is in one of them at least.
+    """
+    wanted = pa.array(sorted(keys), pa.string())
+    found: dict[int, set[int]] = {}
+    for table in tables:
+        rows = table.select(["key", "block", "row"]).filter(
+            pc.is_in(table.column("key"), value_set=wanted)
+        )
+        for row in rows.to_pylist():
+            found.setdefault(row["block"], set()).add(row["row"])
+    return {block: sorted(rows) for block, rows in sorted(found.items())}
 
 
 @dataclasses.dataclass(eq=False)
 class SelectPairs(beam.PTransform):
     """Select review pairs in one worker, and single ads where they are fewer than the budget.
 
-    Input: candidates, coverage sample and shown rows as collections; overlaps, model, totals, threshold
-    and the number of open ads as singletons. Output: a singleton ``PCollection[Chosen]``.
+    Input: singletons candidates (``PCollection[Block]``) and of collections of rows the candidates' ads, the
+    coverage sample and the shown ads; overlaps, model, totals, threshold and the number of open ads as
+    singletons. Output: a dict of singletons ``chosen`` (``PCollection[Chosen]``, ads by key alone) and
+    ``places`` (``PCollection[Places]``: where these stand).
+
+    Memory: about ``6 * dim`` bytes a row of the candidates' ads, the sample and the shown ones (that many
+    does ``Selection.pool`` bound, ``coverage_sample_rows``, and what experts have labelled), and what the
+    strategy takes.
 
     Args:
         strategy: chooses.
@@ -39,7 +67,8 @@ class SelectPairs(beam.PTransform):
     def expand(
         self,
         inputs: tuple[
-            beam.PCollection[tuple[tuple[int, int], Block]],
+            beam.PCollection[Block],
+            beam.PCollection[Block],
             beam.PCollection[Block],
             beam.PCollection[Block],
             beam.PCollection[list[Overlap]],
@@ -48,35 +77,42 @@ class SelectPairs(beam.PTransform):
             beam.PCollection[Threshold],
             beam.PCollection[int],
         ],
-    ) -> beam.PCollection[Chosen]:
+    ) -> dict[str, beam.PCollection]:
         """Apply the transform."""
-        candidates, sample, shown, overlaps, model, totals, threshold, open_ads = inputs
-        return overlaps | "Select" >> beam.FlatMap(
+        candidates, ads, sample, shown, overlaps, model, totals, threshold, open_ads = inputs
+        found = candidates | "Select" >> beam.FlatMap(
             self._select,
-            candidates=pvalue.AsList(candidates),
+            ads=pvalue.AsList(ads),
             sample=pvalue.AsList(sample),
             shown=pvalue.AsList(shown),
+            overlaps=pvalue.AsSingleton(overlaps),
             model=pvalue.AsSingleton(model),
             totals=pvalue.AsSingleton(totals),
             threshold=pvalue.AsSingleton(threshold),
             open_ads=pvalue.AsSingleton(open_ads),
-        )
+        ).with_outputs(PLACES, main=CHOSEN)
+        return {CHOSEN: found[CHOSEN], PLACES: found[PLACES]}
 
     def _select(
         self,
-        overlaps: list[Overlap],
-        candidates: list[tuple[tuple[int, int], Block]],
+        candidates: Block,
+        ads: list[Block],
         sample: list[Block],
         shown: list[Block],
+        overlaps: list[Overlap],
         model: ClusterModel,
         totals: ClusterTotals,
         threshold: Threshold,
         open_ads: int,
-    ) -> Iterator[Chosen]:
+    ) -> Iterator[Chosen | pvalue.TaggedOutput]:
         with metrics.timed(STAGE):
+            sampled = blocks.sort_by_key(blocks.concat(sample))
+            found = blocks.sort_by_key(blocks.concat(ads)) if ads else sampled.slice(0, 0)
+            none = CANDIDATE_SCHEMA.empty_table()
             pool = PairPool(
-                candidates=[(place, blocks.from_block(block)) for place, block in candidates],
-                sample=blocks.sort_by_key(blocks.concat(sample)),
+                candidates=blocks.from_block(candidates) if candidates.rows else none,
+                ads=found,
+                sample=sampled,
                 shown=blocks.sort_by_key(blocks.concat(shown)) if shown else None,
                 overlaps=overlaps,
                 space=model.space,
@@ -91,3 +127,5 @@ class SelectPairs(beam.PTransform):
                 )
             metrics.count(STAGE, "items", len(chosen.items))
             yield chosen
+            keys = {ad.key for item in chosen.items for ad in item.ads}
+            yield pvalue.TaggedOutput(PLACES, places_of(keys, (found, sampled)))

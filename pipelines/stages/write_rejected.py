@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
 
 from pipelines.contracts import BlockFile, Rejected
 from pipelines.store import files
+
+# Letters of a file: what a worker holds of them.
+_FILE_ROWS = 100_000
 
 
 def to_lines(rejected: Iterable[Rejected]) -> bytes:
@@ -21,19 +25,24 @@ def to_lines(rejected: Iterable[Rejected]) -> bytes:
 class WriteRejected(beam.PTransform):
     """Write ``PCollection[Rejected]`` as ``<folder>/rejected-<name>-<shard>.jsonl``.
 
-    Output: ``PCollection[BlockFile]``, one a file written; none when nothing was rejected.
+    Output: ``PCollection[BlockFile]``, one a file written; none when nothing was rejected. A shard of more
+    than ``file_rows`` letters goes on in ``…-<shard>-1.jsonl``.
+
+    Memory of a worker: ``file_rows`` letters, about 1 KB each.
 
     Args:
         root: the workspace.
         folder: the attempt folder, relative to the workspace.
         name: which part of the pipeline rejected.
-        shards: number of files.
+        shards: parts that are written side by side.
+        file_rows: letters of a file at most.
     """
 
     root: str
     folder: str
     name: str
     shards: int = 1
+    file_rows: int = _FILE_ROWS
 
     def __post_init__(self) -> None:
         if self.shards < 1:
@@ -46,13 +55,18 @@ class WriteRejected(beam.PTransform):
             | "KeyByShard"
             >> beam.Map(lambda item, shards: (_shard(item, shards), item), self.shards)
             | "GroupShards" >> beam.GroupByKey()
-            | "WriteShard" >> beam.MapTuple(self._write)
+            | "WriteShard" >> beam.FlatMapTuple(self._write)
         )
 
-    def _write(self, shard: int, rejected: Iterable[Rejected]) -> BlockFile:
-        rows = list(rejected)
-        path = f"{self.folder}/rejected-{self.name}-{shard:05d}.jsonl"
-        return files.write(self.root, path, to_lines(rows), len(rows))
+    def _write(self, shard: int, rejected: Iterable[Rejected]) -> Iterator[BlockFile]:
+        letters = iter(rejected)
+        for number in itertools.count():
+            rows = list(itertools.islice(letters, self.file_rows))
+            if not rows:
+                return
+            more = f"-{number}" if number else ""
+            path = f"{self.folder}/rejected-{self.name}-{shard:05d}{more}.jsonl"
+            yield files.write(self.root, path, to_lines(rows), len(rows))
 
 
 def _shard(item: Rejected, shards: int) -> int:

@@ -26,7 +26,7 @@ class Clusters:
         positive, negative: float32 (kp, dim) and (kn, dim) centroids.
         count: int64 (kp + kn,), ads of each, the positive ones first.
         mass: int64 (kp + kn,), their weight in thousandths.
-        overlaps: the cluster pairs that were searched, best first, as ``overlaps.jsonl`` has them.
+        overlaps: the cluster pairs that mix most, best first, as ``overlaps.jsonl`` has them.
     """
 
     space: kmeans.VectorSpace

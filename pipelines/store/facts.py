@@ -90,7 +90,7 @@ class ClustersFacts:
         origin: where it comes from.
         threshold: the label rule, and how many ads lie on either side.
         positive_clusters, negative_clusters: clusters of each predicted label.
-        overlaps: cluster pairs of opposite labels that were searched.
+        overlaps: cluster pairs of opposite labels that mix most.
         truncated: ads of which the model saw only the beginning.
     """
 

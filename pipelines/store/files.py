@@ -57,11 +57,11 @@ def read(root: str, file: BlockFile) -> bytes:
     try:
         data = storage.read(full_path(root, file))
     except FileNotFoundError:
-        raise gone(root, file) from None
+        raise gone(root, file.path) from None
     if len(data) != file.bytes:
-        raise changed(root, file, sizes(len(data), file))
+        raise changed(root, file.path, f"{len(data):,} bytes, {file.bytes:,} written")
     if sha256(data) != file.sha256:
-        raise changed(root, file, "its SHA-256 is another")
+        raise changed(root, file.path, "its SHA-256 is another")
     return data
 
 
@@ -71,28 +71,24 @@ def json_lines(records: Iterable[Any]) -> bytes:
     return "".join(f"{json.dumps(value, ensure_ascii=False)}\n" for value in values).encode()
 
 
-def gone(root: str, file: BlockFile) -> Damaged:
-    """Return the error of a file that is not there."""
-    return Damaged(f"{full_path(root, file)}: is gone; {_cure(file)}")
+def gone(root: str, path: str) -> Damaged:
+    """Return the error of a file that is not there; ``path`` is relative to the workspace."""
+    return Damaged(f"{storage.join(root, *path.split('/'))}: is gone; {_cure(path)}")
 
 
-def changed(root: str, file: BlockFile, found: str) -> Damaged:
-    """Return the error of a file that is not what was written."""
-    first = "delete it and " if _stage(file) == "scored" else ""
+def changed(root: str, path: str, found: str) -> Damaged:
+    """Return the error of a file that is not what was written; ``path`` as in :func:`gone`."""
+    first = "delete it and " if _stage(path) == "scored" else ""
     return Damaged(
-        f"{full_path(root, file)}: has changed since it was written ({found}); {first}{_cure(file)}"
+        f"{storage.join(root, *path.split('/'))}: has changed since it was written ({found}); "
+        f"{first}{_cure(path)}"
     )
 
 
-def sizes(found: int, file: BlockFile) -> str:
-    """Return what :func:`changed` says of another size."""
-    return f"{found:,} bytes, {file.bytes:,} written"
+def _stage(path: str) -> str:
+    # rounds/0001/<stage>/attempt-..., or scores/<score key>/...
+    return "scored" if path.startswith("scores/") else [*path.split("/"), "", ""][2]
 
 
-def _stage(file: BlockFile) -> str:
-    # rounds/0001/<stage>/attempt-...
-    return [*file.path.split("/"), "", ""][2]
-
-
-def _cure(file: BlockFile) -> str:
-    return _CURES.get(_stage(file), "restore it, a manifest counts on it")
+def _cure(path: str) -> str:
+    return _CURES.get(_stage(path), "restore it, a manifest counts on it")

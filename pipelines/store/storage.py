@@ -12,12 +12,18 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
 from pipelines.errors import RunFailed, UsageError
+
+GS = "gs://"
+# What a request to Cloud Storage fetches of a file that is read in a stream, as Beam does, and of one of which
+# little is needed at a place.
+FETCHED_BYTES, FEW_BYTES = 16 << 20, 1 << 18
+_BUFFER_BYTES = 1 << 20
 
 
 def is_local(path: str) -> bool:
@@ -51,7 +57,7 @@ def write(path: str, data: bytes) -> None:
     """
     if not is_local(path):
         with (
-            _reaching(path),
+            reaching(path),
             FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as sink,
         ):
             sink.write(data)
@@ -80,7 +86,7 @@ def read(path: str) -> bytes:
     """
     if is_local(path):
         return Path(path).read_bytes()
-    with _reaching(path):
+    with reaching(path):
         if not FileSystems.exists(path):
             raise FileNotFoundError(path)
         with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source:
@@ -102,7 +108,7 @@ def exists(path: str) -> bool:
     """Tell whether a file is there; raises as :func:`read` does."""
     if is_local(path):
         return Path(path).exists()
-    with _reaching(path):
+    with reaching(path):
         return FileSystems.exists(path)
 
 
@@ -114,25 +120,98 @@ def match(pattern: str) -> list[FileMetadata]:
     if is_local(pattern):
         found = FileSystems.match([pattern])
     else:
-        with _reaching(pattern):
+        with reaching(pattern):
             found = FileSystems.match([pattern])
     return sorted(found[0].metadata_list, key=lambda item: item.path)
 
 
+def opened(path: str, fetched: int = FETCHED_BYTES) -> BinaryIO:
+    """Open a file to read it from any place, in a stream; raises as :func:`read` does.
+
+    What object storage complains of while it is read is told as one sentence, too.
+
+    Args:
+        path: the file.
+        fetched: bytes that a request to Cloud Storage fetches at least.
+    """
+    if is_local(path):
+        return open(path, "rb")
+    with reaching(path):
+        if path.startswith(GS):
+            found = FileSystems.get_filesystem(path)._gcsIO().open(path, "rb", fetched)
+        else:
+            found = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    return cast(BinaryIO, io.BufferedReader(_Reached(path, found), min(fetched, _BUFFER_BYTES)))
+
+
+class _Reached(io.RawIOBase):
+    """An open file of object storage."""
+
+    def __init__(self, path: str, source: Any) -> None:
+        self._path, self._source = path, source
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        with reaching(self._path):
+            data = self._source.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with reaching(self._path):
+            self._source.seek(offset, whence)
+            return int(self._source.tell())
+
+    def tell(self) -> int:
+        return int(self._source.tell())
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
+
+
 @contextlib.contextmanager
-def _reaching(path: str) -> Iterator[None]:
-    """Tell what object storage complains of: every kind has exceptions of its own."""
+def reaching(path: str) -> Iterator[None]:
+    """Tell what object storage complains of: every kind has exceptions of its own.
+
+    Raises:
+        RunFailed: instead of any of them but FileNotFoundError.
+    """
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, RunFailed):
         raise
     except Exception as error:
         cause: BaseException = error
         # Beam wraps the reason twice, in dictionaries by path.
         while isinstance(cause, BeamIOError) and cause.exception_details:
             [cause, *_] = cause.exception_details.values()
+        # And Google what was tried for two minutes.
+        cause = getattr(cause, "cause", None) or cause
         what = str(cause).strip() or type(cause).__name__
-        raise RunFailed(
-            f"{path}: object storage does not answer as it should ({type(cause).__name__}: {what}); "
-            "look at the address, your credentials and the network"
-        ) from error
+        response = getattr(cause, "response", None)
+        code = getattr(cause, "code", None) or getattr(response, "status_code", None)
+        said, remedy = _FAULTS.get(code if isinstance(code, int) else 0, _FAULTS[0])
+        raise RunFailed(f"{path}: {said} ({type(cause).__name__}: {what}); {remedy}") from error
+
+
+# HTTP status -> what it means, and what to do.
+_FAULTS = {
+    0: (
+        "object storage does not answer as it should",
+        "look at the address, your credentials and the network",
+    ),
+    401: ("object storage does not know who asks", "look at your credentials"),
+    403: (
+        "object storage does not let us in",
+        "give the account that runs this access to the bucket",
+    ),
+    404: ("there is no such bucket or object", "create it, or mend the address"),
+    429: ("object storage is asked too often, and went on saying so", "run it again later"),
+    503: ("object storage is out of order, and stayed so", "run it again later"),
+}

@@ -7,7 +7,6 @@ written last. Readers follow manifests and never list data files. Nothing is ove
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import hashlib
 import json
@@ -108,7 +107,8 @@ class Manifest(Generic[F]):
         try:
             fields = json.loads(data)
             version = fields["format_version"]
-            if version == FORMAT_VERSION:
+            # Of format 2 only the scored ads are not read any more: they are scored again.
+            if version in (2, FORMAT_VERSION):
                 manifest: Manifest[Any] = _manifests_of(fields["stage"]).validate_json(data)
                 return manifest
             newer = version > FORMAT_VERSION
@@ -140,16 +140,6 @@ def config_hash(facts: Mapping[str, Any]) -> str:
     """Return the 16-character hash of a JSON-able description, independent of key order."""
     text = json.dumps(facts, sort_keys=True, ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def block_record(file: BlockFile, score_key: str) -> bytes:
-    """Return the record written beside a scored block once the block itself is complete.
-
-    It is what lets the next run use the blocks of a run that was killed: a block without its
-    record does not exist for any reader.
-    """
-    fields = {"score_key": score_key, **dataclasses.asdict(file)}
-    return (json.dumps(fields, sort_keys=True) + "\n").encode()
 
 
 class Attempts(Generic[F]):
@@ -236,18 +226,6 @@ class Workspace:
                 f"--workspace {self.root}: cannot be written ({error.strerror or error})"
             ) from error
 
-    def is_whole(self, files: Iterable[BlockFile], sizes: Mapping[str, int]) -> bool:
-        """Tell whether files are there in full size, by a listing of :meth:`block_sizes`."""
-        return all(sizes.get(file.path) == file.bytes for file in files)
-
-    def block_sizes(self) -> dict[str, int]:
-        """List all scored blocks, relative path -> bytes."""
-        found = storage.match(self.path("rounds/*/scored/attempt-*/block-*.parquet"))
-        return {
-            "/".join(item.path.replace("\\", "/").split("/")[-5:]): item.size_in_bytes
-            for item in found
-        }
-
     def path(self, relative: str) -> str:
         """Return the full path of something in the workspace."""
         return storage.join(self.root, *relative.split("/"))
@@ -294,21 +272,6 @@ class Workspace:
             where = f"--round {number}: has" if round_number else f"--workspace {self.root}: holds"
             raise UsageError(f"{where} no audit; `scout audit` draws one")
         return found[number]
-
-    def scored_of(self, pairs: Manifest[PairsFacts]) -> Manifest[ScoredFacts] | None:
-        """Return the newest whole scored attempt that a round's items may come from.
-
-        Another corpus in the same round has the same score key, but hardly the same number of ads.
-        """
-        threshold, sizes = pairs.facts.threshold, self.block_sizes()
-        fitting = (
-            manifest
-            for manifest in reversed(self.scored.all(pairs.round))
-            if manifest.facts.origin.score_key == pairs.facts.origin.score_key
-            and manifest.rows == threshold.n_positive + threshold.n_negative
-            and self.is_whole(manifest.files, sizes)
-        )
-        return next(fitting, None)
 
     def verdicts_of(
         self, task_version: int, audits: bool = False
@@ -376,30 +339,9 @@ class Workspace:
         # Not validate_json, which takes no half of a surrogate pair.
         return [adapter(ReviewItem).validate_python(json.loads(line)) for line in lines]
 
-    def scored_blocks(self, score_key: str) -> list[BlockFile]:
-        """Return every finished block of this model and prompt, of all rounds and attempts.
-
-        Blocks of attempts that were never committed count too: their own record says that they
-        are whole. Sorted by path, so that of two blocks with the same ad the same one is used.
-        """
-        whole = []
-        sizes = self.block_sizes()
-        for found in storage.match(self.path("rounds/*/scored/attempt-*/block-*.json")):
-            try:
-                fields = json.loads(storage.read(found.path))
-                if fields.pop("score_key") == score_key:
-                    file = BlockFile(**fields)
-                    # A block that was deleted is scored anew.
-                    if self.is_whole([file], sizes):
-                        whole.append(file)
-            except (ValueError, TypeError, KeyError) as error:
-                raise RunFailed(
-                    f"{found.path}: not the record of a scored block ({error}); delete this file"
-                ) from error
-        return sorted(whole, key=lambda file: file.path)
-
     def _numbers(self, round_number: int, stage: str) -> Iterable[int]:
-        pattern = self.path(f"rounds/{round_number:04d}/{stage}/attempt-*/*")
+        # Of attempts that count: one that was killed shares the number, not the name.
+        pattern = self.path(f"rounds/{round_number:04d}/{stage}/attempt-*/manifest.json")
         return [int(m[3]) for item in storage.match(pattern) if (m := _ATTEMPT.search(item.path))]
 
 

@@ -4,8 +4,8 @@ A strategy scores a corpus map-side and chooses in one worker from a bounded poo
 too large for it. There are two kinds:
 
 - :class:`RowStrategy` scores every ad by itself; the pool holds the ads of the highest scores.
-- :class:`PairStrategy` chooses from the nearest pairs of opposite labels in overlapping clusters
-  (``ClusterPerLabel``, ``FindOverlaps``, ``FindOppositePairs``).
+- :class:`PairStrategy` chooses from the nearest pairs of opposite labels near the threshold, spread over
+  the clusters that mix (``ClusterPerLabel``, ``FindOverlaps``, ``FindOppositePairs``).
 
 Another strategy is one class in a file of this folder and one line in ``registry.py``. Scoring apart
 from choosing is small-text's ``ScoringMixin`` and what a corpus needs.
@@ -156,20 +156,25 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class PairPool:
-    """Candidate pairs, and what their choice goes by.
+    """Candidate pairs, and what their choice goes by; nothing of it is text.
 
     Attributes:
-        candidates: merged candidates of each cluster pair (positive, negative cluster), in any order;
-            columns of scored rows with ``p_`` and ``n_``, ``distance``, ``mutual``.
-        sample: scored rows on which coverage is measured, with columns ``positive`` and ``cluster``.
-        shown: scored rows that experts saw in earlier rounds, or None.
-        overlaps: the searched cluster pairs.
+        candidates: pairs in any order, at most ``Selection.pool``: columns ``p_key`` and ``n_key``,
+            ``distance``, ``overlap`` (place in ``overlaps``), ``partner_rank`` (of the negative ad among
+            those near the positive one, from 1) and ``mutual``.
+        ads: the ads of the candidates, sorted by key: columns ``key``, ``vector``, ``positive``,
+            ``cluster``.
+        sample: scored rows on which coverage is measured, with columns ``key``, ``vector``, ``margin``,
+            ``weight``, ``positive`` and ``cluster``.
+        shown: ads that experts saw in earlier rounds, columns ``key`` and ``vector``; or None.
+        overlaps: the cluster pairs that mix.
         space: maps raw vectors to unit vectors.
         total_weight: of the corpus, in its unit.
         population: unique ads in the corpus.
     """
 
-    candidates: Sequence[tuple[tuple[int, int], pa.Table]]
+    candidates: pa.Table
+    ads: pa.Table
     sample: pa.Table
     shown: pa.Table | None
     overlaps: Sequence[Overlap]
@@ -221,9 +226,9 @@ class RowStrategy(Strategy):
 
 
 class PairStrategy(Strategy):
-    """Chooses from the nearest pairs of opposite labels in overlapping clusters.
+    """Chooses from the nearest pairs of opposite labels near the threshold.
 
-    Where there are fewer than the budget, single ads near the threshold take the rest of it
+    Its items are of ``items.named_ad``: what people see of an ad is read once it is chosen. Where there are fewer than the budget, single ads near the threshold take the rest of it
     (:func:`pipelines.strategies.single_ads.fill`).
     """
 

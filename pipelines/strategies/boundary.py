@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.contracts import OverlapFacts, ReviewItem
 from pipelines.numerics import coverage, distances, kmeans
@@ -13,7 +14,7 @@ from pipelines.numerics.hashing import lowest_ranks
 from pipelines.store import blocks
 from pipelines.strategies.base import Chosen, Context, Coverage, Need, PairPool, PairStrategy
 from pipelines.strategies.exploration import STRATA, Exploration
-from pipelines.strategies.items import as_shown, item_id, review_ad
+from pipelines.strategies.items import as_shown, item_id, named_ad
 
 _PARTS = 1e6
 
@@ -83,7 +84,8 @@ def explore(
 def select(pool: PairPool, context: Context) -> Chosen:
     """Choose pairs: exploration first, then seats for cluster pairs by mass, coverage within them.
 
-    Memory: about ``5 KB`` a candidate of 576 dimensions, and the formulas of ``coverage``.
+    Memory: about ``6 * dim`` bytes an ad of the candidates and of the sample, and the formulas of
+    ``coverage``.
     """
     settings, seed, overlaps, space = context.selection, context.seed, pool.overlaps, pool.space
     sample, shown, total_weight = pool.sample, pool.shown, pool.total_weight
@@ -110,18 +112,9 @@ def select(pool: PairPool, context: Context) -> Chosen:
     )
     taken = {ad.key for item in explored for ad in item.ads}
 
-    place_of = {(overlap.positive, overlap.negative): n for n, overlap in enumerate(overlaps)}
-    ordered = sorted(pool.candidates, key=lambda item: item[0])
-    tables = [_without(table, taken) for _, table in ordered]
-    owner = [
-        np.full(table.num_rows, place_of[place], dtype=np.int32)
-        for (place, _), table in zip(ordered, tables, strict=True)
-    ]
+    candidates = _without(pool.candidates, taken)
     chosen: list[coverage.Choice] = []
-    partner_ranks = np.zeros(0, dtype=np.int64)
     radius = 0.0
-    joined = pa.concat_tables(tables).combine_chunks() if tables else None
-    owners = np.concatenate(owner) if owner else np.zeros(0, dtype=np.int32)
     weight = sample.column("weight").to_numpy().astype(np.float64)
     # Coverage counts in fixed point: as parts of a million, no corpus is too heavy for it.
     scale = _PARTS / weight.sum() if weight.sum() else 0.0
@@ -131,14 +124,12 @@ def select(pool: PairPool, context: Context) -> Chosen:
         label=sample.column("positive").to_numpy(zero_copy_only=False),
         cluster=sample.column("cluster").to_numpy(),
     )
-    if joined is not None and joined.num_rows:
+    if candidates.num_rows:
         radius = coverage.cover_radius(measured, settings.cover_quantile, seed)
-        numbered, ad_keys, ad_vectors = _numbered(joined, owners, space)
-        partner_ranks = coverage.partner_ranks(numbered)
         chosen = coverage.select_pairs(
-            numbered,
-            ad_vectors,
-            ad_keys,
+            _numbered(candidates, pool.ads),
+            kmeans.project(space, blocks.vectors(pool.ads)),
+            pool.ads.column("key").to_pylist(),
             np.asarray([overlap.mass for overlap in overlaps], dtype=np.int64),
             np.asarray([(o.positive, o.negative) for o in overlaps], dtype=np.int64),
             measured,
@@ -148,16 +139,16 @@ def select(pool: PairPool, context: Context) -> Chosen:
             nearest_window=settings.nearest_window,
             asked=_asked(sample, sample_vectors, taken, shown, space),
         )
+    rows = candidates.take(pa.array([choice.candidate for choice in chosen], pa.int64()))
+    cluster = dict(
+        zip(*(pool.ads.column(name).to_pylist() for name in ("key", "cluster")), strict=True)
+    )
     items: list[ReviewItem] = []
-    for choice in chosen:
-        assert joined is not None
-        row = (
-            joined.slice(choice.candidate, 1).drop_columns(["p_vector", "n_vector"]).to_pylist()[0]
-        )
-        overlap = overlaps[int(owners[choice.candidate])]
+    for choice, row in zip(chosen, rows.to_pylist(), strict=True):
+        overlap = overlaps[row["overlap"]]
         id = item_id((row["p_key"], row["n_key"]), context.guideline)
-        positive = review_ad(row, "positive", overlap.positive, "p_")
-        negative = review_ad(row, "negative", overlap.negative, "n_")
+        positive = named_ad(row["p_key"], "positive", cluster[row["p_key"]])
+        negative = named_ad(row["n_key"], "negative", cluster[row["n_key"]])
         items.append(
             ReviewItem(
                 item_id=id,
@@ -172,7 +163,7 @@ def select(pool: PairPool, context: Context) -> Chosen:
                     covered_weight=choice.covered_weight / _PARTS * total_weight,
                     covered_share=round(choice.covered_weight / _PARTS, 6),
                     cumulative_share=round(choice.cumulative_share, 6),
-                    partner_rank=int(partner_ranks[choice.candidate]),
+                    partner_rank=row["partner_rank"],
                 ),
             )
         )
@@ -181,8 +172,7 @@ def select(pool: PairPool, context: Context) -> Chosen:
         dataclasses.replace(item, rank=rank)
         for rank, item in enumerate(explored, start=len(items) + 1)
     ]
-    n_candidates = sum(table.num_rows for _, table in ordered)
-    return Chosen(tuple(items), n_candidates, Coverage(share, round(radius, 6)))
+    return Chosen(tuple(items), candidates.num_rows, Coverage(share, round(radius, 6)))
 
 
 def _asked(
@@ -216,7 +206,7 @@ def _exploration_items(
             if row is not None:
                 values = rows.slice(row, 1).to_pylist()[0]
                 label = "positive" if values["positive"] else "negative"
-                ads.append(review_ad(values, label, values["cluster"]))
+                ads.append(named_ad(values["key"], label, values["cluster"], values["margin"]))
         id = item_id(tuple(ad.key for ad in ads), context.guideline)
         gap = None
         if partner is not None:
@@ -239,28 +229,21 @@ def _exploration_items(
 def _without(table: pa.Table, keys: set[str]) -> pa.Table:
     if not keys:
         return table
-    left, right = table.column("p_key").to_pylist(), table.column("n_key").to_pylist()
-    return table.filter(
-        pa.array([a not in keys and b not in keys for a, b in zip(left, right, strict=True)])
+    used = pa.array(sorted(keys), pa.string())
+    left, right = (pc.is_in(table.column(name), value_set=used) for name in ("p_key", "n_key"))
+    return table.filter(pc.invert(pc.or_(left, right)))
+
+
+def _numbered(candidates: pa.Table, ads: pa.Table) -> coverage.Candidates:
+    """Return candidates with their ads as rows of a table."""
+    positive, negative = (
+        pc.index_in(candidates.column(name), value_set=ads.column("key").combine_chunks())
+        for name in ("p_key", "n_key")
     )
-
-
-def _numbered(
-    joined: pa.Table, owners: np.ndarray, space: kmeans.VectorSpace
-) -> tuple[coverage.Candidates, list[str], np.ndarray]:
-    """Number the candidates' distinct ads and project their vectors once."""
-    both = joined.column("p_key").to_pylist() + joined.column("n_key").to_pylist()
-    keys, first, index = np.unique(np.asarray(both), return_index=True, return_inverse=True)
-    raw = np.concatenate([blocks.vectors(joined, "p_vector"), blocks.vectors(joined, "n_vector")])
-    index = index.astype(np.int32)
-    return (
-        coverage.Candidates(
-            positive=index[: joined.num_rows],
-            negative=index[joined.num_rows :],
-            distance=joined.column("distance").to_numpy(),
-            overlap=owners,
-            mutual=joined.column("mutual").to_numpy(zero_copy_only=False),
-        ),
-        [str(key) for key in keys],
-        kmeans.project(space, raw[first]),
+    return coverage.Candidates(
+        positive=positive.to_numpy().astype(np.int32),
+        negative=negative.to_numpy().astype(np.int32),
+        distance=candidates.column("distance").to_numpy(),
+        overlap=candidates.column("overlap").to_numpy(),
+        mutual=candidates.column("mutual").to_numpy(zero_copy_only=False),
     )

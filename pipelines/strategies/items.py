@@ -38,9 +38,7 @@ def as_shown(ads: tuple[ReviewAd, ReviewAd], id: str, seed: int) -> tuple[Review
     return (low, high) if hashing.unit_hash(id, seed) < 0.5 else (high, low)
 
 
-def review_ad(
-    row: Mapping[str, Any], label: str, cluster: int | None, prefix: str = ""
-) -> ReviewAd:
+def review_ad(row: Mapping[str, Any], label: str, cluster: int | None) -> ReviewAd:
     """Return a scored row as experts get it.
 
     Args:
@@ -48,23 +46,62 @@ def review_ad(
             until :func:`weighed` changes it.
         label: predicted label.
         cluster: cluster within it, or None.
-        prefix: of the row's column names.
     """
-    margin = float(row[f"{prefix}margin"])
-    fields = row.get(f"{prefix}fields")
+    margin = float(row["margin"])
+    fields = row.get("fields")
     return ReviewAd(
-        id=row[f"{prefix}id"],
-        key=row[f"{prefix}key"],
-        text=row[f"{prefix}text"],
+        id=row["id"],
+        key=row["key"],
+        text=row["text"],
         fields=tuple((name, value) for name, value in json.loads(fields)) if fields else (),
         probability=round(float(calibration.probability(margin)), 6),
         margin=margin,
         label=label,
         cluster=cluster,
-        copies=row[f"{prefix}copies"],
-        weight=float(row[f"{prefix}weight"]),
-        truncated=row[f"{prefix}truncated"],
+        copies=row["copies"],
+        weight=float(row["weight"]),
+        truncated=row["truncated"],
     )
+
+
+def named_ad(key: str, label: str, cluster: int | None, margin: float = 0.0) -> ReviewAd:
+    """Return an ad by its key, without what people see of it: :func:`read` puts that in.
+
+    Args:
+        key: content key.
+        label: predicted label.
+        cluster: cluster within it, or None.
+        margin: where the strategy knows it.
+    """
+    return ReviewAd(
+        id="",
+        key=key,
+        text="",
+        fields=(),
+        probability=0.0,
+        margin=margin,
+        label=label,
+        cluster=cluster,
+        copies=0,
+        weight=0.0,
+        truncated=False,
+    )
+
+
+def read(items: Iterable[ReviewItem], rows: Mapping[str, Mapping[str, Any]]) -> list[ReviewItem]:
+    """Return items of named ads with all that is known of each.
+
+    Args:
+        items: of :func:`named_ad`.
+        rows: scored rows as Python values, by content key.
+    """
+    return [
+        dataclasses.replace(
+            item,
+            ads=tuple(review_ad(rows[ad.key], ad.label, ad.cluster) for ad in item.ads),
+        )
+        for item in items
+    ]
 
 
 def weighed(items: Iterable[ReviewItem], unit: int) -> list[ReviewItem]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipelines.contracts import ReviewItem
 from pipelines.strategies.base import Chosen, Context, PairPool
-from pipelines.strategies.items import item_id, review_ad
+from pipelines.strategies.items import item_id, named_ad
 from pipelines.strategies.uncertainty import Uncertainty
 
 
@@ -51,10 +51,10 @@ def fill(chosen: Chosen, pool: PairPool, context: Context) -> Chosen:
 
 
 def _items(table: pa.Table, context: Context) -> list[ReviewItem]:
-    plain = table.drop_columns(["vector"]) if "vector" in table.column_names else table
     items = []
-    for row in plain.to_pylist():
-        ad = review_ad(row, "positive" if row["positive"] else "negative", row["cluster"])
+    for row in table.select(["key", "margin", "positive", "cluster"]).to_pylist():
+        label = "positive" if row["positive"] else "negative"
+        ad = named_ad(row["key"], label, row["cluster"], row["margin"])
         items.append(
             ReviewItem(
                 item_id=item_id((ad.key,), context.guideline),
@@ -91,9 +91,7 @@ def _note(pairs: int, alone: int, nearest: int, open_ads: tuple[int, int], conte
         cure = cure if by_prior else "more labels move the threshold"
     else:
         why = "near the threshold no more ads of opposite labels lie near each other"
-        cure = (
-            "raise overlaps.per_positive_cluster, search.neighbors or selection.band for more pairs"
-        )
+        cure = "raise search.neighbors or selection.band for more pairs"
     done = f"{pairs:,} of {budget:,} items are pairs"
     if alone:
         done += f", {alone:,} single ads ({nearest:,} nearest to the threshold, the others drawn)"

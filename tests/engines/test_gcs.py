@@ -13,13 +13,13 @@ from apache_beam.internal.gcp import auth
 from gcp_storage_emulator.server import create_server
 from google.cloud import storage as gcs
 
-from pipelines.contracts import Ad
 from pipelines.sources import registry
 from pipelines.sources.base import ReadOptions
 from pipelines.sources.fields import AdField
 from pipelines.store import storage
 from pipelines.store.workspace import Workspace
 from tests import helpers
+from tests.sources import parts, records, texts
 
 
 @pytest.fixture
@@ -60,10 +60,8 @@ def test_ranges_of_a_remote_file_meet_without_loss(bucket: str) -> None:
     lines = [f"remote ad number {n}" for n in range(300)]
     storage.write(f"{bucket}/ads.txt", "\n".join(lines).encode())
     options = ReadOptions()
-    ranges = registry.plan(registry.list_corpus([f"{bucket}/ads.txt"]), options, 512)
-    assert len(ranges) > 5
-    records = [ad for part in ranges for ad in registry.get("files").read(part, options)]
-    assert [ad.text for ad in records] == lines  # type: ignore[union-attr]
+    assert len(parts([f"{bucket}/ads.txt"], options, 512)) > 5
+    assert texts(records([f"{bucket}/ads.txt"], options, 512)) == lines
 
 
 @pytest.mark.parametrize("spelling", ["ads", "ads/", "ads/**", "ads/dt=*/*"])
@@ -81,9 +79,9 @@ def test_a_remote_folder_as_it_comes(bucket: str, spelling: str) -> None:
         storage.write(f"{bucket}/{name}", data)
     fields = (AdField("text", "Text"), AdField("dt", "Day"))
     options = ReadOptions(fields=fields)
-    ranges = registry.plan(registry.list_corpus([f"{bucket}/{spelling}"]), options, 1 << 20)
-    found = [ad for part in ranges for ad in registry.get(part.source).read(part, options)]
-    assert [ad.text for ad in found if isinstance(ad, Ad)] == [
+    ranges = parts([f"{bucket}/{spelling}"], options)
+    found = records([f"{bucket}/{spelling}"], options)
+    assert texts(found) == [
         "Text: Günstig, 1\nDay: 2026-11-21",
         "Text: Günstig, 2\nDay: 2026-11-22",
         "Text: an array\nDay: 2026-11-23",

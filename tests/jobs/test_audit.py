@@ -176,8 +176,7 @@ def test_a_task_of_another_policy_is_refused(folder: Path, tmp_path: Path) -> No
         task = helpers.write_task(tmp_path, helpers.FAKE_TASK.replace(old, new))
         with pytest.raises(UsageError, match=message):
             api.audit(task, folder / "w")
-    block = next((folder / "w").rglob("block-*.parquet"))
-    block.unlink()
+    helpers.blocks_in(folder / "w")[0].unlink()
     with pytest.raises(RunFailed, match="scored ads of round 1 are no longer all in"):
         audited(folder)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from models.backends import fake
@@ -19,7 +18,7 @@ from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs import find_ad
 from pipelines.jobs.explained import Explained, NotAnAd
 from pipelines.numerics import kmeans
-from pipelines.store import blocks
+from pipelines.store import blocks, scores
 from pipelines.store.clusters import read_clusters
 from pipelines.store.workspace import Workspace
 from tests import helpers
@@ -34,8 +33,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ads += [{"id": "t9001", "text": ads[3]["text"].upper()}, {"id": "blank", "text": " \u200b"}]
     ads += [{"id": "twice", "text": "One text"}, {"id": "twice", "text": "Another text"}]
     helpers.write_jsonl(folder / "ads.jsonl", ads)
-    task = helpers.write_task(folder, helpers.FAKE_TASK + "overlaps: {per_positive_cluster: 1}\n")
+    task = helpers.write_task(folder, helpers.FAKE_TASK)
     api.mine(task, folder / "ads.jsonl", folder / "w", max_rejected_share=0.1)
+    return folder / "w"
+
+
+@pytest.fixture(scope="module")
+def routed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose band was too large to be searched each with each."""
+    folder = tmp_path_factory.mktemp("routed")
+    corpus = helpers.write_jsonl(folder / "ads.jsonl", helpers.tiny_ads())
+    extra = "overlaps: {per_positive_cluster: 1}\nsearch: {exhaustive_rows: 10}\n"
+    api.mine(helpers.write_task(folder, helpers.FAKE_TASK + extra), corpus, folder / "w")
     return folder / "w"
 
 
@@ -47,9 +56,9 @@ def explained(root: Path, *args: str, **flags: object) -> Explained:
 
 def scored(root: Path, number: int = 1) -> pa.Table:
     place = Workspace(str(root))
-    manifest = place.scored_of(place.pairs_of(number))
+    manifest = scores.scored_of(place, place.pairs_of(number))
     assert manifest is not None
-    return pa.concat_tables(pq.read_table(root / file.path) for file in manifest.files)
+    return helpers.scored_table(root, manifest)
 
 
 def items(root: Path, number: int = 1) -> list[ReviewItem]:
@@ -73,7 +82,8 @@ def test_a_chosen_pair_is_explained_from_either_side(root: Path) -> None:
         assert found.threshold_margin == threshold.margin
         assert (found.rank, found.ads) == (1 + int((margins > ad.margin).sum()), 200)
         assert found.home and found.home.cluster == ad.cluster
-        assert other.cluster in {mix.cluster for mix in found.home.mixes}
+        mixes = other.cluster in {mix.cluster for mix in found.home.mixes}
+        assert ("though clusters" in found.why[0]) != mixes
         [showing] = found.showings
         assert (showing.item_id, showing.partner, showing.round) == (item.item_id, other.id, 1)
         assert found.chosen and len(found.why) == 1
@@ -113,8 +123,15 @@ def test_neighbours_are_the_nearest_of_either_label(root: Path) -> None:
         assert told == pytest.approx(away[nearest], abs=1e-5)
 
 
-def test_every_ad_of_a_round_is_accounted_for(root: Path) -> None:
+@pytest.mark.parametrize(
+    ("mined", "expected"),
+    [("root", {"band", "budget"}), ("routed", {"band", "budget", "cluster"})],
+)
+def test_every_ad_of_a_round_is_accounted_for(
+    mined: str, expected: set[str], request: pytest.FixtureRequest
+) -> None:
     """No ad is left without a reason, and none is given that its own figures contradict."""
+    root = request.getfixturevalue(mined)
     place = Workspace(str(root))
     shown = {ad.id for item in items(root) for ad in item.ads}
     rounds = find_ad.rounds_of(place, None)
@@ -131,8 +148,7 @@ def test_every_ad_of_a_round_is_accounted_for(root: Path) -> None:
                 assert found.home is not None and found.home.mixes == ()
             elif "nearest possible partner" in why:
                 reasons["budget"] = 1
-                assert found.home is not None and found.home.mixes
-    assert set(reasons) == {"band", "cluster", "budget"}
+    assert set(reasons) == expected
     assert [place.pairs.round for place in rounds] == [1]
 
 
@@ -373,7 +389,7 @@ def test_a_strategy_of_single_ads_tells_the_place(tmp_path: Path) -> None:
 
 
 def test_lost_blocks_are_told(loop: Loop) -> None:
-    for path in loop.root.glob("rounds/*/scored/*/block-*.parquet"):
+    for path in helpers.blocks_in(loop.root):
         path.unlink()
     with pytest.raises(RunFailed, match="the scored ads of round 2 are no longer all in"):
         api.explain(loop.root, loop.shown(1)[0])

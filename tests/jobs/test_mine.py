@@ -18,6 +18,7 @@ from benchmarks import mine_scaling
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.mine import mine
 from pipelines.sources.base import ReadOptions
+from pipelines.store import scores
 from pipelines.store.facts import VerdictsFacts
 from pipelines.store.workspace import Manifest, Workspace
 from tests import helpers
@@ -39,10 +40,7 @@ def scored_rows(workspace: Path) -> list[dict[str, Any]]:
     place = Workspace(str(workspace))
     manifest = place.latest(place.rounds()[-1], "scored")
     assert manifest is not None
-    rows: list[dict[str, Any]] = []
-    for file in manifest.files:
-        rows += pq.read_table(workspace / file.path).to_pylist()
-    return rows
+    return helpers.scored_table(workspace, manifest).to_pylist()
 
 
 def test_pairs_are_what_they_promise(task: Path, corpus: Path, tmp_path: Path) -> None:
@@ -245,7 +243,7 @@ def test_one_class_empty_says_what_to_change(task: Path, corpus: Path, tmp_path:
         "clustering: {positive_clusters: 1, negative_clusters: 1}\n",
         "selection: {budget: 100000}\n",
         "selection: {budget: 1}\n",
-        "search: {neighbors: 100, max_cluster_rows: 1000, index: exact}\n",
+        "search: {neighbors: 100, exhaustive_rows: 1000, index: exact}\n",
         "overlaps: {per_positive_cluster: 64}\n",
         "embedding: {standardize: never}\n",
     ],
@@ -310,19 +308,22 @@ helpers.run(folder / 'task.yaml', folder / 'corpus' / 'ads.jsonl', folder / 'w')
     ("when", "how"),
     [
         (1, "half"),
+        (2, "half"),
+        (2, "after"),
         (3, "after"),
-        (4, "half"),
-        (9, "before"),
-        (9, "after"),
-        (12, "half"),
-        (16, "half"),
+        (5, "half"),
+        (13, "half"),
+        (14, "before"),
+        (14, "after"),
+        (17, "half"),
+        (21, "half"),
     ],
 )
 def test_a_killed_run_goes_on(
     when: int, how: str, task: Path, corpus: Path, tmp_path: Path
 ) -> None:
-    # 4 blocks and their records (writes 1 to 8), the scored manifest (9), clusters (10 to 12),
-    # pairs (13, 14), review (15, 16), summary (17).
+    # 4 blocks, their vectors first, and what the corpus says of them (writes 1 to 12), the list of parts
+    # (13), the scored manifest (14), clusters (15 to 17), pairs (18, 19), review (20, 21), summary (22).
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path), str(when), how],
         cwd=ROOT,
@@ -332,7 +333,8 @@ def test_a_killed_run_goes_on(
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     resumed = helpers.run(task, corpus, tmp_path / "w")
-    whole_blocks = min((when if how == "after" else when - 1) // 2, 4)
+    done = when if how == "after" else when - 1
+    whole_blocks = min((done + 1) // 3, 4)
     assert resumed.scored_now == 200 - sum([64, 64, 64, 8][:whole_blocks])
     ids = [row["id"] for row in scored_rows(tmp_path / "w")]
     assert sorted(ids) == sorted(ad["id"] for ad in helpers.tiny_ads())
@@ -367,8 +369,7 @@ def test_every_killed_run_keeps_what_it_scored(task: Path, corpus: Path, tmp_pat
         )
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         place = Workspace(str(tmp_path / "w"))
-        keys = {path.parent.name: 0 for path in (tmp_path / "w").rglob("block-*.json")}
-        assert len(keys) == run
+        assert len(helpers.blocks_in(tmp_path / "w")) == 2 * run
         assert place.rounds() == []
     resumed = helpers.run(task, corpus, tmp_path / "w")
     assert resumed.scored_now == 200 - 3 * 40
@@ -376,35 +377,32 @@ def test_every_killed_run_keeps_what_it_scored(task: Path, corpus: Path, tmp_pat
     assert helpers.pairs_bytes(resumed) == helpers.pairs_bytes(untouched)
 
 
-def test_a_damaged_block_is_named(task: Path, corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("half", ["rows", "vectors"])
+def test_a_damaged_block_is_named(half: str, task: Path, corpus: Path, tmp_path: Path) -> None:
     helpers.run(task, corpus, tmp_path / "w")
-    block = next((tmp_path / "w").rglob("block-*.parquet"))
-    block.write_bytes(block.read_bytes()[:-1] + b"\x00")
-    with pytest.raises(RunFailed, match=r"block-\w+\.parquet: has changed since it was written"):
+    block = helpers.blocks_in(tmp_path / "w")[0]
+    path = block if half == "rows" else block.with_name(block.name.replace(".rows.", ".vectors."))
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(RunFailed, match=rf"{path.name}: has changed since it was written"):
         helpers.run(task, corpus, tmp_path / "w", budget=7)
     # The cure that the message names works: what is gone is scored anew, and only that.
-    rows = pq.read_metadata(
-        next(p for p in (tmp_path / "w").rglob("block-*.parquet") if p != block)
-    )
-    block.unlink()
+    path.unlink()
     mended = helpers.run(task, corpus, tmp_path / "w", budget=7)
-    assert 0 < mended.scored_now <= 64
-    assert rows.num_rows <= 64
+    assert mended.scored_now == pq.read_metadata(block).num_rows if half == "vectors" else 8
     whole = helpers.run(task, corpus, tmp_path / "w2", budget=7)
     assert helpers.pairs_bytes(mended) == helpers.pairs_bytes(whole)
 
 
-def test_a_second_mining_reads_a_block_whole_once(tmp_path: Path) -> None:
+def test_a_second_mining_reads_vectors_twice(tmp_path: Path) -> None:
     # 2,000 ads of 384 dimensions, scored already.
     mine_scaling.write_scored(tmp_path, 2000)
-    stored = sum(path.stat().st_size for path in tmp_path.rglob("block-*.parquet"))
+    stored = sum(path.stat().st_size for path in tmp_path.rglob("*.parquet"))
     with helpers.counted_blocks() as counts:
         mined = mine(mine_scaling.options(tmp_path), lambda line: None)
     assert mined.scored_now == 0 and mined.items
-    assert counts["whole"] == stored, "verified by its hash where clusters are assigned"
-    # The margins; key, margin and vector of what centroids are fitted on, here all ads; the rows of
-    # the band. It was three times more.
-    assert stored < counts["ranges"] < 1.35 * stored
+    # The margins; key, margin and vector of what centroids are fitted on, here all ads; all that is
+    # assigned; the rows of the band. It was four times.
+    assert counts["whole"] == 0 and 2 * stored < counts["ranges"] < 2.4 * stored
 
 
 @pytest.mark.parametrize(
@@ -427,10 +425,10 @@ def test_a_damaged_block_is_named_wherever_it_is_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     helpers.run(task, corpus, tmp_path / "w")
-    block = next((tmp_path / "w").rglob("block-*.parquet"))
+    block = helpers.blocks_in(tmp_path / "w")[0]
     data = bytearray(block.read_bytes())
     # What is lost before a run begins is scored anew; this is lost while it runs.
-    monkeypatch.setattr(Workspace, "is_whole", lambda *_: True)
+    monkeypatch.setattr(scores, "is_whole", lambda *_: True)
     said = r"has changed since it was written \(.*delete it and run again"
     if how == "cut":
         block.write_bytes(data[:-1])
@@ -519,7 +517,7 @@ def test_a_workspace_is_for_one_task_and_must_be_writable(
 
 
 def test_dataflow_needs_remote_paths_and_models(task: Path, corpus: Path, tmp_path: Path) -> None:
-    flow = ("--runner=DataflowRunner",)
+    flow = ("--runner=DataflowRunner", "--sdk_container_image=registry/scout:1")
     with pytest.raises(UsageError, match="Dataflow's workers cannot reach it"):
         helpers.run(task, corpus, tmp_path / "w", beam=flow)
 

@@ -15,8 +15,8 @@ from models.prompting import PromptSpec
 from pipelines.config import Task, load_task
 from pipelines.errors import RunFailed
 from pipelines.jobs import pilot
-from pipelines.sources import registry as sources
 from pipelines.sources.base import Range, ReadOptions
+from pipelines.sources.survey import survey
 from pipelines.store.workspace import Workspace
 from tests import helpers
 
@@ -48,7 +48,7 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
 
 
 def ranges_of(corpus: Path, range_bytes: int = 1 << 20) -> list[Range]:
-    return sources.plan(sources.list_corpus([str(corpus)]), ReadOptions(), range_bytes)
+    return list(survey([str(corpus)], ReadOptions(), range_bytes).ranges)
 
 
 def test_a_sample_is_drawn_by_content(tmp_path: Path) -> None:

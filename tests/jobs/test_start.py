@@ -99,7 +99,7 @@ def test_training_says_what_the_prior_does_to_the_threshold(
 def test_a_corpus_that_is_gone_bounds_nothing_and_says_so(encoder: str, tmp_path: Path) -> None:
     loop = start(tmp_path, encoder)
     play(loop, 1, 3)
-    for block in loop.root.rglob("block-*.parquet"):
+    for block in helpers.blocks_in(loop.root):
         block.unlink()
     _, said = loop.train()
     assert any(line.startswith("the threshold is not bounded by the prior") for line in said)

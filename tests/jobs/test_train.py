@@ -228,10 +228,11 @@ def test_labels_that_teach_nothing(
         mined.train()
     assert mined.command("train") == cli.FAILED
     assert mined.place.latest(1, "model") is None
-    first = "" if rows == 60 else "label the 57 ads of round 1 that are open, then "
-    assert mined.status()["next"] == (
-        f"run `scout train --workspace {mined.root}`; if it finds too few labels, {first}{mined.mining} for more pairs"
-    )
+    first = "run " if rows == 60 else "label the 57 ads of round 1 that are open, then "
+    step = mined.status()["next"]
+    assert step.startswith(f"{first}{mined.mining} for more pairs: training lacks "), step
+    lacking = mined.status()["labels"]["to_train"]
+    assert lacking and step.endswith(f"training lacks {' and '.join(lacking)}")
 
 
 def test_a_lost_model_is_trained_again(loop: Loop) -> None:
@@ -476,9 +477,7 @@ def test_killed_at_every_write_and_run_again(loop: Loop, monkeypatch: pytest.Mon
             except Killed:
                 pass
         assert place.latest(1, "model") is None
-        assert status.standing(place).next.startswith(
-            f"run `scout train --workspace {place.root}`;"
-        )
+        assert status.standing(place).next == f"run `scout train --workspace {place.root}`"
         summary = train.train(options, lambda line: None).to_json()
         [manifest] = place.model.all(1)
         assert summary["model_id"] == manifest.facts.learnt.model_id == model_id

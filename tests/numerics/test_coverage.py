@@ -11,7 +11,6 @@ from pipelines.numerics.coverage import (
     Candidates,
     CoverageSample,
     cover_radius,
-    partner_ranks,
     select_pairs,
     stratified_exploration,
 )
@@ -455,18 +454,3 @@ def test_exploration_refuses(margins, n_draws, n_strata, text):
     keys = ["0" * 32, "1" * 32]
     with pytest.raises(ValueError, match=text):
         stratified_exploration(np.array(margins), keys, n_draws, n_strata, 0)
-
-
-def test_a_partners_place_is_among_those_of_its_positive_ad() -> None:
-    found = Candidates(
-        positive=np.array([7, 3, 7, 7, 3, 9], np.int32),
-        negative=np.array([1, 1, 2, 4, 2, 5], np.int32),
-        distance=np.array([0.5, 0.1, 0.2, 0.5, 0.4, 0.9], np.float32),
-        overlap=np.array([0, 0, 1, 1, 1, 0], np.int32),
-        mutual=np.zeros(6, dtype=bool),
-    )
-    assert partner_ranks(found).tolist() == [2, 1, 1, 2, 2, 1]
-    none = Candidates(
-        *(np.zeros(0, np.int32),) * 2, np.zeros(0, np.float32), *(np.zeros(0, np.int32),) * 2
-    )
-    assert partner_ranks(none).tolist() == []

@@ -105,7 +105,7 @@ def test_clusters_of_a_run_that_was_killed_are_not_taken(
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_damaged_block_is_named(learnt: Path, tmp_path: Path) -> None:
-    block = next((learnt / "rounds/0002/scored").rglob("*.parquet"))
+    block = helpers.block_of(learnt, 2)
     data = bytearray(block.read_bytes())
     data[len(data) // 2] ^= 1
     block.write_bytes(data)

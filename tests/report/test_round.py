@@ -100,7 +100,8 @@ def test_what_is_missing_says_which_command_gives_it(
     assert "not labelled yet" in read(mined).texts["scale"]
     sheet = draw(stages["labelled"], tmp_path / "b")
     text = read(sheet).texts["agreement"]
-    assert "no model is trained yet" in text and "`scout train --workspace " in text
+    assert "no model is trained yet" in text
+    assert "`scout mine " in text and "for more pairs: training lacks " in text
     assert "not trained yet" in read(sheet).texts["scale"]
 
 
@@ -113,7 +114,7 @@ def test_without_pairs_there_is_no_report(tmp_path: Path) -> None:
 def test_without_the_scored_ads_the_rest_is_still_drawn(
     whole: Report, learnt: Path, tmp_path: Path
 ) -> None:
-    next((learnt / "rounds/0002/scored").rglob("*.parquet")).unlink()
+    helpers.block_of(learnt, 2).unlink()
     found = draw(learnt, tmp_path / "b")
     assert set(found.summary["missing"]) == MAPS
     parts = read(found)

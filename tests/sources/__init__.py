@@ -6,6 +6,7 @@ import bz2
 import csv
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,13 +14,36 @@ import pyarrow.parquet as pq
 
 from pipelines.contracts import Ad, Rejected
 from pipelines.sources import registry
-from pipelines.sources.base import ReadOptions
+from pipelines.sources.base import Range, ReadOptions
+
+
+def parts(
+    patterns: Sequence[str], options: ReadOptions | None = None, range_bytes: int = 1 << 30
+) -> list[Range]:
+    """Return the ranges that workers read: of each thing once, sorted."""
+    options = options or ReadOptions()
+    found = {(item.source, item.place): item for item in registry.each(patterns)}
+    return [
+        part
+        for (name, _), item in sorted(found.items())
+        for one in registry.get(name).ranges(item, options, range_bytes)
+        for part in registry.get(name).cut(one, options, range_bytes)
+    ]
+
+
+def records(
+    patterns: Sequence[str], options: ReadOptions | None = None, range_bytes: int = 1 << 30
+) -> list[Ad | Rejected]:
+    options = options or ReadOptions()
+    return [
+        record
+        for part in parts(patterns, options, range_bytes)
+        for record in registry.get(part.source).read(part, options)
+    ]
 
 
 def read(path: Path, options: ReadOptions | None = None, range_bytes: int = 1 << 30) -> list:
-    options = options or ReadOptions()
-    ranges = registry.plan(registry.list_corpus([str(path)]), options, range_bytes)
-    return [found for part in ranges for found in registry.get(part.source).read(part, options)]
+    return records([str(path)], options, range_bytes)
 
 
 def texts(records: list) -> list[str]:

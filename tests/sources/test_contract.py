@@ -5,23 +5,31 @@ A source that is registered without a corpus in ``CORPORA`` fails here.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from apache_beam.testing.test_pipeline import TestPipeline
+from apache_beam.testing.util import assert_that, equal_to
 
 from pipelines.contracts import Ad, Rejected
 from pipelines.errors import UsageError
+from pipelines.jobs.running import DEFAULT_RUNNER
 from pipelines.sources import registry
-from pipelines.sources.base import STAGE, Listed, Range, ReadOptions, Source, fingerprint
+from pipelines.sources.base import STAGE, Listed, Range, ReadOptions, Source
 from pipelines.sources.records import Place, to_ad
+from pipelines.sources.survey import survey
+from pipelines.stages.read_ads import ADS as READ
+from pipelines.stages.read_ads import REJECTED, ReadAds
 from pipelines.text import digest
 from tests import helpers
-from tests.sources import write
+from tests.sources import parts, records, write
 
 
 class Held(Source):
@@ -66,59 +74,79 @@ class Corpus:
 ADS = [*helpers.tiny_ads(20), {"id": "no text"}, {"text": "no id"}, {"id": "blank", "text": " "}]
 
 
-def _files(folder: Path) -> Corpus:
+@contextlib.contextmanager
+def _files(folder: Path) -> Iterator[Corpus]:
     for name in ("a.jsonl", "b.jsonl.gz", "c.csv", "d.tsv", "e.parquet", "f.ndjson.bz2"):
         rows = [{"id": ad.get("id"), "text": ad.get("text")} for ad in ADS]
         write(folder / name, [{**row, "id": f"{name}{n}"} for n, row in enumerate(rows)])
     text = folder / "g.txt"
     text.write_bytes("\ufeffone\r\n\n two \ncaf\udce9\n".encode(errors="surrogateescape"))
-    return Corpus([f"{folder}/*"], lambda: text.write_bytes(b"another\n"))
+    yield Corpus([f"{folder}/*"], lambda: text.write_bytes(b"another\n"))
 
 
-def _held(folder: Path) -> Corpus:
-    source = registry.get("held")
-    assert isinstance(source, Held)
-    return Corpus(["held://all"], lambda: source.ads.append({"text": "new"}))
+@contextlib.contextmanager
+def _held(_: Path) -> Iterator[Corpus]:
+    source = Held(list(ADS))
+    with registry.registered(source):
+        yield Corpus(["held://all"], lambda: source.ads.append({"text": "new"}))
 
 
-CORPORA: dict[str, Callable[[Path], Corpus]] = {"files": _files, "held": _held}
+@contextlib.contextmanager
+def _bq(_: Path) -> Iterator[Corpus]:
+    from tests.bigquery_server import Table, served
+
+    with served() as fake:
+        table = Table([("id", "STRING"), ("text", "STRING")], list(ADS))
+        fake.tables |= {"project.shop.ads": table, "project.shop.more": table}
+
+        def change() -> None:
+            table.rows.append({"text": "new"})
+            table.modified += 1
+
+        yield Corpus(["bq://project.shop.ads", "bq://project.shop.more"], change)
+
+
+CORPORA: dict[str, Callable[[Path], AbstractContextManager[Corpus]]] = {
+    "files": _files,
+    "bq": _bq,
+    "held": _held,
+}
 
 
 @pytest.fixture(params=[*registry.names(), "held"])
 def corpus(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Corpus]:
-    with registry.registered(Held(list(ADS))):
-        yield CORPORA[request.param](tmp_path)
+    with CORPORA[request.param](tmp_path) as found:
+        yield found
 
 
-def read(corpus: Corpus, range_bytes: int = 1 << 30) -> list[Ad | Rejected]:
-    ranges = registry.plan(registry.list_corpus(corpus.patterns), ReadOptions(), range_bytes)
-    return [
-        found for part in ranges for found in registry.get(part.source).read(part, ReadOptions())
-    ]
+def fingerprint(corpus: Corpus) -> str:
+    return survey(corpus.patterns, ReadOptions(), 1 << 30, fingerprinted=True).fingerprint
 
 
-def test_listing_is_sorted_and_each_thing_stands_in_it_once(corpus: Corpus) -> None:
-    listed = registry.list_corpus(corpus.patterns)
-    assert listed == sorted(listed)
-    assert listed == registry.list_corpus(corpus.patterns * 2)
+def test_each_thing_is_seen_once(corpus: Corpus) -> None:
+    listed = list(registry.each(corpus.patterns))
     assert len({(item.source, item.place) for item in listed}) == len(listed) > 0
+    once = survey(corpus.patterns, ReadOptions(), 100)
+    assert (once.things, once.bytes) == (len(listed), sum(item.bytes for item in listed))
+    assert once.complete
+    assert survey(corpus.patterns * 2, ReadOptions(), 100) == once
 
 
 @pytest.mark.parametrize("range_bytes", [1, 40, 700])
 def test_ranges_hold_each_record_once(corpus: Corpus, range_bytes: int) -> None:
-    def content(records: list[Ad | Rejected]) -> list[tuple[str, ...]]:
-        return sorted((r.source, r.id, getattr(r, "text", ""), type(r).__name__) for r in records)
+    def content(found: list[Ad | Rejected]) -> list[tuple[str, ...]]:
+        return sorted((r.source, r.id, getattr(r, "text", ""), type(r).__name__) for r in found)
 
-    whole = read(corpus)
-    assert content(read(corpus, range_bytes)) == content(whole)
+    whole = records(corpus.patterns)
+    assert content(records(corpus.patterns, range_bytes=range_bytes)) == content(whole)
     assert len(whole) >= len(ADS)
 
 
 def test_every_record_is_an_ad_or_a_rejection_with_its_place(corpus: Corpus) -> None:
-    records = read(corpus)
-    assert {type(record) for record in records} == {Ad, Rejected}
-    assert len({(record.source, record.position) for record in records}) == len(records)
-    for record in records:
+    found = records(corpus.patterns)
+    assert {type(record) for record in found} == {Ad, Rejected}
+    assert len({(record.source, record.position) for record in found}) == len(found)
+    for record in found:
         assert record.source and record.position
         if isinstance(record, Rejected):
             assert record.stage == STAGE and record.reason and record.detail
@@ -128,30 +156,43 @@ def test_every_record_is_an_ad_or_a_rejection_with_its_place(corpus: Corpus) -> 
 
 
 def test_the_same_corpus_is_the_same_ads(corpus: Corpus) -> None:
-    assert read(corpus) == read(corpus)
+    assert records(corpus.patterns) == records(corpus.patterns)
 
 
 def test_the_fingerprint_goes_with_the_content(corpus: Corpus) -> None:
-    before = fingerprint(registry.list_corpus(corpus.patterns))
-    assert before == fingerprint(registry.list_corpus(corpus.patterns))
+    before = fingerprint(corpus)
+    assert before == fingerprint(corpus)
     corpus.change()
-    assert before != fingerprint(registry.list_corpus(corpus.patterns))
+    assert before != fingerprint(corpus)
 
 
 @pytest.mark.parametrize("range_bytes", [1, 40, 1 << 30])
 def test_bytes_add_up(corpus: Corpus, range_bytes: int) -> None:
-    for item in registry.list_corpus(corpus.patterns):
-        ranges = registry.plan([item], ReadOptions(), range_bytes)
-        assert sum(part.bytes for part in ranges) == item.bytes > 0
+    costs: dict[str, int] = {}
+    for part in parts(corpus.patterns, range_bytes=range_bytes):
+        costs[part.place] = costs.get(part.place, 0) + part.bytes
+    assert costs == {item.place: item.bytes for item in registry.each(corpus.patterns)}
+    assert min(costs.values()) > 0
 
 
 def test_ranges_and_sources_travel(corpus: Corpus) -> None:
-    for part in registry.plan(registry.list_corpus(corpus.patterns), ReadOptions(), 100):
+    for part in parts(corpus.patterns, range_bytes=100):
         assert pickle.loads(pickle.dumps(part)) == part
         assert len(pickle.dumps(part)) < 1000
         source = pickle.loads(pickle.dumps(registry.get(part.source)))
         there = list(source.read(part, ReadOptions()))
         assert there == list(registry.get(part.source).read(part, ReadOptions()))
+        assert source.everywhere(part.place) == part.place
+
+
+def test_workers_read_the_same(corpus: Corpus) -> None:
+    pipeline = TestPipeline(runner=DEFAULT_RUNNER)
+    found = pipeline | ReadAds(corpus.patterns, ReadOptions(), 100)
+    expected = records(corpus.patterns, range_bytes=100)
+    for tag, kind in ((READ, Ad), (REJECTED, Rejected)):
+        wanted = [record for record in expected if isinstance(record, kind)]
+        assert_that(found[tag], equal_to(wanted), label=tag)
+    pipeline.run().wait_until_finish()
 
 
 def test_the_main_job_reads_any_source(tmp_path: Path) -> None:
@@ -173,9 +214,9 @@ def test_the_main_job_reads_any_source(tmp_path: Path) -> None:
 
 def test_two_sources_in_one_corpus(tmp_path: Path) -> None:
     path = helpers.write_jsonl(tmp_path / "a.jsonl", helpers.tiny_ads(5))
-    with registry.registered(Held([])):
-        listed = registry.list_corpus(["held://b", str(path), "held://a"])
-    assert [item.place for item in listed] == [str(path), "held://a", "held://b"]
+    with registry.registered(Held([{"text": "an ad"}])):
+        found = parts(["held://b", str(path), "held://a"])
+    assert [part.place for part in found] == [str(path), "held://a", "held://b"]
 
 
 def test_names_of_sources() -> None:
@@ -187,4 +228,4 @@ def test_names_of_sources() -> None:
         pass
     assert "held" not in registry.names()
     with pytest.raises(UsageError, match="no file matches"):
-        registry.list_corpus(["held"])
+        survey(["held"], ReadOptions(), 1)

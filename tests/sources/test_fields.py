@@ -318,8 +318,7 @@ def scored(workspace: Path) -> dict[str, dict[str, Any]]:
     place = Workspace(str(workspace))
     manifest = place.latest(1, "scored")
     assert manifest is not None
-    tables = [pq.read_table(workspace / file.path) for file in manifest.files]
-    return {row["id"]: row for table in tables for row in table.to_pylist()}
+    return {row["id"]: row for row in helpers.scored_table(workspace, manifest).to_pylist()}
 
 
 def three_fields() -> list[dict[str, Any]]:

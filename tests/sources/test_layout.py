@@ -19,6 +19,7 @@ from pipelines.sources import registry
 from pipelines.sources.base import ReadOptions
 from pipelines.sources.csv_lines import style_of
 from pipelines.sources.fields import AdField
+from pipelines.sources.survey import survey
 from tests import helpers
 from tests.sources import read, reasons, texts
 
@@ -44,7 +45,7 @@ def lines(rows: list[dict[str, str]] = ROWS) -> str:
 
 def told(path: Path, options: ReadOptions | None = None) -> list[str]:
     options = options or ReadOptions()
-    parts = registry.plan(registry.list_corpus([str(path)]), options, 1 << 30)
+    parts = survey([str(path)], options, 1 << 30).ranges
     return [line.removeprefix(f"{path.parent}/") for line in registry.told(parts, options)]
 
 

@@ -12,15 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.contracts import Ad, Rejected
-from pipelines.sources import registry
 from pipelines.sources.base import ReadOptions
+from tests.sources import read
 
 WHOLE = ReadOptions(whole=True)
-
-
-def read(path: Path) -> list[Ad | Rejected]:
-    parts = registry.plan(registry.list_corpus([str(path)]), WHOLE, 1 << 20)
-    return [record for part in parts for record in registry.get(part.source).read(part, WHOLE)]
 
 
 @pytest.mark.parametrize(
@@ -38,7 +33,7 @@ def test_no_field_is_looked_for(
 ) -> None:
     path = tmp_path / name
     path.write_text(content, encoding="utf-8")
-    found = read(path)
+    found = read(path, WHOLE)
     assert [json.loads(ad.text) for ad in found if isinstance(ad, Ad)] == records
     assert all(isinstance(ad, Ad) and ad.source == str(path) and ad.position for ad in found)
 
@@ -54,7 +49,7 @@ def test_parquet_gives_every_column(tmp_path: Path) -> None:
         }
     )
     pq.write_table(table, tmp_path / "a.parquet")
-    [ad] = read(tmp_path / "a.parquet")
+    [ad] = read(tmp_path / "a.parquet", WHOLE)
     assert isinstance(ad, Ad)
     assert json.loads(ad.text) == {
         "text": "a",
@@ -68,6 +63,6 @@ def test_parquet_gives_every_column(tmp_path: Path) -> None:
 def test_what_is_no_record_is_rejected_as_ever(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{broken\n[1]\n{"a": 1}\n')
-    found = read(path)
+    found = read(path, WHOLE)
     assert [ad.reason for ad in found if isinstance(ad, Rejected)] == ["not_json", "not_an_object"]
     assert len(found) == 3

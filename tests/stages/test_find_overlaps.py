@@ -19,7 +19,8 @@ MODEL = ClusterModel(
 
 def totals(count: list[int], nearer: list[list[int]]) -> ClusterTotals:
     counts = np.array(count, dtype=np.int64)
-    return ClusterTotals(counts, counts * 100_000, counts * 1000, np.array(nearer, dtype=np.int64))
+    mixed = np.array(nearer, dtype=np.int64)
+    return ClusterTotals(counts, counts * 100_000, counts * 1000, mixed, counts)
 
 
 def test_statistics_are_cut_between_the_labels() -> None:

@@ -17,6 +17,7 @@ from pipelines.numerics.calibration import Threshold
 from pipelines.stages.gather_rows import GatherRows
 from pipelines.stages.keep_pool import KeepPool, best, columns_of, labelled_of, score_rows
 from pipelines.store import blocks
+from pipelines.store.shown import write
 from pipelines.strategies.base import Context, Need, Plan, Rows, RowStrategy
 from pipelines.strategies.uncertainty import Uncertainty
 from tests.helpers import write_scored_blocks
@@ -72,7 +73,7 @@ def kept(
             pipeline | "Threshold" >> beam.Create([THRESHOLD]),
             pipeline | "Open" >> beam.Create([60]),
             labelled,
-        ) | KeepPool(str(root), strategy, plan, shown)
+        ) | KeepPool(str(root), strategy, plan, write(str(root), shown))
         _ = pool | "Save" >> beam.Map(save, saved)
     data = saved.read_bytes()
     return blocks.from_block(Block(1, data)) if data else pa.table({})

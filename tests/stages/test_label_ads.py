@@ -21,6 +21,7 @@ from pipelines.stages.label_ads import (
     choose_band,
     choose_threshold,
 )
+from pipelines.store.shown import write
 from tests.helpers import write_scored_blocks
 from tests.stages.test_find_opposite_pairs import scored_rows
 
@@ -94,7 +95,7 @@ def test_what_experts_have_seen_counts_for_the_threshold_and_not_for_the_band(
     # Three blocks; everything just below the threshold was shown, so the band reaches further down.
     margins = np.arange(-30, 30, dtype=np.float32)
     whole = scored_rows(margins)
-    shown = frozenset(whole.column("key").to_pylist()[18:24])
+    shown = write(str(tmp_path), whole.column("key").to_pylist()[18:24])
     files = write_scored_blocks(tmp_path, [whole.slice(n, 20) for n in (0, 20, 40)])
     rule = LabelRule(0.6, band_share=0.1, band_ads=4)
     with TestPipeline() as pipeline:

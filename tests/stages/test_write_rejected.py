@@ -19,7 +19,9 @@ LETTERS = [
 ]
 
 
-def written(root: Path, letters: list[Rejected], shards: int) -> dict[str, list[dict]]:
+def written(
+    root: Path, letters: list[Rejected], shards: int, file_rows: int = 100
+) -> dict[str, list[dict]]:
     def check(files: list[BlockFile]) -> None:
         for file in files:
             data = (root / file.path).read_bytes()
@@ -27,9 +29,8 @@ def written(root: Path, letters: list[Rejected], shards: int) -> dict[str, list[
 
     with TestPipeline() as pipeline:
         given = pipeline | beam.Create(letters)
-        assert_that(
-            given | WriteRejected(str(root), "rounds/0001/scored/a", "records", shards), check
-        )
+        write = WriteRejected(str(root), "rounds/0001/scored/a", "records", shards, file_rows)
+        assert_that(given | write, check)
     folder = root / "rounds/0001/scored/a"
     return {
         path.name: [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
@@ -46,6 +47,14 @@ def test_every_letter_is_written_once_whatever_the_order(shards: int, tmp_path: 
     )
     assert all(row["detail"] == LETTERS[0].detail for rows in found.values() for row in rows)
     assert written(tmp_path / "b", LETTERS[::-1], shards) == found
+
+
+def test_a_file_holds_so_many_and_no_letter_is_lost(tmp_path: Path) -> None:
+    found = written(tmp_path, LETTERS, shards=1, file_rows=15)
+    names = ["rejected-records-00000.jsonl", *(f"rejected-records-00000-{n}.jsonl" for n in (1, 2))]
+    assert sorted(found) == sorted(names)
+    assert sorted(len(rows) for rows in found.values()) == [10, 15, 15]
+    assert {row["id"] for rows in found.values() for row in rows} == {ad.id for ad in LETTERS}
 
 
 def test_nothing_rejected_writes_nothing(tmp_path: Path) -> None:

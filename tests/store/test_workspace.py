@@ -25,7 +25,7 @@ from pipelines.store.facts import (
     ScoredFacts,
     VerdictsFacts,
 )
-from pipelines.store.workspace import STAGES, Manifest, Workspace, block_record, config_hash
+from pipelines.store.workspace import STAGES, Manifest, Workspace, config_hash
 from tests import helpers
 
 FILE = BlockFile("rounds/0001/scored/attempt-0001-00000000/block-a.parquet", 3, 4, "ab")
@@ -144,7 +144,7 @@ def test_a_manifest_of_another_version_says_what_helps(tmp_path: Path) -> None:
     old = {"format_version": 1, "stage": "scored", "facts": {"task": "tiny"}}
     storage.write(path, json.dumps(old).encode())
     with pytest.raises(
-        RunFailed, match=r"earlier .*\(format 1, this one reads 2\); mine into a new"
+        RunFailed, match=r"earlier .*\(format 1, this one reads 3\); mine into a new"
     ):
         place.scored.by_round()
 
@@ -183,7 +183,7 @@ def test_facts_belong_to_their_stage(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no attempt to hold ReviewFacts"):
         Manifest.of(attempt, "h", [], 0, FACTS_OF["review"])
     made = Manifest.of(attempt, "h", [FILE], 3, FACTS_OF["pairs"])
-    assert (made.stage, made.round, made.format_version) == ("pairs", 1, 2)
+    assert (made.stage, made.round, made.format_version) == ("pairs", 1, 3)
     assert made.file("block-a.parquet") == FILE
     with pytest.raises(RunFailed, match=r"manifest\.json: lists no items\.jsonl"):
         made.file("items.jsonl")
@@ -203,19 +203,6 @@ def test_the_newest_pairs_and_the_verdicts_of_a_version(tmp_path: Path) -> None:
     # Of round 4 nobody knows what it was mined for.
     assert [*place.verdicts_of(1)] == [1] and [*place.verdicts_of(2)] == [3]
     assert [*place.verdicts.by_round()] == [1, 3, 4]
-
-
-def test_scored_blocks_are_those_with_a_record(tmp_path: Path) -> None:
-    place = Workspace(str(tmp_path))
-    full = place.path(FILE.path)
-    storage.write(full, b"1234")
-    assert place.scored_blocks("key") == []
-    storage.write(full.replace(".parquet", ".json"), block_record(FILE, "key"))
-    assert place.scored_blocks("key") == [FILE]
-    assert place.scored_blocks("another key") == []
-    storage.write(full.replace(".parquet", ".json"), b"{")
-    with pytest.raises(RunFailed, match="not the record of a scored block"):
-        place.scored_blocks("key")
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from pipelines.strategies.base import Chosen, Context, PairPool
 from pipelines.strategies.boundary import Boundary, explore
 from tests.helpers import by_label
 from tests.stages.test_cluster_per_label import labelled
-from tests.stages.test_find_opposite_pairs import SPACE, search
+from tests.stages.test_find_opposite_pairs import SPACE, in_band, search
 
 SELECTION = Selection(
     budget=20,
@@ -34,13 +34,16 @@ SELECTION = Selection(
 def pool(shown: pa.Table | None = None) -> PairPool:
     rows, threshold = labelled(300)
     positive = rows.column("margin").to_numpy() >= threshold.margin
-    sample = rows.append_column("positive", pa.array(positive))
-    sample = sample.append_column("cluster", pa.array(np.zeros(300, dtype=np.int32)))
-    found = search(rows.filter(pa.array(~positive)), rows.filter(pa.array(positive)), 4)
-    found = found.append_column("mutual", pa.array(np.zeros(found.num_rows, dtype=bool)))
+    sample = in_band(rows, positive).sort_by("key")
+    found = search(rows.filter(pa.array(positive)), rows.filter(pa.array(~positive)), 4)
+    # No pair before its turn: what is nearest comes first.
+    place = found.column_names.index("mutual")
+    found = found.set_column(place, "mutual", pa.array(np.zeros(found.num_rows, dtype=bool)))
+    keys = pa.concat_arrays([found.column(name).combine_chunks() for name in ("p_key", "n_key")])
+    ads = sample.filter(pc.is_in(sample.column("key"), value_set=keys))
     overlaps = [Overlap(0, 0, 0.5, 1.0, 0.1, 1, 0.1, 1000, 1)]
     weight = int(rows.column("weight").to_numpy().sum())
-    return PairPool([((0, 0), found)], sample.sort_by("key"), shown, overlaps, SPACE, weight, 300)
+    return PairPool(found, ads, sample, shown, overlaps, SPACE, weight, 300)
 
 
 def context(guideline: str = "policy 1", **changes: Any) -> Context:
@@ -60,9 +63,13 @@ def test_budget_exploration_and_one_use_an_ad() -> None:
     assert [item.source for item in items] == ["boundary"] * 16 + ["exploration"] * 4
     used = [ad.key for item in items for ad in item.ads]
     assert len(set(used)) == len(used)
+    rows, _ = labelled(300)
+    margin = dict(
+        zip(rows.column("key").to_pylist(), rows.column("margin").to_pylist(), strict=True)
+    )
     for item in items:
         ads = by_label(item)
-        assert ads["positive"].margin >= 0 > ads["negative"].margin
+        assert margin[ads["positive"].key] >= 0 > margin[ads["negative"].key]
     shares = [item.overlap.cumulative_share for item in items if item.overlap]
     assert len(shares) == 16 and shares == sorted(shares)
     assert {item.ads[0].label for item in items} == {"positive", "negative"}
@@ -85,7 +92,8 @@ def test_propensities_count_what_was_not_sampled() -> None:
 
 def test_no_exploration_and_nothing_but_exploration_candidates() -> None:
     assert {item.source for item in choose(exploration_share=0.0).items} == {"boundary"}
-    only = Boundary().choose(dataclasses.replace(pool(), candidates=[]), context())
+    none = pool().candidates.slice(0, 0)
+    only = Boundary().choose(dataclasses.replace(pool(), candidates=none), context())
     assert {item.source for item in only.items} == {"exploration"}
     assert only.candidates == 0
 
@@ -114,11 +122,11 @@ def test_what_was_shown_is_not_drawn_and_nothing_like_it_is_chosen() -> None:
 
 def test_the_order_of_inputs_does_not_matter() -> None:
     given = pool()
-    [(place, found)] = given.candidates
+    found = given.candidates
     rng = np.random.default_rng(1)
     mixed = dataclasses.replace(
         given,
-        candidates=[(place, found.take(pa.array(rng.permutation(found.num_rows))))],
+        candidates=found.take(pa.array(rng.permutation(found.num_rows))),
         sample=given.sample.take(pa.array(rng.permutation(given.sample.num_rows))),
     )
     shuffled = Boundary().choose(mixed, context())
@@ -133,13 +141,11 @@ def test_what_exploration_drew_is_in_no_pair() -> None:
     drawn = [item for item in choose(**settings).items if item.source == "exploration"]
     keys = pa.array([ad.key for item in drawn for ad in item.ads])
     given = pool()
-    [(place, found)] = given.candidates
+    found = given.candidates
     for side in ("p_key", "n_key"):
         taken = found.filter(pc.is_in(found.column(side), value_set=keys))
         assert taken.num_rows
-        again = Boundary().choose(
-            dataclasses.replace(given, candidates=[(place, taken)]), context(**settings)
-        )
+        again = Boundary().choose(dataclasses.replace(given, candidates=taken), context(**settings))
         used = [ad.key for item in again.items for ad in item.ads]
         assert len(set(used)) == len(used)
 

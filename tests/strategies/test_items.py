@@ -7,7 +7,7 @@ import pytest
 from pipelines.contracts import OverlapFacts, ReviewItem
 from pipelines.store import files
 from pipelines.store.facts import adapter
-from pipelines.strategies.items import as_shown, item_id, review_ad, weighed
+from pipelines.strategies.items import as_shown, item_id, named_ad, read, review_ad, weighed
 from tests.helpers import review_ad_of
 
 
@@ -45,8 +45,26 @@ def test_a_row_becomes_an_ad_with_its_fields() -> None:
     ad = review_ad(row, "positive", 2)
     assert (ad.weight, ad.probability, ad.cluster) == (1500.0, 0.622459, 2)
     assert ad.fields == (("Headline", "Buy"), ("", "now"))
-    prefixed = {f"p_{name}": value for name, value in row.items() if name != "fields"}
-    assert review_ad(prefixed, "positive", None, "p_").fields == ()
+    assert review_ad({**row, "fields": ""}, "positive", None).fields == ()
+
+
+def test_chosen_ads_are_known_by_their_keys_until_they_are_read() -> None:
+    rows = {
+        key: {"id": f"i{key}", "key": key, "text": f"text {key}", "margin": 1.5, "copies": 2}
+        | {"weight": 7, "truncated": key == "b", "fields": ""}
+        for key in ("a", "b", "c")
+    }
+    ads = named_ad("b", "negative", 4, -0.5), named_ad("a", "positive", None)
+    items = [
+        ReviewItem("pair_0", 1, "boundary", ads, distance=0.5),
+        ReviewItem("item_1", 2, "uncertainty", (named_ad("c", "negative", 0),), score=-2.0),
+    ]
+    assert {ad.text for item in items for ad in item.ads} == {""}
+    assert [(ad.key, ad.margin) for ad in ads] == [("b", -0.5), ("a", 0.0)]
+    pair, alone = read(items, rows)
+    assert pair.ads == (review_ad(rows["b"], "negative", 4), review_ad(rows["a"], "positive", None))
+    assert dataclasses.replace(pair, ads=ads) == items[0]
+    assert alone.ads == (review_ad(rows["c"], "negative", 0),) and alone.score == -2.0
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.config import Selection
+from pipelines.contracts import CANDIDATE_SCHEMA
 from pipelines.numerics.calibration import Threshold
 from pipelines.numerics.overlap import Overlap
 from pipelines.store import blocks
@@ -16,7 +17,7 @@ from pipelines.strategies.base import Chosen, Context, PairPool
 from pipelines.strategies.boundary import Boundary
 from pipelines.strategies.exploration import explored_share
 from pipelines.strategies.single_ads import fill
-from tests.stages.test_find_opposite_pairs import SPACE, scored_rows, search
+from tests.stages.test_find_opposite_pairs import SPACE, in_band, scored_rows, search
 
 OVERLAP = Overlap(0, 0, 0.5, 1.0, 0.1, 1, 0.1, 1000, 1)
 
@@ -35,20 +36,15 @@ def pool(margins: np.ndarray, shown: int = 0, alike: bool = False) -> PairPool:
         same = np.ones((len(margins), 6), dtype=np.float16)
         rows = rows.set_column(place, "vector", blocks.vector_array(same))
     positive = margins >= 0
-    sample = rows.append_column("positive", pa.array(positive))
-    sample = sample.append_column("cluster", pa.array(np.zeros(len(margins), dtype=np.int32)))
+    sample = in_band(rows, positive).sort_by("key")
     unseen = np.arange(len(margins)) >= shown
-    candidates = []
+    candidates = CANDIDATE_SCHEMA.empty_table()
     if (positive & unseen).any() and (~positive & unseen).any():
         negatives = rows.filter(pa.array(~positive & unseen))
-        found = search(negatives, rows.filter(pa.array(positive & unseen)), 4)
-        mutual = pa.array(np.zeros(found.num_rows, dtype=bool))
-        candidates = [((0, 0), found.append_column("mutual", mutual))]
+        candidates = search(rows.filter(pa.array(positive & unseen)), negatives, 4)
     seen = rows.slice(0, shown) if shown else None
-    overlaps = [OVERLAP] if candidates else []
-    return PairPool(
-        candidates, sample.sort_by("key"), seen, overlaps, SPACE, 1000 * len(rows), len(rows)
-    )
+    overlaps = [OVERLAP] if candidates.num_rows else []
+    return PairPool(candidates, sample, sample, seen, overlaps, SPACE, 1000 * len(rows), len(rows))
 
 
 def context(margins: np.ndarray, source: str = "prior", **changes: Any) -> Context:
@@ -106,7 +102,7 @@ def test_copies_of_one_ad_make_one_pair_and_a_whole_round() -> None:
     # What is like an ad that is asked about already is in no other pair.
     assert [len(item.ads) for item in chosen.items] == [2] + [1] * 19
     assert "near the threshold no more ads of opposite labels lie near each other" in chosen.note
-    assert "raise overlaps.per_positive_cluster" in chosen.note
+    assert "raise search.neighbors or selection.band" in chosen.note
 
 
 def test_equal_scores_are_no_order() -> None:

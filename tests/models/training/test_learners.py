@@ -72,3 +72,43 @@ def score(run: lora.PromptPass, texts: tuple[str, ...]) -> np.ndarray:
 def scoped(run: lora.PromptPass, adapter: lora.Adapter, texts: tuple[str, ...]) -> np.ndarray:
     with adapter.scope():
         return score(run, texts)
+
+
+def told(n: int, seed: int, sign: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return unit vectors, labels along one direction of many, and what LLM-0 would say of them."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(n, 64)).astype(np.float32)
+    vectors[:, 0] += 1.5 * rng.choice([-1, 1], size=n)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    labels = (vectors[:, 0] > 0).astype(np.int8)
+    return vectors, labels, sign * (vectors[:, 0] + 0.05 * rng.normal(size=n))
+
+
+def test_a_head_of_few_labels_leans_on_what_llm_0_said_where_labels_agree() -> None:
+    vectors, _, margins = told(1000, seed=0)
+    lean = learners.lean_of(vectors, margins)
+    assert (vectors @ lean).std() == pytest.approx(0.25)
+    assert np.corrcoef(vectors @ lean, margins)[0, 1] > 0.9
+    few, labels, _ = told(16, seed=1)
+    more, truth, _ = told(1000, seed=2)
+
+    def right(kernel: np.ndarray, bias: float) -> float:
+        return float(((more @ kernel + bias > 0) == truth).mean())
+
+    alone, helped = (right(*learners.fit_head(few, labels, given)) for given in (None, lean))
+    assert helped > alone + 0.05, (alone, helped)
+    # One that says the contrary, or nothing, is not heard.
+    plain = learners.fit_head(few, labels)
+    against = learners.fit_head(few, labels, -lean)
+    assert np.array_equal(against[0], plain[0]) and against[1] == plain[1]
+    for silent in (np.zeros(1000), np.full(1000, -3.0)):
+        assert not learners.lean_of(vectors, silent).any()
+
+
+def test_held_out_scores_are_those_of_the_head_that_leans() -> None:
+    vectors, labels, _ = told(40, seed=3)
+    lean = learners.lean_of(*told(500, seed=4)[::2])
+    fold = np.arange(40) % 4
+    margins = learners.held_out_margins(vectors, labels, fold, lean)
+    kernel, bias = learners.fit_head(vectors[fold != 2], labels[fold != 2], lean)
+    assert margins[fold == 2] == pytest.approx(vectors[fold == 2] @ kernel + bias, abs=1e-5)

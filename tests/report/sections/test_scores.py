@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from pipelines.contracts import ReviewItem
@@ -14,6 +13,7 @@ from pipelines.jobs.status import standing
 from pipelines.numerics.calibration import PriorBound
 from pipelines.report.output import Report
 from pipelines.store.workspace import Workspace
+from tests import helpers
 from tests.helpers import by_label
 from tests.report.drawn import draw, items_of, read, rename, rewrite
 
@@ -24,9 +24,9 @@ def test_how_near_the_pairs_came_to_the_threshold_is_said_in_figures(
     text = " ".join(read(whole).texts["scores"].split())
     assert "25% of those called positive and as many of the others (selection.band)" in text
     workspace = Workspace(str(stages["learnt"]))
-    scored, clusters = (workspace.latest(2, stage) for stage in ("scored", "clusters"))
+    scored, clusters = workspace.scored.latest(2), workspace.clusters.latest(2)
     assert scored is not None and clusters is not None
-    blocks = [pq.read_table(workspace.path(file.path)) for file in scored.files]
+    blocks = [helpers.scored_table(stages["learnt"], scored)]
     margins = np.concatenate([block.column("margin").to_numpy() for block in blocks])
     positive = margins >= clusters.facts.threshold.margin
     chosen = [by_label(p) for p in items_of(stages["learnt"], 2) if p.source == "boundary"]
