@@ -16,6 +16,7 @@ import pytest
 from pipelines.store.workspace import Workspace
 from tests import helpers
 from tests.engines.runners.clusters import (
+    SHORT_LIVED,
     FlinkCluster,
     Processes,
     python_job_service,
@@ -24,7 +25,8 @@ from tests.engines.runners.clusters import (
 )
 
 ROOT = Path(__file__).resolve().parents[3]
-LIMIT_SECONDS = 900
+LIMIT_SECONDS = 1800
+pytestmark = pytest.mark.timeout(2 * LIMIT_SECONDS)
 REAL_TASK = """\
 name: real
 version: 1
@@ -74,7 +76,13 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
 
 def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT_SECONDS
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT_SECONDS,
+        env={**os.environ, **SHORT_LIVED},
     )
 
 
@@ -211,12 +219,14 @@ def test_a_task_manager_that_dies_changes_nothing(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ},
+        env={**os.environ, **SHORT_LIVED},
     ) as command:
         try:
             # In the middle of scoring: some blocks are written, not all.
             scored = lambda: [*workspace.glob("rounds/0001/scored/*/block-*.json")]  # noqa: E731
-            wait_for(lambda: bool(scored()) or command.poll() is not None, "scored block", 600)
+            wait_for(
+                lambda: bool(scored()) or command.poll() is not None, "scored block", LIMIT_SECONDS
+            )
             victims = flink.at_work()
             assert len(victims) == 2, "both TaskManagers have tasks"
             flink.kill(victims[0])
