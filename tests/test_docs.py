@@ -15,6 +15,7 @@ import pytest
 
 from pipelines import options
 from pipelines.config import load_task
+from pipelines.console.beam_flags import beam_parser
 from pipelines.errors import UsageError
 from pipelines.numerics.calibration import Threshold
 from pipelines.sources import csv_lines, decoding, layout
@@ -106,7 +107,7 @@ def commands_with(flag: str) -> list[str]:
 
 def is_beams(flag: str) -> bool:
     """Tell whether a flag is Beam's, which ``scout mine`` passes on."""
-    return _has(options._beam_parser(), flag)
+    return _has(beam_parser(), flag)
 
 
 def _has(parser: argparse.ArgumentParser, flag: str) -> bool:
