@@ -59,6 +59,9 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "qwen3": ("Qwen3CausalLM", "Qwen3Backbone", {"head_dim": 8}, "cached"),
 }
 
+# Float32 sums in another order; processors differ, gemma2's by 8e-5 on one. A wrong mask is off by .1.
+ATOL = 2e-4
+
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_every_family_agrees_with_its_plain_pass(family: str) -> None:
@@ -94,8 +97,8 @@ def test_every_family_agrees_with_its_plain_pass(family: str) -> None:
     oracle = WholeForward(model, prefix, 3, answers)
     want_margin, want_mean = oracle.once(tokens, n_ad)
     assert margin.shape == (4, 1)
-    np.testing.assert_allclose(margin, want_margin, atol=2e-5)
-    np.testing.assert_allclose(mean, want_mean, atol=2e-5)
+    np.testing.assert_allclose(margin, want_margin, atol=ATOL)
+    np.testing.assert_allclose(mean, want_mean, atol=ATOL)
 
     suffixes, pairs = [suffix, [11], [12, 13, 7, 9]], [answers, (20, 21), (4, 30)]
     several = choose_forward(model, prefix, suffixes, pairs, [40, 41, 42], log.append)
@@ -112,8 +115,8 @@ def test_every_family_agrees_with_its_plain_pass(family: str) -> None:
         for row, count in zip(alone, n_ad, strict=True):
             row[count : count + len(own)] = own
         want, want_mean = WholeForward(model, prefix, len(own), asked).once(alone, n_ad)
-        np.testing.assert_allclose(margins[:3, column], want[:3, 0], atol=2e-5)
-    np.testing.assert_allclose(mean[:3], want_mean[:3], atol=2e-5)
+        np.testing.assert_allclose(margins[:3, column], want[:3, 0], atol=ATOL)
+    np.testing.assert_allclose(mean[:3], want_mean[:3], atol=ATOL)
 
 
 def test_a_wrong_fast_pass_is_refused(
