@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.store import scores
 from pipelines.store.workspace import Workspace
 from tests import helpers
 from tests.engines.runners.clusters import (
@@ -92,10 +93,19 @@ def pairs_of(workspace: Path) -> bytes:
 
 
 def orphans(workspace: Path) -> set[str]:
-    """Return the scored blocks that no manifest names."""
+    """Return the scored blocks, and the vectors beside them, that no manifest leads to."""
     place = Workspace(str(workspace))
-    named = {file.path for scored in place.scored.all(1) for file in scored.files}
-    return set(place.block_sizes()) - named
+    parts = [p for scored in place.scored.all(1) for p in scores.parts_of(place, scored)]
+    named = {
+        path for part in parts for path in (part.block, part.block.replace(".rows.", ".vectors."))
+    }
+    there = {str(path.relative_to(workspace)) for path in blocks_in(workspace)}
+    assert named <= there
+    return there - named
+
+
+def blocks_in(workspace: Path, kind: str = "*") -> list[Path]:
+    return [*workspace.glob(f"scores/*/keys-*/*.{kind}.parquet")]
 
 
 def foreign_lines(stderr: str) -> list[str]:
@@ -223,14 +233,15 @@ def test_a_task_manager_that_dies_changes_nothing(
     ) as command:
         try:
             # In the middle of scoring: some blocks are written, not all.
-            scored = lambda: [*workspace.glob("rounds/0001/scored/*/block-*.json")]  # noqa: E731
             wait_for(
-                lambda: bool(scored()) or command.poll() is not None, "scored block", LIMIT_SECONDS
+                lambda: bool(blocks_in(workspace, "rows")) or command.poll() is not None,
+                "scored block",
+                LIMIT_SECONDS,
             )
             victims = flink.at_work()
             assert len(victims) == 2, "both TaskManagers have tasks"
             flink.kill(victims[0])
-            held = len(scored())
+            held = len(blocks_in(workspace, "rows"))
             _, stderr = command.communicate(timeout=LIMIT_SECONDS)
         finally:
             command.kill()
