@@ -38,7 +38,7 @@ $(TOOLS_STAMP): requirements-tools.txt
 	@touch $@
 
 # On engines: the Python job service, Prism, Spark, and a Flink cluster of three processes. Java 17 and Maven are
-# needed, which .ci/run installs; the rest (0.7 GB, Prism is built) goes into $(ENGINES_DIR). ENGINES=skip: none.
+# needed; the rest (0.7 GB, Prism is built) goes into $(ENGINES_DIR). ENGINES=skip: none.
 ifeq ($(ENGINES),skip)
 test-engines:
 	@echo "make: ENGINES=skip: nothing was tested on Flink, Spark, Prism and the Python job service"
