@@ -51,14 +51,31 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def measure_apart(benchmark: str, folder: Path) -> dict[str, Any]:
+def measure_apart(benchmark: str, folder: Path, flag: str = "--measure") -> dict[str, Any]:
     """Run a benchmark's ``--measure`` in a fresh process: peak memory never falls again.
 
     A process begins with its parent's peak, so the parent must stay small.
     """
-    command = [sys.executable, "-m", f"benchmarks.{benchmark}", "--measure", str(folder)]
+    command = [sys.executable, "-m", f"benchmarks.{benchmark}", flag, str(folder)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def peer_python(name: str, *requirements: str) -> str:
+    """Return the Python of a peer's own environment, in the cache; it is made on first use.
+
+    Args:
+        name: of the environment.
+        requirements: what pip installs into it.
+    """
+    home = CACHE / "peers" / name
+    python = str(home / "bin" / "python")
+    if not (home / "ready").is_file():
+        log(f"installing {' '.join(requirements)} into {home}, once")
+        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True)
+        (home / "ready").touch()
+    return python
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:

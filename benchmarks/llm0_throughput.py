@@ -128,14 +128,7 @@ class LlamaCpp:
 
     def __init__(self, texts: list[str], windows: dict[str, prompting.PromptWindow]) -> None:
         """Install on first use, into the cache; compiling takes minutes."""
-        home = embedded.cache_dir() / "bench" / "llama-cpp"
-        python = str(home / "bin" / "python")
-        if not (home / "ready").is_file():
-            _common.log(f"installing {LLAMA_CPP} into {home}, once; this compiles")
-            subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-            command = [python, "-m", "pip", "install", "--quiet", "numpy", LLAMA_CPP]
-            subprocess.run(command, check=True)
-            (home / "ready").touch()
+        python = _common.peer_python("llama-cpp", "numpy", LLAMA_CPP)
         prompts = {
             name: {
                 "prefix": window.prompts[0].prefix.removesuffix(window.lead),

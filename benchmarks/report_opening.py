@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _common, mine_scaling
+from benchmarks import _common, _mining
 from pipelines.report.round import ReportOptions, report
 
 MAX_SECONDS = 2.0
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for size in args.sizes:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            mine_scaling.write_scored(folder, size)
+            _mining.write_scored(folder, size)
             _common.measure_apart("mine_scaling", folder)
             drawn = _common.measure_apart("report_opening", folder)
             seconds, pictures = opening(drawn["path"], args.repeats)

@@ -239,7 +239,7 @@ class Search(_Section):
 
     index: Literal["auto", "exact", "scann"] = "auto"
     neighbors: Annotated[int, Field(ge=1, le=100)] = 5
-    exhaustive_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
+    exhaustive_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 30_000
 
     @model_validator(mode="before")
     @classmethod

@@ -61,6 +61,31 @@ def choose(
     return _choose_rows(corpus, strategy, plan), ()
 
 
+def cluster_settings(task: Task, standardize: bool) -> ClusterSettings:
+    """Return what a task says of clusters, and whether dimensions are standardised first."""
+    return ClusterSettings(
+        positive_clusters=task.clustering.positive_clusters,
+        negative_clusters=task.clustering.negative_clusters,
+        sample_rows=task.clustering.sample_rows,
+        # Single ads fill what pairs leave of the budget, and a pair takes two.
+        coverage_rows=max(task.selection.coverage_sample_rows, 3 * task.selection.budget),
+        neighbors=task.search.neighbors,
+        standardize=standardize,
+        seed=task.seed,
+    )
+
+
+def search_settings(task: Task) -> SearchSettings:
+    """Return what a task says of the search for pairs."""
+    return SearchSettings(
+        index=task.search.index,
+        neighbors=task.search.neighbors,
+        exhaustive_rows=task.search.exhaustive_rows,
+        max_candidates=task.selection.pool,
+        seed=task.seed,
+    )
+
+
 def _choose_rows(corpus: Corpus, strategy: RowStrategy, plan: Plan) -> beam.PCollection[Chosen]:
     found = (corpus.threshold, corpus.labelled[OPEN])
     labelled = corpus.parts | "GatherLabelled" >> GatherRows(
@@ -81,23 +106,14 @@ def _choose_rows(corpus: Corpus, strategy: RowStrategy, plan: Plan) -> beam.PCol
 def _choose_pairs(
     corpus: Corpus, strategy: PairStrategy, plan: Plan, task: Task
 ) -> tuple[beam.PCollection[Chosen], ClusterFacts]:
-    selection, threshold = task.selection, corpus.threshold
+    threshold = corpus.threshold
     clusters = (
         corpus.parts,
         threshold,
         corpus.labelled[BAND],
     ) | "ClusterPerLabel" >> ClusterPerLabel(
         corpus.root,
-        ClusterSettings(
-            positive_clusters=task.clustering.positive_clusters,
-            negative_clusters=task.clustering.negative_clusters,
-            sample_rows=task.clustering.sample_rows,
-            # Single ads fill what pairs leave of the budget, and a pair takes two.
-            coverage_rows=max(selection.coverage_sample_rows, 3 * selection.budget),
-            neighbors=task.search.neighbors,
-            standardize=corpus.standardize,
-            seed=task.seed,
-        ),
+        cluster_settings(task, corpus.standardize),
         corpus.shown,
         corpus.threads,
     )
@@ -108,16 +124,7 @@ def _choose_pairs(
         model,
         totals,
         overlaps,
-    ) | "FindOppositePairs" >> FindOppositePairs(
-        SearchSettings(
-            index=task.search.index,
-            neighbors=task.search.neighbors,
-            exhaustive_rows=task.search.exhaustive_rows,
-            max_candidates=selection.pool,
-            seed=task.seed,
-        ),
-        corpus.threads,
-    )
+    ) | "FindOppositePairs" >> FindOppositePairs(search_settings(task), corpus.threads)
     selected = (
         found[CANDIDATES],
         found[ADS],

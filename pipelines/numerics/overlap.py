@@ -11,7 +11,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from scipy.stats import rankdata
 
-from pipelines.numerics.distances import ExactIndex, as_matrix, within
+from pipelines.numerics.distances import ExactIndex, as_matrix, true_cells, within
 
 DISTANCE_UNIT = 1e-6
 _ROWS_PER_CHUNK = 4096
@@ -185,10 +185,9 @@ def nearer_counts(
     for start in range(0, len(matrix), _ROWS_PER_CHUNK):
         chunk = slice(start, start + _ROWS_PER_CHUNK)
         # A member that lies on its centroid cannot be nearer to another.
-        rows, columns = np.nonzero(
-            within(matrix[chunk], others, np.maximum(limit[chunk], 0.0))
-            & (own[chunk] > 0.0)[:, None]
-        )
+        nearer = within(matrix[chunk], others, np.maximum(limit[chunk], 0.0))
+        nearer &= (own[chunk] > 0.0)[:, None]
+        rows, columns = true_cells(nearer)
         cells = clusters[chunk][rows] * len(others) + columns
         counts += np.bincount(cells, minlength=len(counts))
     return counts.reshape(n_clusters, len(others))

@@ -1,8 +1,9 @@
 """FindOppositePairs: nearest ads of opposite labels in the band around the threshold.
 
 The band is small beside the corpus, so its ads are compared each with each, and what is found nearest is
-the nearest there is. Which clusters overlap says where a pair stands, not whether it is found. A band too
-large for that is searched inside overlapping cluster pairs alone.
+the nearest there is. Which clusters overlap says where a pair stands, not whether it is found. In a band too
+large for that an ad is compared with the clusters that mix with its own or lie nearest to it, as many as
+there is time for.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 from apache_beam import pvalue
+from scipy.spatial.distance import cdist
 
 from models.neighbors import IndexKind, build_index
 from pipelines.console import metrics
@@ -29,7 +31,7 @@ STAGE = "FindOppositePairs"
 CANDIDATES, ADS = "candidates", "ads"
 _KEYS = ("p_key", "n_key")
 
-# Where ads meet: (negative part, positive part) of an exhaustive search, else (negative cluster, part).
+# Where ads meet: part of the negatives, part of the positives.
 Place = tuple[int, int]
 
 
@@ -40,8 +42,8 @@ class SearchSettings:
     Attributes:
         index: ``auto``, ``exact`` or ``scann``; all find the same.
         neighbors: nearest negatives kept of each positive.
-        exhaustive_rows: ads of each label that are compared each with each; also the most of a label that
-            meet in one worker.
+        exhaustive_rows: ads of each label that are compared each with each; also about the most of a label
+            that meet in one worker.
         max_candidates: candidate pairs kept in all.
         seed: of the hash that splits large sets.
     """
@@ -63,59 +65,116 @@ def parts_of(count: int, max_rows: int) -> int:
     return max(1, -(-count // max_rows))
 
 
-def route(
-    table: pa.Table,
+@dataclass(frozen=True, slots=True)
+class SearchPlan:
+    """Which ads of the band are compared, and where they meet.
+
+    Attributes:
+        searched: bool (kp, kn), clusters whose ads are compared.
+        first, parts: int64 (kn,), the first part of each negative cluster's ads, and how many.
+        positive_parts: how many parts the positives make.
+        shards: into how many parts candidates are cut while they are merged.
+    """
+
+    searched: np.ndarray
+    first: np.ndarray
+    parts: np.ndarray
+    positive_parts: int
+    shards: int
+
+
+def plan_search(
+    model: ClusterModel,
     overlaps: Sequence[Overlap],
     band: np.ndarray,
-    n_positive_clusters: int,
-    settings: SearchSettings,
+    exhaustive_rows: int,
+) -> SearchPlan:
+    """Plan the search of a band.
+
+    All its ads are compared, where that is not too much. Else those of clusters that overlap, and of each
+    positive cluster with the nearest negative ones: with that share of all which makes as many
+    comparisons as the largest whole search.
+
+    Args:
+        model: the clusters.
+        overlaps: those that mix.
+        band: int64 (kp + kn,), rows of the whole band in each, positive ones first.
+        exhaustive_rows: see :class:`SearchSettings`.
+    """
+    kp, kn = len(model.positive), len(model.negative)
+    n_positive, n_negative = int(band[:kp].sum()), int(band[kp:].sum())
+    searched = np.ones((kp, kn), dtype=bool)
+    if not is_exhaustive(n_positive, n_negative, exhaustive_rows):
+        near = exhaustive_rows**2 * kn // (n_positive * n_negative)
+        away = cdist(model.positive.astype(np.float64), model.negative.astype(np.float64))
+        searched[:] = False
+        nearest = np.argsort(away, axis=1, kind="stable")[:, :near]
+        np.put_along_axis(searched, nearest, True, axis=1)
+        for overlap in overlaps:
+            searched[overlap.positive, overlap.negative] = True
+    first, parts = pack(band[kp:], exhaustive_rows)
+    return SearchPlan(
+        searched,
+        first,
+        parts,
+        parts_of(n_positive, exhaustive_rows),
+        parts_of(n_positive + n_negative, 2 * exhaustive_rows),
+    )
+
+
+def pack(counts: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pack clusters into parts of at most ``limit`` rows; a larger cluster fills parts of its own.
+
+    Args:
+        counts: int64 (k,), rows of each.
+        limit: at least 1.
+
+    Returns:
+        int64 (k,) each: a cluster's first part, and how many it has.
+    """
+    parts = np.maximum(-(-counts // limit), 1)
+    first = np.zeros(len(parts), dtype=np.int64)
+    part, free = 0, limit
+    for number, (count, own) in enumerate(zip(counts.tolist(), parts.tolist(), strict=True)):
+        if count > free:
+            part, free = part + 1, limit
+        first[number] = part
+        free -= count
+        if own > 1:
+            part, free = part + own, limit
+    return first, parts
+
+
+def route(
+    table: pa.Table, plan: SearchPlan, seed: int
 ) -> Iterator[tuple[Place, tuple[bool, pa.Table]]]:
     """Send rows of the band to the places where they meet those of the other label.
 
-    Each with each, where that is not too much: in parts of at most ``exhaustive_rows`` of either label,
-    every part of one meets every part of the other. Else negative rows go to a part of their cluster, and
-    positive rows to every part of the clusters that theirs overlaps with; of a positive cluster with more
-    than ``exhaustive_rows`` a uniform hash sample of about that many is searched.
+    Negatives lie in parts of whole clusters, as far as these are small enough, positives in parts by
+    hash. A positive goes wherever a cluster lies that its own is searched with.
 
     Args:
         table: rows of the band, see ``ClusterPerLabel``.
-        overlaps: the cluster pairs that mix.
-        band: int64 (clusters,), rows of the whole band in each cluster, positive ones first.
-        n_positive_clusters: how many of them are positive.
-        settings: of the search.
+        plan: of the search.
+        seed: of the hash.
 
     Yields:
-        (place, (label, rows)).
+        (place, (label, rows)), some of them without rows.
     """
-    limit = settings.exhaustive_rows
     positive = table.column("positive").to_numpy(zero_copy_only=False)
     cluster = table.column("cluster").to_numpy()
-    ranks = hashing.ranks(table.column("key").to_pylist(), settings.seed)
-    sizes = (int(band[:n_positive_clusters].sum()), int(band[n_positive_clusters:].sum()))
-
-    def part(members: np.ndarray, number: int, parts: int) -> pa.Table:
-        return table.filter(pa.array(members & (ranks % np.uint64(parts) == number)))
-
-    if is_exhaustive(*sizes, limit):
-        n_parts, p_parts = parts_of(sizes[1], limit), parts_of(sizes[0], limit)
-        for a in range(n_parts):
-            for b in range(p_parts):
-                yield (a, b), (False, part(~positive, a, n_parts))
-                yield (a, b), (True, part(positive, b, p_parts))
-        return
-    partners: dict[int, list[int]] = {}
-    for overlap in overlaps:
-        partners.setdefault(overlap.negative, []).append(overlap.positive)
-    for j, mixed in sorted(partners.items()):
-        parts = parts_of(int(band[n_positive_clusters + j]), limit)
-        shares = {i: limit / max(int(band[i]), 1) for i in sorted(mixed)}
-        chosen = np.zeros(len(positive), dtype=bool)
-        for i, share in shares.items():
-            chosen |= positive & (cluster == i) & hashing.below(ranks, share)
-        positives = table.filter(pa.array(chosen))
-        for number in range(parts):
-            yield (j, number), (False, part(~positive & (cluster == j), number, parts))
-            yield (j, number), (True, positives)
+    ranks = hashing.ranks(table.column("key").to_pylist(), seed)
+    own = np.where(positive, 0, cluster)
+    n_part = plan.first[own] + (ranks % plan.parts[own].astype(np.uint64)).astype(np.int64)
+    p_part = ranks % np.uint64(plan.positive_parts)
+    last = plan.first + plan.parts
+    for a in range(int(last.max())):
+        there = np.asarray(plan.searched[:, (plan.first <= a) & (a < last)].any(axis=1))
+        met = positive & there[np.where(positive, cluster, 0)]
+        negatives = table.filter(pa.array(~positive & (n_part == a)))
+        for b in range(plan.positive_parts):
+            yield (a, b), (False, negatives)
+            yield (a, b), (True, table.filter(pa.array(met & (p_part == b))))
 
 
 def search_part(
@@ -123,16 +182,18 @@ def search_part(
     negatives: pa.Table,
     model: ClusterModel,
     overlaps: Sequence[Overlap],
+    searched: np.ndarray,
     settings: SearchSettings,
     threads: int = 1,
 ) -> pa.Table:
-    """Return the ``neighbors`` nearest negatives of every positive.
+    """Return the ``neighbors`` nearest negatives of every positive, among those it is compared with.
 
     Args:
         positives: rows of the band, in any order; so are ``negatives``.
         negatives: at least one.
         model: the clusters, and the space that distances are measured in.
         overlaps: the cluster pairs that mix.
+        searched: bool (kp, kn), clusters whose ads are compared.
         settings: of the search.
         threads: blocks of positives that are searched side by side.
 
@@ -141,22 +202,31 @@ def search_part(
         ``mass`` (int64) of that.
     """
     # Ads of a cluster lie near one another: together they are told apart faster where all of them do.
-    positives = positives.sort_by([("cluster", "ascending"), ("key", "ascending")])
-    negatives = blocks.sort_by_key(negatives)
-    index = build_index(kmeans.project(model.space, blocks.vectors(negatives)), settings.index)
-    queries = kmeans.project(model.space, blocks.vectors(positives))
-    found, distances = index.search(queries, settings.neighbors, threads)
-    rows, columns = np.repeat(np.arange(len(found)), found.shape[1]), found.ravel()
+    order = [("cluster", "ascending"), ("key", "ascending")]
+    positives, negatives = positives.sort_by(order), blocks.sort_by_key(negatives)
     left, right = (table.column("cluster").to_numpy() for table in (positives, negatives))
-    home = home_of(overlaps, (len(model.positive), len(model.negative)))
-    overlap = home[left[rows], right[columns]]
-    mass = np.asarray([overlap.mass for overlap in overlaps], dtype=np.int64)
+    queries, data = (
+        kmeans.project(model.space, blocks.vectors(table)) for table in (positives, negatives)
+    )
+    found = []
+    everywhere = bool(searched[np.ix_(np.unique(left), np.unique(right))].all())
+    for j in [None] if everywhere else np.unique(right).tolist():
+        rows = np.arange(len(queries)) if j is None else np.flatnonzero(searched[left, j])
+        columns = np.arange(len(data)) if j is None else np.flatnonzero(right == j)
+        if len(rows):
+            index = build_index(data[columns], settings.index)
+            near, distances = index.search(queries[rows], settings.neighbors, threads)
+            found.append((np.repeat(rows, near.shape[1]), columns[near.ravel()], distances.ravel()))
+    empty = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+    rows, columns, distances = (np.concatenate(parts) for parts in zip(empty, *found, strict=True))
+    home = home_of(overlaps, searched.shape)[left[rows], right[columns]]
+    masses = np.asarray([overlap.mass for overlap in overlaps], dtype=np.int64)
     table = {
         "p_key": positives.column("key").take(pa.array(rows)),
         "n_key": negatives.column("key").take(pa.array(columns)),
-        "distance": pa.array(distances.ravel()),
-        "overlap": pa.array(overlap),
-        "mass": pa.array(mass[overlap]),
+        "distance": pa.array(distances),
+        "overlap": pa.array(home),
+        "mass": pa.array(masses[home]),
     }
     return pa.table(table).combine_chunks()
 
@@ -246,14 +316,15 @@ class FindOppositePairs(beam.PTransform):
     ) -> dict[str, beam.PCollection]:
         """Apply the transform."""
         band, model, totals, overlaps = inputs
-        known = tuple(map(pvalue.AsSingleton, (model, totals, overlaps)))
+        beside = pvalue.AsSingleton(totals), pvalue.AsSingleton(overlaps)
+        plan = pvalue.AsSingleton(model | "PlanSearch" >> beam.Map(self._plan, *beside))
         pool = (
             band
-            | "Route" >> beam.FlatMap(self._route, *known)
+            | "Route" >> beam.FlatMap(self._route, plan)
             | "Meet" >> beam.GroupByKey()
-            | "Search" >> beam.FlatMap(self._search, *known)
+            | "Search" >> beam.FlatMap(self._search, plan, pvalue.AsSingleton(model), beside[1])
             | "GroupByPositive" >> beam.GroupByKey()
-            | "KeepNearest" >> beam.FlatMap(self._keep_nearest, known[1])
+            | "KeepNearest" >> beam.FlatMap(self._keep_nearest, plan)
             | "GroupByNegative" >> beam.GroupByKey()
             | "MarkMutual" >> beam.Map(_mark_mutual)
             | "KeepPool" >> beam.CombineGlobally(_pooled, self.settings.max_candidates)
@@ -262,13 +333,16 @@ class FindOppositePairs(beam.PTransform):
         ads = band | "RowsOfPool" >> beam.FlatMap(_rows_of, pvalue.AsSingleton(keys))
         return {CANDIDATES: pool, ADS: ads}
 
-    def _route(
-        self, block: Block, model: ClusterModel, totals: ClusterTotals, overlaps: list[Overlap]
-    ) -> Iterator[tuple[Place, tuple[bool, Block]]]:
+    def _plan(
+        self, model: ClusterModel, totals: ClusterTotals, overlaps: list[Overlap]
+    ) -> SearchPlan:
+        return plan_search(model, overlaps, totals.band, self.settings.exhaustive_rows)
+
+    def _route(self, block: Block, plan: SearchPlan) -> Iterator[tuple[Place, tuple[bool, Block]]]:
         with metrics.timed(STAGE):
-            table = blocks.from_block(block)
-            routed = route(table, overlaps, totals.band, len(model.positive), self.settings)
-            for place, (positive, rows) in routed:
+            for place, (positive, rows) in route(
+                blocks.from_block(block), plan, self.settings.seed
+            ):
                 if rows.num_rows:
                     metrics.count(STAGE, "routed", rows.num_rows if positive else 0)
                     yield place, (positive, blocks.to_block(rows))
@@ -276,8 +350,8 @@ class FindOppositePairs(beam.PTransform):
     def _search(
         self,
         item: tuple[Place, Iterable[tuple[bool, Block]]],
+        plan: SearchPlan,
         model: ClusterModel,
-        totals: ClusterTotals,
         overlaps: list[Overlap],
     ) -> Iterator[tuple[int, Block]]:
         with metrics.timed(STAGE):
@@ -288,22 +362,21 @@ class FindOppositePairs(beam.PTransform):
                 return
             positives, negatives = blocks.concat(sides[True]), blocks.concat(sides[False])
             metrics.count(STAGE, "queries", positives.num_rows)
-            found = search_part(positives, negatives, model, overlaps, self.settings, self.threads)
-            yield from self._sharded(found, "p_key", totals)
+            found = search_part(
+                positives, negatives, model, overlaps, plan.searched, self.settings, self.threads
+            )
+            yield from self._sharded(found, "p_key", plan.shards)
 
     def _keep_nearest(
-        self, item: tuple[int, Iterable[Block]], totals: ClusterTotals
+        self, item: tuple[int, Iterable[Block]], plan: SearchPlan
     ) -> Iterator[tuple[int, Block]]:
         with metrics.timed(STAGE):
             found = keep_nearest(blocks.concat(list(item[1])), self.settings.neighbors)
             metrics.count(STAGE, "candidates", found.num_rows)
-            yield from self._sharded(found, "n_key", totals)
+            yield from self._sharded(found, "n_key", plan.shards)
 
-    def _sharded(
-        self, table: pa.Table, key: str, totals: ClusterTotals
-    ) -> Iterator[tuple[int, Block]]:
+    def _sharded(self, table: pa.Table, key: str, shards: int) -> Iterator[tuple[int, Block]]:
         """Yield a table's rows in shards by a key: all candidates of an ad come together."""
-        shards = parts_of(int(totals.band.sum()), 2 * self.settings.exhaustive_rows)
         if shards == 1:
             yield 0, blocks.to_block(table)
             return

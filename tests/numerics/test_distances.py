@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
+from pipelines.numerics import distances
 from pipelines.numerics.distances import (
     ExactIndex,
     as_matrix,
@@ -111,6 +112,59 @@ def test_within_against_pairs(seed, a, b, d, grid):
     np.testing.assert_array_equal(
         within(left, right, each, right_sq=squared_norms(right)), expected
     )
+
+
+def bundles(seed, n, number, *, d=48, spread=1e-3):
+    """Unit rows in bundles so tight that products of whole rows cannot tell a bundle's apart."""
+    rng = np.random.default_rng(seed)
+    centers = np.random.default_rng(number).normal(size=(number, d))
+    rows = centers[rng.integers(0, number, n)] * 3.0 + spread * rng.normal(size=(n, d))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize("number", [1, 3, 40])
+@pytest.mark.parametrize("m", [1, 6])
+def test_rows_that_are_nearly_equal_are_told_apart(number, m):
+    data, queries = bundles(0, 1500, number), bundles(1, 90, number)
+    # One row far off, so that rows are not short without what they have in common.
+    data[77] *= -1
+    got = nearest(queries, data, m)
+    wide = queries[:, None].astype(np.float64) - data[None]
+    gaps = np.sqrt(np.square(wide).sum(axis=2)).astype(np.float32)
+    order = np.argsort(gaps, axis=1, kind="stable")[:, :m]
+    np.testing.assert_array_equal(got[0], order)
+    np.testing.assert_array_equal(got[1], np.take_along_axis(gaps, order, axis=1))
+    for radius in np.quantile(gaps, [0.001, 0.2, 0.6]):
+        each = np.random.default_rng(2).permutation(gaps[:, 5])
+        for limit in (radius, each):
+            limits = np.broadcast_to(np.float32(limit), len(queries))
+            found = within(queries, data, limit)
+            np.testing.assert_array_equal(found, gaps <= limits[:, None])
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_few_pairs_of_nearly_equal_rows_are_measured_one_by_one(number, monkeypatch):
+    data, queries = bundles(0, 4000, number), bundles(1, 200, number)
+    measured = []
+
+    def counted(left, right, left_rows, right_rows):
+        measured.append(len(left_rows))
+        return row_distances(left, right, left_rows, right_rows)
+
+    monkeypatch.setattr(distances, "row_distances", counted)
+    nearest(queries, data, 5)
+    # A product of whole rows leaves a bundle's hundreds a query.
+    assert sum(measured) < 20 * len(queries)
+
+
+def test_threads_change_no_bit():
+    data, queries = make_rows(0, 3000, 32, grid=False), make_rows(1, 200, 32, grid=False)
+    one = nearest(queries, data, 4, block_bytes=1 << 18)
+    two = ExactIndex(data).search(queries, 4, threads=2)
+    three = nearest(queries, data, 4, block_bytes=1 << 17, threads=3)
+    for a, b, c in zip(one, two, three, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
 
 
 def test_row_functions_depend_on_the_row_alone():
