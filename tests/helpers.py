@@ -193,7 +193,9 @@ def options(task: Path, corpus: str | Path, workspace: Path, **changes: Any) -> 
 
 
 def run(task: Path, corpus: str | Path, workspace: Path, **changes: Any) -> Mined:
-    return mine(options(task, corpus, workspace, **changes), say=lambda line: None)
+    mined = mine(options(task, corpus, workspace, **changes), say=lambda line: None)
+    assert isinstance(mined, Mined), mined
+    return mined
 
 
 def pairs_bytes(mined: Mined) -> bytes:
@@ -257,7 +259,7 @@ def counted_blocks() -> Iterator[Counter[str]]:
     read = storage.read
 
     class Counted(io.FileIO):
-        def read(self, size: int | None = -1) -> bytes:  # type: ignore[override]
+        def read(self, size: int | None = -1) -> bytes:
             data = super().read(-1 if size is None else size)
             counts["ranges"] += len(data)
             return data
