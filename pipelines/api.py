@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pipelines.config import AboveZero, Count, InnerShare, Name, Share, Task
     from pipelines.jobs.explained import Explained, NotAnAd
     from pipelines.jobs.init import Started
+    from pipelines.jobs.publish import Published
     from pipelines.jobs.validate import Validated
     from pipelines.report.output import Report
     from pipelines.simulation.results import Simulated
@@ -395,6 +396,35 @@ def audit(
 
         options = job.AuditOptions(_task(task), os.fspath(workspace), budget, tuple(beam))
         return say.end(job.audit(options, say))
+
+
+def publish(
+    workspace: Place,
+    to: str,
+    *,
+    round: Count | None = None,
+    tables: Sequence[str] = ("pairs", "scores"),
+    beam: Sequence[str] = (),
+    progress: bool = False,
+) -> Published | Submitted:
+    """Load a round's pairs and scores into tables of BigQuery.
+
+    A table is named by task, round and all that shaped it: again, it is put in its own place.
+
+    Args:
+        workspace: folder, local or ``gs://``.
+        to: the dataset, ``bq://PROJECT.DATASET``.
+        round: by default the newest with pairs.
+        tables: pairs (a row an ad that is shown), scores (a row a distinct ad), or both.
+        beam: Beam's own flags, such as ``["--temp_location=gs://bucket/tmp"]``.
+        progress: tell on stderr what is done.
+    """
+    with call(publish, locals()) as say:
+        from pipelines.jobs import publish as job
+
+        _choose("tables", tables, ("pairs", "scores"))
+        options = job.PublishOptions(os.fspath(workspace), to, round, tuple(tables), tuple(beam))
+        return say.end(job.publish(options, say))
 
 
 def prompts(

@@ -45,6 +45,7 @@ _KEPT = {
     "report": "the report may be incomplete: run the same command again",
     "explain": "nothing is changed",
     "audit": "a sample is drawn as a whole or not at all: run the same command again",
+    "publish": "a table is loaded as a whole or not at all: run the same command again",
     "prompts": "nothing is changed: run the same command again",
     "simulate": "finished seeds and LLM-0's answers are kept: run the same command again to go on",
 }
@@ -299,6 +300,10 @@ def _audit(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
     return _show(args, _call(api.audit, args, beam=beam_flags))
 
 
+def _publish(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
+    return _show(args, _call(api.publish, args, beam=beam_flags))
+
+
 def _mine_job(beam_flags: tuple[str, ...]) -> Callable[..., Any]:
     """Return ``api.mine``; what runs elsewhere goes on when it is stopped here."""
     from pipelines.jobs.running import is_local
@@ -348,6 +353,7 @@ _COMMANDS = {
     "report": _plain(api.report),
     "explain": _plain(api.explain),
     "audit": _audit,
+    "publish": _publish,
     "prompts": _plain(api.prompts),
     "simulate": _plain(api.simulate),
 }

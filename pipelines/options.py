@@ -214,6 +214,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_explain(commands)
     _add_audit(commands)
+    _add_publish(commands)
     _add_prompts(commands)
     _add_simulate(commands)
     return parser
@@ -374,6 +375,29 @@ def _add_audit(commands: Any) -> None:
     _add_plain_output(audit)
 
 
+def _add_publish(commands: Any) -> None:
+    out = add_command(
+        commands,
+        "publish",
+        "a round's pairs and scores into BigQuery",
+        "Load a round's pairs and scores into tables of BigQuery, for whoever joins them with what else is "
+        "known of the ads. Beam's own flags pass through.",
+        "--workspace gs://bucket/scout --to bq://project.ads",
+        "--workspace runs/spring --to bq://project.ads --tables pairs --temp_location gs://bucket/tmp",
+    )
+    _add_workspace(out)
+    _add(out, api.publish, "to", required=True, metavar="DATASET")
+    _add(out, api.publish, "round")
+    _add(
+        out,
+        api.publish,
+        "tables",
+        type=_chosen_of("table", ("pairs", "scores")),
+        metavar="NAME,...",
+    )
+    _add_plain_output(out)
+
+
 def _add_prompts(commands: Any) -> None:
     compare = add_command(
         commands,
@@ -457,7 +481,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
     if not rest:
         return args, ()
     known = flags_of(parser, args.command)
-    if args.command in ("mine", "demo", "audit"):
+    if args.command in ("mine", "demo", "audit", "publish"):
         of_beam = beam_parser()
         _, rest_unknown = of_beam.parse_known_args(rest)
         known += [flag for action in of_beam._actions for flag in action.option_strings]

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from apache_beam.io.filesystem import FileMetadata, FileSystem
+from apache_beam.io.filesystem import FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
-from pipelines.store import storage
-
-# What is asked of an object: an answer with all that is known of it is six times as long.
-_FIELDS = "name,size,generation,md5Hash,crc32c"
+from pipelines.store import cloud, storage
 
 
 class Stored(NamedTuple):
@@ -51,8 +47,8 @@ def matching(pattern: str) -> Iterator[Stored]:
         yield from (_on_disk(name) for name in names if os.path.isfile(name))
         return
     with storage.reaching(pattern):
-        if pattern.startswith(storage.GS):
-            yield from _in_bucket(pattern)
+        if pattern.startswith(cloud.GS):
+            yield from (Stored(*found) for found in cloud.matching(pattern))
         else:
             found = FileSystems.match([pattern])[0].metadata_list
             yield from map(_of_metadata, found)
@@ -74,9 +70,9 @@ def version_of(path: str) -> str:
         if storage.is_local(path):
             return _on_disk(path).version
         with storage.reaching(path):
-            if path.startswith(storage.GS):
-                found = _object(path)
-                return str(found.generation) if found else ""
+            if path.startswith(cloud.GS):
+                found = cloud.find(path)
+                return found.generation if found else ""
             return _of_metadata(FileSystems.get_filesystem(path).metadata(path)).version
     except FileNotFoundError:
         return ""
@@ -89,37 +85,3 @@ def _on_disk(path: str) -> Stored:
 
 def _of_metadata(found: FileMetadata) -> Stored:
     return Stored(found.path, found.size_in_bytes, repr(float(found.last_updated_in_seconds or 0)))
-
-
-def _in_bucket(pattern: str) -> Iterator[Stored]:
-    literal = re.match(r"[^[*?]*", pattern)
-    prefix = literal[0] if literal else ""
-    if prefix == pattern:
-        found = _object(pattern)
-        yield from [_of_object(pattern, found)] if found else []
-        return
-    bucket, _, names = prefix.removeprefix(storage.GS).partition("/")
-    matches = re.compile(FileSystem.translate_pattern(pattern)).match
-    answer = _client(pattern).list_blobs(
-        bucket, prefix=names, fields=f"items({_FIELDS}),nextPageToken"
-    )
-    for item in answer:
-        path = f"{storage.GS}{bucket}/{item.name}"
-        if matches(path):
-            yield _of_object(path, item)
-
-
-def _of_object(path: str, found: Any) -> Stored:
-    # An object that was put together of parts has no MD5.
-    content = found.md5_hash or found.crc32c or ""
-    return Stored(path, int(found.size), str(found.generation), content)
-
-
-def _object(path: str) -> Any:
-    bucket, _, name = path.removeprefix(storage.GS).partition("/")
-    return _client(path).bucket(bucket).get_blob(name) if name else None
-
-
-def _client(path: str) -> Any:
-    # As Beam makes it: with the credentials of the run's own options.
-    return FileSystems.get_filesystem(path)._gcsIO().client

@@ -1,4 +1,4 @@
-"""Whole files on local disk or object storage, through Beam's FileSystems.
+"""Whole files on local disk or object storage; what is not Cloud Storage goes through Beam's FileSystems.
 
 A file appears whole or not at all: locally by writing beside and renaming, on object storage
 because an object exists only once its upload is complete.
@@ -18,8 +18,9 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadat
 from apache_beam.io.filesystems import FileSystems
 
 from pipelines.errors import RunFailed, UsageError
+from pipelines.store import cloud
+from pipelines.store.cloud import GS
 
-GS = "gs://"
 # What a request to Cloud Storage fetches of a file that is read in a stream, as Beam does, and of one of which
 # little is needed at a place.
 FETCHED_BYTES, FEW_BYTES = 16 << 20, 1 << 18
@@ -56,11 +57,8 @@ def write(path: str, data: bytes) -> None:
         RunFailed: object storage does not.
     """
     if not is_local(path):
-        with (
-            reaching(path),
-            FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as sink,
-        ):
-            sink.write(data)
+        with reaching(path):
+            _write_far(path, data)
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -77,6 +75,26 @@ def write(path: str, data: bytes) -> None:
         raise
 
 
+def _write_far(path: str, data: bytes) -> None:
+    if path.startswith(GS):
+        cloud.write(path, data)
+        return
+    with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as sink:
+        sink.write(data)
+
+
+def remove(path: str) -> None:
+    """Remove a file that is there; raises as :func:`read` does."""
+    if is_local(path):
+        os.unlink(path)
+        return
+    with reaching(path):
+        if path.startswith(GS):
+            cloud.remove(path)
+        else:
+            FileSystems.delete([path])
+
+
 def read(path: str) -> bytes:
     """Read a whole file.
 
@@ -87,6 +105,8 @@ def read(path: str) -> bytes:
     if is_local(path):
         return Path(path).read_bytes()
     with reaching(path):
+        if path.startswith(GS):
+            return cloud.read(path)
         if not FileSystems.exists(path):
             raise FileNotFoundError(path)
         with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source:
@@ -96,8 +116,8 @@ def read(path: str) -> bytes:
 def open_ranges(path: str) -> BinaryIO:
     """Open a file to read ranges of it; raises as :func:`read` does.
 
-    Of object storage the whole file comes at once: Beam's readers fetch 16 MiB from wherever they
-    seek to, so that two ranges of a block of one megabyte would cost more than the block.
+    Of object storage the whole file comes at once: two ranges of a block of one megabyte would cost more
+    requests than the block.
     """
     if is_local(path):
         return open(path, "rb", buffering=0)
@@ -109,6 +129,8 @@ def exists(path: str) -> bool:
     if is_local(path):
         return Path(path).exists()
     with reaching(path):
+        if path.startswith(GS):
+            return cloud.find(path) is not None
         return FileSystems.exists(path)
 
 
@@ -118,11 +140,14 @@ def match(pattern: str) -> list[FileMetadata]:
     Raises as :func:`read` does.
     """
     if is_local(pattern):
-        found = FileSystems.match([pattern])
+        found = FileSystems.match([pattern])[0].metadata_list
     else:
         with reaching(pattern):
-            found = FileSystems.match([pattern])
-    return sorted(found[0].metadata_list, key=lambda item: item.path)
+            if pattern.startswith(GS):
+                found = [FileMetadata(path, size) for path, size, *_ in cloud.matching(pattern)]
+            else:
+                found = FileSystems.match([pattern])[0].metadata_list
+    return sorted(found, key=lambda item: item.path)
 
 
 def opened(path: str, fetched: int = FETCHED_BYTES) -> BinaryIO:
@@ -138,17 +163,26 @@ def opened(path: str, fetched: int = FETCHED_BYTES) -> BinaryIO:
         return open(path, "rb")
     with reaching(path):
         if path.startswith(GS):
-            found = FileSystems.get_filesystem(path)._gcsIO().open(path, "rb", fetched)
+            found = cloud.opened(path, fetched)
         else:
             found = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
-    return cast(BinaryIO, io.BufferedReader(_Reached(path, found), min(fetched, _BUFFER_BYTES)))
+        found.seek(0, os.SEEK_END)
+        size = int(found.tell())
+        found.seek(0)
+        if size <= _BUFFER_BYTES:
+            with found:
+                return io.BytesIO(found.read())
+    raw = _Reached(path, found, size)
+    return cast(BinaryIO, io.BufferedReader(raw, min(fetched, _BUFFER_BYTES)))
 
 
 class _Reached(io.RawIOBase):
     """An open file of object storage."""
 
-    def __init__(self, path: str, source: Any) -> None:
-        self._path, self._source = path, source
+    # Where the end is known, nothing is asked for behind it.
+    def __init__(self, path: str, source: Any, size: int) -> None:
+        self._path, self._source, self._bytes = path, source, size
+        self._at = 0
 
     def readable(self) -> bool:
         return True
@@ -157,18 +191,24 @@ class _Reached(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        wanted = min(len(buffer), self._bytes - self._at)
+        if wanted <= 0:
+            return 0
         with reaching(self._path):
-            data = self._source.read(len(buffer))
+            data = self._source.read(wanted)
         buffer[: len(data)] = data
+        self._at += len(data)
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._bytes}[whence]
+        self._at = min(start + offset, self._bytes)
         with reaching(self._path):
-            self._source.seek(offset, whence)
-            return int(self._source.tell())
+            self._source.seek(self._at)
+        return self._at
 
     def tell(self) -> int:
-        return int(self._source.tell())
+        return self._at
 
     def close(self) -> None:
         self._source.close()
@@ -193,11 +233,19 @@ def reaching(path: str) -> Iterator[None]:
             [cause, *_] = cause.exception_details.values()
         # And Google what was tried for two minutes.
         cause = getattr(cause, "cause", None) or cause
-        what = str(cause).strip() or type(cause).__name__
         response = getattr(cause, "response", None)
+        what = _words_of(response) or str(cause).strip() or type(cause).__name__
         code = getattr(cause, "code", None) or getattr(response, "status_code", None)
         said, remedy = _FAULTS.get(code if isinstance(code, int) else 0, _FAULTS[0])
         raise RunFailed(f"{path}: {said} ({type(cause).__name__}: {what}); {remedy}") from error
+
+
+def _words_of(response: Any) -> str:
+    """Return what a server of Google's says of a failure, without the address that was asked."""
+    try:
+        return str(response.json()["error"]["message"])
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return ""
 
 
 # HTTP status -> what it means, and what to do.

@@ -7,10 +7,10 @@ written last. Readers follow manifests and never list data files. Nothing is ove
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
-import os
 import re
 import uuid
 from collections.abc import Iterable, Mapping
@@ -210,21 +210,20 @@ class Workspace:
         self.audit: Attempts[AuditFacts] = Attempts(self, "audit")
 
     def check_writable(self) -> None:
-        """Try whether a local workspace can be written, before anything costs time.
+        """Try whether a workspace can be written, before anything costs time.
 
         Raises:
             UsageError: it cannot, and why.
         """
-        if not storage.is_local(self.root):
-            return
         probe = self.path(f".probe-{uuid.uuid4().hex[:8]}")
         try:
             storage.write(probe, b"")
-            os.unlink(probe)
-        except OSError as error:
-            raise UsageError(
-                f"--workspace {self.root}: cannot be written ({error.strerror or error})"
-            ) from error
+        except (OSError, RunFailed) as error:
+            why = error.message if isinstance(error, RunFailed) else error.strerror or str(error)
+            raise UsageError(f"--workspace {self.root}: cannot be written ({why})") from error
+        # Whoever may write on object storage need not be allowed to remove.
+        with contextlib.suppress(OSError, RunFailed):
+            storage.remove(probe)
 
     def path(self, relative: str) -> str:
         """Return the full path of something in the workspace."""

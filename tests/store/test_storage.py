@@ -12,14 +12,24 @@ from apache_beam.io.filesystems import FileSystems
 
 from pipelines import cli
 from pipelines.errors import RunFailed, UsageError
-from pipelines.store import storage
+from pipelines.store import cloud, storage
 from pipelines.store.workspace import Workspace
 
 
 def down(*_: Any, **__: Any) -> Any:
-    """Fail as Beam does when Cloud Storage does not answer."""
-    inner = BeamIOError("List operation failed", {"gs://b/w/": TimeoutError("no answer in 120 s")})
-    raise BeamIOError("Match operation failed", {"gs://b/w/*": inner})
+    """Fail as Beam does when a storage does not answer."""
+    inner = BeamIOError("List operation failed", {"s3://b/w/": TimeoutError("no answer in 120 s")})
+    raise BeamIOError("Match operation failed", {"s3://b/w/*": inner})
+
+
+@pytest.fixture(params=["gs", "s3"])
+def far(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A file of a storage that is down."""
+    for name in ("match", "exists", "create"):
+        monkeypatch.setattr(FileSystems, name, down)
+    for name in ("read", "write", "find", "matching"):
+        monkeypatch.setattr(cloud, name, down)
+    return f"{request.param}://b/w/x"
 
 
 @pytest.mark.parametrize(
@@ -32,16 +42,10 @@ def down(*_: Any, **__: Any) -> Any:
         lambda path: Workspace(path.removesuffix("/x")).rounds(),
     ],
 )
-def test_the_reason_is_told_with_the_address(
-    act: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("match", "exists", "create"):
-        monkeypatch.setattr(FileSystems, name, down)
-    message = (
-        r"gs://b/w/.*: object storage does not .* \(TimeoutError: no answer in 120 s\); look at"
-    )
+def test_the_reason_is_told_with_the_address(act: Callable[[str], object], far: str) -> None:
+    message = r"://b/w/.*: object storage does not .* \(TimeoutError: no answer in 120 s\); look at"
     with pytest.raises(RunFailed, match=message):
-        act("gs://b/w/x")
+        act(far)
 
 
 def test_a_storage_without_its_settings_is_no_surprise(capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,7 +66,7 @@ def test_a_missing_file_stays_a_missing_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FileSystems, "exists", lambda path: False)
-    for path in ("gs://bucket/none", str(tmp_path / "none")):
+    for path in ("s3://bucket/none", str(tmp_path / "none")):
         with pytest.raises(FileNotFoundError):
             storage.read(path)
         assert not storage.exists(path)
