@@ -20,6 +20,7 @@ from pipelines.console import metrics
 from pipelines.contracts import Block, BlockFile
 from pipelines.numerics import hashing, kmeans, overlap
 from pipelines.numerics.calibration import Band, Threshold
+from pipelines.numerics.threads import one_blas_thread
 from pipelines.stages.gather_rows import is_among
 from pipelines.stages.side_by_side import SideBySide
 from pipelines.store import blocks
@@ -270,7 +271,7 @@ class ClusterPerLabel(beam.PTransform):
     def _fit(
         self, item: tuple[int, Iterable[tuple[bool, Block]]], threshold: Threshold
     ) -> ClusterModel:
-        with metrics.timed(STAGE):
+        with metrics.timed(STAGE), one_blas_thread():
             sides: dict[bool, list[Block]] = {True: [], False: []}
             for side, block in item[1]:
                 sides[side].append(block)

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import mine_scaling
+from benchmarks import _mining
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.mine import mine
 from pipelines.sources.base import ReadOptions
@@ -396,10 +396,10 @@ def test_a_damaged_block_is_named(task: Path, corpus: Path, tmp_path: Path) -> N
 
 def test_a_second_mining_reads_a_block_whole_once(tmp_path: Path) -> None:
     # 2,000 ads of 384 dimensions, scored already.
-    mine_scaling.write_scored(tmp_path, 2000)
+    _mining.write_scored(tmp_path, 2000)
     stored = sum(path.stat().st_size for path in tmp_path.rglob("block-*.parquet"))
     with helpers.counted_blocks() as counts:
-        mined = mine(mine_scaling.options(tmp_path), lambda line: None)
+        mined = mine(_mining.options(tmp_path), lambda line: None)
     assert mined.scored_now == 0 and mined.items
     assert counts["whole"] == stored, "verified by its hash where clusters are assigned"
     # The margins; key, margin and vector of what centroids are fitted on, here all ads; the rows of
