@@ -9,13 +9,14 @@ import numpy as np
 
 from pipelines.numerics.distances import (
     as_matrix,
+    error_bound,
+    rank_distances,
     row_distances,
     row_order,
     squared_norms,
     within,
 )
-from pipelines.numerics.hashing import ranks
-from pipelines.numerics.threads import one_blas_thread
+from pipelines.numerics.hashing import key_order
 
 # Weights become integers, so that their sums are exact and the order of rows cannot break ties.
 _WEIGHT_UNIT = 1e-6
@@ -96,7 +97,7 @@ def cover_radius(sample: CoverageSample, quantile: float = 0.25, seed: int = 0) 
     Raises:
         ValueError: if the quantile is out of bounds or the sample's parts disagree.
 
-    Memory: 4 bytes a pair of members, at most 1024 * s, plus what `row_distances` takes.
+    Memory: 8 bytes a pair of members, at most 2048 * s.
     """
     if not 0.0 <= quantile <= 1.0:
         raise ValueError(f"quantile must lie in [0, 1], got {quantile!r}")
@@ -112,12 +113,8 @@ def cover_radius(sample: CoverageSample, quantile: float = 0.25, seed: int = 0) 
             members = members[
                 np.sort(rng.choice(len(members), _MEMBERS_PER_CLUSTER, replace=False))
             ]
-        left, right = np.triu_indices(len(members), k=1)
-        found.append(row_distances(vectors, vectors, members[left], members[right]))
-    distances = np.concatenate(found) if found else np.empty(0, dtype=np.float32)
-    if not len(distances):
-        return 0.0
-    return float(np.quantile(distances, quantile, method="lower"))
+        found.append(members)
+    return _quantile_of_distances(vectors, found, quantile)
 
 
 def select_pairs(
@@ -188,74 +185,14 @@ def select_pairs(
     queue = [(-Fraction(int(mass)), overlap, 0) for overlap, mass in enumerate(masses)]
     heapq.heapify(queue)
     choices: list[Choice] = []
-    # The products are small: threads gain nothing, and on a busy machine wait for one another.
-    with one_blas_thread():
-        while queue and len(choices) < budget:
-            _, overlap, seats = heapq.heappop(queue)
-            choice = selection.take(overlap)
-            if choice is not None:
-                choices.append(choice)
-                quotient = Fraction(int(masses[overlap]), 2 * seats + 3)
-                heapq.heappush(queue, (-quotient, overlap, seats + 1))
+    while queue and len(choices) < budget:
+        _, overlap, seats = heapq.heappop(queue)
+        choice = selection.take(overlap)
+        if choice is not None:
+            choices.append(choice)
+            quotient = Fraction(int(masses[overlap]), 2 * seats + 3)
+            heapq.heappush(queue, (-quotient, overlap, seats + 1))
     return choices
-
-
-def stratified_exploration(
-    margins: np.ndarray, keys: Sequence[str], n_draws: int, n_strata: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw ads from every part of the score range, with known propensities.
-
-    Strata are equal-sized bins of the margin's order. Each gives the same number of draws, the
-    remainder going to the highest strata; a stratum smaller than its draws leaves the rest to the
-    highest with room.
-
-    Args:
-        margins: float (n,) finite scores.
-        keys: n distinct content hashes; they decide the draw, so the order of rows does not matter.
-        n_draws: ads to draw, >= 0; all n when there are fewer.
-        n_strata: bins, at least 1; at most n are used.
-        seed: of the draw.
-
-    Returns:
-        indices int64 (r,) with r = min(n_draws, n), highest stratum first; and propensity float64
-        (r,), the share of its stratum that was drawn, in (0, 1].
-
-    Raises:
-        ValueError: if lengths disagree, a margin is not finite, or a count is out of bounds.
-
-    Memory: about 500 bytes an ad.
-    """
-    values = np.asarray(margins, dtype=np.float64)
-    if values.shape != (len(keys),) or not np.isfinite(values).all():
-        raise ValueError(
-            f"margins must hold {len(keys)} finite scores, one a key, got shape {values.shape}"
-        )
-    if n_draws < 0 or n_strata < 1:
-        raise ValueError(
-            f"n_draws must be at least 0 and n_strata at least 1, got {n_draws} and {n_strata}"
-        )
-    n_draws = min(n_draws, len(values))
-    n_strata = min(n_strata, len(values))
-    if not n_draws:
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64)
-    by_key = _key_ranks(keys)
-    # Ties between strata are cut by another hash than the draw, or the cut would bias it.
-    order = np.lexsort((by_key, ranks(keys, ~seed), values))
-    strata = np.array_split(order, n_strata)[::-1]
-    draws = [n_draws // n_strata + (i < n_draws % n_strata) for i in range(n_strata)]
-    spare = sum(max(0, n - len(stratum)) for n, stratum in zip(draws, strata, strict=True))
-    draws = [min(n, len(stratum)) for n, stratum in zip(draws, strata, strict=True)]
-    for i, stratum in enumerate(strata):
-        extra = min(spare, len(stratum) - draws[i])
-        draws[i] += extra
-        spare -= extra
-    by_hash = ranks(keys, seed)
-    indices, propensity = [], []
-    for stratum, n in zip(strata, draws, strict=True):
-        drawn = stratum[np.lexsort((by_key[stratum], by_hash[stratum]))][:n]
-        indices.append(drawn)
-        propensity.append(np.full(n, n / len(stratum)))
-    return np.concatenate(indices).astype(np.int64), np.concatenate(propensity)
 
 
 @dataclass(slots=True)
@@ -322,7 +259,7 @@ class _Selection:
         self._taken = np.empty((0, self.vectors.shape[1]), dtype=np.float32)
         self._n_taken = 0
         self._windows: dict[int, _Window] = {}
-        key_rank = _key_ranks(keys)
+        key_rank = key_order(keys)
         pair_keys = (key_rank[candidates.negative], key_rank[candidates.positive])
         by_distance = np.lexsort((*pair_keys, candidates.distance))
         self._nearness = np.empty(len(candidates), dtype=np.int64)
@@ -425,11 +362,39 @@ class _Selection:
         return masks[where[: len(batch)]] | masks[where[len(batch) :]]
 
 
-def _key_ranks(keys: Sequence[str]) -> np.ndarray:
-    """Number the keys in their order: equal keys get equal numbers, int64 (n,)."""
-    if not len(keys):
-        return np.empty(0, dtype=np.int64)
-    return np.unique(np.asarray(keys, dtype=np.str_), return_inverse=True)[1].astype(np.int64)
+def _quantile_of_distances(
+    vectors: np.ndarray, groups: Sequence[np.ndarray], quantile: float
+) -> float:
+    """Return the quantile (the lower one) of the distances of all pairs of rows in a group, 0 of none.
+
+    Products say which distances it may be; these alone are measured.
+    """
+    squared, errors = [], [0.0]
+    for rows in groups:
+        own = vectors[rows]
+        length_sq = squared_norms(own)
+        cells = rank_distances(own, own, length_sq) + length_sq[:, None].astype(np.float32)
+        squared.append(cells[np.triu_indices(len(rows), k=1)])
+        errors.append(float(error_bound(length_sq, length_sq, own.shape[1]).max(initial=0.0)))
+    together = np.concatenate(squared) if squared else np.empty(0, dtype=np.float32)
+    if not len(together):
+        return 0.0
+    place = int(np.floor((len(together) - 1) * quantile))
+    # The one that is looked for is off by one error at most, each other by as much.
+    middle, slack = float(np.partition(together, place)[place]), 2.0 * max(errors)
+    low, high = np.float32(middle - slack), np.float32(middle + slack)
+    low, high = np.nextafter(low, np.float32(-np.inf)), np.nextafter(high, np.float32(np.inf))
+    near = []
+    for rows, values in zip(groups, squared, strict=True):
+        left, right = (side[(values >= low) & (values <= high)] for side in _pairs_of(rows))
+        near.append(row_distances(vectors, vectors, left, right))
+    below = int(np.count_nonzero(together < low))
+    return float(np.sort(np.concatenate(near))[place - below])
+
+
+def _pairs_of(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    left, right = np.triu_indices(len(rows), k=1)
+    return rows[left], rows[right]
 
 
 def _split_by(groups: np.ndarray, order: np.ndarray) -> dict[int, np.ndarray]:

@@ -39,7 +39,7 @@ def ranks(keys: Sequence[str], seed: int) -> np.ndarray:
         raw = bytes.fromhex(joined)
     except ValueError:
         raw = b""
-    if raw.hex() != joined or any(len(key) != KEY_CHARS for key in keys):
+    if raw.hex() != joined or not set(map(len, keys)) <= {KEY_CHARS}:
         bad = next(key for key in keys if not _is_key(key))
         raise ValueError(
             f"keys must be {KEY_CHARS} lower-case hexadecimal characters, got {bad!r}: "
@@ -87,6 +87,13 @@ def lowest_ranks(keys: Sequence[str] | np.ndarray, wanted: int, seed: int) -> np
     """Return the indices of the ``wanted`` rows of lowest rank, in key order."""
     order = np.argsort(ranks(list(keys), seed), kind="stable")[:wanted]
     return order[np.argsort(np.asarray(keys)[order], kind="stable")]
+
+
+def key_order(keys: Sequence[str]) -> np.ndarray:
+    """Number the keys in their order: equal keys get equal numbers, int64 (n,)."""
+    if not len(keys):
+        return np.empty(0, dtype=np.int64)
+    return np.unique(np.asarray(keys, dtype=np.str_), return_inverse=True)[1].astype(np.int64)
 
 
 def _is_key(key: str) -> bool:

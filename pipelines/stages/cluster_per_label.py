@@ -20,6 +20,7 @@ from pipelines.console import metrics
 from pipelines.contracts import Block, ScoredPart
 from pipelines.numerics import hashing, kmeans, overlap
 from pipelines.numerics.calibration import Band, Threshold
+from pipelines.numerics.threads import one_blas_thread
 from pipelines.stages.side_by_side import SideBySide
 from pipelines.store import blocks, scores
 from pipelines.store.shown import NOTHING, Shown
@@ -98,25 +99,55 @@ class ClusterTotals:
     truncated: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Sampled ads of a label, in the order of their keys.
+
+    Attributes:
+        keys: n content keys.
+        vectors: float16 (n, dim), as stored.
+    """
+
+    keys: Sequence[str]
+    vectors: np.ndarray
+
+
+def drawn(tables: Sequence[pa.Table], wanted: int, dim: int, seed: int) -> Sample:
+    """Return the ``wanted`` rows of lowest rank of some tables (columns key and vector) in any order.
+
+    Memory: 2 * dim bytes a row, and its keys.
+    """
+    keys = [key for table in tables for key in table.column("key").to_pylist()]
+    rows = hashing.lowest_ranks(keys, wanted, seed)
+    place = np.full(len(keys), -1, dtype=np.int64)
+    place[rows] = np.arange(len(rows))
+    vectors = np.empty((len(rows), dim), dtype=np.float16)
+    start = 0
+    for table in tables:
+        own = place[start : start + table.num_rows]
+        vectors[own[own >= 0]] = blocks.vectors(table)[own >= 0]
+        start += table.num_rows
+    return Sample([keys[row] for row in rows.tolist()], vectors)
+
+
 def fit(
-    positive: pa.Table,
-    negative: pa.Table,
+    positive: Sample,
+    negative: Sample,
     threshold: Threshold,
     settings: ClusterSettings,
     threads: int = 1,
 ) -> ClusterModel:
-    """Fit both labels' centroids on samples (columns key and vector, rows in any order).
+    """Fit both labels' centroids on samples.
 
     A label without ads gets one cluster, empty, that overlaps with none.
 
-    Memory: about ``16 * dim`` bytes a sampled row of one label (float32 copies, k-means' own).
+    Memory: about ``8 * dim`` bytes a sampled row of one label, and what ``kmeans.fit_kmeans`` takes.
     """
-    raw, counted = [], []
-    for table, limit in ((positive, _NEIGHBOR_QUERIES), (negative, _NEIGHBOR_ROWS)):
-        keys = np.asarray(table.column("key").to_pylist())
-        rows = hashing.lowest_ranks(keys, settings.sample_rows, settings.seed)
-        raw.append(blocks.vectors(table)[rows])
-        counted.append(hashing.lowest_ranks(keys[rows], limit, settings.seed))
+    raw = [positive.vectors, negative.vectors]
+    counted = [
+        hashing.lowest_ranks(sample.keys, limit, settings.seed)
+        for sample, limit in ((positive, _NEIGHBOR_QUERIES), (negative, _NEIGHBOR_ROWS))
+    ]
     space = kmeans.fit_space(
         raw, [threshold.n_positive, threshold.n_negative], settings.standardize
     )
@@ -271,15 +302,16 @@ class ClusterPerLabel(beam.PTransform):
     def _fit(
         self, item: tuple[int, Iterable[tuple[bool, Block]]], threshold: Threshold
     ) -> ClusterModel:
-        with metrics.timed(STAGE):
-            sides: dict[bool, list[Block]] = {True: [], False: []}
+        with metrics.timed(STAGE), one_blas_thread():
+            sides: dict[bool, list[pa.Table]] = {True: [], False: []}
             for side, block in item[1]:
-                sides[side].append(block)
-            empty = blocks.concat([*sides[True], *sides[False]]).slice(0, 0)
-            tables = {
-                side: blocks.concat(found) if found else empty for side, found in sides.items()
-            }
-            return fit(tables[True], tables[False], threshold, self.settings, self.threads)
+                sides[side].append(blocks.from_block(block))
+            some = next(table for side in (True, False) for table in sides[side])
+            dim = blocks.vectors(some).shape[1]
+            wanted, seed = self.settings.sample_rows, self.settings.seed
+            # One label after the other: what the sample travelled in is let go.
+            samples = [drawn(sides.pop(side), wanted, dim, seed) for side in (True, False)]
+            return fit(samples[0], samples[1], threshold, self.settings, self.threads)
 
     def _assign(
         self, part: ScoredPart, threshold: Threshold, band: Band, model: ClusterModel

@@ -23,6 +23,7 @@ from pipelines.console import metrics
 from pipelines.contracts import Block
 from pipelines.numerics import candidates, hashing, kmeans
 from pipelines.numerics.overlap import Overlap
+from pipelines.numerics.threads import one_blas_thread
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
 from pipelines.stages.gather_rows import is_among
 from pipelines.store import blocks
@@ -354,7 +355,7 @@ class FindOppositePairs(beam.PTransform):
         model: ClusterModel,
         overlaps: list[Overlap],
     ) -> Iterator[tuple[int, Block]]:
-        with metrics.timed(STAGE):
+        with metrics.timed(STAGE), one_blas_thread():
             sides: dict[bool, list[Block]] = {True: [], False: []}
             for positive, block in item[1]:
                 sides[positive].append(block)

@@ -15,6 +15,7 @@ from pipelines.contracts import CANDIDATE_SCHEMA, Block
 from pipelines.errors import RunFailed
 from pipelines.numerics.calibration import Threshold
 from pipelines.numerics.overlap import Overlap
+from pipelines.numerics.threads import one_blas_thread
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
 from pipelines.stages.fill_items import Places
 from pipelines.store import blocks
@@ -105,7 +106,8 @@ class SelectPairs(beam.PTransform):
         threshold: Threshold,
         open_ads: int,
     ) -> Iterator[Chosen | pvalue.TaggedOutput]:
-        with metrics.timed(STAGE):
+        # The products are small: threads gain nothing, and on a busy machine wait for one another.
+        with metrics.timed(STAGE), one_blas_thread():
             sampled = blocks.sort_by_key(blocks.concat(sample))
             found = blocks.sort_by_key(blocks.concat(ads)) if ads else sampled.slice(0, 0)
             none = CANDIDATE_SCHEMA.empty_table()

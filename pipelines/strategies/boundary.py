@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.contracts import OverlapFacts, ReviewItem
-from pipelines.numerics import coverage, distances, kmeans
+from pipelines.numerics import coverage, distances, kmeans, strata
 from pipelines.numerics.hashing import lowest_ranks
 from pipelines.store import blocks
 from pipelines.strategies.base import Chosen, Context, Coverage, Need, PairPool, PairStrategy
@@ -17,6 +17,8 @@ from pipelines.strategies.exploration import STRATA, Exploration
 from pipelines.strategies.items import as_shown, item_id, named_ad
 
 _PARTS = 1e6
+# Of an ad that exploration drew, so many of the other label are looked at before it is searched alone.
+_NEAR_OTHERS = 16
 
 
 class Boundary(PairStrategy):
@@ -63,21 +65,41 @@ def explore(
         return []
     keys = sample.column("key").to_pylist()
     margins = sample.column("margin").to_numpy()
-    drawn, propensities = coverage.stratified_exploration(margins, keys, draws, STRATA, seed)
+    drawn, propensities = strata.stratified_exploration(margins, keys, draws, STRATA, seed)
     paired = set(lowest_ranks([keys[row] for row in drawn.tolist()], partners, seed).tolist())
     used = np.zeros(sample.num_rows, dtype=bool)
     used[drawn] = True
+    near = _near_others(vectors, positive, drawn[sorted(paired)])
     found: list[tuple[int, int | None, float]] = []
     for place, (row, propensity) in enumerate(
         zip(drawn.tolist(), propensities.tolist(), strict=True)
     ):
-        others = np.flatnonzero((positive != positive[row]) & ~used)
         partner = None
-        if place in paired and len(others):
-            near, _ = distances.ExactIndex(vectors[others]).search(vectors[row : row + 1], 1)
-            partner = int(others[near[0, 0]])
-            used[partner] = True
+        if place in paired:
+            free = next((other for other in near[row] if not used[other]), None)
+            # Where all that are near are taken.
+            others = np.flatnonzero((positive != positive[row]) & ~used)
+            if free is None and len(others):
+                nearest, _ = distances.nearest(vectors[row : row + 1], vectors[others], 1)
+                free = int(others[nearest[0, 0]])
+            if free is not None:
+                used[free] = True
+            partner = free
         found.append((row, partner, propensity))
+    return found
+
+
+def _near_others(
+    vectors: np.ndarray, positive: np.ndarray, drawn: np.ndarray
+) -> dict[int, list[int]]:
+    """Return of each drawn row the nearest rows of the other label, nearest first, ties by row."""
+    found: dict[int, list[int]] = {}
+    for side in (True, False):
+        rows, others = drawn[positive[drawn] == side], np.flatnonzero(positive != side)
+        if len(rows) and len(others):
+            wanted = min(_NEAR_OTHERS, len(others))
+            near, _ = distances.nearest(vectors[rows], vectors[others], wanted)
+            found |= zip(rows.tolist(), others[near].tolist(), strict=True)
     return found
 
 

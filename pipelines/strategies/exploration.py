@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipelines.config import Selection
-from pipelines.numerics import coverage
+from pipelines.numerics import strata
 from pipelines.numerics.calibration import ENOUGH_LABELS
 from pipelines.strategies.base import Context, Pick, Rows, RowStrategy
 from pipelines.strategies.random import uniform_scores
@@ -49,7 +49,7 @@ class Exploration(RowStrategy):
 
     def choose(self, pool: Rows, budget: int, context: Context) -> list[Pick]:
         """Draw from the strata; an ad's propensity is its chance to be sampled and then drawn."""
-        drawn, propensities = coverage.stratified_exploration(
+        drawn, propensities = strata.stratified_exploration(
             pool.margins, pool.keys, budget, STRATA, context.seed
         )
         sampled = len(pool) / context.open_ads if len(pool) else 0.0

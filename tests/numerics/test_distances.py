@@ -204,6 +204,15 @@ def test_row_order_orders_contents(seed, n):
     assert np.array_equal(rows[row_order(rows)], shuffled[row_order(shuffled)])
 
 
+@given(seeds, st.integers(0, 40), st.integers(1, 4), st.sampled_from([np.float16, np.float32]))
+@settings(deadline=None)
+def test_row_order_is_that_of_the_bytes(seed, n, d, dtype):
+    # Few values: most rows begin as others do.
+    rows = np.random.default_rng(seed).integers(-1, 2, (n, d)).astype(dtype)
+    expected = sorted(range(n), key=lambda row: (rows[row] + dtype(0)).tobytes())
+    assert row_order(rows).tolist() == expected
+
+
 def test_matrices_are_checked():
     good = np.ones((2, 3), dtype=np.float32)
     assert as_matrix("x", good) is good

@@ -48,12 +48,21 @@ def labelled(rows: int, seed: int = 11) -> tuple[pa.Table, Threshold]:
     return found, Threshold(0.0, positives, rows - positives)
 
 
+def samples(rows: pa.Table, positive: np.ndarray) -> list[stage.Sample]:
+    """Return what both labels' clusters are fitted on, from tables of 90 rows."""
+    found = []
+    for side in (True, False):
+        part = rows.filter(pa.array(positive == side))
+        tables = [part.slice(at, 90) for at in range(0, part.num_rows, 90)]
+        found.append(stage.drawn(tables, SETTINGS.sample_rows, 6, SETTINGS.seed))
+    return found
+
+
 @pytest.fixture(scope="module")
 def fitted() -> tuple[pa.Table, Threshold, stage.ClusterModel]:
     rows, threshold = labelled(400)
     positive = rows.column("margin").to_numpy() >= 0
-    parts = [rows.filter(pa.array(positive == side)) for side in (True, False)]
-    return rows, threshold, stage.fit(parts[0], parts[1], threshold, SETTINGS)
+    return rows, threshold, stage.fit(*samples(rows, positive), threshold, SETTINGS)
 
 
 def test_fit_chooses_k_from_the_class_size_unless_given(fitted) -> None:
@@ -108,12 +117,22 @@ def test_sums_are_what_brute_force_counts(fitted) -> None:
     assert (len(first.count), len(second.count)) == (kp, 5)
 
 
+def test_what_is_drawn_are_the_lowest_ranks_with_their_own_vectors(fitted) -> None:
+    rows, _, _ = fitted
+    keys = rows.column("key").to_pylist()
+    tables = [rows.slice(at, 33) for at in range(0, 400, 33)]
+    found = stage.drawn(tables, 50, 6, 9)
+    expected = hashing.lowest_ranks(keys, 50, 9)
+    assert list(found.keys) == [keys[row] for row in expected] == sorted(found.keys)
+    np.testing.assert_array_equal(found.vectors, blocks.vectors(rows)[expected])
+    assert stage.drawn([], 50, 6, 9).vectors.shape == (0, 6)
+
+
 def test_the_fit_does_not_depend_on_the_rows_order(fitted) -> None:
     rows, threshold, model = fitted
     mixed = rows.take(pa.array(np.random.default_rng(5).permutation(rows.num_rows)))
     positive = mixed.column("margin").to_numpy() >= 0
-    parts = [mixed.filter(pa.array(positive == side)) for side in (True, False)]
-    again = stage.fit(parts[0], parts[1], threshold, SETTINGS, threads=2)
+    again = stage.fit(*samples(mixed, positive), threshold, SETTINGS, threads=2)
     for name in ("positive", "negative", "neighbors"):
         np.testing.assert_array_equal(getattr(again, name), getattr(model, name))
 
