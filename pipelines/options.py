@@ -383,7 +383,7 @@ def _add_publish(commands: Any) -> None:
         "Load a round's pairs and scores into tables of BigQuery, for whoever joins them with what else is "
         "known of the ads. Beam's own flags pass through.",
         "--workspace gs://bucket/scout --to bq://project.ads",
-        "--workspace runs/spring --to bq://project.ads --tables pairs --temp_location gs://bucket/tmp",
+        "--workspace gs://bucket/scout --to bq://project.ads --tables pairs --round 2",
     )
     _add_workspace(out)
     _add(out, api.publish, "to", required=True, metavar="DATASET")

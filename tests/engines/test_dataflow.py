@@ -10,6 +10,7 @@ import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.dataflow.internal import apiclient
 
+from pipelines.jobs.mine import mine
 from pipelines.jobs.results import Submitted
 from pipelines.store import storage
 from pipelines.store.workspace import Workspace
@@ -25,26 +26,27 @@ def test_the_job_that_dataflow_would_be_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     built: list[beam_runner_api_pb2.Pipeline] = []
-    job = apiclient.Job
 
-    def keep(options: Any, proto: beam_runner_api_pb2.Pipeline) -> apiclient.Job:
-        built.append(proto)
-        return job(options, proto)
+    class Kept(apiclient.Job):
+        def __init__(self, options: Any, proto: beam_runner_api_pb2.Pipeline) -> None:
+            built.append(proto)
+            super().__init__(options, proto)
 
-    monkeypatch.setattr(apiclient, "Job", keep)
+    monkeypatch.setattr(apiclient, "Job", Kept)
     lines = "".join(json.dumps(ad) + "\n" for ad in helpers.tiny_ads())
     storage.write(f"{bucket}/ads.jsonl", lines.encode())
     flags = (
         *("--runner=DataflowRunner", "--project=policy-team", "--region=europe-west1"),
         *(f"--temp_location={bucket}/tmp", f"--sdk_container_image={IMAGE}", "--dry_run"),
     )
-    found = helpers.run(
+    options = helpers.options(
         helpers.write_task(tmp_path),
         f"{bucket}/ads.jsonl",
         f"{bucket}/w",  # type: ignore[arg-type]
         beam=flags,
         scoring_hints=("min_ram=16GB",),
     )
+    found = mine(options, lambda line: None)
     assert isinstance(found, Submitted) and (found.runner, found.kind) == (
         "DataflowRunner",
         "dry run",
@@ -55,8 +57,12 @@ def test_the_job_that_dataflow_would_be_given(
     for environment in environments.values():
         payload = beam_runner_api_pb2.DockerPayload.FromString(environment.payload)
         assert payload.container_image == IMAGE
-        # No main session, and no package to install on a worker.
-        assert not environment.dependencies
+        # No main session, and no package to install on a worker: only the list of what is installed here,
+        # which Beam's workers log.
+        assert all(
+            b"submission_environment_dependencies.txt" in staged.role_payload
+            for staged in environment.dependencies
+        )
     steps = proto.components.transforms.values()
     hinted = {
         step.unique_name
