@@ -21,6 +21,7 @@ import yaml
 from pipelines.config import Task
 from pipelines.contracts import ReviewAd, ReviewItem, ScoredPart, UniqueAd
 from pipelines.jobs.mine import Mined, MineOptions, mine
+from pipelines.jobs.results import Submitted
 from pipelines.numerics import agreement, stopping
 from pipelines.numerics.calibration import Threshold
 from pipelines.sources.base import ReadOptions
@@ -196,6 +197,13 @@ def run(task: Path, corpus: str | Path, workspace: Path, **changes: Any) -> Mine
     mined = mine(options(task, corpus, workspace, **changes), say=lambda line: None)
     assert isinstance(mined, Mined), mined
     return mined
+
+
+def hand_over(task: Path, corpus: str | Path, workspace: Path, **changes: Any) -> Submitted:
+    """Mine by a job that is not waited for."""
+    submitted = mine(options(task, corpus, workspace, **changes), say=lambda line: None)
+    assert isinstance(submitted, Submitted), submitted
+    return submitted
 
 
 def pairs_bytes(mined: Mined) -> bytes:

@@ -10,8 +10,6 @@ import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.dataflow.internal import apiclient
 
-from pipelines.jobs.mine import mine
-from pipelines.jobs.results import Submitted
 from pipelines.store import storage
 from pipelines.store.workspace import Workspace
 from tests import helpers
@@ -39,18 +37,14 @@ def test_the_job_that_dataflow_would_be_given(
         *("--runner=DataflowRunner", "--project=policy-team", "--region=europe-west1"),
         *(f"--temp_location={bucket}/tmp", f"--sdk_container_image={IMAGE}", "--dry_run"),
     )
-    options = helpers.options(
+    found = helpers.hand_over(
         helpers.write_task(tmp_path),
         f"{bucket}/ads.jsonl",
         f"{bucket}/w",  # type: ignore[arg-type]
         beam=flags,
         scoring_hints=("min_ram=16GB",),
     )
-    found = mine(options, lambda line: None)
-    assert isinstance(found, Submitted) and (found.runner, found.kind) == (
-        "DataflowRunner",
-        "dry run",
-    )
+    assert (found.runner, found.kind) == ("DataflowRunner", "dry run")
     assert Workspace(f"{bucket}/w").rounds() == []
     [proto] = built
     environments = proto.components.environments

@@ -15,7 +15,7 @@ import pytest
 from pipelines import api, cli
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs import running
-from pipelines.jobs.results import Mined, Submitted
+from pipelines.jobs.results import Mined
 from pipelines.jobs.running import Submission, counters_of, run_pipeline
 from pipelines.store.workspace import Workspace
 from tests import helpers
@@ -153,8 +153,7 @@ def test_what_is_handed_over_is_not_waited_for(
 ) -> None:
     # What Dataflow's workers reach is another test's matter.
     monkeypatch.setattr(running, "_check_dataflow", lambda *_: None)
-    found = helpers.run(task, corpus, tmp_path / "w", beam=flags(runner, *more))
-    assert isinstance(found, Submitted)
+    found = helpers.hand_over(task, corpus, tmp_path / "w", beam=flags(runner, *more))
     assert (found.kind, found.place) == (kind, place) and found.steps > 50
     assert told in found.text() and "\n" in found.text()
     assert found.to_json()["kind"] == kind
