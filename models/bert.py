@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+# Kernels of products take rows by 6 (AVX2) or 8 (AVX-512), and sum the rest of them in another order; two
+# threads each take half. Of the row counts tried, multiples of 48 alone left no row to the place it has.
+PRODUCT_ROWS = 48
 _MASKED = -1e9
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,10 +16,8 @@ from models.ad_text import MAX_CHARS_PER_TOKEN, prepare_ad
 from models.backends.base import Progress
 
 # Another value gives a batch other shapes, and they shape rounding.
-TOKENS_PER_BATCH = 512
-# Of the lengths tried only multiples of 8 keep a row independent of the rows beside it, to the bit.
+TOKENS_PER_BATCH = 528
 _STEP = 8
-_MIN_ROWS = 4
 # Two batches at once keep the cores busy while one of them is between two operations.
 _WORKERS = 2
 
@@ -181,7 +180,8 @@ class SentenceEncoder:
         return apart
 
     def _rows(self, length: int) -> int:
-        return max(_MIN_ROWS, TOKENS_PER_BATCH // length)
+        unit = bert.PRODUCT_ROWS // math.gcd(bert.PRODUCT_ROWS, length)
+        return max(1, TOKENS_PER_BATCH // (unit * length)) * unit
 
 
 def embedding_id(model_id: str, dtype: str, normalize: bool, window: int, longest: int) -> str:

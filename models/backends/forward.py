@@ -22,6 +22,7 @@ from models.backends.passes import (
     pool,
     signature,
 )
+from models.bert import PRODUCT_ROWS
 
 
 class SharedPrefixForward(Forward):
@@ -223,12 +224,14 @@ def _llama_pass(
         scores = tf.matmul(q, k, transpose_b=True) + mask
         if n_seen:
             # One product for all rows: they share the prefix's keys.
-            q_all = tf.reshape(q, [n_kv, rows * length * group, size])
-            to_seen = tf.reshape(tf.matmul(q_all, k_seen), [n_kv, rows, length * group, n_seen])
+            to_seen = tf.reshape(
+                _product(tf.reshape(q, [n_kv, rows * length * group, size]), k_seen),
+                [n_kv, rows, length * group, n_seen],
+            )
             share = tf.nn.softmax(tf.concat([to_seen, scores], axis=-1))
             on_seen = tf.reshape(share[..., :n_seen], [n_kv, rows * length * group, n_seen])
             out = tf.matmul(share[..., n_seen:], v) + tf.reshape(
-                tf.matmul(on_seen, v_seen), [n_kv, rows, length * group, size]
+                _product(on_seen, v_seen), [n_kv, rows, length * group, size]
             )
         else:
             out = tf.matmul(tf.nn.softmax(scores), v)
@@ -241,6 +244,15 @@ def _llama_pass(
         x = x + tf.cast(tf.matmul(inner, w_down), tf.float32)
     hidden = norm(x) * weights.final_scale
     return tf.reshape(tf.gather(hidden, slot), [rows, length, dim]), own
+
+
+def _product(left: Any, right: Any) -> Any:
+    """Multiply matrices whose rows must not feel their places; left is (heads, rows, inner)."""
+    import tensorflow as tf
+
+    rows = tf.shape(left)[1]
+    left = tf.pad(left, [[0, 0], [0, -rows % PRODUCT_ROWS], [0, 0]])
+    return tf.matmul(left, right)[:, :rows]
 
 
 def choose_forward(

@@ -21,7 +21,7 @@ from models.backends.base import (
     Said,
 )
 from models.backends.forward import choose_forward
-from models.bert import lay_out
+from models.bert import PRODUCT_ROWS, lay_out
 from models.committee import Committee
 from models.encoder import SentenceEncoder
 from models.policy import PolicySimilarity
@@ -30,7 +30,7 @@ from pipelines.console.progress import step
 from pipelines.numerics.calibration import to_grid
 
 # Another value rounds bfloat16 scores differently: it is part of what identifies a score.
-TOKENS_PER_BATCH = 1024
+TOKENS_PER_BATCH = 22 * PRODUCT_ROWS
 # Two batches at once keep the cores busy while one of them is between two operations.
 _WORKERS = 2
 _PROBE = "Win a brand new phone today"
@@ -234,7 +234,8 @@ class LLMLabeler(Labeler):
 
     def _flat(self, length: int) -> int:
         """Tokens of every batch whose ads are padded to `length` tokens, padding left out."""
-        return max(TOKENS_PER_BATCH, 4 * (length + len(self._behind)))
+        longest = -(-4 * (length + len(self._behind)) // PRODUCT_ROWS) * PRODUCT_ROWS
+        return max(TOKENS_PER_BATCH, longest)
 
     def _batches(self, counts: Sequence[int]) -> list[tuple[int, list[int]]]:
         """Divides ads, by place, into batches of one padded length each; longest first."""

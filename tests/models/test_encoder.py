@@ -69,6 +69,18 @@ def test_a_text_depends_on_itself_alone(encoder: SentenceEncoder) -> None:
     assert (copies == together[0]).all()
 
 
+@pytest.mark.parametrize("words", [1, 9, 14, 30, 75, 120, 400])
+def test_no_place_in_a_batch_is_another(encoder: SentenceEncoder, words: int) -> None:
+    text = "sale " * words
+    length = -(-len(encoder.tokenize([text]).ids[0]) // 8) * 8
+    length = length if length <= 64 else -(-length // 32) * 32
+    rows = encoder._rows(length)
+    # Some kernels take 6 rows of a product at a time, some 8, and the rest of them in another way.
+    assert rows * length % 48 == 0 and rows * length <= max(528, 6 * length)
+    copies = encoder.encode([text] * (rows + 1))
+    assert (copies == copies[0]).all()
+
+
 def test_special_tokens_in_a_text_are_text(encoder: SentenceEncoder) -> None:
     ids = encoder._tokenizer.encode("Sale [SEP] x").ids
     assert ids.count(102) == 1
