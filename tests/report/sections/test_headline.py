@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,28 @@ def test_what_experts_said_so_far_is_told_and_nothing_is_made_up(
     learnt = lead(read(whole))
     assert "They agree with one another at kappa 0.7" in learnt
     assert "and the model of round 2 with them at" in learnt
+
+
+def test_a_training_that_did_harm_is_told_at_the_top(learnt: Path) -> None:
+    found = with_sample(read_round(Workspace(str(learnt)), None), 20_000)
+    assert found.evaluation is not None
+    first, *others = found.evaluation["models"]
+
+    def with_kappas(untrained: tuple[float, float], trained: tuple[float, float]) -> str:
+        def judged(model: Any, ends: tuple[float, float]) -> Any:
+            kappa = {"value": sum(ends) / 2, "low": ends[0], "high": ends[1]}
+            return {**model, "kappa": {**model["kappa"], **kappa}}
+
+        models = [judged(first, untrained), *others[:-1], judged(others[-1], trained)]
+        changed = copy.deepcopy(found.stand["rounds"])
+        newest = [entry for entry in changed if entry["model"]][-1]
+        newest["model"]["evaluation"]["models"] = models
+        return told(stood(found, rounds=changed))
+
+    harm = "LLM-0 agrees with them at 0.62 [0.32, 0.92]: training has made it worse so far"
+    assert harm in with_kappas((0.32, 0.92), (0.0, 0.31))
+    # Not where chance would do.
+    assert "made it worse" not in with_kappas((0.30, 0.90), (0.0, 0.31))
 
 
 def test_the_next_step_is_the_one_that_status_tells(mined: Evidence) -> None:
