@@ -81,6 +81,10 @@ class EngineLog:
         root.addHandler(self._file)
         root.setLevel(logging.INFO)
         threading.excepthook = self._of_thread
+        from apache_beam.runners.worker import sdk_worker
+
+        # A worker in this process prints the traceback that it logs in its next line.
+        vars(sdk_worker)["print"] = lambda *_, **__: None
 
     def end(self, keep: bool) -> None:
         """Leave other logging alone again; drop the file unless it is to be kept.
@@ -89,6 +93,9 @@ class EngineLog:
         """
         self._running = False
         logging.getLogger().setLevel(self._threshold)
+        from apache_beam.runners.worker import sdk_worker
+
+        vars(sdk_worker).pop("print", None)
         if not keep:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)

@@ -296,8 +296,18 @@ def _failures(log: str) -> Iterator[None]:
         if message is None and not log:
             raise
         if message is None:
-            message = f"the job failed on its engine: {cause_of(error)}"
+            message = f"the job failed on its engine: {cause_of(error)}{_advice(str(error))}"
         raise RunFailed(f"{message} (the engine's lines: {log})" if log else message) from error
+
+
+def _advice(told: str) -> str:
+    # Flink's TaskManagers count their workers each for itself, and Beam's pool knows them by that number.
+    if "SDK harness closed connection" in told:
+        return (
+            "; a worker died, or several TaskManagers shared one process of workers (--environment_type "
+            "LOOPBACK, or one worker pool): give each machine a pool of its own, or an image"
+        )
+    return ""
 
 
 def cause_of(error: BaseException) -> str:

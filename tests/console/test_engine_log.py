@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from apache_beam.runners.worker import sdk_worker
 
 from pipelines.console.engine_log import engine_log
 
@@ -90,3 +93,25 @@ def test_what_threads_end_by_is_no_error_of_the_run(
         thread.join()
         assert "read_inputs ended" in Path(log.path).read_text()
     assert (log.errors, screen.lines, capsys.readouterr().err) == (0, [], "")
+
+
+def test_a_worker_in_this_process_prints_no_traceback(
+    screen: Screen, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise ValueError("a step says no")
+
+    def execute() -> None:
+        worker = object.__new__(sdk_worker.SdkHarness)
+        worker._responses = queue.Queue()
+        worker._execute(fail, SimpleNamespace(instruction_id="bundle 1"))
+        assert "a step says no" in worker._responses.get().error
+
+    with engine_log("Flink") as log:
+        execute()
+        assert "a step says no" in Path(log.path).read_text()
+    assert capfd.readouterr().err == ""
+    Path(log.path).unlink()
+    # Afterwards Beam is what it was.
+    execute()
+    assert "a step says no" in capfd.readouterr().err

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 # On a busy machine a JVM takes minutes to start.
@@ -71,6 +72,13 @@ class Processes:
                 env={**os.environ, **environ},
                 start_new_session=True,
             )
+
+    def check(self) -> None:
+        """Fail, with what it said last, if a program has ended by itself."""
+        for name, process in self._started.items():
+            if process.poll() is not None:
+                told = (self.folder / f"{name}.log").read_text(errors="replace")
+                pytest.fail(f"{name} has ended with {process.returncode}: {told[-3000:]}")
 
     def kill(self, name: str) -> None:
         """Kill a program as a machine's death would."""
@@ -137,6 +145,37 @@ def worker_pool(started: Processes, name: str = "worker-pool", **environ: str) -
     return f"localhost:{port}"
 
 
+def boot_program(folder: Path) -> Path:
+    """Write a program that starts one worker, as an image's does: for ``--environment_type=PROCESS``."""
+    program = folder / "boot"
+    program.write_text(
+        f"""#!{sys.executable}
+import argparse
+import os
+
+said = os.open({str(folder / "workers.log")!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+os.dup2(said, 1)
+os.dup2(said, 2)
+
+import grpc
+from apache_beam.portability.api import beam_provision_api_pb2 as messages
+from apache_beam.portability.api.beam_provision_api_pb2_grpc import ProvisionServiceStub
+from apache_beam.runners.worker.sdk_worker import SdkHarness
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--id")
+parser.add_argument("--provision_endpoint")
+known, _ = parser.parse_known_args()
+service = ProvisionServiceStub(grpc.insecure_channel(known.provision_endpoint))
+asked = messages.GetProvisionInfoRequest()
+told = service.GetProvisionInfo(asked, metadata=[("worker_id", known.id)])
+SdkHarness(told.info.control_endpoint.url, worker_id=known.id).run()
+"""
+    )
+    program.chmod(0o755)
+    return program
+
+
 class FlinkCluster:
     """A JobManager and some TaskManagers of two slots.
 
@@ -173,6 +212,9 @@ class FlinkCluster:
             "taskmanager.memory.task.heap.size": "384m",
             "taskmanager.memory.task.off-heap.size": "64m",
             "taskmanager.memory.managed.size": "128m",
+            "taskmanager.memory.jvm-metaspace.size": "256m",
+            "taskmanager.memory.jvm-overhead.min": "192m",
+            "taskmanager.memory.jvm-overhead.max": "192m",
             # A graph of many steps has many exchanges.
             "taskmanager.memory.network.min": "512m",
             "taskmanager.memory.network.max": "512m",
@@ -189,7 +231,12 @@ class FlinkCluster:
                 "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
                 f"-Dtaskmanager.resource-id={name}",
             )
-        wait_for(lambda: len(self.alive()) == task_managers, "Flink cluster")
+
+        def whole() -> bool:
+            started.check()
+            return len(self.alive()) == task_managers
+
+        wait_for(whole, "Flink cluster")
 
     def _java(self, name: str, main_class: str, *more: str) -> None:
         heap = ["-Xmx512m", "-XX:MaxDirectMemorySize=768m"]

@@ -20,6 +20,7 @@ from tests.engines.runners.clusters import (
     SHORT_LIVED,
     FlinkCluster,
     Processes,
+    boot_program,
     python_job_service,
     wait_for,
     worker_pool,
@@ -146,7 +147,11 @@ def flags_of(
         cluster: FlinkCluster = request.getfixturevalue("flink")
         jar = f"--flink_job_server_jar={jars['flink']}"
         master = f"--flink_master=localhost:{cluster.rest}"
-        own = ["--parallelism=2", "--max_bundle_size=100", "--environment_type=LOOPBACK"]
+        # Each TaskManager counts its workers for itself: a pool that several share would take the end of
+        # one's worker 1 for the end of another's.
+        boot = json.dumps({"command": str(boot_program(started.folder))})
+        workers = ["--environment_type=PROCESS", f"--environment_config={boot}"]
+        own = ["--parallelism=2", "--max_bundle_size=100", *workers]
         return ["--runner=FlinkRunner", "--flink_version=1.19", jar, master, *own]
 
     def spark() -> list[str]:
