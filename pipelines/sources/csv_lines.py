@@ -119,7 +119,8 @@ def style_of(
     """Tell by a table's beginning how it is written.
 
     A first line ``sep=;`` is obeyed. Otherwise what gives the header most of the columns that are
-    looked for, then what gives most rows as many cells as the header.
+    looked for, then what gives most rows as many cells as the header, then what needs no title before
+    the header, then what makes most columns: a comma in every row's text, or in every price, parts cells, too.
 
     Args:
         text: the beginning, without a byte order mark.
@@ -144,8 +145,9 @@ def style_of(
     return max(tried, key=lambda one: one[0])[1]
 
 
-# Columns that are known, whether there are several, the share of rows as wide as the header, quoted.
-_Rank = tuple[int, bool, float, bool]
+# Columns that are known, whether there are several, the share of rows as wide as the header, quoted, whether
+# the header comes first, how many columns, lines before the header (less is more).
+_Rank = tuple[int, bool, float, bool, bool, int, int]
 
 
 def _tried(
@@ -160,7 +162,7 @@ def _tried(
         if isinstance(cells, NoRecord) or any(cell.strip() for cell in cells)
     ]
     if not rows:
-        return (0, False, 0.0, False), style
+        return (0, False, 0.0, False, False, 0, 0), style
     counts = [known(cells) for _, cells in rows[:_PREAMBLE]]
     header = counts.index(max(counts))
     if not counts[header]:
@@ -177,4 +179,6 @@ def _tried(
         needed = any(set("\t\r\n") & set("".join(cells)) for cells in below) or '""' in text
         if alike < 1 or not (needed or lines[number - 1].startswith('"')):
             alike = -1.0
-    return (max(counts), len(names) > 1, alike, quoted_tabs), style._replace(skipped=number - 1)
+    several = len(names) > 1
+    rank = (max(counts), several, alike, quoted_tabs, header == 0, len(names), -header)
+    return rank, style._replace(skipped=number - 1)

@@ -78,6 +78,26 @@ def test_a_file_is_written_that_mines_as_it_says(
     assert [name for name, _ in mined["review_items"][0]["ads"][0]["fields"]] == ["headline", "cta"]
 
 
+@pytest.mark.parametrize(
+    ("delimiter", "encoding"), [(";", "cp1252"), ("\t", "utf-16"), ("|", "utf-8-sig")]
+)
+def test_an_export_of_templates_with_decimal_commas_is_seen_through(
+    delimiter: str, encoding: str, tmp_path: Path
+) -> None:
+    corpus, path = tmp_path / "export.csv", tmp_path / "task.yaml"
+    with open(corpus, "w", encoding=encoding, newline="") as sink:
+        rows = csv.writer(sink, delimiter=delimiter)
+        rows.writerow(["Ad ID", "Headline", "Call to action", "Cost"])
+        for n, city in enumerate(["Köln", "Zürich", "Évora", "Bath", "York"] * 12):
+            headline = f"Cheap train tickets to {city} from £{n}, booked in advance"
+            rows.writerow([f"AD-{n}", headline, ("Book", "Ask us")[n % 2], f"{n},50"])
+    found = api.init(path, corpus=corpus, **GIVEN)
+    assert [f.path for f in load_task(path).ad.fields] == ["Headline", "Call to action"]
+    assert found.look is not None and found.look.sampled == 60
+    command = f"scout mine {path} --corpus {corpus} --id_field 'Ad ID' --weight_field Cost"
+    assert command in found.next_steps[1]
+
+
 def test_the_look_is_told_in_the_file_and_on_the_screen(tmp_path: Path) -> None:
     path = tmp_path / "task.yaml"
     found = api.init(path, corpus=exported(tmp_path), **GIVEN)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from pipelines.contracts import Rejected
 from pipelines.sources.base import ReadOptions
+from pipelines.sources.csv_lines import style_of
 from tests.sources import read, texts
 
 
@@ -31,3 +34,36 @@ def test_a_cell_over_lines_and_an_endless_line(tmp_path: Path) -> None:
     # The lines after the open quote are rows of their own: one cell each.
     assert {reason for reason, _ in reasons[2:]} == {"wrong_columns"}
     assert len(reasons) == 2 + 1999
+
+
+def table(delimiter: str, *before: str, rows: list[tuple[str, ...]]) -> str:
+    lines = [delimiter.join(cells) for cells in (("Headline", "Action", "Cost"), *rows)]
+    return "".join(f"{line}\r\n" for line in (*before, *lines))
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+@pytest.mark.parametrize(
+    ("before", "skipped"),
+    [
+        ((), 0),
+        (("Ad performance report", "1 November 2026 - 20 November 2026"), 2),
+        (("Ad performance report", "November 1, 2026 - November 20, 2026"), 2),
+        (("Ads, all of them",), 1),
+    ],
+)
+def test_a_comma_in_every_row_parts_no_cells(
+    delimiter: str, before: tuple[str, ...], skipped: int
+) -> None:
+    # Nothing is known of the columns, as when `scout init` looks.
+    rows = [
+        (f"Cheap tickets to {city}, booked in advance", "Book now", f"{price},50")
+        for price, city in enumerate(("Leeds", "York", "Bath", "Hull", "Derby"))
+    ]
+    style = style_of(table(delimiter, *before, rows=rows), lambda names: 0)
+    assert (style.delimiter, style.skipped) == (delimiter, skipped)
+
+
+def test_other_signs_in_every_text_part_no_cells() -> None:
+    lines = ["id,text", *(f'{n},"buy now; pay later; {n}|{n}"' for n in range(5))]
+    style = style_of("\n".join(lines) + "\n", lambda names: 0)
+    assert (style.delimiter, style.skipped) == (",", 0)

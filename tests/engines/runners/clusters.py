@@ -159,14 +159,16 @@ os.dup2(said, 2)
 
 import grpc
 from apache_beam.portability.api import beam_provision_api_pb2 as messages
-from apache_beam.portability.api.beam_provision_api_pb2_grpc import ProvisionServiceStub
+from apache_beam.portability.api.org.apache.beam.model.fn_execution.v1 import (
+    beam_provision_api_pb2_grpc as services,
+)
 from apache_beam.runners.worker.sdk_worker import SdkHarness
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--id")
 parser.add_argument("--provision_endpoint")
 known, _ = parser.parse_known_args()
-service = ProvisionServiceStub(grpc.insecure_channel(known.provision_endpoint))
+service = services.ProvisionServiceStub(grpc.insecure_channel(known.provision_endpoint))
 asked = messages.GetProvisionInfoRequest()
 told = service.GetProvisionInfo(asked, metadata=[("worker_id", known.id)])
 SdkHarness(told.info.control_endpoint.url, worker_id=known.id).run()
