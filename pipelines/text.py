@@ -1,12 +1,28 @@
-"""What makes two ads the same text: normalisation, content keys and content ids."""
+"""What makes two ads the same text, and what is no text: normalisation, content keys and ids, gaps."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 
 KEY_CHARS = 32
 _INVISIBLE = {"Cc", "Cf", "Zs", "Zl", "Zp", "Cn", "Co"}
+# Invisible without being format characters: fillers, joiners and selectors of variants (Unicode's
+# Default_Ignorable_Code_Point, which NFKC_Casefold removes; general categories Lo and Mn).
+IGNORABLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+# How programs write that there is no value, folded: pandas, R, spreadsheets in several languages (of
+# #N/A), SQL and JavaScript. A dash and a dot are what people and statistics packages put there.
+_MISSING_WORDS = (
+    "nan -nan +nan na n/a <na> nat none null (null) <null> undefined \\n . - -- – — "
+    "#n/a #n/a! #na #nv #n/d #n/d! #n/b #nd #i/t #yok #н/д #saknas! #brak #puuttuu! #hiányzik "
+    "#не_доступно -1.#ind 1.#ind -1.#qnan 1.#qnan na_character_ na_integer_ na_real_"
+)
+_MISSING = frozenset(_MISSING_WORDS.split()) | {"", "#n/a n/a"}
+# Longer cells say something, if only in invisible characters.
+_MAX_GAP_CHARS = 200
 
 
 def normalize_text(text: str) -> str:
@@ -22,6 +38,14 @@ def normalize_text(text: str) -> str:
 def is_blank(text: str) -> bool:
     """Tell whether nothing visible is left (white space, control and zero-width characters)."""
     return all(unicodedata.category(char) in _INVISIBLE for char in text)
+
+
+def is_missing(text: str) -> bool:
+    """Tell whether a cell is empty, or holds what programs write where there is no value."""
+    if len(text) > _MAX_GAP_CHARS:
+        return False
+    folded = normalize_text(IGNORABLE.sub("", text))
+    return "".join(c for c in folded if unicodedata.category(c) != "Cf").strip() in _MISSING
 
 
 def script_of(char: str) -> str:

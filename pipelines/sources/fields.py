@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.text import is_blank
+from pipelines.text import is_blank, is_missing
 
 MAX_NAME_CHARS = 40
+_LONGEST_GAP = 32
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
@@ -98,7 +99,7 @@ def plain_text(record: Mapping[str, Any], path: str) -> str:
 
 
 def values_of(record: Mapping[str, Any], fields: Sequence[AdField]) -> dict[str, str]:
-    """Return path -> text of the fields that a record has; a blank one counts as missing.
+    """Return path -> text of the fields that a record has; a blank one, or a gap, counts as missing.
 
     Numbers, true and false become text as JSON writes them; the items of a list stand on lines of their own.
 
@@ -108,12 +109,18 @@ def values_of(record: Mapping[str, Any], fields: Sequence[AdField]) -> dict[str,
     values = {}
     for field in fields:
         text = _as_text(find(record, field.path), field.path)
-        if not is_blank(text):
+        if not is_nothing(text):
             values[field.path] = text
         elif field.required:
             detail = f"{field.path!r} is missing or blank, and the task file requires it"
             raise Unusable("no_field", detail)
     return values
+
+
+def is_nothing(text: str) -> bool:
+    """Tell whether a text is blank, or what programs write where there is none (``NaN``, ``#N/A``, ``--``)."""
+    # Before an ad of usual length nothing is computed.
+    return is_blank(text) or (len(text) <= _LONGEST_GAP and is_missing(text))
 
 
 def _as_text(value: Any, path: str) -> str:

@@ -14,7 +14,15 @@ from typing import Any
 from pipelines.contracts import Ad, Rejected
 from pipelines.errors import RunFailed
 from pipelines.sources.base import STAGE, ReadOptions
-from pipelines.sources.fields import Unusable, compose, find, kind, plain_text, values_of
+from pipelines.sources.fields import (
+    Unusable,
+    compose,
+    find,
+    is_nothing,
+    kind,
+    plain_text,
+    values_of,
+)
 from pipelines.text import content_id, content_key, is_blank, storable
 
 # Spend in millionths of a currency reaches 1e9 in a day; what is beyond this is no count of anything.
@@ -22,6 +30,8 @@ MAX_WEIGHT = 1e15
 _EXCERPT_CHARS = 200
 # Doubles are exact up to here.
 _ROUNDED_FROM = 2**53
+# 1.2021E+17, and long numbers that were floats.
+_SHORTENED = re.compile(r"[+-]?(\d[.,]\d+[eE]\+?\d{2}|\d{16,}[.,]0+)")
 # 1 234, 1'234 and 1\u202f234; 1,234.5 and 12,34,567; 1.234,5, 1.234.567 and 3,50.
 _BLANK_THOUSANDS = re.compile(r"(?<=\d)[\s'\u2019\u00a0\u202f](?=\d{3}(?!\d))")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{2,3})*,\d{3}(\.\d*)?")
@@ -138,16 +148,26 @@ def _id(record: Mapping[str, Any], options: ReadOptions) -> str:
     path = options.id_path
     value = find(record, path) if path else None
     # NaN stands for null in columns of numbers, and blank cells are missing.
-    if value is None or value != value or (isinstance(value, str | bytes) and not value.strip()):
+    if value is None or value != value or (isinstance(value, str | bytes) and _is_gap(value)):
         if path and options.id_field:
             raise Unusable("no_id", f"no field {path!r}")
         return ""
     return _id_text(value, path)
 
 
+def _is_gap(value: str | bytes) -> bool:
+    return not value.strip() or (isinstance(value, str) and is_nothing(value))
+
+
 def _id_text(value: Any, path: str) -> str:
     """Return an id as text: numbers without a point, bytes that are no text as hexadecimal."""
     if isinstance(value, str):
+        if _SHORTENED.fullmatch(value.strip()):
+            raise Unusable(
+                "rounded_id",
+                f"{path!r} is {value.strip()!r}, as spreadsheets and data frames write long numbers: digits are "
+                "lost; write ids as text",
+            )
         return value
     if isinstance(value, bytes):
         try:
@@ -186,8 +206,14 @@ def _text(record: Mapping[str, Any], options: ReadOptions) -> tuple[str, str]:
         raise Unusable("too_long", f"{length:,} characters, at most {options.max_text_chars:,}")
     if storable(text) != text or storable(fields) != fields:
         raise Unusable("not_utf8", "the text holds half a surrogate pair")
-    if is_blank(text):
-        raise Unusable("empty_text", "nothing is left of the text after normalising")
+    if is_nothing(text):
+        said = repr(text[:_EXCERPT_CHARS]) if not is_blank(text) else ""
+        detail = (
+            f"{said} stands for no text"
+            if said
+            else "nothing is left of the text after normalising"
+        )
+        raise Unusable("empty_text", detail)
     return text, fields
 
 

@@ -17,6 +17,8 @@ from pipelines.sources.csv_lines import Records
 _MAX_SHEET_BYTES, _MAX_TEXTS_BYTES = 4 << 30, 256 << 20
 # Excel's own limit; a file may claim any row number.
 _MAX_ROWS = 1 << 20
+# Spreadsheets keep 15 digits.
+_ROUNDED_FROM = 10**15
 _HEADER_ROWS = 20
 _DAMAGED = (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError, ParseError, TypeError)
 
@@ -108,7 +110,10 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "TRUE" if value else "FALSE"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e16:
+    if isinstance(value, int | float) and abs(value) >= _ROUNDED_FROM:
+        # As it is lost, not as digits that it may never have had.
+        return f"{value:.14E}"
+    if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()

@@ -12,9 +12,8 @@ from typing import Any
 
 from pipelines.contracts import LEFT, RIGHT, Rejected
 from pipelines.errors import RunFailed
-from pipelines.text import storable
+from pipelines.text import is_missing, storable
 from pipelines.tools.outgoing import ITEM, MARK, PAIR, SINGLE, Slot
-from pipelines.verdicts.names import is_missing
 from pipelines.verdicts.rows import (
     SKIP,
     RawVerdict,

@@ -11,37 +11,22 @@ import functools
 import re
 import unicodedata
 
-from pipelines.text import normalize_text
+from pipelines.text import IGNORABLE, normalize_text
 
 # From here on a 64-bit float has no room for all whole numbers; JavaScript, and pandas where a column
 # has a gap, keep numbers as such floats.
 FLOAT_LIMIT = 2**53
-# Invisible without being format characters: fillers, joiners and selectors of variants (Unicode's
-# Default_Ignorable_Code_Point, which NFKC_Casefold removes; general categories Lo and Mn).
-_IGNORABLE = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
-)
 # What is invisible and says nothing in a name that people see. The joiners U+200C and U+200D stay:
 # Persian, Indic scripts and emoji are written with them.
 _CLUTTER = re.compile(
     "[\u0000-\u0008\u000e-\u001b\u007f-\u0084\u0086-\u009f\u00ad\u061c\u200b\u200e\u200f"
     "\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
 )
-# How programs write that there is no value, folded: pandas, R, spreadsheets in several languages (of
-# #N/A), SQL and JavaScript. A dash and a dot are what people and statistics packages put there.
-_MISSING_WORDS = (
-    "nan -nan +nan na n/a <na> nat none null (null) <null> undefined \\n . - -- – — "
-    "#n/a #n/a! #na #nv #n/d #n/d! #n/b #nd #i/t #yok #н/д #saknas! #brak #puuttuu! #hiányzik "
-    "#не_доступно -1.#ind 1.#ind -1.#qnan 1.#qnan na_character_ na_integer_ na_real_"
-)
-_MISSING = frozenset(_MISSING_WORDS.split()) | {"", "#n/a n/a"}
 # What pandas reads as a missing value, to the letter, unless it is told not to.
 _PANDAS_WORDS = (
     "#N/A #NA -1.#IND -1.#QNAN -NaN -nan 1.#IND 1.#QNAN <NA> N/A NA NULL NaN None n/a nan null"
 )
 READ_AS_MISSING = frozenset(_PANDAS_WORDS.split())
-# Longer cells say something, if only in invisible characters.
-_MAX_GAP_CHARS = 200
 # Digits, and a fraction of zeros alone; three of them may as well be thousands.
 _PLAIN = re.compile(r"[+-]?\d+(?:[.,](?!000$)0*)?")
 _SCIENTIFIC = re.compile(r"[+-]?\d+(?:[.,]\d+)?[eE][+-]?\d{1,2}")
@@ -58,7 +43,7 @@ def fold_name(name: str) -> str:
     folded = normalize_text(name)
     # What folding leaves may hide two names behind one look, or hold half a surrogate pair.
     kept = (c for c in folded if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
-    folded = normalize_text(_IGNORABLE.sub("", "".join(kept)))
+    folded = normalize_text(IGNORABLE.sub("", "".join(kept)))
     number = whole_number(folded)
     return folded if number is None else str(number)
 
@@ -66,14 +51,6 @@ def fold_name(name: str) -> str:
 def tidy_name(name: str) -> str:
     """Return a name as people are shown it: composed (NFC), white space folded, without clutter."""
     return " ".join(unicodedata.normalize("NFC", _CLUTTER.sub("", name)).split())
-
-
-def is_missing(text: str) -> bool:
-    """Tell whether a cell is empty, or holds what programs write where there is no value."""
-    if len(text) > _MAX_GAP_CHARS:
-        return False
-    folded = normalize_text(_IGNORABLE.sub("", text))
-    return "".join(c for c in folded if unicodedata.category(c) != "Cf").strip() in _MISSING
 
 
 def exact_number(text: str) -> decimal.Decimal | None:

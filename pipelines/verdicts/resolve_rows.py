@@ -16,9 +16,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from pipelines.contracts import LEFT, RIGHT, Rejected, Verdict
-from pipelines.text import content_key, storable
+from pipelines.text import content_key, is_missing, storable
 from pipelines.verdicts.ids import is_rounded, may_become
-from pipelines.verdicts.names import FLOAT_LIMIT, is_float, is_missing, whole_number
+from pipelines.verdicts.names import FLOAT_LIMIT, is_float, whole_number
 from pipelines.verdicts.rows import (
     MAX_EXPERT_CHARS,
     NEGATIVE,

@@ -15,8 +15,8 @@ from pipelines.contracts import SKIP_WORDS, Rejected
 from pipelines.errors import RunFailed
 from pipelines.sources import decoding
 from pipelines.sources.decoding import Encoding, decoded
-from pipelines.text import storable
-from pipelines.verdicts.names import fold_name, is_missing
+from pipelines.text import is_missing, storable
+from pipelines.verdicts.names import fold_name
 from pipelines.verdicts.spreadsheet import unprotected
 
 # What dead letters of an import call the step that refused a row.

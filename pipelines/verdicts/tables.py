@@ -38,8 +38,8 @@ from pipelines.errors import RunFailed
 from pipelines.sources import workbook
 from pipelines.sources.csv_lines import CsvLines, NoRecord, Records, style_of
 from pipelines.sources.decoding import is_wide
-from pipelines.text import normalize_text, storable
-from pipelines.verdicts.names import fold_name, is_missing
+from pipelines.text import is_missing, normalize_text, storable
+from pipelines.verdicts.names import fold_name
 from pipelines.verdicts.rows import (
     SKIP,
     RawVerdict,

@@ -8,7 +8,7 @@ import math
 import re
 import unicodedata
 
-from pipelines.verdicts.names import is_missing
+from pipelines.text import is_missing
 from pipelines.verdicts.spreadsheet import unprotected
 
 # What spreadsheets call the first days of 2000 and of 2100.

@@ -24,10 +24,11 @@ from pipelines.sources.fields import (
     check_template,
     compose,
     find,
+    is_nothing,
     values_of,
 )
 from pipelines.store.workspace import Workspace
-from pipelines.text import content_key, is_blank
+from pipelines.text import content_key
 from tests import helpers
 from tests.sources import read, reasons, texts, write
 
@@ -141,7 +142,7 @@ def test_nothing_to_read_names_all_paths() -> None:
 @given(st.dictionaries(st.sampled_from([f.path for f in FIELDS]), st.text(max_size=30)))
 def test_no_value_forges_another_fields_line(record: dict[str, str]) -> None:
     there = {field.name: record[field.path] for field in FIELDS if field.path in record}
-    there = {name: value for name, value in there.items() if not is_blank(value)}
+    there = {name: value for name, value in there.items() if not is_nothing(value)}
     if not there:
         with pytest.raises(Unusable):
             made(record)

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.text import is_missing
 from pipelines.verdicts.names import (
     READ_AS_MISSING,
     exact_number,
     fold_name,
     is_float,
-    is_missing,
     tidy_name,
     whole_number,
 )

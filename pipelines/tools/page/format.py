@@ -38,11 +38,10 @@ from typing import Any
 from pipelines.console.typed import typed
 from pipelines.contracts import LEFT, RIGHT, Rejected, ReviewAd, ReviewItem
 from pipelines.errors import RunFailed, UsageError
-from pipelines.text import content_key, digest, storable
+from pipelines.text import content_key, digest, is_missing, storable
 from pipelines.tools.base import Tool
 from pipelines.tools.batch import Batch
 from pipelines.tools.outgoing import free_word
-from pipelines.verdicts.names import is_missing
 from pipelines.verdicts.rows import RawVerdict, decode, parse_json
 
 FORMAT, FORMAT_VERSION = "ad-scout review page verdicts", 2
