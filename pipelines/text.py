@@ -14,11 +14,12 @@ IGNORABLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 # How programs write that there is no value, folded: pandas, R, spreadsheets in several languages (of
-# #N/A), SQL and JavaScript. A dash and a dot are what people and statistics packages put there.
+# #N/A, and their errors), SQL and JavaScript. A dash and a dot are what people and statistics packages put there.
 _MISSING_WORDS = (
     "nan -nan +nan na n/a <na> nat none null (null) <null> undefined \\n . - -- – — "
     "#n/a #n/a! #na #nv #n/d #n/d! #n/b #nd #i/t #yok #н/д #saknas! #brak #puuttuu! #hiányzik "
-    "#не_доступно -1.#ind 1.#ind -1.#qnan 1.#qnan na_character_ na_integer_ na_real_"
+    "#не_доступно #ref! #value! #name? #div/0! #num! #null! #spill! #calc! (blank) n.a. "
+    "-1.#ind 1.#ind -1.#qnan 1.#qnan na_character_ na_integer_ na_real_"
 )
 _MISSING = frozenset(_MISSING_WORDS.split()) | {"", "#n/a n/a"}
 # Longer cells say something, if only in invisible characters.

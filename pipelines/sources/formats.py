@@ -229,7 +229,7 @@ def _rows(
         elif len(cells) != len(header):
             detail = f"{len(cells)} cells in the row, {len(header)} in the header"
             yield place.reject("wrong_columns", detail)
-        elif [cell.strip() for cell in cells] == header:
+        elif [cell.strip().casefold() for cell in cells] == [name.casefold() for name in header]:
             # Files that were put one after the other, each with its own.
             yield place.reject("header_again", "the row is the header once more")
         else:

@@ -41,6 +41,11 @@ def test_what_was_mined_is_told_in_lines() -> None:
         "30 of a budget of 50, 12 of them single ads, 3 of them exploration"
     )
     assert found["why"] == why["note"]
+    assert "nearness" not in found and "unread" not in text
+    more = {"partner_rank": 2.0, "pair_distance": 0.9432, "unread": {"EMOJI": 2, "THAI": 80}}
+    told = " ".join(rendered("mining", MINED | BY_OVERLAPS | more).split())
+    assert "partner is in place 2 among the nearest that could be shown, at distance 0.943" in told
+    assert "unread, THAI 80 that the encoder cannot read unread, EMOJI 2 that" in told
 
 
 def test_a_threshold_that_the_prior_bounds_is_told() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -16,6 +17,7 @@ import pytest
 
 from benchmarks import _mining
 from pipelines.errors import RunFailed, UsageError
+from pipelines.jobs import mine as mine_job
 from pipelines.jobs.mine import mine
 from pipelines.sources.base import ReadOptions
 from pipelines.store import scores
@@ -117,6 +119,15 @@ def test_new_ads_are_scored_and_old_ones_reused_with_todays_weights(
     assert helpers.pairs_bytes(mined) == helpers.pairs_bytes(fresh)
 
 
+def test_ads_that_the_encoder_cannot_read_are_told_with_what_reads_them(
+    task: Path, corpus: Path, tmp_path: Path
+) -> None:
+    mined = helpers.run(task, corpus, tmp_path / "w")
+    said = mine_job._unread(dataclasses.replace(mined, unread={"EMOJI": 2, "THAI": 18}), "base")
+    assert said.startswith("the encoder cannot read 20 of 200 ads (10.0%: THAI 18, EMOJI 2): ")
+    assert "embedding.source: llm reads every script" in said
+
+
 def test_a_changed_prompt_or_seed_is_another_run(task: Path, corpus: Path, tmp_path: Path) -> None:
     first = helpers.run(task, corpus, tmp_path / "w")
     text = helpers.FAKE_TASK
@@ -169,7 +180,7 @@ BAD = [
     (b'{"id": "twice", "text": "one text"}', "id_conflict"),
     (b'{"id": "twice", "text": "another text"}', "id_conflict"),
     (b'{"id": "poison", "text": "a <poison> ad"}', "scoring_failed"),
-    (b'{"id": "nan", "text": "a <nan> ad"}', "not_finite"),
+    (b'{"id": "no-number", "text": "a <nan> ad"}', "not_finite"),
 ]
 
 
@@ -198,7 +209,7 @@ def test_one_bad_record_of_each_kind(task: Path, tmp_path: Path) -> None:
         f"line {201 + n}": reason for n, (_, reason) in enumerate(BAD)
     }
     assert {letter["source"] for letter in letters} == {str(path)}
-    assert {letter["id"] for letter in letters} >= {"poison", "nan", "twice", "latin", ""} - {
+    assert {letter["id"] for letter in letters} >= {"poison", "no-number", "twice", "latin", ""} - {
         "latin"
     }
     assert {row["id"] for row in scored_rows(tmp_path / "w")} == {ad["id"] for ad in good}

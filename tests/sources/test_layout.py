@@ -192,9 +192,10 @@ def test_what_a_person_says_of_encoding_and_delimiter(tmp_path: Path) -> None:
 
 def test_headers_that_come_again(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_text("id,text\n1,one\n" + "id,text\n2,two\n")
+    path.write_text("id,text\n1,one\n" + "id,text\n2,two\n" + "ID, Text\n3,three\n")
     found = read(path)
-    assert (texts(found), reasons(found)) == (["one", "two"], [("header_again", "line 3")])
+    again = [("header_again", "line 3"), ("header_again", "line 5")]
+    assert (texts(found), reasons(found)) == (["one", "two", "three"], again)
 
 
 @pytest.mark.parametrize(
