@@ -266,7 +266,7 @@ class FlinkCluster:
 
     def restarts(self) -> int:
         """Return how often the jobs of this cluster were started again."""
-        jobs = [job["id"] for job in self._ask("/jobs/overview").get("jobs", [])]
+        jobs = [job["jid"] for job in self._ask("/jobs/overview").get("jobs", [])]
         found = 0
         for job in jobs:
             for one in self._ask(f"/jobs/{job}/metrics?get=numRestarts") or []:
