@@ -22,20 +22,20 @@ GS = "gs://"
 _FIELDS = "name,size,generation,md5Hash,crc32c"
 
 
-class Object(NamedTuple):
-    """What is known of a file.
+class Stored(NamedTuple):
+    """A file on a disk or on object storage.
 
     Attributes:
         path: its full path.
         bytes: its size.
-        generation: another one after every writing.
-        checksum: of its bytes: MD5, or CRC-32C where it was put together of parts.
+        version: the state that it is in: another one after every writing, also of the same bytes.
+        content: a checksum that the storage keeps; "" where it keeps none.
     """
 
     path: str
     bytes: int
-    generation: str
-    checksum: str
+    version: str
+    content: str = ""
 
 
 def read(path: str) -> bytes:
@@ -76,14 +76,14 @@ def opened(path: str, fetched: int) -> Any:
     return _io().open(path, "rb", fetched)
 
 
-def find(path: str) -> Object | None:
+def find(path: str) -> Stored | None:
     """Return what is known of a file, None where there is none."""
     bucket, _, name = path.removeprefix(GS).partition("/")
     found = _io().client.bucket(bucket).get_blob(name) if name else None
     return _of(path, found) if found else None
 
 
-def matching(pattern: str) -> Iterator[Object]:
+def matching(pattern: str) -> Iterator[Stored]:
     """Yield the files that a glob matches, by name, a page of the bucket's listing after the other."""
     prefix = re.split(r"[\[*?]", pattern, maxsplit=1)[0]
     if prefix == pattern:
@@ -99,9 +99,10 @@ def matching(pattern: str) -> Iterator[Object]:
             yield _of(path, item)
 
 
-def _of(path: str, found: Any) -> Object:
+def _of(path: str, found: Any) -> Stored:
+    # An object that was put together of parts has no MD5.
     checksum = found.md5_hash or found.crc32c or ""
-    return Object(path, int(found.size), str(found.generation), checksum)
+    return Stored(path, int(found.size), str(found.generation), checksum)
 
 
 def _blob(path: str) -> Any:

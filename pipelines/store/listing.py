@@ -9,28 +9,12 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from apache_beam.io.filesystem import FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
 from pipelines.store import cloud, storage
-
-
-class Stored(NamedTuple):
-    """A file on a disk or on object storage.
-
-    Attributes:
-        path: its full path.
-        bytes: its size.
-        version: the state that it is in: another one after every writing, also of the same bytes.
-        content: a checksum that the storage keeps; "" where it keeps none.
-    """
-
-    path: str
-    bytes: int
-    version: str
-    content: str = ""
+from pipelines.store.cloud import Stored
 
 
 def matching(pattern: str) -> Iterator[Stored]:
@@ -48,7 +32,7 @@ def matching(pattern: str) -> Iterator[Stored]:
         return
     with storage.reaching(pattern):
         if pattern.startswith(cloud.GS):
-            yield from (Stored(*found) for found in cloud.matching(pattern))
+            yield from cloud.matching(pattern)
         else:
             found = FileSystems.match([pattern])[0].metadata_list
             yield from map(_of_metadata, found)
@@ -72,7 +56,7 @@ def version_of(path: str) -> str:
         with storage.reaching(path):
             if path.startswith(cloud.GS):
                 found = cloud.find(path)
-                return found.generation if found else ""
+                return found.version if found else ""
             return _of_metadata(FileSystems.get_filesystem(path).metadata(path)).version
     except FileNotFoundError:
         return ""
