@@ -23,6 +23,7 @@ from models.backends.base import Labeler
 from pipelines.config import load_task
 from pipelines.contracts import Tally, UniqueAd
 from pipelines.jobs.running import DEFAULT_RUNNER
+from pipelines.stages.collapse_duplicates import to_blocks
 from pipelines.stages.score_ads import ScoreAds
 from pipelines.text import content_key
 
@@ -52,7 +53,7 @@ def stage(ads: Sequence[UniqueAd]) -> float:
     """Score in the pipeline; return the seconds of the whole run."""
     with tempfile.TemporaryDirectory() as folder:
         pipeline = beam.Pipeline(runner=DEFAULT_RUNNER)
-        unique = pipeline | "Ads" >> beam.Create(list(ads), reshuffle=False)
+        unique = pipeline | "Ads" >> beam.Create(list(to_blocks(ads)), reshuffle=False)
         tally = pipeline | "Tally" >> beam.Create(
             [Tally(len(ads), 0, "{}", "{}", len(ads), str(len(ads)))]
         )
@@ -72,10 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _common.parse(parser, argv)
     texts, _ = _common.load_headlines(args.data)
     distinct = {content_key(text): text for text in texts}
-    ads = [
-        UniqueAd(key, key, text, 1000, 1, "", "")
-        for key, text in list(distinct.items())[: args.ads]
-    ]
+    ads = [UniqueAd(key, text, "", "", "", key) for key, text in list(distinct.items())[: args.ads]]
     labeler = load_task(TASK).backend().load()
     module._LOADED.append(labeler)
     _common.log("warming up")

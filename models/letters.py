@@ -29,7 +29,7 @@ def vectors(texts: Sequence[str], dim: int) -> np.ndarray:
 
 def is_plain(text: str) -> bool:
     """Tell whether any encoder reads its words, without asking one: ASCII, and none very long."""
-    return text.isascii() and all(len(word) <= _MAX_WORD_CHARS for word in text.split())
+    return text.isascii() and len(max(text.split(), key=len, default="")) <= _MAX_WORD_CHARS
 
 
 def made(texts: Sequence[str], stored: np.ndarray) -> np.ndarray:

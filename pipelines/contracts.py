@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -45,31 +46,29 @@ class Ad:
     fields: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class UniqueAd:
-    """All copies of one normalised text.
+class UniqueAd(NamedTuple):
+    """All copies of one normalised text, or one of them. Copies are ordered by the first five attributes.
+
+    Between steps it is a row of ``UNIQUE_SCHEMA``, never an element.
 
     Attributes:
         id: smallest id (string order) among the copies; ``text`` is that copy's text.
-        key: content key, 32 hex characters.
         text: the representative's text, as read.
-        weight: sum of the copies' weights in the corpus's unit (an integer, so that sums do not depend
-            on the order of the shards); 0 until that unit is known.
-        copies: number of records, >= 1.
         source, position: where the representative stands in the corpus.
         fields: the representative's parts, as in :class:`Ad`.
-        exact: the same weight as an exact decimal, see ``pipelines.numerics.weights``.
+        key: content key, 32 hex characters.
+        exact: sum of the copies' weights, an exact decimal, see ``pipelines.numerics.weights``.
+        copies: number of records, >= 1.
     """
 
     id: str
-    key: str
     text: str
-    weight: int
-    copies: int
     source: str
     position: str
-    fields: str = ""
+    fields: str
+    key: str
     exact: str = "1"
+    copies: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +337,7 @@ AD_SCHEMA = pa.schema(
 # An ad before scoring: where it stands is only needed where it is rejected.
 UNSCORED_SCHEMA = pa.schema([*AD_SCHEMA, ("source", pa.string()), ("position", pa.string())])
 
-# A UniqueAd as a row.
+# A UniqueAd as a row; its weight in the corpus's unit is 0 until that is known.
 UNIQUE_SCHEMA = pa.schema([*UNSCORED_SCHEMA, ("exact", pa.string())])
 
 
@@ -375,4 +374,4 @@ CANDIDATE_SCHEMA = pa.schema(
     ]
 )
 
-RECORDS = (Ad, UniqueAd, Rejected, Block, BlockFile, ScoredPart, Tally)
+RECORDS = (Ad, Rejected, Block, BlockFile, ScoredPart, Tally)

@@ -19,13 +19,14 @@ import pytest
 import yaml
 
 from pipelines.config import Task
-from pipelines.contracts import ReviewAd, ReviewItem, ScoredPart, UniqueAd
+from pipelines.contracts import Block, ReviewAd, ReviewItem, ScoredPart, UniqueAd
 from pipelines.jobs.mine import Mined, MineOptions, mine
 from pipelines.jobs.results import Submitted
 from pipelines.numerics import agreement, stopping
 from pipelines.numerics.calibration import Threshold
 from pipelines.sources.base import ReadOptions
-from pipelines.store import files, scores, storage
+from pipelines.stages.collapse_duplicates import to_blocks
+from pipelines.store import blocks, files, scores, storage
 from pipelines.store.facts import (
     BoundaryFacts,
     Decided,
@@ -228,7 +229,19 @@ def xlsx(*sheets: Sequence[Sequence[Any]]) -> bytes:
 def unique_ad(text: str, id: str = "", weight: int = 1000, copies: int = 1) -> UniqueAd:
     key = content_key(text)
     exact = str(weight / 1000)
-    return UniqueAd(id or f"id-{key[:8]}", key, text, weight, copies, "f", "line 1", "", exact)
+    return UniqueAd(id or f"id-{key[:8]}", text, "f", "line 1", "", key, exact, copies)
+
+
+def unique_block(ads: Sequence[UniqueAd]) -> Block:
+    """Return ads as `CollapseDuplicates` hands them on."""
+    [block] = to_blocks(ads)
+    return block
+
+
+def unique_ads(block: Block) -> list[UniqueAd]:
+    """Return the ads of a block."""
+    columns = blocks.from_block(block).select(UniqueAd._fields).to_pydict().values()
+    return [UniqueAd(*row) for row in zip(*columns, strict=True)]
 
 
 # --- What is opened -----------------------------------------------------------------------------

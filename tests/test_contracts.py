@@ -18,7 +18,6 @@ from pipelines.contracts import (
     Rejected,
     ScoredPart,
     Tally,
-    UniqueAd,
     scored_schema,
 )
 from pipelines.store import blocks
@@ -27,7 +26,6 @@ FILE = BlockFile("rounds/0001/x.parquet", 3, 400, "ab" * 32)
 EXAMPLES = [
     ScoredPart("scores/k/keys-all/x.rows.parquet", "scores/k/corpora/a/new.parquet", 2, 9),
     Ad("1", "k" * 32, "Füße ✓ \x00", 1.5, "a.jsonl", "line 1", '[["CTA", "Füße"]]'),
-    UniqueAd("1", "k" * 32, "text", 10**15, 3, "f", "line 1", '[["CTA", "text"]]', "1E+12"),
     Rejected("", "ReadAds", "not_json", "why", "f", "line 2", "{", 1),
     Block(2, b"\x00\xff"),
     FILE,

@@ -30,7 +30,6 @@ from pipelines.handlers import (
     score_block,
 )
 from pipelines.jobs.running import DEFAULT_RUNNER
-from pipelines.stages.score_ads import to_ad_block
 from pipelines.store import blocks
 from tests import helpers
 
@@ -63,7 +62,7 @@ def test_one_bad_text_among_many_costs_few_calls() -> None:
 def test_a_scored_block_keeps_order_and_rejects_what_is_not_finite() -> None:
     texts = ["one", "two <nan>", "three", "four <poison>", "five"]
     ads = [helpers.unique_ad(text, id=f"id{n}", copies=n + 1) for n, text in enumerate(texts)]
-    result = score_block(FakeLabeler(), to_ad_block(ads))
+    result = score_block(FakeLabeler(), helpers.unique_block(ads))
     table = blocks.from_block(result.scored)
     assert table.column("id").to_pylist() == ["id0", "id2", "id4"]
     expected = FakeLabeler().label(["one", "three", "five"])
@@ -85,13 +84,13 @@ class _Extreme(FakeLabeler):
 
 
 def test_infinite_vectors_are_rejected_and_margins_are_clipped_to_the_grid() -> None:
-    result = score_block(_Extreme(), to_ad_block([helpers.unique_ad(t) for t in "ab"]))
+    result = score_block(_Extreme(), helpers.unique_block([helpers.unique_ad(t) for t in "ab"]))
     assert [r.reason for r in result.rejected] == ["not_finite"]
     assert blocks.from_block(result.scored).column("margin").to_pylist() == [64.0]
 
 
 def test_a_small_block_may_fail_whole() -> None:
-    result = score_block(FakeLabeler(), to_ad_block([helpers.unique_ad("<poison>")]))
+    result = score_block(FakeLabeler(), helpers.unique_block([helpers.unique_ad("<poison>")]))
     assert result.scored.rows == 0
     assert len(result.rejected) == 1
 
@@ -126,7 +125,7 @@ def test_a_labeler_that_does_not_pickle_is_shared_by_processes() -> None:
     with beam.Pipeline(runner=DEFAULT_RUNNER) as pipeline:
         scored = (
             pipeline
-            | beam.Create([to_ad_block(ads)])
+            | beam.Create([helpers.unique_block(ads)])
             | RunInference(LabelerHandler(_Compiled, share_processes=True))
         )
         margins = scored | beam.FlatMap(_margins)

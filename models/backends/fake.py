@@ -6,11 +6,13 @@ classes, graded scores and clusters of like texts; it is no judge of anything.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 
 from models.backends.base import Backend, LabelBatch, Labeler, LabelerIdentity, Progress
 from models.prompting import render
@@ -61,11 +63,11 @@ class FakeLabeler(Labeler):
         if any("<poison>" in text for text in texts):
             raise ValueError("poisoned text")
         margins = np.array([_margin(text) for text in texts], dtype=np.float64)
-        vectors = np.array([_trigrams(text) for text in texts], dtype=np.float16)
+        vectors = _trigrams(texts).astype(np.float16)
         words = np.array([len(text.split()) for text in texts], dtype=np.int32)
         return LabelBatch(
             margin=to_grid(margins),
-            vectors=vectors.reshape(len(texts), DIM),
+            vectors=vectors,
             n_tokens=words.reshape(len(texts)),
             truncated=np.zeros(len(texts), dtype=bool),
         )
@@ -80,12 +82,28 @@ def _margin(text: str) -> float:
     return -4.0 + jitter + 0.4 * text.count("!") + sum(_WORDS.get(word, 0.0) for word in words)
 
 
-def _trigrams(text: str) -> np.ndarray:
-    vector = np.zeros(DIM, dtype=np.float32)
-    folded = f"  {text.casefold()} "
-    for start in range(len(folded) - 2):
-        gram = folded[start : start + 3].encode("utf-8", errors="surrogatepass")
-        value = int.from_bytes(hashlib.blake2b(gram, digest_size=4).digest(), "big")
-        vector[value % DIM] += 1.0 if value & (1 << 20) else -1.0
-    length = float(np.sqrt((vector * vector).sum()))
-    return vector / length if length else vector
+def _trigrams(texts: Sequence[str]) -> np.ndarray:
+    """Return unit vectors (texts, DIM), float32, of hashed character trigrams."""
+    folded = [f"  {text.casefold()} " for text in texts]
+    letters = np.frombuffer("".join(folded).encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    letters = letters.astype(np.uint64)
+    row = np.repeat(np.arange(len(folded)), [len(text) for text in folded])
+    inside = row[2:] == row[:-2]
+    grams = (letters[:-2] << 42 | letters[1:-1] << 21 | letters[2:])[inside]
+    distinct = pa.array(grams).dictionary_encode()
+    places = np.array([_place(gram) for gram in distinct.dictionary.to_pylist()], dtype=np.int64)
+    cells = row[2:][inside] * 2 * DIM + places[distinct.indices.to_numpy()]
+    counts = np.bincount(cells, minlength=len(folded) * 2 * DIM).astype(np.float32)
+    counts = counts.reshape(len(folded), 2, DIM)
+    vectors = counts[:, 0] - counts[:, 1]
+    lengths = np.sqrt((vectors * vectors).sum(axis=1, keepdims=True))
+    return vectors / np.where(lengths > 0, lengths, 1)
+
+
+@functools.lru_cache(maxsize=1 << 17)
+def _place(gram: int) -> int:
+    """Return the dimension that a trigram counts for; those from ``DIM`` on count against it."""
+    data = "".join(chr(gram >> shift & 0x1FFFFF) for shift in (42, 21, 0))
+    digest = hashlib.blake2b(data.encode("utf-8", "surrogatepass"), digest_size=4).digest()
+    value = int.from_bytes(digest, "big")
+    return value % DIM + (0 if value & (1 << 20) else DIM)

@@ -46,7 +46,7 @@ from pipelines.sources.survey import survey
 from pipelines.stages import collapse_duplicates, read_ads, score_ads
 from pipelines.stages.check_corpus import CheckCorpus
 from pipelines.stages.check_worker import CheckWorker
-from pipelines.stages.collapse_duplicates import CollapseDuplicates
+from pipelines.stages.collapse_duplicates import CollapseDuplicates, partitions_of
 from pipelines.stages.commit_scored import CommitScored
 from pipelines.stages.label_ads import LabelAds, LabelRule
 from pipelines.stages.read_ads import RANGE_BYTES, ReadAds
@@ -114,6 +114,7 @@ class Plan:
     identity: LabelerIdentity
     score_key: str
     scored_hash: str
+    corpus_bytes: int
     mine_hash: str
     shown_keys: frozenset[str]
     strategy: Strategy
@@ -258,6 +259,7 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         identity=identity,
         score_key=score_key,
         scored_hash=scored_hash,
+        corpus_bytes=corpus.unpacked_bytes,
         mine_hash=mine_hash,
         shown_keys=seen,
         strategy=strategy,
@@ -444,7 +446,7 @@ def _score(
     read = pipeline | "ReadAds" >> ReadAds(options.corpus, options.read, options.range_bytes)
     ads, unreadable = read[read_ads.ADS], read[read_ads.REJECTED]
     collapsed = ads | "CollapseDuplicates" >> CollapseDuplicates(
-        corpus_ids=options.read.id_field != CONTENT_IDS
+        options.read.id_field != CONTENT_IDS, partitions_of(plan.corpus_bytes)
     )
     unique = collapsed[collapse_duplicates.UNIQUE]
     conflicting = collapsed[collapse_duplicates.REJECTED]

@@ -306,6 +306,8 @@ def parse_json(text: str, constant: Callable[[str], Any] | None = None) -> Any:
         ValueError: it is no JSON, or an object gives a field twice (:class:`GivenTwice`).
     """
     try:
+        if constant is None:
+            return _PLAIN.decode(text)
         return json.loads(text, object_pairs_hook=_object, parse_constant=constant)
     except GivenTwice:
         raise
@@ -324,6 +326,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         again = next(name for name in names if names.count(name) > 1)
         raise GivenTwice(f"a field is given twice: {again[:60]!r}")
     return found
+
+
+# A decoder takes longer to make than to read a line.
+_PLAIN = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def decoded(data: bytes, limit: int) -> tuple[str, Encoding]:

@@ -15,12 +15,16 @@ from typing import Generic, TypeVar
 from pipelines.numerics import hashing
 from pipelines.sources import registry
 from pipelines.sources.base import Listed, Range, ReadOptions
+from pipelines.sources.layout import PARQUET, XLSX
 from pipelines.text import digest
 
 # Things that are looked at, and ranges of them that are kept.
 LOOKED_AT, RANGES = 256, 1024
 # Read to tell whether a corpus changed, where its store keeps no checksums; larger ones go by their versions.
 HASHED_BYTES = 8 << 30
+
+# What packed records take unpacked, times their files.
+PACKED_BY = 5
 
 T = TypeVar("T")
 
@@ -42,6 +46,17 @@ class Survey:
     fingerprint: str
     ranges: tuple[Range, ...]
     complete: bool
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """About how many bytes the records take once they are unpacked, judged by the ranges that were kept."""
+        kept = sum(part.bytes for part in self.ranges)
+        unpacked = sum(part.bytes * (PACKED_BY if _is_packed(part) else 1) for part in self.ranges)
+        return self.bytes * unpacked // max(kept, 1)
+
+
+def _is_packed(part: Range) -> bool:
+    return part.format in (PARQUET, XLSX) or bool(part.layout and part.layout.packing)
 
 
 def survey(

@@ -9,15 +9,14 @@ from collections.abc import Iterable, Sequence
 import apache_beam as beam
 from apache_beam import pvalue
 
-from pipelines.contracts import Ad, BlockFile, Rejected, Tally, UniqueAd
+from pipelines.contracts import Ad, Block, BlockFile, Rejected, Tally
 from pipelines.errors import RunFailed
 from pipelines.numerics import weights
 from pipelines.sources.base import STAGE as READ_ADS
-from pipelines.store import storage
+from pipelines.store import blocks, storage
 
 # Ads, their exact weight, and the names of their fields.
 _Size = tuple[int, str, frozenset[str]]
-_AT_ONCE = 4096
 
 
 def check(tally: Tally, max_rejected_share: float, where: str) -> None:
@@ -111,8 +110,8 @@ class CheckCorpus(beam.PTransform):
     def expand(
         self,
         inputs: tuple[
-            beam.PCollection[Ad],
-            beam.PCollection[UniqueAd],
+            beam.PCollection[list[Ad]],
+            beam.PCollection[Block],
             beam.PCollection[Rejected],
             beam.PCollection[Rejected],
             beam.PCollection[BlockFile],
@@ -120,7 +119,7 @@ class CheckCorpus(beam.PTransform):
     ) -> beam.PCollection[Tally]:
         """Apply the transform to (ads, unique, unreadable, conflicting, dead-letter files)."""
         ads, unique, unreadable, conflicting, files = inputs
-        read = ads | "CountAds" >> beam.combiners.Count.Globally()
+        read = ads | "CountAds" >> beam.Map(len) | "SumAds" >> beam.CombineGlobally(sum)
         size = (
             unique
             | "MeasureUnique" >> beam.Map(_measure, bool(self.fields))
@@ -167,17 +166,18 @@ class CheckCorpus(beam.PTransform):
         return tally
 
 
-def _measure(ad: UniqueAd, has_fields: bool) -> _Size:
-    names = (name for name, _ in json.loads(ad.fields)) if has_fields else ()
-    return 1, ad.exact, frozenset(names)
+def _measure(block: Block, has_fields: bool) -> _Size:
+    table = blocks.from_block(block)
+    names: set[str] = set()
+    if has_fields:
+        for shown in table.column("fields").unique().to_pylist():
+            names.update(name for name, _ in json.loads(shown))
+    return table.num_rows, weights.total(table.column("exact").to_pylist()), frozenset(names)
 
 
 def _added(sizes: Iterable[_Size]) -> _Size:
-    ads, names = 0, frozenset[str]()
-    exact: list[str] = []
-    for more_ads, weight, more_names in sizes:
-        ads, names = ads + more_ads, names | more_names
-        exact.append(weight)
-        if len(exact) == _AT_ONCE:
-            exact = [weights.total(exact)]
-    return ads, weights.total(exact), names
+    ads, exact, names = 0, weights.total(()), frozenset[str]()
+    for more_ads, more_exact, more_names in sizes:
+        ads, exact = ads + more_ads, weights.total((exact, more_exact))
+        names |= more_names
+    return ads, exact, names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -18,16 +19,20 @@ from pipelines.sources.base import STAGE, Listed, Range, ReadOptions, Source
 
 ADS, REJECTED = "ads", "rejected"
 RANGE_BYTES = 64 << 20
+# Ads of an element.
+_BATCH = 4096
 
 
 @dataclasses.dataclass(eq=False)
 class ReadAds(beam.PTransform):
     """List a corpus, cut it into ranges and read these, all on the workers.
 
-    Output: a dict of ``PCollection[Ad]`` (``ads``) and ``PCollection[Rejected]`` (``rejected``). The graph holds patterns and settings alone. A pattern is listed by one worker, in a
-    stream; what it names is shuffled, and looked at and cut by any; so are the ranges.
+    Output: a dict of ``PCollection[list[Ad]]`` (``ads``, up to 4,096 an element: an element an ad costs a
+    runner more than reading it) and ``PCollection[Rejected]`` (``rejected``). The graph holds patterns and
+    settings alone. A pattern is listed by one worker, in a stream; what it names is shuffled, and looked at
+    and cut by any; so are the ranges.
 
-    Memory of a worker: a record, and what its format reads at a time (4,096 rows of Parquet, a chunk of
+    Memory of a worker: 4,096 ads, and what their format reads at a time (4,096 rows of Parquet, a chunk of
     16 MiB of Cloud Storage).
 
     Args:
@@ -66,7 +71,12 @@ class ReadAds(beam.PTransform):
         own = source.reading(patterns, self.options)
         if own is None:
             return _ReadRanges(source, patterns, self.options, self.range_bytes)
-        return own | "Sort" >> beam.Map(_sorted).with_outputs(REJECTED, main=ADS)
+        batches = beam.BatchElements(_BATCH, _BATCH)
+        return (
+            own
+            | "Batch" >> batches
+            | "Sort" >> beam.FlatMap(_sorted).with_outputs(REJECTED, main=ADS)
+        )
 
 
 @dataclasses.dataclass(eq=False)
@@ -111,23 +121,28 @@ def _cut(
         raise RunFailed(error.typed) from error
 
 
-def _read(part: Range, source: Source, options: ReadOptions) -> Iterator[Ad | pvalue.TaggedOutput]:
+def _read(
+    part: Range, source: Source, options: ReadOptions
+) -> Iterator[list[Ad] | pvalue.TaggedOutput]:
     records = iter(source.read(part, options))
-    busy = 0.0
     while True:
-        # Only the reader's own time: what happens to a record while it is yielded is not ours.
+        # Only the reader's own time: what happens to ads while they are yielded is not ours.
         start = time.perf_counter()
-        record = next(records, None)
-        busy += time.perf_counter() - start
-        if record is None:
+        batch = list(itertools.islice(records, _BATCH))
+        metrics.count(STAGE, "msec", round(1000 * (time.perf_counter() - start)))
+        if not batch:
             break
-        yield _sorted(record)
-    metrics.count(STAGE, "msec", round(1000 * busy))
+        yield from _sorted(batch)
 
 
-def _sorted(record: Ad | Rejected) -> Ad | pvalue.TaggedOutput:
-    metrics.count(STAGE, "records")
-    if isinstance(record, Rejected):
-        metrics.count(STAGE, "rejected")
-        return pvalue.TaggedOutput(REJECTED, record)
-    return record
+def _sorted(batch: Sequence[Ad | Rejected]) -> Iterator[list[Ad] | pvalue.TaggedOutput]:
+    ads: list[Ad] = []
+    for record in batch:
+        if isinstance(record, Rejected):
+            metrics.count(STAGE, "rejected")
+            yield pvalue.TaggedOutput(REJECTED, record)
+        else:
+            ads.append(record)
+    metrics.count(STAGE, "records", len(batch))
+    if ads:
+        yield ads

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import apache_beam as beam
 import numpy as np
@@ -20,29 +20,17 @@ from models import letters
 from models.backends.base import Labeler
 from pipelines.console import metrics
 from pipelines.contracts import (
-    UNIQUE_SCHEMA,
     UNSCORED_SCHEMA,
     Block,
     Rejected,
     ScoredPart,
     Tally,
-    UniqueAd,
 )
 from pipelines.handlers import STAGE, LabelerHandler, ScoredBlock
 from pipelines.numerics.weights import in_units, unit_of
 from pipelines.store import blocks, scores
 
 PARTS, REJECTED, UNREAD = "parts", "rejected", "unread"
-# Ads that travel together to their partition.
-_PACKED = 4096
-
-
-def to_ad_block(ads: Sequence[UniqueAd]) -> Block:
-    """Pack unique ads into a block of ``UNIQUE_SCHEMA``."""
-    arrays = [
-        pa.array([getattr(ad, field.name) for ad in ads], field.type) for field in UNIQUE_SCHEMA
-    ]
-    return blocks.to_block(pa.Table.from_arrays(arrays, schema=UNIQUE_SCHEMA))
 
 
 def weighed(table: pa.Table, unit: int) -> pa.Table:
@@ -72,7 +60,7 @@ def unread_scripts(scored: pa.Table) -> list[str]:
 
 @dataclasses.dataclass(eq=False)
 class ScoreAds(beam.PTransform):
-    """Score unique ads: ``PCollection[UniqueAd]`` and the corpus's tally to scored parts.
+    """Score unique ads: blocks of ``UNIQUE_SCHEMA`` and the corpus's tally to scored parts.
 
     Output: a dict of ``PCollection[ScoredPart]`` (``parts``), ``PCollection[Rejected]``
     (``rejected``), and ``PCollection[tuple[str, int]]`` (``unread``): ads that the encoder cannot
@@ -107,15 +95,13 @@ class ScoreAds(beam.PTransform):
             raise ValueError(f"ScoreAds: block_rows must be at least 1, got {self.block_rows}")
 
     def expand(
-        self, inputs: tuple[beam.PCollection[UniqueAd], beam.PCollection[Tally]]
+        self, inputs: tuple[beam.PCollection[Block], beam.PCollection[Tally]]
     ) -> dict[str, beam.PCollection]:
         """Apply the transform."""
         unique, checked = inputs
         tally = pvalue.AsSingleton(checked)
         split = (
             unique
-            | "Pack" >> beam.BatchElements(_PACKED, _PACKED)
-            | "ToBlock" >> beam.Map(to_ad_block)
             # Takes the tally, so it waits for the check.
             | "ToPartition" >> beam.FlatMap(self._to_partition, tally)
             | "GroupPartition" >> beam.GroupByKey()

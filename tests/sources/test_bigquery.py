@@ -54,7 +54,7 @@ def read_by_beam(pattern: str, options: ReadOptions, *flags: str) -> list[str]:
     found = pipeline | ReadAds([pattern], options)
     expected = records([pattern], options)
     ads = [record for record in expected if hasattr(record, "text")]
-    assert_that(found[ADS], equal_to(ads), label="ads")
+    assert_that(found[ADS] | beam.FlatMap(list), equal_to(ads), label="ads")
     bad = found[REJECTED] | beam.Map(lambda record: (record.reason, record.position))
     assert_that(bad, equal_to(reasons(expected)), label="bad")
     pipeline.run().wait_until_finish()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +80,14 @@ def test_of_a_large_corpus_a_bounded_sample(
 
 def test_a_thing_that_two_patterns_name_counts_once(source: Endless) -> None:
     assert look("endless://x/3", "endless://y/2") == look("endless://x/3")
+
+
+def test_what_a_corpus_takes_unpacked(tmp_path: Path) -> None:
+    lines = b'{"text": "an ad"}\n' * 100
+    (tmp_path / "a.jsonl").write_bytes(lines)
+    options, everything = ReadOptions(), str(tmp_path)
+    assert survey.survey([everything], options, 1 << 20).unpacked_bytes == len(lines)
+    packed = gzip.compress(lines)
+    (tmp_path / "b.jsonl.gz").write_bytes(packed)
+    found = survey.survey([everything], options, 1 << 20)
+    assert found.unpacked_bytes == len(lines) + survey.PACKED_BY * len(packed)

@@ -14,13 +14,14 @@ from pipelines.contracts import Ad, BlockFile, Rejected, Tally, UniqueAd, first_
 from pipelines.errors import find_run_failed
 from pipelines.jobs.running import DEFAULT_RUNNER
 from pipelines.stages.check_corpus import CheckCorpus, check, join_whys, places, why
+from tests import helpers
 
 LETTERS = BlockFile("rounds/0001/rejected.jsonl", 1, 10, "ab" * 32)
 
 
 def ads(*fields: str, weight: str = "1") -> list[UniqueAd]:
     return [
-        UniqueAd(f"i{n}", f"k{n}", "text", 0, 1, "f", f"line {n}", shown, weight)
+        UniqueAd(f"i{n}", "text", "f", f"line {n}", shown, f"k{n}", weight)
         for n, shown in enumerate(fields)
     ]
 
@@ -40,9 +41,10 @@ def run(
     number = len(unique) if read is None else read
     with TestPipeline(runner=DEFAULT_RUNNER) as pipeline:
         one = Ad("i", "k", "text", 1.0, "f", "line 1")
+        blocks = [helpers.unique_block(unique[n : n + 2]) for n in range(0, len(unique), 2)]
         inputs = (
-            pipeline | "Ads" >> beam.Create([one] * number),
-            pipeline | "Unique" >> beam.Create(unique),
+            pipeline | "Ads" >> beam.Create([[one] * 2] * (number // 2) + [[one]] * (number % 2)),
+            pipeline | "Unique" >> beam.Create(blocks),
             pipeline | "Bad" >> beam.Create([r for r in bad if r.stage == "ReadAds"]),
             pipeline | "Conflicts" >> beam.Create([r for r in bad if r.stage != "ReadAds"]),
             pipeline | "Files" >> beam.Create([LETTERS] if bad else []),

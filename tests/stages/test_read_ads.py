@@ -18,6 +18,7 @@ from pipelines.jobs.running import DEFAULT_RUNNER
 from pipelines.sources import registry
 from pipelines.sources.base import ReadOptions
 from pipelines.sources.records import Place, to_ad
+from pipelines.stages import read_ads
 from pipelines.stages.read_ads import ADS, REJECTED, ReadAds
 from tests import helpers
 from tests.sources import parts
@@ -33,7 +34,7 @@ def test_ads_and_dead_letters_of_all_ranges(tmp_path: Path) -> None:
     pipeline = TestPipeline(runner=DEFAULT_RUNNER)
     # A file that two patterns name is read once.
     found = pipeline | ReadAds([f"{tmp_path}/*.jsonl", f"{tmp_path}/a*"], options, 100)
-    ids = found[ADS] | "Id" >> beam.Map(lambda ad: ad.id)
+    ids = found[ADS] | beam.FlatMap(list) | "Id" >> beam.Map(lambda ad: ad.id)
     bad = found[REJECTED] | "Bad" >> beam.Map(lambda r: (r.id, r.reason))
     assert_that(ids, equal_to([f"{name}{n}" for name in "ab" for n in range(20)]), label="ads")
     assert_that(bad, equal_to([("a-bad", "no_text"), ("b-bad", "no_text")]), label="bad")
@@ -46,6 +47,14 @@ def test_ads_and_dead_letters_of_all_ranges(tmp_path: Path) -> None:
     }
     assert (counted["ReadAds/records"], counted["ReadAds/rejected"]) == (42, 2)
     assert "ReadAds/msec" in counted
+
+
+def test_ads_travel_many_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_ads, "_BATCH", 8)
+    path = helpers.write_jsonl(tmp_path / "a.jsonl", [*helpers.tiny_ads(20), {"id": "bad"}])
+    with TestPipeline(runner=DEFAULT_RUNNER) as pipeline:
+        found = pipeline | ReadAds([str(path)], ReadOptions())
+        assert_that(found[ADS] | beam.Map(len), equal_to([8, 8, 4]))
 
 
 def failure(*patterns: str) -> str:
@@ -88,7 +97,7 @@ def test_sources_side_by_side_and_a_connector(tmp_path: Path) -> None:
         TestPipeline(runner=DEFAULT_RUNNER) as pipeline,
     ):
         found = pipeline | ReadAds([str(tmp_path), "connected://all"], ReadOptions())
-        texts = found[ADS] | beam.Map(lambda ad: (ad.text, ad.source))
+        texts = found[ADS] | beam.FlatMap(list) | beam.Map(lambda ad: (ad.text, ad.source))
         expected = [("one", str(tmp_path / "a.jsonl")), ("two", "connected://all")]
         assert_that(texts, equal_to(expected), label="ads")
         bad = found[REJECTED] | "Bad" >> beam.Map(lambda r: r.reason)

@@ -18,7 +18,7 @@ from pipelines.contracts import UNIQUE_SCHEMA, UNSCORED_SCHEMA, ScoredPart, Tall
 from pipelines.handlers import score_block
 from pipelines.numerics.weights import total
 from pipelines.stages import score_ads
-from pipelines.stages.score_ads import ScoreAds, by_prefix, to_ad_block, weighed
+from pipelines.stages.score_ads import ScoreAds, by_prefix, weighed
 from pipelines.store import blocks, scores
 from tests import helpers
 from tests.helpers import unique_ad
@@ -56,7 +56,7 @@ def score(
     tally = Tally(len(given), 0, "{}", "{}", len(given), total(ad.exact for ad in given))
     with TestPipeline() as pipeline:
         found = (
-            pipeline | "Ads" >> beam.Create(given),
+            pipeline | "Ads" >> beam.Create([helpers.unique_block(given)]),
             pipeline | "Tally" >> beam.Create([tally]),
         ) | ScoreAds(lambda: Counting(asked), str(root), attempt, KEY, **settings)
         _ = (
@@ -75,7 +75,7 @@ def score(
 
 
 def test_rows_are_cut_by_their_keys() -> None:
-    table = blocks.from_block(to_ad_block(ads(50)))
+    table = blocks.from_block(helpers.unique_block(ads(50)))
     assert [(prefix, rows.num_rows) for prefix, rows in by_prefix(table, 0)] == [("", 50)]
     cut = dict(by_prefix(table, 1))
     assert list(cut) == sorted(cut) and sum(rows.num_rows for rows in cut.values()) == 50
@@ -84,7 +84,7 @@ def test_rows_are_cut_by_their_keys() -> None:
 
 
 def test_weights_are_in_the_unit_of_the_corpus() -> None:
-    table = blocks.from_block(to_ad_block([*ads(2, weight=2500), *ads(1, 5)]))
+    table = blocks.from_block(helpers.unique_block([*ads(2, weight=2500), *ads(1, 5)]))
     assert table.schema.equals(UNIQUE_SCHEMA)
     found = weighed(table, -1)
     assert found.schema.equals(UNSCORED_SCHEMA)
@@ -108,7 +108,8 @@ def test_what_is_known_is_referenced_and_what_is_new_is_scored(
     assert sorted(asked) == sorted(f"ad number {n}" for n in range(100, 130))
     expected = blocks.from_block(
         score_block(
-            FakeLabeler(), blocks.to_block(weighed(blocks.from_block(to_ad_block(today)), -3))
+            FakeLabeler(),
+            blocks.to_block(weighed(blocks.from_block(helpers.unique_block(today)), -3)),
         ).scored
     ).sort_by("key")
     assert second.equals(expected)
