@@ -24,8 +24,10 @@ $(STAMP): requirements.txt requirements-dev.txt setup.py
 demo: setup
 	$(BIN)/scout demo
 
+# TEST_JOBS processes, a file of tests each at a time.
+TEST_JOBS ?= auto
 test: setup lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --maxprocesses 4 --dist loadfile
 
 # Against real programs: Chromium and LibreOffice, which .ci/run installs, and a Label Studio server in an
 # environment of its own (0.8 GB; its pins clash with ours).

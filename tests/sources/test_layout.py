@@ -147,7 +147,7 @@ def test_parquet_without_a_name(tmp_path: Path) -> None:
         ("a.jsonl", b'{\n  "text": "a"\n}\n', r"`jq -c . .*/a.jsonl > ads.jsonl`"),
         ("a.txt", bytes(range(256)) + bytes(99), "is a binary file of no format"),
         ("a.csv", b"Obj\x01\0\0", "is an Avro file; write it as JSON lines .`fastavro .*/a.csv"),
-        ("a.csv.gz", gzip.compress(b"PAR1\0\0"), "is parquet packed by gzip; unpack it"),
+        ("a.csv.gz", gzip.compress(b"PAR1\0\0", mtime=0), "is parquet packed by gzip; unpack it"),
         ("ads", b"an ad\n", "the name does not tell the format; give --format"),
     ],
 )
