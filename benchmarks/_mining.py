@@ -106,6 +106,8 @@ def write_scored(folder: Path, rows: int, mixture: Mixture = MIXTURES[PLAIN]) ->
         shares = np.full(mixture.centres, (1 - mixture.largest) / (mixture.centres - 1))
         shares[0] = mixture.largest
     attempt = plan.workspace.new_attempt(1, "scored")
+    # Blocks are cut in the order of keys, as scoring writes them.
+    by_key = sorted((content_key(f"synthetic ad {n}"), n) for n in range(rows))
     written = []
     for start in range(0, rows, BLOCK_ROWS):
         number = min(BLOCK_ROWS, rows - start)
@@ -114,11 +116,11 @@ def write_scored(folder: Path, rows: int, mixture: Mixture = MIXTURES[PLAIN]) ->
         vectors = centres[centre] + np.float32(mixture.spread) * noise
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         margin = calibration.quantize(lean[centre] + rng.normal(size=number) - 4.0)
-        texts = [f"synthetic ad {start + row}" for row in range(number)]
+        own = by_key[start : start + number]
         columns = [
-            pa.array([content_key(text) for text in texts]),
-            pa.array([f"s{start + row:07d}" for row in range(number)]),
-            pa.array(texts),
+            pa.array([key for key, _ in own]),
+            pa.array([f"s{n:07d}" for _, n in own]),
+            pa.array([f"synthetic ad {n}" for _, n in own]),
             pa.array([""] * number),
             pa.array(np.full(number, 1000)),
             pa.array(np.ones(number, dtype=np.int64)),

@@ -34,6 +34,22 @@ def ranks(keys: Sequence[str], seed: int) -> np.ndarray:
 
     Memory: about 100 bytes a key. Source: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
     """
+    return _splitmix64(_words(keys) ^ np.uint64(_mix(seed)))
+
+
+def turned(keys: Sequence[str], seed: int) -> np.ndarray:
+    """Give every content hash its place in the order of the hashes, begun at one drawn by `seed`.
+
+    A sample by it is as random as one by :func:`ranks`, for the keys are hashes; and what is stored in
+    the order of its keys need be read only where it lies. The samples of two seeds may overlap.
+
+    Args, returns and raises as :func:`ranks`.
+    """
+    return _words(keys) - np.uint64(_mix(seed))
+
+
+def _words(keys: Sequence[str]) -> np.ndarray:
+    """Return the first 64 bits of each key."""
     joined = "".join(keys)
     try:
         raw = bytes.fromhex(joined)
@@ -45,8 +61,7 @@ def ranks(keys: Sequence[str], seed: int) -> np.ndarray:
             f"keys must be {KEY_CHARS} lower-case hexadecimal characters, got {bad!r}: "
             "pass the ads' content hashes, not their own ids"
         )
-    words = np.frombuffer(raw, dtype=">u8").reshape(-1, 2)[:, 0].astype(np.uint64)
-    return _splitmix64(words ^ np.uint64(_mix(seed)))
+    return np.frombuffer(raw, dtype=">u8").reshape(-1, 2)[:, 0].astype(np.uint64)
 
 
 def unit_hash(text: str, seed: int) -> float:
@@ -85,7 +100,16 @@ def below(ranks: np.ndarray, limit: float) -> np.ndarray:
 
 def lowest_ranks(keys: Sequence[str] | np.ndarray, wanted: int, seed: int) -> np.ndarray:
     """Return the indices of the ``wanted`` rows of lowest rank, in key order."""
-    order = np.argsort(ranks(list(keys), seed), kind="stable")[:wanted]
+    return _lowest(keys, ranks(list(keys), seed), wanted)
+
+
+def first_turned(keys: Sequence[str] | np.ndarray, wanted: int, seed: int) -> np.ndarray:
+    """Return the indices of the first ``wanted`` rows by :func:`turned`, in key order."""
+    return _lowest(keys, turned(list(keys), seed), wanted)
+
+
+def _lowest(keys: Sequence[str] | np.ndarray, places: np.ndarray, wanted: int) -> np.ndarray:
+    order = np.argsort(places, kind="stable")[:wanted]
     return order[np.argsort(np.asarray(keys)[order], kind="stable")]
 
 

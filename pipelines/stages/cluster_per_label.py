@@ -1,6 +1,6 @@
 """ClusterPerLabel: k-means on the ads of each predicted label, without shuffling the corpus.
 
-A hash sample of each label is fitted in one worker; then every block is assigned where it is
+A sample of each label by its hashes is fitted in one worker; then every block is assigned where it is
 read, with the centroids as a side input. What later steps need of its ads leaves here, so that no
 block is read for it again: the few in the band, in the sample, or shown before.
 """
@@ -113,12 +113,12 @@ class Sample:
 
 
 def drawn(tables: Sequence[pa.Table], wanted: int, dim: int, seed: int) -> Sample:
-    """Return the ``wanted`` rows of lowest rank of some tables (columns key and vector) in any order.
+    """Return the first ``wanted`` rows, by ``hashing.turned``, of some tables (columns key and vector) in any order.
 
     Memory: 2 * dim bytes a row, and its keys.
     """
     keys = [key for table in tables for key in table.column("key").to_pylist()]
-    rows = hashing.lowest_ranks(keys, wanted, seed)
+    rows = hashing.first_turned(keys, wanted, seed)
     place = np.full(len(keys), -1, dtype=np.int64)
     place[rows] = np.arange(len(rows))
     vectors = np.empty((len(rows), dim), dtype=np.float16)
@@ -286,13 +286,16 @@ class ClusterPerLabel(beam.PTransform):
             settings = self.settings
             with scores.OpenPart(self.root, part) as block:
                 table = block.columns(["key", "margin"])
-                ranks = hashing.ranks(table.column("key").to_pylist(), settings.seed)
+                # Blocks are cut in the order of their keys, so most hold none of the sample.
+                places = hashing.turned(table.column("key").to_pylist(), settings.seed)
                 positive = table.column("margin").to_numpy() >= np.float32(threshold.margin)
                 sampled = np.zeros(len(positive), dtype=bool)
                 sides = ((True, threshold.n_positive), (False, threshold.n_negative))
                 for side, population in sides:
                     limit = hashing.sample_limit(settings.sample_rows, population)
-                    sampled |= (positive == side) & hashing.below(ranks, limit)
+                    sampled |= (positive == side) & hashing.below(places, limit)
+                if not sampled.any():
+                    return
                 rows = block.rows(sampled, ["key", "vector"])
             for side, _ in sides:
                 kept = rows.filter(pa.array(positive[sampled] == side))

@@ -404,16 +404,23 @@ def test_a_damaged_block_is_named(half: str, task: Path, corpus: Path, tmp_path:
     assert helpers.pairs_bytes(mended) == helpers.pairs_bytes(whole)
 
 
-def test_a_second_mining_reads_vectors_twice(tmp_path: Path) -> None:
-    # 2,000 ads of 384 dimensions, scored already.
-    _mining.write_scored(tmp_path, 2000)
+@pytest.mark.parametrize(
+    ("sample_rows", "at_least", "below"), [(100_000, 2.0, 2.4), (100, 1.0, 1.5)]
+)
+def test_a_second_mining_reads_vectors_once_and_those_of_the_sample_again(
+    sample_rows: int, at_least: float, below: float, tmp_path: Path
+) -> None:
+    # 4,000 ads of 384 dimensions, scored already.
+    _mining.write_scored(tmp_path, 4000)
+    task = tmp_path / "task.yaml"
+    task.write_text(task.read_text() + f"clustering: {{sample_rows: {sample_rows}}}\n")
     stored = sum(path.stat().st_size for path in tmp_path.rglob("*.parquet"))
     with helpers.counted_blocks() as counts:
         mined = mine(_mining.options(tmp_path), lambda line: None)
     assert mined.scored_now == 0 and mined.items
-    # The margins; key, margin and vector of what centroids are fitted on, here all ads; all that is
-    # assigned; the rows of the band. It was four times.
-    assert counts["whole"] == 0 and 2 * stored < counts["ranges"] < 2.4 * stored
+    # The margins; key, margin and vector of what centroids are fitted on: all ads, or the few blocks that
+    # hold the sample and the positives of every block; all that is assigned; the rows of the band.
+    assert counts["whole"] == 0 and at_least * stored < counts["ranges"] < below * stored
 
 
 @pytest.mark.parametrize(

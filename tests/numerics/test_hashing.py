@@ -1,8 +1,11 @@
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.numerics import hashing
 from pipelines.numerics.hashing import ranks, unit_hash
 
 keys = st.text("0123456789abcdef", min_size=32, max_size=32)
@@ -47,6 +50,18 @@ def test_ranks_are_uniform_and_differ_by_seed():
     assert abs(neighbours) < 0.06
     # Only the first 16 characters count.
     assert len(np.unique(ranks(texts, 1))) == 1
+
+
+def test_turned_keys_keep_their_order_from_a_place_of_the_seeds() -> None:
+    keys = sorted(hashlib.blake2b(str(n).encode(), digest_size=16).hexdigest() for n in range(999))
+    for seed in range(5):
+        order = np.argsort(hashing.turned(keys, seed)).tolist()
+        start = order[0]
+        assert order == [*range(start, 999), *range(start)]
+        chosen = hashing.first_turned(keys, 300, seed).tolist()
+        assert chosen == sorted(order[:300])
+        assert abs(int(hashing.below(hashing.turned(keys, seed), 0.3).sum()) - 300) < 90
+    assert len({hashing.first_turned(keys, 1, seed)[0] for seed in range(9)}) == 9
 
 
 def test_ranks_are_pinned():

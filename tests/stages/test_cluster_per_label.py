@@ -117,12 +117,12 @@ def test_sums_are_what_brute_force_counts(fitted) -> None:
     assert (len(first.count), len(second.count)) == (kp, 5)
 
 
-def test_what_is_drawn_are_the_lowest_ranks_with_their_own_vectors(fitted) -> None:
+def test_what_is_drawn_are_the_first_ads_with_their_own_vectors(fitted) -> None:
     rows, _, _ = fitted
     keys = rows.column("key").to_pylist()
     tables = [rows.slice(at, 33) for at in range(0, 400, 33)]
     found = stage.drawn(tables, 50, 6, 9)
-    expected = hashing.lowest_ranks(keys, 50, 9)
+    expected = hashing.first_turned(keys, 50, 9)
     assert list(found.keys) == [keys[row] for row in expected] == sorted(found.keys)
     np.testing.assert_array_equal(found.vectors, blocks.vectors(rows)[expected])
     assert stage.drawn([], 50, 6, 9).vectors.shape == (0, 6)
