@@ -182,12 +182,14 @@ class FlinkCluster:
     """A JobManager and some TaskManagers of two slots.
 
     Args:
-        jars: of a Flink distribution.
+        jars: folders, of a Flink distribution and of Beam's runner for it. Where TaskManagers have the runner in
+            their own class path, they keep its workers from step to step; of the jar that a job brings, Flink's
+            class loader goes with each step, and so do they.
         started: what keeps its processes.
         task_managers: how many.
     """
 
-    def __init__(self, jars: Path, started: Processes, task_managers: int = 2) -> None:
+    def __init__(self, jars: Sequence[Path], started: Processes, task_managers: int = 2) -> None:
         self._jars, self._started = jars, started
         self.rest = free_port()
         folder = started.folder / "conf"
@@ -200,6 +202,7 @@ class FlinkCluster:
             "blob.server.port": free_port(),
             "heartbeat.interval": 1000,
             "heartbeat.timeout": 10000,
+            "classloader.resolve-order": "parent-first",
             "restart-strategy.type": "fixed-delay",
             "restart-strategy.fixed-delay.attempts": 5,
             "restart-strategy.fixed-delay.delay": "1 s",
@@ -243,7 +246,7 @@ class FlinkCluster:
     def _java(self, name: str, main_class: str, *more: str) -> None:
         heap = ["-Xmx512m", "-XX:MaxDirectMemorySize=768m"]
         heap.append("-Dorg.apache.logging.log4j.level=INFO")
-        path = f"{self._jars}/*"
+        path = ":".join(f"{folder}/*" for folder in self._jars)
         conf = ["--configDir", str(self._started.folder / "conf")]
         command = ["java", *heap, *_OPEN, "-cp", path, main_class, *conf, *more]
         self._started.start(name, command, **SHORT_LIVED)

@@ -55,4 +55,4 @@ def started(tmp_path: Path) -> Iterator[Processes]:
 def flink(engines: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlinkCluster]:
     """Return a Flink cluster of two TaskManagers for a module's tests."""
     with processes(tmp_path_factory.mktemp("flink") / "cluster") as running:
-        yield FlinkCluster(engines / "flink-cluster", running)
+        yield FlinkCluster([engines / "flink-cluster", engines / "flink"], running)
