@@ -38,6 +38,8 @@ _LOCAL_RUNNERS = ("", "DirectRunner", "FnApiRunner", DEFAULT_RUNNER)
 # Beam asks some job servers how a job is with this timeout, 300 s by default: the longest job, seconds.
 _JOB_SEC = 30 * 86400
 _ANSWER_SEC = 10
+# Workers that have nothing to do are kept so long: they have loaded a model.
+_IDLE_MSEC = 600_000
 # What a traceback ends with, ours or Java's.
 _CAUSE = re.compile(r"^(?:Caused by: )?(?:[\w$]+\.)*\w*(?:Error|Exception)\b.*", re.MULTILINE)
 
@@ -74,6 +76,7 @@ def pipeline_options(beam_flags: Sequence[str]) -> PipelineOptions:
         f"--runner={DEFAULT_RUNNER}",
         "--no_save_main_session",
         f"--job_server_timeout={_JOB_SEC}",
+        f"--environment_cache_millis={_IDLE_MSEC}",
     )
     options = PipelineOptions([*own, *given])
     test = options.view_as(TestOptions)

@@ -220,6 +220,9 @@ def test_dataflow_needs_its_own_flags_remote_models_and_no_main_session(task: Pa
     options = running.pipeline_options(given).get_all_options()
     assert options["save_main_session"] is False
     assert options["job_server_timeout"] > 86400, "Beam would give a long job up after 300 s"
+    assert options["environment_cache_millis"] == "600000", "a stage would start workers of its own"
+    given_less = running.pipeline_options((*given, "--environment_cache_millis=5"))
+    assert given_less.get_all_options()["environment_cache_millis"] == "5"
     wanted = running.pipeline_options((*given, "--save_main_session")).get_all_options()
     assert wanted["save_main_session"] is True
 

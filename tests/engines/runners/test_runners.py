@@ -151,9 +151,7 @@ def flags_of(
         # one's worker 1 for the end of another's.
         boot = json.dumps({"command": str(boot_program(started.folder))})
         workers = ["--environment_type=PROCESS", f"--environment_config={boot}"]
-        # Without it a stage starts processes of its own, 25 times in a job.
-        kept = "--environment_cache_millis=600000"
-        own = ["--parallelism=2", "--max_bundle_size=100", kept, *workers]
+        own = ["--parallelism=2", "--max_bundle_size=100", *workers]
         return ["--runner=FlinkRunner", "--flink_version=1.19", jar, master, *own]
 
     def spark() -> list[str]:
