@@ -38,6 +38,7 @@ from pipelines.stages.cluster_per_label import ClusterPerLabel
 from pipelines.stages.find_opposite_pairs import FindOppositePairs
 from pipelines.stages.find_overlaps import FindOverlaps
 from pipelines.stages.label_ads import LabelAds
+from pipelines.stages.read_parts import ReadParts
 from pipelines.store import blocks
 
 MIN_RECALL, MAX_TIME = 0.99, 2.0
@@ -54,8 +55,9 @@ def candidates(folder: Path) -> tuple[pa.Table, pa.Table, kmeans.VectorSpace]:
     _mining.KEPT.clear()
     with beam.Pipeline(runner=DEFAULT_RUNNER) as pipeline:
         files = pipeline | beam.Create(list(plan.scored.files), reshuffle=False)
-        labelled = files | LabelAds(root, label_rule(task, plan.model))
-        given = files, labelled[label_ads.THRESHOLD], labelled[label_ads.BAND]
+        parts = files | ReadParts(root)
+        labelled = parts | LabelAds(root, label_rule(task, plan.model))
+        given = parts, labelled[label_ads.THRESHOLD], labelled[label_ads.BAND]
         settings = cluster_settings(task, task.standardize(plan.embedding))
         clusters = given | ClusterPerLabel(root, settings, threads=threads)
         facts = clusters[cluster_per_label.MODEL], clusters[cluster_per_label.STATS]

@@ -14,6 +14,7 @@ is new.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import resource
@@ -71,12 +72,14 @@ def measure(folder: Path) -> dict[str, Any]:
     }
 
 
-def play(size: int, nights: int, whole: bool) -> list[dict[str, Any]]:
+def play(size: int, nights: int, whole: bool, keep: Path | None) -> list[dict[str, Any]]:
     """Play the first night and the ones after it; returns what each took."""
-    with tempfile.TemporaryDirectory() as name:
-        folder, found, first = Path(name), [], 0
+    with contextlib.ExitStack() as stack:
+        folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        found: list[dict[str, Any]] = []
+        first = 0
+        (folder / "corpus").mkdir(parents=True)
         (folder / "task.yaml").write_text(TASK)
-        (folder / "corpus").mkdir()
         for night in range(1 + nights):
             number = size if night == 0 else round(SHARE * size)
             write_night(folder / "corpus", night, first, number)
@@ -96,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
     parser = _common.make_synthetic_parser(__doc__, (1_000_000,), 1)
     parser.add_argument("--nights", type=int, default=30, help="default: %(default)s")
+    parser.add_argument("--keep", type=Path, help="play in this new folder and leave it there")
     parser.add_argument("--ways", nargs="+", choices=("new", "all"), default=["new", "all"])
     args = parser.parse_args(argv)
     if args.measure:
@@ -110,7 +114,7 @@ def _report(args: argparse.Namespace) -> int:
     targets: dict[str, bool] = {}
     for size in args.sizes:
         for way in args.ways:
-            found = play(size, args.nights, way == "all")
+            found = play(size, args.nights, way == "all", args.keep and args.keep / way)
             results[f"{size} {way}"] = found
             first, second, last = found[0], found[1], found[-1]
             share, growth = second["cpu"] / first["cpu"], last["cpu"] / second["cpu"]
