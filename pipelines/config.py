@@ -257,6 +257,7 @@ class Selection(_Section):
     strategy: Name = "boundary"
     budget: Annotated[int, Field(ge=1, le=100_000)] = 100
     band: AboveZero = 0.25
+    band_rows: Annotated[int, Field(ge=100, le=10_000_000)] = 10_000
     exploration_share: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     first_round_share: Annotated[float, Field(ge=0, le=0.5)] = 0.5
     near_identical: AboveZero = 0.97

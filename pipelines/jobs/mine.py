@@ -420,6 +420,7 @@ def label_rule(task: Task, model: Manifest[ModelFacts] | None) -> LabelRule:
         band_share=task.selection.band,
         # Enough to choose from.
         band_ads=_BAND_PAIRS * task.selection.budget,
+        most_band_ads=task.selection.band_rows,
     )
 
 

@@ -89,7 +89,8 @@ def without_effect(task: Task) -> Iterator[tuple[str, str]]:
     strategy = task.selection.strategy
     if strategy in ("uncertainty", "random", "exploration"):
         for key in _said(
-            task.selection, ("band", "near_identical", "cover_quantile", "nearest_window")
+            task.selection,
+            ("band", "band_rows", "near_identical", "cover_quantile", "nearest_window"),
         ):
             yield f"selection.{key}", f"has no effect on strategy {strategy}, which makes no pairs"
 

@@ -23,8 +23,9 @@ _PAIRS_PER_CHUNK = 8192
 _BLOCK_BYTES = 1 << 24
 # The m smallest of a row are looked for among so many columns at once, by their minimum.
 _COLUMNS_PER_GROUP = 16
-# A row with more pairs than this within the error bound is looked at from nearby.
-_CROWD = 64
+# A row with more pairs than this within the error bound is looked at from nearby: of a search, and of a
+# comparison with one radius, where that takes one small product.
+_CROWD, _UNSURE = 64, 8
 # Rows that share a place to look from; fewer gain nothing over pair by pair.
 _SMALLEST_CROWD = 4
 _MOST_CROWDS = 16
@@ -126,7 +127,7 @@ def within(
     inside = approximate <= _not_above(bound - slack)[:, None]
     unsure = approximate <= _not_below(bound + slack)[:, None]
     unsure ^= inside
-    crowded = np.flatnonzero(np.count_nonzero(unsure, axis=1) > _CROWD)
+    crowded = np.flatnonzero(np.count_nonzero(unsure, axis=1) > _UNSURE)
     for group in _crowds(left, crowded, 4.0 * (limit_sq + slack)):
         columns = np.flatnonzero(unsure[group].any(axis=0))
         near_sq, values, error = _from_nearby(left, right, group, columns)

@@ -155,15 +155,17 @@ def fit(
         settings.positive_clusters or kmeans.auto_k(threshold.n_positive),
         settings.negative_clusters or kmeans.auto_k(threshold.n_negative),
     ]
-    centroids, near = [], []
-    for rows, part, k in zip(raw, counted, ks, strict=True):
+
+    def fitted(rows: np.ndarray, part: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        # In a function of its own: one label's vectors are let go before the other's are made.
         vectors = kmeans.project(space, rows)
-        near.append(vectors[part])
-        centroids.append(
-            kmeans.fit_kmeans(vectors, min(k, len(rows)), settings.seed, threads)
-            if len(rows)
-            else vectors
-        )
+        if not len(rows):
+            return vectors, vectors
+        made = kmeans.fit_kmeans(vectors, min(k, len(rows)), settings.seed, threads)
+        return made, vectors[part]
+
+    found = [fitted(rows, part, k) for rows, part, k in zip(raw, counted, ks, strict=True)]
+    centroids, near = (list(both) for both in zip(*found, strict=True))
     for own, other in ((0, 1), (1, 0)):
         if not len(centroids[own]):
             centroids[own] = near[other][:1]

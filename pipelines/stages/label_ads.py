@@ -36,6 +36,7 @@ class LabelRule:
         band_share: share of the predicted positives, those nearest to the threshold, that pairs
             are made of, in (0, 1]; as many of the nearest negatives.
         band_ads: ads of each label in the band at least.
+        most_band_ads: and at most, unless that is fewer, or ``band_share`` is 1.
     """
 
     prior: float
@@ -43,6 +44,7 @@ class LabelRule:
     fitted: calibration.Fitted | None = None
     band_share: float = 1.0
     band_ads: int = 1
+    most_band_ads: int = 1 << 62
 
 
 def choose_threshold(histogram: np.ndarray, rule: LabelRule) -> calibration.Threshold:
@@ -89,7 +91,7 @@ def choose_band(
         threshold: the label rule.
         rule: see :class:`LabelRule`.
     """
-    wanted = math.ceil(rule.band_share * threshold.n_positive)
+    wanted = min(math.ceil(rule.band_share * threshold.n_positive), rule.most_band_ads)
     if rule.band_share >= 1.0:
         wanted = threshold.n_positive + threshold.n_negative
     return calibration.boundary_band(histogram, threshold, max(wanted, rule.band_ads))

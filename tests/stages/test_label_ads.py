@@ -89,6 +89,22 @@ def test_the_band_is_a_share_of_the_positives(share: float, least: int, inside: 
     assert band.holds(MARGINS).sum() == inside
 
 
+def test_the_band_is_bounded_unless_it_is_everything() -> None:
+    def inside(**settings: float) -> int:
+        rule = LabelRule(0.1, **settings)  # type: ignore[arg-type]
+        threshold = choose_threshold(HISTOGRAM, rule)
+        return int(choose_band(HISTOGRAM, threshold, rule).holds(MARGINS).sum())
+
+    free = inside(band_share=0.9)
+    assert inside(band_share=0.9, most_band_ads=free) == free
+    assert inside(band_share=0.9, most_band_ads=2) < free
+    # What the budget needs counts more, and so does whoever asks for all.
+    assert inside(band_share=0.9, most_band_ads=2, band_ads=10) == inside(
+        band_share=0.1, band_ads=10
+    )
+    assert inside(band_share=1.0, most_band_ads=2) == len(MARGINS)
+
+
 def test_what_experts_have_seen_counts_for_the_threshold_and_not_for_the_band(
     tmp_path: Path,
 ) -> None:

@@ -267,14 +267,13 @@ class FlinkCluster:
         """Return the TaskManagers that have tasks of a running job."""
         return [name for name, used in self.alive().items() if used]
 
-    def restarts(self) -> int:
-        """Return how often the jobs of this cluster were started again."""
+    def failures(self) -> int:
+        """Return how often tasks of this cluster's jobs have failed, and were started again."""
         jobs = [job["jid"] for job in self._ask("/jobs/overview").get("jobs", [])]
-        found = 0
-        for job in jobs:
-            for one in self._ask(f"/jobs/{job}/metrics?get=numRestarts") or []:
-                found += int(float(one.get("value", 0)))
-        return found
+        histories = [
+            self._ask(f"/jobs/{job}/exceptions").get("exceptionHistory", {}) for job in jobs
+        ]
+        return sum(len(history.get("entries", [])) for history in histories)
 
     def kill(self, name: str) -> None:
         """Kill a TaskManager."""

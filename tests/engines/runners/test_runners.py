@@ -37,7 +37,7 @@ question: Does this ad set out to deceive?
 labels: {positive: deceptive, negative: honest}
 prior: 0.3
 prompt: {form: completion}
-model: {max_ad_tokens: 64}
+model: {max_ad_tokens: 32}
 selection: {budget: 20}
 """
 
@@ -227,7 +227,7 @@ def test_a_task_manager_that_dies_changes_nothing(
 ) -> None:
     wanted = local("real")
     workspace = tmp_path / "w"
-    before = flink.restarts()
+    before = flink.failures()
     with subprocess.Popen(
         cases["real"].mine(workspace, flags_of("flink")),
         cwd=ROOT,
@@ -252,7 +252,7 @@ def test_a_task_manager_that_dies_changes_nothing(
             command.kill()
     assert command.returncode == 0, stderr
     assert 0 < held < 9, "it was killed while ads were scored"
-    assert flink.restarts() > before
+    assert flink.failures() > before
     assert victims[0] not in flink.alive()
     assert foreign_lines(stderr) == []
     assert pairs_of(workspace) == wanted
