@@ -65,7 +65,8 @@ class WriteRejected(beam.PTransform):
             if not rows:
                 return
             more = f"-{number}" if number else ""
-            path = f"{self.folder}/rejected-{self.name}-{shard:05d}{more}.jsonl"
+            # Its manifest lists the path alone: the name tells whether it is still what was written.
+            path = f"{self.folder}/rejected-{self.name}-{shard:05d}{more}-*.jsonl"
             yield files.write(self.root, path, to_lines(rows), len(rows))
 
 
