@@ -23,10 +23,10 @@ def to_lines(rejected: Iterable[Rejected]) -> bytes:
 
 @dataclasses.dataclass(eq=False)
 class WriteRejected(beam.PTransform):
-    """Write ``PCollection[Rejected]`` as ``<folder>/rejected-<name>-<shard>.jsonl``.
+    """Write ``PCollection[Rejected]`` as ``<folder>/rejected-<name>-<shard>-<hash>.jsonl``.
 
     Output: ``PCollection[BlockFile]``, one a file written; none when nothing was rejected. A shard of more
-    than ``file_rows`` letters goes on in ``…-<shard>-1.jsonl``.
+    than ``file_rows`` letters goes on in ``…-<shard>-1-<hash>.jsonl``.
 
     Memory of a worker: ``file_rows`` letters, about 1 KB each.
 
