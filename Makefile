@@ -5,18 +5,21 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TOOLS_VENV ?= .venv-tools
 TOOLS_STAMP := $(TOOLS_VENV)/.installed
+LOCK_VENV ?= .venv-lock
+LOCK_STAMP := $(LOCK_VENV)/.installed
+LOCKS := requirements.txt requirements-dev.txt requirements-tools.txt
 ENGINES_DIR ?= .engines
 ENGINES_STAMP := $(ENGINES_DIR)/.installed
 export PYTHONUNBUFFERED := 1
 
-.PHONY: setup demo test test-tools test-engines mutants lint format bench clean
+.PHONY: setup demo test test-tools test-engines mutants lint format bench lock audit clean
 
 setup: $(STAMP)
 
 $(STAMP): requirements.txt requirements-dev.txt setup.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v >= (3, 11) else "make: Python 3.11 or newer is needed, found %d.%d; give PYTHON=/path/to/python3.11" % v)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-cache-dir -r requirements.txt -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --require-hashes -r requirements.txt -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-deps --editable .
 	@rm -rf ad_scout.egg-info
 	@touch $@
@@ -36,7 +39,7 @@ test-tools: setup $(TOOLS_STAMP)
 
 $(TOOLS_STAMP): requirements-tools.txt
 	$(PYTHON) -m venv $(TOOLS_VENV)
-	$(TOOLS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-deps --no-compile -r requirements-tools.txt
+	$(TOOLS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-deps --no-compile --require-hashes -r requirements-tools.txt
 	@touch $@
 
 # On engines: the Python job service, Prism, Spark, and a Flink cluster of three processes. Java 17 and Maven are
@@ -70,5 +73,21 @@ format: setup
 bench: setup
 	SCOUT_BENCH_DATA=$(BENCH_DATA) $(BIN)/python -m benchmarks
 
+# Writes the hashes of all that is pinned anew: pin a version in one of the files, and run it.
+lock: $(LOCK_STAMP)
+	@set -e; for file in $(LOCKS); do \
+		{ grep '^#' $$file; grep -o '^[A-Za-z0-9][^ ;]*==[^ ;]*' $$file | $(LOCK_VENV)/bin/uv pip compile --quiet --no-deps \
+			--generate-hashes --no-annotate --no-header --python-version 3.11 --python-platform x86_64-manylinux_2_28 -; } \
+			> $$file.new; mv $$file.new $$file; done
+
+# Known holes of what is pinned, by the database of PyPI: where that cannot be reached it says so and fails.
+audit: $(LOCK_STAMP)
+	@set -e; for file in $(LOCKS); do $(LOCK_VENV)/bin/pip-audit --strict --disable-pip --require-hashes --requirement $$file; done
+
+$(LOCK_STAMP):
+	$(PYTHON) -m venv $(LOCK_VENV)
+	$(LOCK_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir uv==0.13.9 pip-audit==2.10.1
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(TOOLS_VENV) $(ENGINES_DIR) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TOOLS_VENV) $(LOCK_VENV) $(ENGINES_DIR) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,7 +12,6 @@ LLM = [
     "tokenizers>=0.20",
     "safetensors>=0.5",
     "gguf>=0.10",
-    "filelock>=3.12",
 ]
 # For `review.consensus: dawid-skene`; crowd-kit uses keywords that pandas 4 drops.
 CONSENSUS = ["crowd-kit>=1.4.2", "pandas>=2.2,<4"]
@@ -45,6 +44,7 @@ setup(
     install_requires=[
         "apache-beam>=2.77,<3",
         "charset-normalizer>=3.3",
+        "filelock>=3.12",
         "ijson>=3.3",
         "jinja2>=3.1",
         "markupsafe>=2.1",

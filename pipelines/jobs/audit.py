@@ -83,6 +83,14 @@ def audit(options: AuditOptions, say: Callable[[str], None]) -> Audited | Submit
     task = given_task(options.task)
     check_remote(options.beam, options.workspace, (), task, options.task)
     workspace = Workspace(options.workspace)
+    workspace.pairs_of()
+    with workspace.writing("audit", say):
+        return _audit(workspace, task, options, say)
+
+
+def _audit(
+    workspace: Workspace, task: Task, options: AuditOptions, say: Callable[[str], None]
+) -> Audited | Submitted:
     pairs = workspace.pairs_of()
     _check_task(options, task, pairs)
     scored = scores.scored_of(workspace, pairs)
@@ -101,7 +109,6 @@ def audit(options: AuditOptions, say: Callable[[str], None]) -> Audited | Submit
     if before and before.config_hash == wanted:
         say(f"round {pairs.round}: {before.rows:,} ads are drawn already; nothing to do")
     else:
-        workspace.check_writable()
         metrics.reset()
         facts = pairs.facts
         plan = AuditPlan(

@@ -18,7 +18,7 @@ from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.explained import NotAnAd
 from pipelines.sources import registry as sources
 from pipelines.sources.base import ReadOptions
-from pipelines.store import scores, storage
+from pipelines.store import files, scores
 from pipelines.store.facts import PairsFacts, ScoredFacts
 from pipelines.store.workspace import Manifest, Workspace
 
@@ -144,10 +144,12 @@ def _ids(workspace: Workspace, rounds: Sequence[Round]) -> Iterator[str]:
 def _rejected(workspace: Workspace, rounds: Sequence[Round], asked: str) -> NotAnAd | None:
     for place in rounds:
         for path in place.scored.facts.dead_letters:
-            # Where the file is gone, the corpus itself will tell.
-            data = (
-                storage.read(workspace.path(path)) if storage.exists(workspace.path(path)) else b""
-            )
+            try:
+                data = files.named(workspace.root, path)
+            except files.Damaged:
+                # Where the file is gone, has changed, or is one of an earlier version, whose name does not
+                # tell, the corpus itself will.
+                continue
             for line in data.splitlines():
                 letter = Rejected(**json.loads(line))
                 if letter.id == asked:

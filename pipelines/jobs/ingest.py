@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from pipelines.config import Task
 from pipelines.console.progress import step
-from pipelines.contracts import Rejected, first_examples
+from pipelines.contracts import BlockFile, Rejected, first_examples
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.labels import fine_tuning_labels, write_ties
 from pipelines.jobs.results import Ingested
@@ -118,15 +118,17 @@ def ingest(options: IngestOptions, say: Callable[[str], None]) -> Ingested:
     if options.expert and not normalize_expert(options.expert):
         raise UsageError(f"--expert {options.expert!r}: nothing is left of the name")
     workspace = Workspace(options.workspace)
-    with step("reading the pairs"):
-        task, shown = workspace.pairs_of().facts.origin.task, shown_ads(workspace)
-    reading = Reading(shown, options.expert, _folded(options.experts))
-    paths = dict.fromkeys(options.files)
-    if options.url:
-        with step(f"fetching answers from {options.tool}"):
-            paths[_pull(workspace, options, task, say)] = None
-    sources = (_open(path, options.tool, say) for path in paths)
-    return _import(workspace, task, reading, sources, len(paths), options.on_conflict, say)
+    workspace.pairs_of()
+    with workspace.writing("import", say):
+        with step("reading the pairs"):
+            task, shown = workspace.pairs_of().facts.origin.task, shown_ads(workspace)
+        reading = Reading(shown, options.expert, _folded(options.experts))
+        paths = dict.fromkeys(options.files)
+        if options.url:
+            with step(f"fetching answers from {options.tool}"):
+                paths[_pull(workspace, options, task, say)] = None
+        sources = (_open(path, options.tool, say) for path in paths)
+        return _import(workspace, task, reading, sources, len(paths), options.on_conflict, say)
 
 
 def ingest_verdicts(
@@ -148,9 +150,11 @@ def ingest_verdicts(
     """
     rows = [replace(row, source=storable(name)) for row in rows]
     data = json.dumps([name, [asdict(row) for row in rows]], sort_keys=True).encode()
-    task, reading = workspace.pairs_of().facts.origin.task, Reading(shown_ads(workspace))
     source = _Source(name, "rows", data, lambda: rows)
-    return _import(workspace, task, reading, [source], 1, on_conflict, say=lambda _: None)
+    workspace.pairs_of()
+    with workspace.writing("import", lambda _: None):
+        task, reading = workspace.pairs_of().facts.origin.task, Reading(shown_ads(workspace))
+        return _import(workspace, task, reading, [source], 1, on_conflict, say=lambda _: None)
 
 
 def _import(
@@ -205,7 +209,6 @@ def _import(
         say(line)
     if not new:
         return _outcome(workspace, task, [], before, list(known), found)
-    workspace.check_writable()
     with step("storing verdicts"):
         written = commit(workspace, reading.shown, task, new)
     ingested = _outcome(workspace, task, written, before, list(known), found)
@@ -260,7 +263,6 @@ def _ask_about(
     open_ = [each for each in found if not each.counts]
     if not open_:
         return
-    workspace.check_writable()
     names = {"positive": task.labels.positive, "negative": task.labels.negative}
     data = listing(found, shown.texts(), names)
     # Named by content, as pulled answers are; it counts for nothing and may be deleted.
@@ -345,7 +347,6 @@ def _pull(
 ) -> str:
     """Fetch a server's answers into the workspace, as the file that is then imported; -> its path."""
     tool = registry.get_served(options.tool, "--pull")
-    workspace.check_writable()
     with tool.connect(options.url) as server:
         data = server.pull(task.name, task.version, say)
     # Named by content: the same answers are the same file, and an older one is never overwritten.
@@ -415,14 +416,15 @@ def _outcome(
 ) -> Ingested:
     """Return what this import added, from the manifests it wrote, and where the halves stand."""
     entries: list[ImportEntry] = []
-    letters: list[str] = []
+    letters: list[BlockFile] = []
     listed: list[str] = []
     for manifest in written:
         earlier = before.get(manifest.round)
         held = {entry.sha256 for entry in entries_of(earlier)}
         entries += [entry for entry in entries_of(manifest) if entry.sha256 not in held]
         old = set(earlier.facts.dead_letters) if earlier else set()
-        letters += [path for path in manifest.facts.dead_letters if path not in old]
+        new = {*manifest.facts.dead_letters} - old
+        letters += [file for file in manifest.files if file.path in new]
         old = set(earlier.facts.contradictions) if earlier else set()
         listed += [path for path in manifest.facts.contradictions if path not in old]
     decided = Counter(_decision(each) for each in found if not each.within)
@@ -454,7 +456,7 @@ def _outcome(
         evaluation_ads=sum(len(found.evaluation) for found in keys),
         withheld_ads=sum(len(found.withheld) for found in keys),
         audit_ads=sum(len(found.audit) for found in keys),
-        dead_letters=tuple(workspace.path(path) for path in letters),
+        dead_letters=tuple(workspace.path(file.path) for file in letters),
         contradictions=sum(decided.values()),
         contradictions_by_decision=dict(sorted(decided.items())),
         contradiction_lists=tuple(workspace.path(path) for path in listed),
@@ -462,11 +464,10 @@ def _outcome(
     )
 
 
-def _letters(workspace: Workspace, paths: Iterable[str]) -> Iterator[Rejected]:
-    for path in paths:
-        for line in storage.read(workspace.path(path)).decode().split("\n"):
-            if line:
-                yield Rejected(**json.loads(line))
+def _letters(workspace: Workspace, letters: Iterable[BlockFile]) -> Iterator[Rejected]:
+    for file in letters:
+        for line in files.read(workspace.root, file).splitlines():
+            yield Rejected(**json.loads(line))
 
 
 def _decision(found: Contradiction) -> str:

@@ -42,7 +42,7 @@ from pipelines.numerics.threads import cores
 from pipelines.numerics.weights import unit_of
 from pipelines.sources import registry as sources
 from pipelines.sources.base import CONTENT_IDS, ReadOptions
-from pipelines.sources.survey import survey
+from pipelines.sources.survey import Survey, survey
 from pipelines.stages import collapse_duplicates, read_ads, score_ads
 from pipelines.stages.check_corpus import CheckCorpus
 from pipelines.stages.check_worker import CheckWorker
@@ -140,7 +140,13 @@ def mine(
         RunFailed: the run could not produce pairs.
     """
     started = time.monotonic()
-    plan = dataclasses.replace(prepare(options, say), pool=pool)
+    asked = _asked(options, say)
+    with Workspace(options.workspace).writing("mine", say):
+        return _mine(dataclasses.replace(_plan(asked, say), pool=pool), started, say)
+
+
+def _mine(plan: Plan, started: float, say: Callable[[str], None]) -> Mined | Submitted:
+    options = plan.options
     if plan.finished:
         say(f"round {plan.round_number} is mined already with this task and corpus; nothing to do")
         return outcome(plan, None, time.monotonic() - started)
@@ -173,6 +179,19 @@ def _unread(mined: Mined, embedding: str) -> str:
 
 def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
     """Decide everything that is decided before the pipeline is built; raises as ``mine`` does."""
+    return _plan(_asked(options, say), say)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is known before the workspace is looked at."""
+
+    options: MineOptions
+    task: Task
+    corpus: Survey
+
+
+def _asked(options: MineOptions, say: Callable[[str], None]) -> _Asked:
     task = given_task(options.task)
     check_remote(options.beam, options.workspace, options.corpus, task, options.task)
     resource_hints(options.scoring_hints)
@@ -184,8 +203,12 @@ def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
         corpus = survey(options.corpus, options.read, options.range_bytes, fingerprinted=True)
     for line in sources.told(corpus.ranges, options.read):
         say(line)
+    return _Asked(options, task, corpus)
+
+
+def _plan(asked: _Asked, say: Callable[[str], None]) -> Plan:
+    options, task, corpus = asked.options, asked.task, asked.corpus
     workspace = Workspace(options.workspace)
-    workspace.check_writable()
     try:
         task = pilot.with_committee(task, corpus.ranges, options.read, workspace, say)
     except UsageError as error:

@@ -89,11 +89,21 @@ def train(
         RunFailed: something in the workspace is damaged.
     """
     workspace = Workspace(options.workspace)
+    workspace.pairs_of()
+    with workspace.writing("train", say):
+        return _train_round(workspace, options, say, pool)
+
+
+def _train_round(
+    workspace: Workspace,
+    options: TrainOptions,
+    say: Callable[[str], None],
+    pool: LabelerPool | None,
+) -> Trained:
     stored = workspace.pairs_of().facts.origin.task
     task = with_committee_of(given_task(options.task), stored) if options.task else stored
     _check_task(options, task, stored, say)
     round_number = _round_of(workspace, task)
-    workspace.check_writable()
     if options.export:
         _check_export(options.export)
     with step("reading the labels"):

@@ -41,7 +41,7 @@ from pipelines.simulation.measure import Measurer, Round, Seed, learn
 from pipelines.simulation.options import OURS, Crowd, SimulateOptions
 from pipelines.simulation.results import summarize
 from pipelines.sources.base import ReadOptions
-from pipelines.store import storage
+from pipelines.store import lock, storage
 from pipelines.store.workspace import config_hash
 from pipelines.strategies import registry
 
@@ -80,8 +80,14 @@ def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
     )
     with step("reading the corpus"):
         corpus = read_labelled(options.corpus, fields, task.labels, task.reading(ReadOptions()))
+    with lock.held(options.workspace, "simulate", say):
+        return _simulate(options, task, corpus, started, say)
+
+
+def _simulate(
+    options: SimulateOptions, task: Task, corpus: Corpus, started: float, say: Say
+) -> dict[str, Any]:
     root = Path(options.workspace)
-    root.mkdir(parents=True, exist_ok=True)
     say(
         f"{len(corpus):,} distinct labelled ads, {int(corpus.gold.sum()):,} "
         f"{task.labels.positive} ({corpus.gold.mean():.1%})"

@@ -12,8 +12,9 @@ import io
 import itertools
 import re
 import statistics
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipelines.sources.base import COMMA, TAB, Style
 
@@ -37,8 +38,12 @@ Records = Iterator[tuple[str, list[str] | NoRecord]]
 class CsvLines:
     """Physical lines of a CSV file, with a way back.
 
-    A quote that is never closed would swallow the rows after it. So the lines of a record are
-    kept while it is parsed, and given back when it turns out not to be one.
+    A quote that is never closed would swallow the rows after it. So the lines of a record are kept until it
+    turns out to be one; else its first line alone is none, and the next one begins another. What a line does
+    to a cell that is open in quotes before it does not depend on where that was opened: each line is looked
+    at so once at most, and whatever a file holds takes time in proportion to its length.
+
+    Memory: the lines of a record of the longest kind.
 
     Args:
         wrapped: the file, or a part of it.
@@ -48,65 +53,113 @@ class CsvLines:
 
     def __init__(self, wrapped: io.TextIOBase, limit: int, number: int = 0) -> None:
         self._wrapped, self._limit = wrapped, limit
-        self._waiting: list[tuple[int, str]] = []
         self._number = number
-        self._record: list[tuple[int, str]] = []
+        self._quoting: dict[str, Any] = {}
+        # Lines that were read ahead; the first `_open` of them, of `_open_chars`, leave a cell open that is
+        # open before them. Of the line behind those: whether it ends the record, why not, or None.
+        self._ahead: deque[tuple[int, str]] = deque()
+        self._open = self._open_chars = 0
+        self._end: csv.Error | bool | None = None
 
     def records(self, style: Style) -> Records:
         """Yield the records behind what stands before the header; they are read strictly."""
         csv.field_size_limit(max(csv.field_size_limit(), self._limit))
+        self._quoting = {
+            "strict": True,
+            "delimiter": style.delimiter,
+            "quoting": csv.QUOTE_MINIMAL if style.quoted else csv.QUOTE_NONE,
+        }
         while self._number < style.skipped and self._next():
             pass
-        while True:
+        while line := self._next():
+            number, text = line
             try:
-                reader = csv.reader(
-                    self._feed(),
-                    strict=True,
-                    delimiter=style.delimiter,
-                    quoting=csv.QUOTE_MINIMAL if style.quoted else csv.QUOTE_NONE,
-                )
-                cells = next(reader, None)
+                cells: list[str] | NoRecord = self._record(text)
             except csv.Error as error:
-                yield self._position(), NoRecord(error, self._give_back())
-                continue
-            if cells is None:
-                return
-            yield self._position(), cells
+                cells = NoRecord(error, text)
+            yield f"line {number}", cells
 
-    def _feed(self) -> Iterator[str]:
-        """Yield the lines of one record; csv.reader takes as many as it needs.
+    def _record(self, text: str) -> list[str]:
+        """Return the cells of the record that a line begins; takes the other lines of it.
 
         Raises:
-            csv.Error: the record is longer than the limit.
+            csv.Error: it is none, or longer than the limit.
         """
-        self._record = []
-        size = 0
-        while line := self._next():
-            self._record.append(line)
-            size += len(line[1])
-            if size > self._limit:
-                raise csv.Error(f"longer than {self._limit:,} characters")
-            yield line[1]
+        if len(text) > self._limit:
+            while not text.endswith("\n") and (text := self._wrapped.readline(1 << 20)):
+                pass
+            raise self._too_long()
+        cells = self._cells([text])
+        if cells is not None:
+            return cells
+        end = self._look_ahead(len(text))
+        if isinstance(end, csv.Error):
+            raise end
+        lines = [text, *(self._ahead.popleft()[1] for _ in range(self._open + 1))]
+        self._open, self._open_chars, self._end = 0, 0, None
+        return self._cells(lines) or []
+
+    def _cells(self, lines: Sequence[str]) -> list[str] | None:
+        """Return the cells of a record; None where the last line leaves one of them open.
+
+        Raises:
+            csv.Error: it is no record.
+        """
+        left_open = False
+
+        def feed() -> Iterator[str]:
+            nonlocal left_open
+            yield from lines
+            left_open = True
+
+        try:
+            return next(csv.reader(feed(), **self._quoting))
+        except csv.Error:
+            if left_open:
+                return None
+            raise
+
+    def _look_ahead(self, size: int) -> csv.Error | bool:
+        """Look for the line that ends a record whose first line has a size; why there is none, or True."""
+        while self._end is None:
+            if len(self._ahead) == self._open:
+                line = self._read()
+                if line is None:
+                    self._end = csv.Error("unexpected end of data")
+                    break
+                self._ahead.append(line)
+            text = self._ahead[self._open][1]
+            if size + self._open_chars + len(text) > self._limit:
+                return self._too_long()
+            try:
+                if '"' in text and self._cells(['"' + text]) is not None:
+                    self._end = True
+                    break
+            except csv.Error as error:
+                self._end = error
+                break
+            self._open += 1
+            self._open_chars += len(text)
+        return self._end or True
 
     def _next(self) -> tuple[int, str] | None:
-        if self._waiting:
-            return self._waiting.pop()
+        if not self._ahead:
+            return self._read()
+        line = self._ahead.popleft()
+        if self._open:
+            self._open -= 1
+            self._open_chars -= len(line[1])
+        else:
+            self._end = None
+        return line
+
+    def _read(self) -> tuple[int, str] | None:
         text = self._wrapped.readline(self._limit + 1)
         self._number += bool(text)
         return (self._number, text) if text else None
 
-    def _position(self) -> str:
-        """Return where the record just fed begins."""
-        return f"line {self._record[0][0]}"
-
-    def _give_back(self) -> str:
-        """Take back all lines of the record but the first, which is returned."""
-        first, *rest = self._record
-        self._waiting.extend(reversed(rest))
-        if len(first[1]) > self._limit and not first[1].endswith("\n"):
-            while (more := self._wrapped.readline(1 << 20)) and not more.endswith("\n"):
-                pass
-        return first[1]
+    def _too_long(self) -> csv.Error:
+        return csv.Error(f"longer than {self._limit:,} characters")
 
 
 def style_of(

@@ -13,7 +13,7 @@ from pipelines.contracts import Ad, Block, BlockFile, Rejected, Tally
 from pipelines.errors import RunFailed
 from pipelines.numerics import weights
 from pipelines.sources.base import STAGE as READ_ADS
-from pipelines.store import blocks, storage
+from pipelines.store import blocks, files
 
 # Ads, their exact weight, and the names of their fields.
 _Size = tuple[int, str, frozenset[str]]
@@ -79,9 +79,9 @@ def add_reasons(tally: Tally, found: Sequence[tuple[str, Why]]) -> Tally:
     )
 
 
-def places(root: str, files: list[BlockFile]) -> str:
+def places(root: str, letters: list[BlockFile]) -> str:
     """Return where the dead letters lie, for a message."""
-    paths = sorted(storage.join(root, *file.path.split("/")) for file in files)
+    paths = sorted(files.full_path(root, file) for file in letters)
     return ", ".join(paths[:3]) + (" ..." if len(paths) > 3 else "") or "the log"
 
 

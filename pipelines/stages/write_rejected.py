@@ -23,10 +23,10 @@ def to_lines(rejected: Iterable[Rejected]) -> bytes:
 
 @dataclasses.dataclass(eq=False)
 class WriteRejected(beam.PTransform):
-    """Write ``PCollection[Rejected]`` as ``<folder>/rejected-<name>-<shard>.jsonl``.
+    """Write ``PCollection[Rejected]`` as ``<folder>/rejected-<name>-<shard>-<hash>.jsonl``.
 
     Output: ``PCollection[BlockFile]``, one a file written; none when nothing was rejected. A shard of more
-    than ``file_rows`` letters goes on in ``…-<shard>-1.jsonl``.
+    than ``file_rows`` letters goes on in ``…-<shard>-1-<hash>.jsonl``.
 
     Memory of a worker: ``file_rows`` letters, about 1 KB each.
 
@@ -65,7 +65,8 @@ class WriteRejected(beam.PTransform):
             if not rows:
                 return
             more = f"-{number}" if number else ""
-            path = f"{self.folder}/rejected-{self.name}-{shard:05d}{more}.jsonl"
+            # Its manifest lists the path alone: the name tells whether it is still what was written.
+            path = f"{self.folder}/rejected-{self.name}-{shard:05d}{more}-*.jsonl"
             yield files.write(self.root, path, to_lines(rows), len(rows))
 
 

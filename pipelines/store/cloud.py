@@ -7,6 +7,7 @@ of it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -63,9 +64,35 @@ def write(path: str, data: bytes) -> None:
     )
 
 
+def write_generation(path: str, data: bytes, generation: int) -> int | None:
+    """Write a small file in the place of one generation of it, 0 where there is to be none.
+
+    Returns:
+        the generation that was written; None where another one is there.
+    """
+    from google.api_core.exceptions import PreconditionFailed
+
+    blob = _blob(path)
+    try:
+        blob.upload_from_string(
+            data, content_type="application/octet-stream", if_generation_match=generation
+        )
+    except PreconditionFailed:
+        return None
+    return int(blob.generation)
+
+
 def remove(path: str) -> None:
     """Remove a file that is there."""
     _blob(path).delete()
+
+
+def remove_generation(path: str, generation: int) -> None:
+    """Remove a file unless another generation of it is there, or none."""
+    from google.api_core.exceptions import NotFound, PreconditionFailed
+
+    with contextlib.suppress(NotFound, PreconditionFailed):
+        _blob(path).delete(if_generation_match=generation)
 
 
 def opened(path: str, fetched: int) -> Any:

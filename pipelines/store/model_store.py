@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
 import shutil
 import tempfile
@@ -42,16 +44,20 @@ def fetch(workspace: Workspace, own: Sequence[BlockFile]) -> Path:
     # A retraining that changed nothing but the evaluation lists the files of an older attempt.
     attempt = own[0].path.rsplit(f"/{FOLDER}/", 1)[0]
     if storage.is_local(workspace.root):
+        for file in own:
+            _verified(workspace.root, file)
         return Path(workspace.path(f"{attempt}/{FOLDER}"))
     name = files.sha256("\n".join(sorted(file.sha256 for file in own)).encode())[:24]
     target = cache_dir() / "trained" / name
-    if target.is_dir():
+    if _is_copy(target, own):
         return target
+    # Something has damaged it.
+    shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{name}."))
     try:
         for file in own:
-            place = partial / file.path.rsplit(f"/{FOLDER}/", 1)[1]
+            place = Path(files.place(str(partial), _name(file)))
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(files.read(workspace.root, file))
         try:
@@ -63,6 +69,36 @@ def fetch(workspace: Workspace, own: Sequence[BlockFile]) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def _verified(root: str, file: BlockFile) -> None:
+    """Read a file of this machine's disk, as often as its time of change is another; raises as ``files.read``."""
+    try:
+        stat = os.stat(files.full_path(root, file))
+    except FileNotFoundError:
+        raise files.gone(root, file.path) from None
+    _read_as(root, file, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=256)
+def _read_as(root: str, file: BlockFile, changed_ns: int, size: int) -> None:
+    del changed_ns, size
+    files.read(root, file)
+
+
+def _name(file: BlockFile) -> str:
+    """Return a file's path within its model's folder."""
+    return file.path.rsplit(f"/{FOLDER}/", 1)[1]
+
+
+def _is_copy(folder: Path, own: Sequence[BlockFile]) -> bool:
+    """Tell whether a folder of the cache holds a model's files as they were written."""
+    try:
+        for file in own:
+            _verified(str(folder), dataclasses.replace(file, path=_name(file)))
+    except files.Damaged:
+        return False
+    return True
 
 
 def is_whole(workspace: Workspace, manifest: Manifest[ModelFacts]) -> bool:

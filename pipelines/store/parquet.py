@@ -82,7 +82,7 @@ class Reader:
     def __init__(self, root: str, path: str, footer: str) -> None:
         self._root, self._path = root, path
         try:
-            self._source = storage.open_ranges(storage.join(root, *path.split("/")))
+            self._source = storage.open_ranges(files.place(root, path))
         except FileNotFoundError:
             raise files.gone(root, path) from None
         try:

@@ -123,7 +123,7 @@ def write_block(root: str, folder: str, table: pa.Table, scripts: Sequence[str])
     rows, vectors = (parquet.pack([half], content, parquet.GROUP_ROWS) for half in halves)
     stem = f"{table.num_rows:08d}-{parquet.footer_hash(rows)}-{parquet.footer_hash(vectors)}"
     for name, data in ((_VECTORS, vectors), (_ROWS, rows)):
-        storage.write(storage.join(root, *folder.split("/"), stem + name), data)
+        storage.write(files.place(root, f"{folder}/{stem}{name}"), data)
     return f"{folder}/{stem}{_ROWS}"
 
 
@@ -147,7 +147,7 @@ def write_overlay(
         tables.append(table.combine_chunks())
     data = parquet.pack(tables, parquet.content_hash(tables))
     path = f"{folder}/{name}-{parquet.footer_hash(data)}.parquet"
-    storage.write(storage.join(root, *path.split("/")), data)
+    storage.write(files.place(root, path), data)
     return [
         ScoredPart(block, path, group, table.num_rows)
         for group, ((block, _, _), table) in enumerate(zip(found, tables, strict=True))
@@ -167,7 +167,8 @@ def blocks_of(root: str, score_key: str, prefix: str) -> list[str]:
         for found in storage.match(storage.join(base, folder, "*")):
             *_, place, name = found.path.replace("\\", "/").split("/")
             if name.startswith(_MERGED):
-                replaced |= {f"{place}/{old}" for old in json.loads(storage.read(found.path))}
+                path = f"scores/{score_key}/{place}/{name}"
+                replaced |= {f"{place}/{old}" for old in json.loads(files.named(root, path))}
             else:
                 there.add(f"{place}/{name}")
     return sorted(
@@ -255,7 +256,7 @@ def _joined(root: str, folder: str, paths: Sequence[str], block_rows: int) -> li
     # A name of its own for each: what is joined is joined once.
     old = json.dumps([path.rpartition("/")[2] for path in paths]).encode()
     name = f"{_MERGED}{files.sha256(old)[:20]}.json"
-    storage.write(storage.join(root, *folder.split("/"), name), old)
+    storage.write(files.place(root, f"{folder}/{name}"), old)
     return written
 
 
@@ -386,9 +387,7 @@ def is_whole(workspace: Workspace, scored: Manifest[ScoredFacts]) -> bool:
         return False
     root = workspace.root
     if not storage.is_local(root):
-        lost = storage.join(
-            root, *_marker(scored.facts.origin.score_key, scored.attempt).split("/")
-        )
+        lost = files.place(root, _marker(scored.facts.origin.score_key, scored.attempt))
         return not storage.exists(lost)
     try:
         paths = {
@@ -469,4 +468,4 @@ def _lose(root: str, part: ScoredPart) -> None:
     if not storage.is_local(root):
         lost = f"{part.overlay.rpartition('/')[0]}/{_LOST}"
         data = json.dumps(asdict(part)).encode()
-        storage.write(storage.join(root, *lost.split("/")), data)
+        storage.write(files.place(root, lost), data)

@@ -48,17 +48,11 @@ def write(root: str, keys: Iterable[str]) -> Shown:
         return NOTHING
     data = "".join(f"{key}\n" for key in ordered).encode()
     path = f"shown/{files.sha256(data)[:20]}.txt"
-    if not storage.exists(storage.join(root, *path.split("/"))):
-        storage.write(storage.join(root, *path.split("/")), data)
+    if not storage.exists(files.place(root, path)):
+        storage.write(files.place(root, path), data)
     return Shown(root, path)
 
 
 @functools.lru_cache(maxsize=2)
 def _keys(root: str, path: str) -> pa.Array:
-    try:
-        data = storage.read(storage.join(root, *path.split("/")))
-    except FileNotFoundError:
-        raise files.gone(root, path) from None
-    if files.sha256(data)[:20] not in path:
-        raise files.changed(root, path, "its SHA-256 is another")
-    return pa.array(data.decode().split(), pa.string())
+    return pa.array(files.named(root, path).decode().split(), pa.string())

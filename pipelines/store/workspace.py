@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -21,7 +21,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pipelines.contracts import FORMAT_VERSION, BlockFile, ReviewItem
 from pipelines.errors import RunFailed, UsageError
-from pipelines.store import files, storage
+from pipelines.store import files, lock, storage
 from pipelines.store.facts import (
     FACTS,
     AuditFacts,
@@ -209,25 +209,18 @@ class Workspace:
         self.model: Attempts[ModelFacts] = Attempts(self, "model")
         self.audit: Attempts[AuditFacts] = Attempts(self, "audit")
 
-    def check_writable(self) -> None:
-        """Try whether a workspace can be written, before anything costs time.
+    def writing(
+        self, command: str, say: Callable[[str], None]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Hold the workspace's lock while the body runs; see :func:`pipelines.store.lock.held`.
 
-        Raises:
-            UsageError: it cannot, and why.
+        What is read of a workspace to be changed by it is read inside.
         """
-        probe = self.path(f".probe-{uuid.uuid4().hex[:8]}")
-        try:
-            storage.write(probe, b"")
-        except (OSError, RunFailed) as error:
-            why = error.message if isinstance(error, RunFailed) else error.strerror or str(error)
-            raise UsageError(f"--workspace {self.root}: cannot be written ({why})") from error
-        # Whoever may write on object storage need not be allowed to remove.
-        with contextlib.suppress(OSError, RunFailed):
-            storage.remove(probe)
+        return lock.held(self.root, command, say)
 
     def path(self, relative: str) -> str:
-        """Return the full path of something in the workspace."""
-        return storage.join(self.root, *relative.split("/"))
+        """Return the full path of something in the workspace; raises as ``files.place`` does."""
+        return files.place(self.root, relative)
 
     def new_attempt(self, round_number: int, stage: str) -> str:
         """Return the relative path of a fresh attempt folder (created by its first file)."""
@@ -235,7 +228,12 @@ class Workspace:
         return f"rounds/{round_number:04d}/{stage}/attempt-{number:04d}-{uuid.uuid4().hex[:8]}"
 
     def commit(self, manifest: Manifest[Any]) -> None:
-        """Make an attempt count, by writing its manifest."""
+        """Make an attempt count, by writing its manifest.
+
+        Raises:
+            LockLost: another command took over the lock that this process held.
+        """
+        lock.check(self.root)
         storage.write(self.path(f"{manifest.attempt}/manifest.json"), manifest.to_json())
 
     def latest(self, round_number: int, stage: str) -> Manifest[Any] | None:

@@ -1,6 +1,7 @@
 """Cloud Storage that fails on demand: a proxy before its emulator.
 
-As the real one does, and the emulator does not, it gives no bytes of a generation that is gone.
+As the real one does, and the emulator does not, it gives no bytes of a generation that is gone, and takes a
+write that asks for the generation it replaces only where that is the one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlparse
+from urllib.parse import parse_qs, quote, urlparse
 
 import pytest
 from apache_beam.internal.gcp import auth
@@ -27,6 +28,7 @@ _SAID = {
     401: "Invalid Credentials",
     403: "scout@project.iam.gserviceaccount.com does not have storage.objects access to the bucket.",
     404: "The specified bucket does not exist.",
+    412: "At least one of the pre-conditions you specified did not hold.",
     503: "Backend Error",
 }
 LIST, READ, WRITE = (
@@ -62,7 +64,7 @@ class FaultyStorage:
         self.emulator = emulator
         self.faults: list[Fault] = []
         self.asked: list[str] = []
-        self._lock = threading.Lock()
+        self._lock, self._conditional = threading.Lock(), threading.Lock()
 
     def failing(self, line: str) -> int:
         """Return with which status a request fails, or 0."""
@@ -90,6 +92,23 @@ class FaultyStorage:
             return answer.status, list(answer.getheaders()), answer.read()
         finally:
             connection.close()
+
+    def serve(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> Any:
+        """Return the answer: the emulator's, unless a precondition does not hold."""
+        wanted = parse_qs(urlparse(path).query).get("ifGenerationMatch")
+        if not wanted:
+            return self.forward(method, path, body, headers)
+        with self._conditional:
+            place = urlparse(path).path.removeprefix("/upload")
+            if method == "POST":
+                # The name of what is uploaded is in the first of the parts.
+                [name] = re.findall(rb'"name": ?"([^"]+)"', body)[:1]
+                place += f"/{quote(name.decode(), safe='')}"
+            status, _, data = self.forward("GET", place, b"", {})
+            found = json.loads(data)["generation"] if status == 200 else "0"
+            if found != wanted[0]:
+                return 412, [("Content-Type", "application/json")], json.dumps(_error(412)).encode()
+            return self.forward(method, path, body, headers)
 
     def is_gone(self, path: str) -> bool:
         """Tell whether a download asks for a generation that is there no more."""
@@ -125,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
             for name, value in self.headers.items()
             if name.lower() not in ("transfer-encoding", "content-length", "connection")
         }
-        status, sent, data = self._faulty.forward(self.command, self.path, body, headers)
+        status, sent, data = self._faulty.serve(self.command, self.path, body, headers)
         if status == 404 and not data.startswith(b"{"):
             # The emulator has no words for it.
             sent, data = [("Content-Type", "application/json")], json.dumps(_error(404)).encode()

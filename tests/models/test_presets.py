@@ -42,19 +42,58 @@ def test_folders_that_hold_no_model(tmp_path: Path) -> None:
         presets.load_causal_lm(str(tmp_path))
 
 
-def test_identity_follows_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def id_of(folder: Path) -> str:
+    found = presets._model_id(presets._Source(str(folder), str(folder), folder, True))
+    name, _, hashes = found.partition("@")
+    assert name == folder.name
+    return hashes
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("model.safetensors", True),
+        ("config.json", True),
+        ("tokenizer.json", False),
+        ("tokenizer_config.json", False),
+        ("vocab.txt", False),
+        ("assets/tokenizer/merges.txt", False),
+    ],
+)
+def test_identity_follows_weights_and_tokenizer(
+    name: str, weights: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SCOUT_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "m"
-    folder.mkdir()
-    (folder / "model.safetensors").write_bytes(b"1")
-    first = presets._weights_hash(folder)
-    assert presets._weights_hash(folder) == first
+    (folder / "assets" / "tokenizer").mkdir(parents=True)
+    for path in ("model.safetensors", "config.json", name):
+        (folder / path).write_bytes(b"1")
+    first = id_of(folder)
+    assert id_of(folder) == first
     moved = tmp_path / "elsewhere"
     folder.rename(moved)
-    assert presets._weights_hash(moved) == first
-    (moved / "model.safetensors").write_bytes(b"22")
-    assert presets._weights_hash(moved) != first
+    assert id_of(moved) == first
+    (moved / name).write_bytes(b"22")
+    # What was trained from the same weights, before tokenizers were looked at, has the first half alone.
+    assert id_of(moved) != first
+    assert (id_of(moved)[:12] != first[:12]) == weights
     assert json.loads((tmp_path / "cache" / "hashes.json").read_text())
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "3", '{"PATH": 3}', '{"PATH": "short"}'])
+def test_a_cache_of_hashes_that_is_none_is_not_believed(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCOUT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "m").mkdir()
+    path = tmp_path / "m" / "model.safetensors"
+    path.write_bytes(b"1")
+    first = id_of(tmp_path / "m")
+    known = tmp_path / "cache" / "hashes.json"
+    [key] = json.loads(known.read_text())
+    known.write_text(content.replace("PATH", key))
+    assert id_of(tmp_path / "m") == first
+    assert len(json.loads(known.read_text())[key]) == 64
 
 
 @pytest.mark.model

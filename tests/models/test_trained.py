@@ -251,6 +251,16 @@ def test_refuses_a_damaged_model(spoil: object, words: str, models: Path, tmp_pa
         Trained(folder).load()
 
 
+def test_a_model_from_before_tokenizers_were_part_of_an_id(models: Path, tmp_path: Path) -> None:
+    folder = copied(models / "head", tmp_path / "m")
+    held = trained.read_manifest(folder)
+    base, _, tokenizer = held.base_model_id.rpartition("-")
+    assert len(tokenizer) == 8
+    edit(folder, base_model_id=base, model_id=held.model_id.replace(held.base_model_id, base))
+    here, there = (Trained(path).load().margins(TEXTS) for path in (folder, models / "head"))
+    assert here.tolist() == there.tolist()
+
+
 def test_a_killed_save_leaves_no_model(models: Path, tmp_path: Path) -> None:
     # The manifest comes last, so weights alone are what a kill leaves.
     folder = copied(models / "head", tmp_path / "m")

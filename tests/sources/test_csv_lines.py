@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import random
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipelines.contracts import Rejected
-from pipelines.sources.base import ReadOptions
-from pipelines.sources.csv_lines import style_of
+from pipelines.sources.base import ReadOptions, Style
+from pipelines.sources.csv_lines import CsvLines, NoRecord, style_of
 from tests.sources import read, texts
 
 
@@ -67,3 +72,57 @@ def test_other_signs_in_every_text_part_no_cells() -> None:
     lines = ["id,text", *(f'{n},"buy now; pay later; {n}|{n}"' for n in range(5))]
     style = style_of("\n".join(lines) + "\n", lambda names: 0)
     assert (style.delimiter, style.skipped) == (",", 0)
+
+
+def slowly(text: str, limit: int, style: Style) -> Iterator[tuple[str, object]]:
+    """Read records as the module says it does, each line that begins none from the next line on again."""
+    lines = io.StringIO(text, newline="").readlines()
+    at = style.skipped
+    while at < len(lines):
+        size = 0
+
+        def feed(first: int) -> Iterator[str]:
+            nonlocal at, size
+            for at in range(first, len(lines)):
+                size += len(lines[at])
+                if size > limit:
+                    raise csv.Error(f"longer than {limit:,} characters")
+                yield lines[at]
+
+        first = at
+        quoting = csv.QUOTE_MINIMAL if style.quoted else csv.QUOTE_NONE
+        try:
+            cells = next(
+                csv.reader(feed(first), strict=True, delimiter=style.delimiter, quoting=quoting)
+            )
+            yield f"line {first + 1}", cells
+            at += 1
+        except csv.Error as error:
+            yield f"line {first + 1}", (str(error), lines[first])
+            at = first + 1
+
+
+def test_quotes_of_any_kind_are_read_as_line_by_line() -> None:
+    rng = random.Random(5)
+    for _ in range(3000):
+        signs = rng.choice(['a",\n', 'a",\n\r', '"\n,', ' "a\n;,\t', 'ab,"\n\0'])
+        text = "".join(rng.choice(signs) for _ in range(rng.randrange(40)))
+        style = Style(rng.choice([",", ";", "\t"]), rng.random() < 0.85, rng.choice([0, 0, 2]))
+        # Records may be too long, lines are not.
+        lines = io.StringIO(text, newline="").readlines()
+        limit = max([1, *map(len, lines)]) + rng.randrange(8)
+        found = [
+            (position, (str(cells.error), cells.line) if isinstance(cells, NoRecord) else cells)
+            for position, cells in CsvLines(io.StringIO(text, newline=""), limit).records(style)
+        ]
+        assert found == list(slowly(text, limit, style)), (text, limit, style)
+
+
+@pytest.mark.parametrize("line", ['a","b\n', 'a,"b\n', '"a\n', 'a,"b""\n'])
+def test_quotes_that_never_close_take_time_in_proportion(line: str) -> None:
+    # 48,000 characters of them took 12 seconds, ten times as many a hundred times as long.
+    text = line * (300_000 // len(line))
+    began = time.process_time()
+    number = sum(1 for _ in CsvLines(io.StringIO(text), 1 << 20).records(Style(",", True, 0)))
+    assert number >= len(text) // len(line) // 2
+    assert time.process_time() - began < 10

@@ -116,10 +116,10 @@ def test_a_damaged_local_model_is_refused(name: str, model: Path, tmp_path: Path
     path = model_store.fetch(place, own) / name
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(RunFailed, match=rf"{name} (is damaged|cannot be read).*train again"):
+    with pytest.raises(RunFailed, match=rf"{name}: has changed since it was written .*train again"):
         handlers.load_trained(place, task, own)
     path.unlink()
-    with pytest.raises(RunFailed, match=r"restore it or train again|cut short; train again"):
+    with pytest.raises(RunFailed, match=rf"{name}: is gone; restore it or train again"):
         handlers.load_trained(place, task, own)
 
 
@@ -145,8 +145,11 @@ def test_from_object_storage_it_is_copied_once(
     assert content(folder) == content(model), "and no report among its files"
     assert folder.parent == cache / "trained"
 
+    read = storage.read
+
     def no_read(path: str) -> bytes:
-        raise AssertionError(f"read {path} again")
+        assert storage.is_local(path), f"read {path} again"
+        return read(path)
 
     with monkeypatch.context() as patch:
         patch.setattr(storage, "read", no_read)
@@ -226,3 +229,49 @@ def test_a_round_on_object_storage(bucket: str, encoder: str, cache: Path, tmp_p
     assert mined.model_id.startswith(summary["model_id"])
     [copied] = (cache / "trained").iterdir()
     assert trained.read_manifest(copied).model_id == summary["model_id"]
+
+
+@pytest.mark.parametrize("name", ["head.safetensors", "model.json"])
+def test_a_byte_that_has_changed_is_noticed(name: str, model: Path, tmp_path: Path) -> None:
+    place = Workspace(str(tmp_path / "w"))
+    own = model_store.model_files(commit(place, model))
+    path = model_store.fetch(place, own) / name
+    data = bytearray(path.read_bytes())
+    # Weights, or a threshold: a model all the same, and another one.
+    data[-5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(files.Damaged, match=rf"{name}: has changed .*its SHA-256 is another"):
+        model_store.fetch(place, own)
+
+
+def test_a_copy_that_was_damaged_is_fetched_again(bucket: str, model: Path, cache: Path) -> None:
+    place = Workspace(f"{bucket}/w")
+    own = model_store.model_files(commit(place, model))
+    folder = model_store.fetch(place, own)
+    for damage in (
+        lambda path: path.write_bytes(path.read_bytes()[:-9]),
+        lambda path: path.unlink(),
+    ):
+        damage(folder / "head.safetensors")
+        assert content(model_store.fetch(place, own)) == content(model)
+
+
+@pytest.mark.parametrize(
+    "outward", ["../../x", "/x", "a/../../../x", "a//x", "./x", "C:/x", "..\\x", "gs://other/x"]
+)
+def test_no_manifest_leads_out_of_the_cache(
+    outward: str, bucket: str, model: Path, cache: Path, tmp_path: Path
+) -> None:
+    place = Workspace(f"{bucket}/w")
+    first, *own = model_store.model_files(commit(place, model))
+    path = f"{first.path.rpartition('/')[0]}/{outward}"
+    # What a hostile writer of the bucket would have put there.
+    from apache_beam.io.gcp.gcsio import GcsIO
+
+    with GcsIO().open(f"{bucket}/w/{path}", "w") as sink:
+        sink.write(b"owned")
+    hostile = BlockFile(path, 1, 5, files.sha256(b"owned"))
+    before = {found for found in tmp_path.rglob("*") if found.name == "x"}
+    with pytest.raises(RunFailed, match="which is no place inside; it was changed by other means"):
+        model_store.fetch(place, [first, hostile, *own])
+    assert {found for found in tmp_path.rglob("*") if found.name == "x"} == before
