@@ -12,6 +12,7 @@ _BACKENDS: Registry[type[Backend]] = Registry(
     "backend",
     {
         "keras": "models.backends.keras_llm:KerasLLM",
+        "openai": "models.backends.openai_server:OpenAIServer",
         "fake": "models.backends.fake:Fake",
     },
 )
