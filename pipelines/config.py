@@ -634,6 +634,8 @@ def _contradictions_of_the_model(task: Task) -> Iterator[tuple[str, str]]:
         )
     if kind.chats and task.prompt.form == "completion":
         yield "prompt.form", f"the backend {backend} takes chats alone; write chat"
+    if kind.chats and task.prompt.chat_format != "auto":
+        yield "prompt.chat_format", f"the backend {backend} writes its own markup; take it out"
     if task.prompt.committee is not None and not kind.debates:
         yield "prompt.committee", f"the backend {backend} takes one prompt; take it out"
     if server.max_cost is not None and server.terms().cost(0, 0) is None:

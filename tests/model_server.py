@@ -1,4 +1,4 @@
-"""A server with OpenAI's API on this machine, for tests: it answers by a word list, or as it is told to."""
+"""A server with OpenAI's API and Gemini's on this machine, for tests: it answers by a word list, or as told."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ModelServer:
         answered: requests that got an answer, as they came: path and body.
         refused: ads whose requests get status 400.
         received: requests in all.
-        keys: what their Authorization headers were.
+        keys: what their Authorization headers were, or Gemini's of their own.
     """
 
     url: str = ""
@@ -65,6 +65,9 @@ def text_of(body: dict[str, Any]) -> str:
     """Return what a request asks, turns on lines of their own."""
     if "prompt" in body:
         return str(body["prompt"])
+    if "contents" in body:
+        turns = [body["systemInstruction"], *body["contents"]]
+        return "\n".join(part["text"] for turn in turns for part in turn["parts"])
     return "\n".join(f"{turn['role']}: {turn['content']}" for turn in body["messages"])
 
 
@@ -72,13 +75,25 @@ def tops(text: str) -> dict[str, float]:
     """Return log-probabilities of first tokens: yes and no by the word list, and others."""
     yes = 1 / (1 + math.exp(-float(_LABELER.margins([text])[0]) / 2))
     shares = {" Yes": 0.6 * yes, " No": 0.6 * (1 - yes), " The": 0.3, "\n": 0.1}
+    if text.endswith("\n"):
+        # At a line's beginning no word has a space before it.
+        shares = {token.lstrip(" "): share for token, share in shares.items()}
     return {token: math.log(max(share, 1e-12)) for token, share in shares.items()}
 
 
 def answer(path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Return the answer to a request, as OpenAI's API reference has it."""
+    """Return the answer to a request, as OpenAI's API reference has it, or Gemini's."""
     text = text_of(body)
     told = tops(text)
+    if path.endswith(":generateContent"):
+        likely = [{"token": t.strip() or t, "logProbability": p} for t, p in told.items()]
+        candidate = {
+            "content": {"role": "model", "parts": [{"text": "The"}]},
+            "finishReason": "MAX_TOKENS",
+            "logprobsResult": {"topCandidates": [{"candidates": likely}]},
+        }
+        counted = {"promptTokenCount": len(text.split()), "candidatesTokenCount": 1}
+        return {"candidates": [candidate], "usageMetadata": counted}
     choice: dict[str, Any] = {"index": 0, "finish_reason": "length"}
     if path.endswith("/chat/completions"):
         items = [{"token": t.strip() or t, "logprob": p, "bytes": None} for t, p in told.items()]
@@ -104,7 +119,9 @@ def model_server() -> Iterator[ModelServer]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with state.lock:
                 state.received += 1
-                state.keys.add(self.headers.get("Authorization"))
+                state.keys.add(
+                    self.headers.get("Authorization") or self.headers.get("x-goog-api-key")
+                )
                 trouble = state.troubles.popleft() if state.troubles else None
             if trouble is None and any(ad in text_of(body) for ad in state.refused):
                 said = {"error": {"message": f"flagged, key {KEY}", "code": "content_filter"}}
@@ -133,7 +150,7 @@ def model_server() -> Iterator[ModelServer]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     state.url = f"http://127.0.0.1:{server.server_port}/v1"
     try:

@@ -28,7 +28,8 @@ from pipelines.errors import RunFailed, UsageError
 from pipelines.handlers import LoadLabeler
 from pipelines.numerics.calibration import to_grid
 from tests import helpers
-from tests.model_server import ModelServer
+from tests.model_server import KEY, ModelServer
+from tests.models.backends import recorded_vllm
 from tests.models.backends.kit import check_backend
 from tests.models.training.ads import PROMPT, make_ads, settings
 
@@ -51,14 +52,23 @@ class Case:
 
 
 @pytest.fixture
-def cases(llm_preset: str, encoder_preset: str, server: ModelServer) -> dict[str, list[Case]]:
+def cases(
+    llm_preset: str,
+    encoder_preset: str,
+    server: ModelServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> dict[str, list[Case]]:
     """A backend that is registered without a case here fails the test below."""
     chat = dataclasses.replace(PROMPT, form="chat", template="")
+    monkeypatch.setenv("SCOUT_MODEL_KEY", KEY)
+    recorded_vllm.install(monkeypatch)
     return {
         "openai": [
             Case("m", encoder_preset, url=server.url),
             Case("m", encoder_preset, url=server.url, prompt=chat),
         ],
+        "vllm": [Case(llm_preset, encoder_preset)],
+        "gemini": [Case("m", encoder_preset, url=server.url, prompt=chat)],
         "keras": [Case(llm_preset), Case(llm_preset, encoder_preset)],
         # It reads whole texts, and scores whatever it is given.
         "fake": [Case("fake", long="", reads_anything=True)],
@@ -90,7 +100,8 @@ def test_auto_goes_by_the_preset() -> None:
     assert registry.find("auto", "fake") is registry.find("fake")
     assert registry.find("auto", "gemma3_instruct_1b") is registry.find("keras")
     with pytest.raises(
-        ValueError, match=r"no backend 'kears'; use one of auto, keras, openai, .*fake"
+        ValueError,
+        match=r"no backend 'kears'; use one of auto, keras, openai, gemini, vllm, .*fake",
     ):
         registry.find("kears")
 

@@ -255,6 +255,11 @@ def corpus(tmp_path: Path) -> Path:
     return helpers.write_jsonl(tmp_path / "ads.jsonl", helpers.tiny_ads(120))
 
 
+def written(folder: Path, text: str) -> Path:
+    folder.mkdir()
+    return helpers.write_task(folder, text)
+
+
 def run(task: Path, corpus: Path, workspace: Path, **changes: Any) -> tuple[Mined, list[str]]:
     said: list[str] = []
     mined = mine(helpers.options(task, corpus, workspace, **changes), said.append)
@@ -273,8 +278,8 @@ def test_a_server_in_trouble_loses_nothing_and_every_request_is_counted(
     calm, said = run(task, corpus, tmp_path / "calm")
     assert [line for line in said if "leave this machine" in line] == [
         f"ads that are not scored yet leave this machine: they go to {server.url} (model m), each in one "
-        "prompt, with the key in SCOUT_MODEL_KEY; 1,000 ads of 100 characters are about 48,750 tokens, "
-        "0.51 at the prices in the task file"
+        "prompt, with the key in SCOUT_MODEL_KEY; 1,000 ads of 100 characters are about 43,500 tokens, "
+        "0.46 at the prices in the task file"
     ]
     # An ad and a request each, and one for the made-up ad before.
     assert calm.spent is not None
@@ -319,7 +324,7 @@ def test_a_server_in_trouble_loses_nothing_and_every_request_is_counted(
 def test_a_run_that_gave_up_goes_on_where_it_stopped(
     task: Path, corpus: Path, server: ModelServer, tmp_path: Path
 ) -> None:
-    hasty = helpers.write_task(
+    hasty = written(
         tmp_path / "hasty", task.read_text().replace("patience_seconds: 60", "patience_seconds: 0")
     )
     real, server.troubles = server.troubles, _After(40, Trouble(503))
@@ -366,7 +371,7 @@ def test_what_a_pilot_costs_is_said_before_it_is_spent(
     task: Path, corpus: Path, server: ModelServer, tmp_path: Path
 ) -> None:
     text = task.read_text().replace("prompt: {form: completion}\n", "")
-    free = helpers.write_task(tmp_path / "free", text)
+    free = written(tmp_path / "free", text)
     received: list[int] = []
     said: list[str] = []
 
@@ -391,7 +396,7 @@ def test_what_a_pilot_costs_is_said_before_it_is_spent(
     assert mined.spent.remembered == 120 * members
     poor = text.replace("price_out: 20", "price_out: 20, max_cost: 0.01")
     with pytest.raises(UsageError, match=r"would cost about .*, server\.max_cost is 0\.01"):
-        run(helpers.write_task(tmp_path / "poor", poor), corpus, tmp_path / "v")
+        run(written(tmp_path / "poor", poor), corpus, tmp_path / "v")
 
 
 # --- The task file ----------------------------------------------------------------------------
