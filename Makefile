@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TOOLS_VENV ?= .venv-tools
 TOOLS_STAMP := $(TOOLS_VENV)/.installed
+LLAMA_VENV ?= .venv-llama
+LLAMA_STAMP := $(LLAMA_VENV)/.installed
 ENGINES_DIR ?= .engines
 ENGINES_STAMP := $(ENGINES_DIR)/.installed
 export PYTHONUNBUFFERED := 1
@@ -28,13 +30,20 @@ test: setup lint
 	$(BIN)/python -m pytest
 
 # Against real programs: Chromium and LibreOffice, which .ci/run installs, and a Label Studio server in an
-# environment of its own (0.8 GB; its pins clash with ours).
-test-tools: setup $(TOOLS_STAMP)
-	SCOUT_LABEL_STUDIO=$(abspath $(TOOLS_VENV))/bin/label-studio $(BIN)/python -m pytest tests/real_tools
+# environment of its own (0.8 GB; its pins clash with ours). llama.cpp's server is compiled, which takes minutes
+# and a C++ compiler.
+test-tools: setup $(TOOLS_STAMP) $(LLAMA_STAMP)
+	SCOUT_LABEL_STUDIO=$(abspath $(TOOLS_VENV))/bin/label-studio SCOUT_LLAMA_CPP=$(abspath $(LLAMA_VENV))/bin/python \
+		$(BIN)/python -m pytest tests/real_tools
 
 $(TOOLS_STAMP): requirements-tools.txt
 	$(PYTHON) -m venv $(TOOLS_VENV)
 	$(TOOLS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-deps --no-compile -r requirements-tools.txt
+	@touch $@
+
+$(LLAMA_STAMP): requirements-llama.txt
+	$(PYTHON) -m venv $(LLAMA_VENV)
+	$(LLAMA_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir -r requirements-llama.txt
 	@touch $@
 
 # On engines: the Python job service, Prism, Spark, and a Flink cluster of three processes. Java 17 and Maven are
@@ -69,4 +78,4 @@ bench: setup
 	SCOUT_BENCH_DATA=$(BENCH_DATA) $(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) $(TOOLS_VENV) $(ENGINES_DIR) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TOOLS_VENV) $(LLAMA_VENV) $(ENGINES_DIR) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -41,6 +41,7 @@ class ModelServer:
 
     Attributes:
         url: under which its API lies.
+        calm: requests that are answered before any trouble.
         troubles: what the next requests get, in order; then all get answers.
         answered: requests that got an answer, as they came: path and body.
         refused: ads whose requests get status 400.
@@ -49,6 +50,7 @@ class ModelServer:
     """
 
     url: str = ""
+    calm: int = 0
     troubles: deque[Trouble] = field(default_factory=deque)
     answered: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     refused: tuple[str, ...] = ()
@@ -122,7 +124,8 @@ def model_server() -> Iterator[ModelServer]:
                 state.keys.add(
                     self.headers.get("Authorization") or self.headers.get("x-goog-api-key")
                 )
-                trouble = state.troubles.popleft() if state.troubles else None
+                troubled = state.troubles and state.received > state.calm
+                trouble = state.troubles.popleft() if troubled else None
             if trouble is None and any(ad in text_of(body) for ad in state.refused):
                 said = {"error": {"message": f"flagged, key {KEY}", "code": "content_filter"}}
                 trouble = Trouble(400, json.dumps(said).encode())

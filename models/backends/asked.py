@@ -12,6 +12,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -76,7 +77,14 @@ def shown(said: str, key: str) -> str:
 class Asked(Backend):
     """A model of a service. Scores may depend on the service's load; what it said once is kept."""
 
-    requires = ("tensorflow", "keras", "keras_hub", "tokenizers", "requests", "tenacity")
+    requires: ClassVar[tuple[str, ...]] = (
+        "tensorflow",
+        "keras",
+        "keras_hub",
+        "tokenizers",
+        "requests",
+        "tenacity",
+    )
     extra = "llm"
     independent = False
     embeds = False

@@ -37,8 +37,8 @@ def keyed(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCOUT_MODEL_KEY", KEY)
 
 
-def ask(url: str) -> Heard:
-    terms = Terms(timeout_seconds=0.5)
+def ask(url: str, seconds: float = 10.0) -> Heard:
+    terms = Terms(timeout_seconds=seconds)
     return (
         Gemini(LabelerSpec("gemini-m", PROMPT, "e", url=url, terms=terms)).service().ask(QUESTION)
     )
@@ -146,7 +146,7 @@ def test_what_goes_wrong(
 ) -> None:
     server.troubles.append(trouble)
     with pytest.raises(kind, match=message) as raised:
-        ask(server.url)
+        ask(server.url, 0.5 if trouble.seconds else 10.0)
     assert KEY not in str(raised.value)
     # Once: the SDK asks nothing again that we do not count.
     assert server.received == 1

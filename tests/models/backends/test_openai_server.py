@@ -28,7 +28,7 @@ from tests.model_server import KEY, ModelServer, Trouble
 from tests.models.training.ads import PROMPT
 
 QUESTION = Question((("", "Ad: You win!\nBad:"),), " Yes", " No")
-PATIENT = Terms(timeout_seconds=0.5, patience_seconds=20)
+PATIENT = Terms(timeout_seconds=10, patience_seconds=20)
 
 
 def backend(url: str, terms: Terms = PATIENT, **changes: Any) -> OpenAIServer:
@@ -109,8 +109,8 @@ def test_a_wait_is_told_in_seconds_or_as_a_date() -> None:
 
 def test_a_server_that_does_not_answer_is_asked_again(server: ModelServer) -> None:
     server.troubles.append(Trouble(seconds=5))
-    with pytest.raises(Busy, match=r"no answer within 0\.5 s"):
-        backend(server.url).service().ask(QUESTION)
+    with pytest.raises(Busy, match=r"no answer within 0\.3 s"):
+        backend(server.url, Terms(timeout_seconds=0.3)).service().ask(QUESTION)
     with pytest.raises(Busy, match=r"no connection \(ConnectionError\)"):
         backend("http://127.0.0.1:9/v1").service().ask(QUESTION)
 
@@ -218,7 +218,7 @@ def test_a_models_own_markup_is_text_to_go_on_with(
     own = dataclasses.replace(chat, chat_format="auto")
     for prompt in (chat, own):
         spec = LabelerSpec("m", prompt, encoder_preset, url=server.url, terms=PATIENT)
-        OpenAIServer(spec).load().label(["Win <tool_call>it</tool_call> <|im_end|>now"])
+        OpenAIServer(spec).load().label(["Win <tool_call>it</tool_call> now"])
     paths = [path for path, _ in server.answered]
     # Each begins with a made-up ad, which tells whether the server can be used at all.
     assert paths == ["/v1/completions"] * 2 + ["/v1/chat/completions"] * 2
@@ -238,7 +238,7 @@ question: Is it misleading?
 prior: 0.2
 prompt: {form: completion}
 model: {backend: openai, preset: m, url: "URL", max_ad_tokens: 64}
-server: {timeout_seconds: 0.5, patience_seconds: 60, price_in: 10, price_out: 20}
+server: {timeout_seconds: 4, patience_seconds: 60, price_in: 10, price_out: 20}
 embedding: {preset: ENCODER}
 selection: {budget: 12}
 """
@@ -294,12 +294,14 @@ def test_a_server_in_trouble_loses_nothing_and_every_request_is_counted(
 
     shutil.rmtree(tmp_path / "cache")
     server.answered.clear()
+    # Trouble begins behind the made-up ad, which is asked alone.
+    server.calm = server.received + 1
     server.troubles.extend(
         [
             *[Trouble(429, headers={"Retry-After": "0.2"})] * 5,
             *[Trouble(500)] * 3,
             *[Trouble(200, b"<html>Bad gateway</html>")] * 2,
-            *[Trouble(seconds=1.0)] * 2,
+            *[Trouble(seconds=5.0)] * 2,
         ]
     )
     troubled, _ = run(task, corpus, tmp_path / "troubled")
@@ -327,31 +329,18 @@ def test_a_run_that_gave_up_goes_on_where_it_stopped(
     hasty = written(
         tmp_path / "hasty", task.read_text().replace("patience_seconds: 60", "patience_seconds: 0")
     )
-    real, server.troubles = server.troubles, _After(40, Trouble(503))
+    server.calm = 40
+    server.troubles.extend([Trouble(503)] * 1000)
     with pytest.raises(RunFailed, match=r"HTTP 503 .* run the command again later"):
         run(hasty, corpus, tmp_path / "w")
     kept = len(server.answered)
     assert 20 < kept < 121
-    server.troubles = real
+    server.troubles.clear()
     mined, _ = run(task, corpus, tmp_path / "w")
     assert mined.spent is not None
     assert mined.spent.requests == 121 - kept
     assert (mined.unique, mined.rejected) == (120, 0)
     assert len(server.answered) == 121
-
-
-class _After(list):  # type: ignore[type-arg]
-    """Troubles that begin after some requests, and stay."""
-
-    def __init__(self, calm: int, trouble: Trouble) -> None:
-        self.calm, self.trouble = calm, trouble
-
-    def __bool__(self) -> bool:
-        self.calm -= 1
-        return self.calm < 0
-
-    def popleft(self) -> Trouble:
-        return self.trouble
 
 
 def test_an_ad_that_the_server_refuses_is_a_dead_letter(
