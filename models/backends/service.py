@@ -29,6 +29,8 @@ from pipelines.console.progress import step
 _LONGEST_WAIT_SEC = 60.0
 # A guess at characters a token, for what is said before anything is asked.
 CHARS_PER_TOKEN = 4
+# Of a token that stands for an answer: three letters, or one ideogram; fewer where the answer is shorter.
+_LEAST_BYTES = 3
 # Probability that the tokens which a service does not tell may have left.
 _LEAST = 1e-9
 
@@ -113,8 +115,9 @@ class Service(abc.ABC):
 def log_odds(question: Question, likely: Sequence[tuple[str, float]]) -> float:
     """Return the log-odds of the positive answer against the negative one, by a first token's text.
 
-    A token speaks for an answer that begins with it, if the other does not; of several beginnings the
-    longest, which is what a vocabulary makes of the whole answer. In a chat neither case nor white space
+    A token speaks for an answer that begins with it, if the other does not and it is no mere letter or two
+    (" Y" begins many a word beside " Yes"); of several beginnings the longest, which is what a vocabulary
+    makes of the whole answer. In a chat neither case nor white space
     counts, so several spellings may speak together. An answer that is not among the tokens gets the most that they leave it: the least of their
     probabilities, or what is missing to 1.
 
@@ -125,7 +128,11 @@ def log_odds(question: Question, likely: Sequence[tuple[str, float]]) -> float:
     found, longest = [0.0, 0.0], [0, 0]
     for token, logprob in likely:
         text = _folded(question, token)
-        speaks = [bool(text) and answer.startswith(text) for answer in answers]
+        size = len(text.strip().encode())
+        speaks = [
+            answer.startswith(text) and size >= min(_LEAST_BYTES, len(answer.strip().encode()))
+            for answer in answers
+        ]
         if speaks[0] == speaks[1]:
             continue
         which = speaks.index(True)

@@ -33,6 +33,12 @@ def logs(**shares: float) -> list[tuple[str, float]]:
         (CHAT, logs(Yes=0.3, yes=0.1, _No=0.1), math.log(4)),
         # The longest beginning of an answer speaks: Y may begin many a word.
         (ASK, logs(_Y=0.5, _Yes=0.2, _No=0.1), math.log(2)),
+        (ASK, logs(_Y=0.5, _No=0.1, _The=0.3), math.log(0.1 / 0.1)),
+        (
+            Question(ASK.turns, "\u8fdd\u89c4", "\u5408\u89c4"),
+            [("\u8fdd", -1.0), ("\u5408", -3.0)],
+            2.0,
+        ),
         (Question(ASK.turns, " clickbait", " benign"), logs(_click=0.2, _ben=0.1), math.log(2)),
         # A beginning that both share tells nothing.
         (Question(ASK.turns, " bad", " basic"), logs(_ba=0.5, _bad=0.2, _basic=0.1), math.log(2)),

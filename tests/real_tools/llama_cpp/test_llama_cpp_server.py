@@ -20,6 +20,7 @@ from benchmarks.llm0_throughput import LLAMA_WORKER, gguf_file
 from models.backends import asked, usage
 from models.backends.base import LabelerSpec, Terms
 from models.backends.openai_server import OpenAIServer
+from models.backends.service import Question, log_odds
 from models.embedded import EMBEDDED_ENCODER
 from models.prompting import PromptSpec, render
 from pipelines.jobs.mine import mine
@@ -41,7 +42,7 @@ PROMPTS = {
         form="chat",
     ),
 }
-# Of 49,152: enough for the answers of all ads here, and llama.cpp sorts them all anyway.
+# Of 49,152: one answer at least is among them for all ads here, and llama.cpp sorts them all anyway.
 TOP = 2000
 
 
@@ -92,12 +93,12 @@ def _own_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage.drain()
 
 
-def backend(llama: Running, prompt: PromptSpec) -> OpenAIServer:
+def backend(llama: Running, prompt: PromptSpec, top: int = TOP) -> OpenAIServer:
     # It works on one request at a time.
     terms = Terms(requests_at_once=2, timeout_seconds=120)
     return OpenAIServer(
         LabelerSpec(
-            "smollm2", prompt, EMBEDDED_ENCODER, "float32", 64, None, llama.url, "", TOP, terms
+            "smollm2", prompt, EMBEDDED_ENCODER, "float32", 64, None, llama.url, "", top, terms
         )
     )
 
@@ -113,20 +114,27 @@ def test_it_keeps_the_contract(form: str, llama: Running) -> None:
 
 
 def test_margins_are_the_differences_of_llama_cpps_own_logits(llama: Running) -> None:
-    # Keras with the same weights is no measure: llama.cpp multiplies them with eight-bit activations.
-    texts, prompt = sample(12), render(PROMPTS["completion"])
-    labeler = backend(llama, PROMPTS["completion"]).load()
-    served, why = labeler.asked(texts)
-    assert why == {}
-    lead = prompt.prefix[len(prompt.prefix.rstrip(" ")) :]
+    # Keras with the same weights is no measure: llama.cpp multiplies them with eight-bit activations. So much
+    # noise is in these that a question whose beginning is read from its cache is answered otherwise: each
+    # is asked here behind one that begins with another word.
+    texts, prompt = sample(8), render(PROMPTS["completion"])
+    # An answer beyond the tokens that are told gets a bound, which is no difference: nearly all are told here.
+    service = backend(llama, PROMPTS["completion"], top=20_000).service()
+    other = Question((("", "Zebras graze."),), " Yes", " No")
+    served = []
+    for text in texts:
+        service.ask(other)
+        whole = f"{prompt.prefix}{text}{prompt.suffix}"
+        question = Question((("", whole),), prompt.positive_answer, prompt.negative_answer)
+        served.append(log_odds(question, service.ask(question).likely))
     job = {
         "gguf": str(gguf_file()),
         "threads": 2,
-        "texts": [labeler.kept(text) for text in texts],
+        "texts": texts,
         "prompts": {
             "completion": {
-                "prefix": prompt.prefix.rstrip(" "),
-                "lead": lead,
+                "prefix": "",
+                "lead": prompt.prefix,
                 "suffix": prompt.suffix,
                 "positive": prompt.positive_answer,
                 "negative": prompt.negative_answer,
@@ -141,9 +149,7 @@ def test_margins_are_the_differences_of_llama_cpps_own_logits(llama: Running) ->
         check=True,
     )
     own = np.array(json.loads(done.stdout.splitlines()[-1]))
-    # Another batch sums in another order, and rounds activations otherwise.
-    assert np.corrcoef(served[:, 0], own)[0, 1] > 0.98
-    assert np.abs(served[:, 0] - own).max() < 0.5
+    np.testing.assert_allclose(served, own, atol=1e-3)
 
 
 def test_it_mines_a_corpus_and_a_rerun_asks_nothing(llama: Running, tmp_path: Path) -> None:
