@@ -8,11 +8,13 @@ TOOLS_STAMP := $(TOOLS_VENV)/.installed
 LOCK_VENV ?= .venv-lock
 LOCK_STAMP := $(LOCK_VENV)/.installed
 LOCKS := requirements.txt requirements-dev.txt requirements-tools.txt
+LLAMA_VENV ?= .venv-llama
+LLAMA_STAMP := $(LLAMA_VENV)/.installed
 ENGINES_DIR ?= .engines
 ENGINES_STAMP := $(ENGINES_DIR)/.installed
 export PYTHONUNBUFFERED := 1
 
-.PHONY: setup demo test test-tools test-engines mutants lint format bench lock audit clean
+.PHONY: setup demo test test-tools test-llama test-engines mutants lint format bench lock audit clean
 
 setup: $(STAMP)
 
@@ -35,11 +37,20 @@ test: setup lint
 # Against real programs: Chromium and LibreOffice, which .ci/run installs, and a Label Studio server in an
 # environment of its own (0.8 GB; its pins clash with ours).
 test-tools: setup $(TOOLS_STAMP)
-	SCOUT_LABEL_STUDIO=$(abspath $(TOOLS_VENV))/bin/label-studio $(BIN)/python -m pytest tests/real_tools
+	SCOUT_LABEL_STUDIO=$(abspath $(TOOLS_VENV))/bin/label-studio $(BIN)/python -m pytest tests/real_tools --ignore tests/real_tools/llama_cpp
 
 $(TOOLS_STAMP): requirements-tools.txt
 	$(PYTHON) -m venv $(TOOLS_VENV)
 	$(TOOLS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-deps --no-compile --require-hashes -r requirements-tools.txt
+	@touch $@
+
+# Against llama.cpp's own server: it is compiled, which takes ten minutes and a C++ compiler, so CI leaves it out.
+test-llama: setup $(LLAMA_STAMP)
+	SCOUT_LLAMA_CPP=$(abspath $(LLAMA_VENV))/bin/python $(BIN)/python -m pytest tests/real_tools/llama_cpp
+
+$(LLAMA_STAMP): requirements-llama.txt
+	$(PYTHON) -m venv $(LLAMA_VENV)
+	$(LLAMA_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir -r requirements-llama.txt
 	@touch $@
 
 # On engines: the Python job service, Prism, Spark, and a Flink cluster of three processes. Java 17 and Maven are
@@ -90,4 +101,4 @@ $(LOCK_STAMP):
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(TOOLS_VENV) $(LOCK_VENV) $(ENGINES_DIR) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TOOLS_VENV) $(LOCK_VENV) $(LLAMA_VENV) $(ENGINES_DIR) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,6 +18,9 @@ CONSENSUS = ["crowd-kit>=1.4.2", "pandas>=2.2,<4"]
 SCANN = ["scann[tf]>=1.4.2"]
 ARGILLA = ["argilla>=2.8,<3"]
 XLSX = ["openpyxl>=3.1"]
+# The model that answers for another's money; Beam's gcp extra brings it, too.
+GEMINI = ["google-genai>=1.60"]
+VLLM = ["vllm>=0.10.2"]  # needs a GPU, and brings torch
 GCP = ["apache-beam[gcp]>=2.77,<3", "google-cloud-storage>=2.18"]
 
 setup(
@@ -60,6 +63,7 @@ setup(
         "rich>=13",
         "scikit-learn>=1.5",
         "scipy>=1.13",
+        "tenacity>=9",
         "threadpoolctl>=3.5",
         "urllib3>=2.6",
     ],
@@ -67,6 +71,8 @@ setup(
         "llm": LLM,
         "scann": SCANN,
         "gcp": GCP,
+        "vllm": VLLM,
+        "gemini": GEMINI,  # beside llm, whose encoder gives the vectors
         "argilla": ARGILLA,  # for --push and --pull; its files need nothing
         "consensus": CONSENSUS,
         "xlsx": XLSX,  # corpora and sheets saved as workbooks

@@ -53,7 +53,7 @@ def measure(task: Task, data: Path, seed: int) -> dict[str, Any]:
     plain = task.model_copy(update={"prompt": Prompt(form="completion")})
     default, _ = plain.backend().pilot([plain.prompt_spec()], task.embedding.preset, texts)
     asked = task.model_copy(update={"prompt": Prompt()})
-    answers, similarity = pilot.ask(asked, texts)
+    answers, similarity = pilot.ask(asked, texts, _common.log)
     answers = answers.astype(np.float64)
     usable = np.isfinite(answers).all(axis=0)
     alone = {i: roc_auc_score(gold, answers[:, i]) for i in np.flatnonzero(usable)}

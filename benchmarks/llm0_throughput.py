@@ -97,7 +97,7 @@ def stock_scorer(
     return score
 
 
-_LLAMA_WORKER = """
+LLAMA_WORKER = """
 import json, sys
 import numpy as np
 from llama_cpp import Llama
@@ -140,7 +140,7 @@ class LlamaCpp:
             for name, window in windows.items()
         }
         self._process = subprocess.Popen(
-            [python, "-c", _LLAMA_WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [python, "-c", LLAMA_WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         gguf = str(gguf_file())
         self._write({"gguf": gguf, "threads": THREADS, "prompts": prompts, "texts": texts})

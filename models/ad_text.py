@@ -34,11 +34,18 @@ _MARKERS = re.compile(
     r"|#{2,}\s*(?:instruction|response|input|system|user|assistant)s?\s*:"
 )
 _TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9_-]*>")
+# What the special tokens of vocabularies that are not at hand may look like, folded to lower case.
+_ANY_TAG = r"<\s*/?\s*[a-z_][a-z0-9_:.-]*\s*/?\s*>"
 MAX_PASSES = 8
 QUOTES = {'"': "'", "`": "'", "“": "'", "”": "'", "«": "'", "»": "'"}
 
 
-def prepare_ad(text: str, prompt: RenderedPrompt | None = None, markers: Iterable[str] = ()) -> str:
+def prepare_ad(
+    text: str,
+    prompt: RenderedPrompt | None = None,
+    markers: Iterable[str] = (),
+    any_tag: bool = False,
+) -> str:
     """Makes an ad's text pure data: one line, without markers of any chat format.
 
     White space and control characters become single spaces; chat markers go, also when written
@@ -50,12 +57,13 @@ def prepare_ad(text: str, prompt: RenderedPrompt | None = None, markers: Iterabl
         text: The ad as it came.
         prompt: The prompt around it, whose delimiters are protected.
         markers: More strings that must not appear, such as the tokenizer's special tokens.
+        any_tag: Whether every tag goes (`<name>`): for a model whose special tokens are not known.
 
     Returns:
         The ad's text, possibly empty.
     """
     extra, quotes = delimiters(prompt.prefix, prompt.suffix) if prompt else ((), "")
-    pattern = marker_pattern((*extra, *(m for m in markers if len(m) > 1)))
+    pattern = marker_pattern((*extra, *(m for m in markers if len(m) > 1)), any_tag)
     # A lone surrogate cannot be encoded as UTF-8, and one bad ad must not stop a batch.
     text = text.encode("utf-8", "replace").decode("utf-8")
     for quote in quotes:
@@ -93,11 +101,12 @@ def _fold_space(text: str) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def marker_pattern(extra: tuple[str, ...]) -> re.Pattern[str]:
-    """Returns what finds chat markers, and more strings, in a text's `shadow`."""
+def marker_pattern(extra: tuple[str, ...], any_tag: bool = False) -> re.Pattern[str]:
+    """Returns what finds chat markers, more strings, and perhaps every tag, in a text's `shadow`."""
     folded = {shadow(marker)[0] for marker in extra}
     parts = sorted((re.escape(m) for m in folded if len(m) > 1), key=lambda m: (-len(m), m))
-    return re.compile("|".join([*parts, _MARKERS.pattern]))
+    tags = [_ANY_TAG] if any_tag else []
+    return re.compile("|".join([*parts, *tags, _MARKERS.pattern]))
 
 
 @functools.lru_cache(maxsize=64)

@@ -155,13 +155,28 @@ CHAT_FORMATS = {
 }
 
 
+# Turns apart, as services take them, which put their own markup around each: `turns_of` cuts the text
+# up again. `prepare_ad` leaves no control character in an ad, so none can begin a turn.
+TURNS = "turns"
+_TURNS = ChatFormat(
+    system="\x02system\x03%s", user="\x02user\x03%s", assistant="\x02assistant\x03%s", answer=""
+)
+_TURN = re.compile("\x02(system|user|assistant)\x03")
+
+
+def turns_of(text: str) -> tuple[tuple[str, str], ...]:
+    """Cut the text of a prompt that was rendered as `TURNS` into (role, text) of each turn."""
+    _, *parts = _TURN.split(text)
+    return tuple(zip(parts[::2], parts[1::2], strict=True))
+
+
 def render(spec: PromptSpec, chat_format: str = "chatml") -> RenderedPrompt:
     """Renders a prompt around the place where the ad goes.
 
     Args:
         spec: The task file's prompt.
         chat_format: The model's own chat format, used when `spec.chat_format` is "auto" and the
-            form is "chat".
+            form is "chat"; or `TURNS`.
 
     Returns:
         The prompt's two halves, the answers, and the hash.
@@ -265,11 +280,12 @@ def _chat(
     chat_format: str,
 ) -> tuple[str, str]:
     name = chat_format if spec.chat_format == "auto" else spec.chat_format
-    if name not in CHAT_FORMATS:
+    known = CHAT_FORMATS | ({TURNS: _TURNS} if spec.chat_format == "auto" else {})
+    if name not in known:
         raise ValueError(
             f"chat_format: got {name!r}; use auto or one of {', '.join(sorted(CHAT_FORMATS))}"
         )
-    turns = CHAT_FORMATS[name]
+    turns = known[name]
     system = spec.system or DEFAULT_SYSTEM
     _fields("system", system, ("policy", "question"))
     system = _fill(system, values)

@@ -28,7 +28,7 @@ from pydantic import (
 
 from models import committee, prompting
 from models.backends import registry
-from models.backends.base import Backend, LabelerSpec
+from models.backends.base import Backend, LabelerSpec, Terms
 from models.prompting import FewShotExample, PromptSpec
 from pipelines.contracts import SKIP_WORDS
 from pipelines.errors import UsageError
@@ -44,6 +44,7 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 InnerShare = Annotated[float, Field(gt=0, lt=1)]
 AboveZero = Annotated[float, Field(gt=0, le=1)]
+Price = Annotated[float, Field(ge=0, le=1e6)]
 Preset = Annotated[str, StringConstraints(min_length=1)]
 # YAML has lists where a task has tuples.
 Listed = Field(max_length=32, strict=False)
@@ -191,12 +192,19 @@ class Prompt(_Section):
 
 
 class Model(_Section):
-    """LLM-0: the small language model that labels every ad; ``auto`` goes by the preset."""
+    """LLM-0: the small language model that labels every ad; ``auto`` goes by the preset.
+
+    Of a service's model ``url`` is its place, ``revision`` what stands for its weights in place of that,
+    and ``top_logprobs`` how many tokens it tells, among which both answers are looked for.
+    """
 
     backend: str = registry.AUTO
     preset: Preset = "smollm2-135m-instruct"
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     max_ad_tokens: Annotated[int, Field(ge=8, le=8192)] = 256
+    url: Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000)] = ""
+    revision: Annotated[str, StringConstraints(pattern=r"^[\w.:-]*$", max_length=64)] = ""
+    top_logprobs: Annotated[int, Field(ge=2, le=100_000)] = 20
 
     @field_validator("backend")
     @classmethod
@@ -204,6 +212,28 @@ class Model(_Section):
         if name not in registry.names():
             raise ValueError(f"no such backend; use one of {', '.join(registry.names())}")
         return name
+
+
+class Server(_Section):
+    """On what terms a service is asked, where the model is one's; none shapes a score.
+
+    Prices are of a million tokens; ``max_cost`` is of one process, in the same currency.
+    """
+
+    key_variable: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = (
+        "SCOUT_MODEL_KEY"
+    )
+    requests_at_once: Annotated[int, Field(ge=1, le=256)] = 8
+    requests_per_minute: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    patience_seconds: Annotated[float, Field(ge=0, le=86_400)] = 600.0
+    price_in: Price | None = None
+    price_out: Price | None = None
+    max_cost: Annotated[float, Field(gt=0)] | None = None
+
+    def terms(self) -> Terms:
+        """Return what backends go by."""
+        return Terms(**self.model_dump())
 
 
 class Embedding(_Section):
@@ -320,6 +350,7 @@ class Task(_Section):
     ad: Ad = Ad()
     prompt: Prompt = Prompt()
     model: Model = Model()
+    server: Server = Server()
     embedding: Embedding = Embedding()
     labeling: Labeling = Labeling()
     clustering: Clustering = Clustering()
@@ -365,27 +396,36 @@ class Task(_Section):
         Raises:
             BackendError: a package that it needs is not installed.
         """
-        kind = registry.find(self.model.backend, self.model.preset)
-        return kind(
+        model = self.model
+        return self.backend_kind()(
             LabelerSpec(
-                self.model.preset,
+                model.preset,
                 self.prompt_spec(),
                 self.embedding_preset(),
-                self.model.dtype,
-                self.model.max_ad_tokens,
+                model.dtype,
+                model.max_ad_tokens,
                 self.committee(),
+                model.url,
+                model.revision,
+                model.top_logprobs,
+                self.server.terms(),
             )
         )
+
+    def backend_kind(self) -> type[Backend]:
+        """Return the class of what labels ads until experts' labels have trained a model."""
+        return registry.find(self.model.backend, self.model.preset)
 
     def prompt_spec(self) -> PromptSpec:
         """Return what ``models.prompting`` needs to render the prompt.
 
         Of a committee it is the loudest member's: what the language model is fine-tuned on.
         """
+        chats = self.prompt.form == "chat" or self.backend_kind().chats
         spec = PromptSpec(
             policy=self.policy,
             question=self.question,
-            form="chat" if self.prompt.form == "chat" else "completion",
+            form="chat" if chats else "completion",
             template=self.prompt.template,
             system=self.prompt.system,
             positive_answer=self.prompt.answers.positive,
@@ -403,8 +443,8 @@ class Task(_Section):
 
     def wants_committee(self) -> bool:
         """Tell whether the task leaves the prompt to a committee that is not chosen yet."""
-        kind = registry.find(self.model.backend, self.model.preset)
-        return self.hears_committee() and self.prompt.committee is None and kind.debates
+        open_yet = self.hears_committee() and self.prompt.committee is None
+        return open_yet and self.backend_kind().debates
 
     def hears_committee(self) -> bool:
         """Tell whether the task states no prompt of its own."""
@@ -451,13 +491,13 @@ class Task(_Section):
         """Return where vectors come from: ``llm``, or a sentence encoder's preset.
 
         By default the vectors are those that the learner reads, so that clusters lie in the space
-        in which it has to tell the labels apart.
+        in which it has to tell the labels apart. Of a model that gives none they are an encoder's.
         """
         if self.embedding.source == "encoder":
             return self.embedding.preset
         if self.embedding.source == "auto" and self.training.learner != "llm":
             return self.training.encoder
-        return "llm"
+        return "llm" if self.backend_kind().embeds else self.embedding.preset
 
     def standardize(self, embedding: str) -> bool:
         """Tell whether vectors are standardised per dimension before clustering.
@@ -546,6 +586,7 @@ def _contradictions(task: Task) -> Iterator[tuple[str, str]]:
             "prompt.forms",
             "is heard in a committee alone; leave form, template, system, answers and examples out",
         )
+    yield from _contradictions_of_the_model(task)
     names = [form.name for form in task.forms()]
     if repeated := [name for name in names if names.count(name) > 1]:
         yield "prompt.forms", f"{repeated[0]!r} is asked twice"
@@ -581,6 +622,25 @@ def _contradictions(task: Task) -> Iterator[tuple[str, str]]:
             "'stays above' needs a parity_margin above 0; with 0 the model would have to beat the "
             "experts",
         )
+
+
+def _contradictions_of_the_model(task: Task) -> Iterator[tuple[str, str]]:
+    kind, backend, server = task.backend_kind(), task.model.backend, task.server
+    if fault := kind.check_address(task.model.url):
+        yield "model.url", f"{task.model.url!r} {fault}" if task.model.url else fault
+    if not kind.embeds and task.embedding.source == "llm":
+        yield (
+            "embedding.source",
+            f"the backend {backend} gives no vectors; write encoder, or leave it out",
+        )
+    if kind.chats and task.prompt.form == "completion":
+        yield "prompt.form", f"the backend {backend} takes chats alone; write chat"
+    if kind.chats and task.prompt.chat_format != "auto":
+        yield "prompt.chat_format", f"the backend {backend} writes its own markup; take it out"
+    if task.prompt.committee is not None and not kind.debates:
+        yield "prompt.committee", f"the backend {backend} takes one prompt; take it out"
+    if server.max_cost is not None and server.terms().cost(0, 0) is None:
+        yield "server.max_cost", "needs server.price_in and server.price_out"
 
 
 def lines_of(path: str) -> dict[tuple[str | int, ...], int]:

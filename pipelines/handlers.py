@@ -13,7 +13,15 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.ml.inference.base import ModelHandler
 
-from models.backends.base import Backend, BackendError, LabelBatch, Labeler, LabelerIdentity
+from models.backends import usage
+from models.backends.base import (
+    Backend,
+    BackendError,
+    LabelBatch,
+    Labeler,
+    LabelerIdentity,
+    Unavailable,
+)
 from models.backends.pool import LabelerPool
 from models.backends.trained import Trained
 from models.embedded import without_downloads
@@ -57,6 +65,7 @@ def label_each(
         each bad text's index what went wrong.
 
     Raises:
+        RunFailed: a service does not answer, whatever the text.
         Exception: the labeler's own, when all of at least eight texts fail: then the labeler is
             broken, not the texts, and the runner should retry.
     """
@@ -69,6 +78,8 @@ def label_each(
         indices = pending.pop()
         try:
             part = labeler.label([texts[i] for i in indices])
+        except Unavailable as error:
+            raise RunFailed(str(error)) from None
         except Exception as error:
             last_error = error
             if len(indices) == 1:
@@ -158,6 +169,10 @@ class LazyLabeler:
         """
         self._loaded()
 
+    def asked(self) -> dict[str, int]:
+        """Return what services were asked for since the last call, where the labeler lives."""
+        return usage.drain()
+
     def _loaded(self) -> Labeler:
         with self._lock:
             if self._labeler is None:
@@ -226,6 +241,8 @@ class LoadLabeler:
                 yield
         except TrainedModelError as error:
             raise RunFailed(str(error)) from error
+        except Unavailable as error:
+            raise RunFailed(str(error)) from None
         except BackendError as error:
             if not self.elsewhere:
                 raise
@@ -317,10 +334,15 @@ class LabelerHandler(ModelHandler[Block, ScoredBlock, LazyLabeler]):
     ) -> list[ScoredBlock]:
         """Score blocks; a list, so that Beam counts failures inside."""
         # Counted here: what happens where a shared labeler lives reaches no metric.
-        with metrics.timed("LoadModel"):
-            model.prepare()
-        with metrics.timed(STAGE):
-            return [score_block(model, block) for block in batch]
+        try:
+            with metrics.timed("LoadModel"):
+                model.prepare()
+            with metrics.timed(STAGE):
+                return [score_block(model, block) for block in batch]
+        finally:
+            # Also of a block that fails: what was asked was paid for.
+            for name, number in model.asked().items():
+                metrics.count(STAGE, name, number)
 
     def get_metrics_namespace(self) -> str:
         """Return the namespace of RunInference's own metrics."""

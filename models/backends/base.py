@@ -25,6 +25,40 @@ class BackendError(RuntimeError):
     """A backend cannot be used; the message says what is missing and what to do."""
 
 
+class Unavailable(BackendError):
+    """A model cannot be asked now, or at all, whatever the text: it is not the ad that is at fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a service is asked: none of them shapes an answer.
+
+    Attributes:
+        key_variable: environment variable that holds the service's key.
+        requests_at_once: of one process, at least 1.
+        requests_per_minute: of one process; None for as many as the service takes.
+        timeout_seconds: without an answer, after which a request is asked again.
+        patience_seconds: for which a request is asked again, before the run gives up.
+        price_in, price_out: of a million tokens that are read, and written; None where unknown.
+        max_cost: of one process, in the currency of the prices; None for no limit.
+    """
+
+    key_variable: str = "SCOUT_MODEL_KEY"
+    requests_at_once: int = 8
+    requests_per_minute: float | None = None
+    timeout_seconds: float = 60.0
+    patience_seconds: float = 600.0
+    price_in: float | None = None
+    price_out: float | None = None
+    max_cost: float | None = None
+
+    def cost(self, tokens_in: int, tokens_out: int) -> float | None:
+        """Return what tokens cost, in the currency of the prices; None where these are unknown."""
+        if self.price_in is None or self.price_out is None:
+            return None
+        return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
+
+
 @dataclass(frozen=True, slots=True)
 class LabelerSpec:
     """What a task says of the model that labels its ads.
@@ -37,6 +71,11 @@ class LabelerSpec:
         dtype: of the model's products.
         max_ad_tokens: ads are cut after so many tokens, at least 1.
         committee: prompt forms that are asked in place of the prompt, or None.
+        url: where a service is; "" for the backend's own place, or none.
+        revision: what tells a service's weights from later ones of the same name.
+        top_logprobs: likeliest tokens that a service is asked for, among which both answers are
+            looked for.
+        terms: on which a service is asked.
     """
 
     preset: str
@@ -45,6 +84,10 @@ class LabelerSpec:
     dtype: str = "bfloat16"
     max_ad_tokens: int = 256
     committee: Committee | None = None
+    url: str = ""
+    revision: str = ""
+    top_logprobs: int = 20
+    terms: Terms = Terms()
 
     def prompts(self) -> tuple[PromptSpec, ...]:
         """Return what is asked of an ad: the prompt, or the committee's members about its policy."""
@@ -172,6 +215,9 @@ class Backend(abc.ABC):
             labelled with. Only such scores may be remembered.
         learns: whether the "llm" learner can fine-tune its presets.
         debates: whether it takes a committee of prompts.
+        embeds: whether it gives vectors of its own; else they come from an encoder.
+        chats: whether it takes turns alone, no text to go on with.
+        remote: whether ads leave this machine, for a service that may take money for it.
     """
 
     requires: ClassVar[tuple[str, ...]] = ()
@@ -179,6 +225,9 @@ class Backend(abc.ABC):
     independent: ClassVar[bool] = True
     learns: ClassVar[bool] = False
     debates: ClassVar[bool] = False
+    embeds: ClassVar[bool] = True
+    chats: ClassVar[bool] = False
+    remote: ClassVar[bool] = False
 
     def __init__(self, spec: LabelerSpec) -> None:
         """Keep what the task says; nothing is loaded.
@@ -212,6 +261,20 @@ class Backend(abc.ABC):
             BackendError: the weights cannot be had.
             ValueError: the prompt is not usable.
         """
+
+    @classmethod
+    def check_address(cls, url: str) -> str:
+        """Return why a task's `model.url` will not do, or "": by default there is to be none."""
+        return "has no effect on this backend; take it out" if url else ""
+
+    def quote(self, prompts: Sequence[PromptSpec], texts: Sequence[str]) -> str:
+        """Return what asking prompts about texts sends where, and costs; "" where nothing leaves.
+
+        Raises:
+            BackendError: it would cost more than the task allows.
+        """
+        del prompts, texts
+        return ""
 
     def look(self) -> LabelerIdentity:
         """Look for all that `load` needs where this runs, and load none of it; raises as `identify` does."""

@@ -6,28 +6,25 @@ import functools
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 
 from models import encoder, presets
-from models.backends.base import (
-    Backend,
-    LabelBatch,
-    Labeler,
-    LabelerIdentity,
-    Progress,
-    Reading,
-    Said,
-)
+from models.backends.base import Backend, LabelerIdentity, Progress
 from models.backends.forward import choose_forward
+from models.backends.prompted import (
+    Chair,
+    PromptLabeler,
+    identify_prompts,
+    load_chair,
+    load_embedder,
+    load_encoder,
+)
 from models.bert import PRODUCT_ROWS, lay_out
-from models.committee import Committee
 from models.encoder import SentenceEncoder
 from models.policy import PolicySimilarity
 from models.prompting import PromptSpec, PromptWindow, is_usable, render
 from pipelines.console.progress import step
-from pipelines.numerics.calibration import to_grid
 
 # Another value rounds bfloat16 scores differently: it is part of what identifies a score.
 TOKENS_PER_BATCH = 22 * PRODUCT_ROWS
@@ -75,10 +72,7 @@ class KerasLLM(Backend):
         model_id, chat_format = presets.identify_causal_lm(spec.preset, progress)
         embedder = None if spec.embedding == "llm" else encoder.identify(spec.embedding, progress)
         hashes = [render(prompt, chat_format).hash for prompt in spec.prompts()]
-        prompt_hash = hashes[0]
-        if spec.committee is not None:
-            similar = encoder.identify(spec.committee.encoder, progress)
-            prompt_hash = spec.committee.digest(hashes, spec.prompt.policy, similar)
+        prompt_hash = identify_prompts(spec, hashes, progress)
         return name_scores(model_id, spec.dtype, spec.max_ad_tokens, prompt_hash, embedder)
 
     def load(self) -> LLMLabeler:
@@ -86,20 +80,11 @@ class KerasLLM(Backend):
         spec = self.spec
         for prompt in spec.prompts():
             render(prompt)
-        embedder, chair = load_embedder(spec.embedding), None
-        if spec.committee is not None:
-            same = spec.committee.encoder == spec.embedding
-            chair = Chair(
-                spec.committee,
-                PolicySimilarity(
-                    embedder if same and embedder else load_encoder(spec.committee.encoder),
-                    spec.prompt.policy,
-                ),
-            )
+        embedder = load_embedder(spec.embedding)
         return LLMLabeler(
             self._bundle(),
             *spec.prompts(),
-            chair=chair,
+            chair=load_chair(spec, embedder),
             embedder=embedder,
             max_ad_tokens=spec.max_ad_tokens,
         )
@@ -132,29 +117,6 @@ def _last_bundle(preset: str, dtype: str, model_id: str) -> presets.CausalLMBund
     return presets.load_causal_lm(preset, dtype)
 
 
-@dataclass(frozen=True, slots=True)
-class Chair:
-    """A committee with the encoder that it listens to.
-
-    Attributes:
-        committee: whose members are asked.
-        similarity: of an ad to the policy.
-    """
-
-    committee: Committee
-    similarity: PolicySimilarity
-
-
-def load_embedder(embedding: str) -> SentenceEncoder | None:
-    """Load the encoder that vectors come from; None for "llm", the language model itself."""
-    return None if embedding == "llm" else load_encoder(embedding)
-
-
-def load_encoder(preset: str) -> SentenceEncoder:
-    """Load a sentence encoder, as in `presets.load_encoder`."""
-    return SentenceEncoder(presets.load_encoder(preset))
-
-
 def bucket_length(n_tokens: int, packs: bool = False) -> int:
     """Rounds an ad's token count up to a padded length.
 
@@ -169,7 +131,7 @@ def bucket_length(n_tokens: int, packs: bool = False) -> int:
     return -(-max(n_tokens, 1) // step) * step
 
 
-class LLMLabeler(Labeler):
+class LLMLabeler(PromptLabeler):
     """A causal language model as labeler.
 
     An ad's margin and vector depend on the ad alone: the ad's own token count decides its padded
@@ -193,9 +155,9 @@ class LLMLabeler(Labeler):
         Raises:
             ValueError: If a prompt is not usable with this model.
         """
+        super().__init__(chair, embedder)
         self.window = window = PromptWindow(bundle, prompts, max_ad_tokens)
-        self._chair = chair
-        self._embedder = embedder
+        self.prompts = window.prompts
         probe = window.encode([_PROBE])[0][0]
         self._forward = choose_forward(
             bundle.model, window.prefix, window.suffixes, window.answers, probe, _log.warning
@@ -204,20 +166,11 @@ class LLMLabeler(Labeler):
             bundle.model_id,
             bundle.dtype,
             max_ad_tokens,
-            self._prompt_hash(),
+            self.prompt_hash(),
             embedder.embedding_id if embedder else None,
         )
         self._dim = int(bundle.model.backbone.hidden_dim)
         self._behind = [token for suffix in window.suffixes for token in suffix]
-
-    def _prompt_hash(self) -> str:
-        hashes = [prompt.hash for prompt in self.window.prompts]
-        if self._chair is None:
-            return hashes[0]
-        similarity = self._chair.similarity
-        return self._chair.committee.digest(
-            hashes, similarity.policy, similarity.encoder.embedding_id
-        )
 
     @property
     def pass_name(self) -> str:
@@ -259,64 +212,9 @@ class LLMLabeler(Labeler):
             batches.append((length, chosen))
         return batches
 
-    def label(self, texts: Sequence[str]) -> LabelBatch:
-        """Scores and embeds ads; see `Labeler`."""
-        answers, vectors, n_tokens, truncated = self._ask(texts)
-        if self._embedder is not None:
-            vectors = self._embedder.encode(texts)
-        if self._chair is None:
-            margin = answers[:, 0]
-        else:
-            similarity = self._chair.similarity
-            shared = similarity.encoder is self._embedder
-            near = similarity.of_vectors(vectors if shared else similarity.encoder.encode(texts))
-            margin = self._chair.committee.combine(answers, near)
-        if self._embedder is not None:
-            vectors = self._embedder.told_apart(texts, vectors)
-        vectors = vectors.astype(np.float16)
-        bad = ~(np.isfinite(margin) & np.isfinite(vectors).all(axis=1))
-        margin[bad] = np.nan
-        vectors[bad] = np.nan
-        return LabelBatch(to_grid(margin), vectors, n_tokens, truncated)
-
-    def answers(self, texts: Sequence[str]) -> np.ndarray:
-        """Asks every prompt about every ad.
-
-        Returns:
-            float32 (n, prompts), logit of the positive minus logit of the negative answer; NaN for
-            an ad without a word.
-        """
-        return self._ask(texts)[0]
-
-    def read(self, text: str) -> Reading:
-        """Return every prompt with the ad in it, and what each was answered; see `Labeler`."""
-        kept, answers = self.window.kept(text), self.answers([text])[0].astype(np.float64)
-        names, weights, adds = [""], [1.0], answers
-        similarity, near, offset = None, 0.0, 0.0
-        if self._chair is not None:
-            board, policy = self._chair.committee, self._chair.similarity
-            names = [member.form.name for member in board.members]
-            weights = [member.weight for member in board.members]
-            centers, scales = np.array([(m.center, m.scale) for m in board.members]).T
-            adds = board.slope * np.array(weights) * (answers - centers) / scales
-            found = policy.of_vectors(policy.encoder.encode([text]))
-            similarity, offset = float(found[0]), board.offset
-            near = board.slope * float(board.nearness(found)[0])
-        said = tuple(
-            Said(
-                name=name,
-                prompt=f"{prompt.prefix}{kept}{prompt.suffix}",
-                positive=prompt.positive_answer,
-                negative=prompt.negative_answer,
-                answer=float(answer),
-                weight=weight,
-                adds=float(part),
-            )
-            for name, weight, prompt, answer, part in zip(
-                names, weights, self.window.prompts, answers, adds, strict=True
-            )
-        )
-        return Reading(kept, said, similarity, near, offset)
+    def kept(self, text: str) -> str:
+        """Return what is read of an ad; see `PromptLabeler`."""
+        return self.window.kept(text)
 
     def _ask(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Returns answers, the model's own vectors, tokens read, and which ads had more."""

@@ -12,6 +12,9 @@ _BACKENDS: Registry[type[Backend]] = Registry(
     "backend",
     {
         "keras": "models.backends.keras_llm:KerasLLM",
+        "openai": "models.backends.openai_server:OpenAIServer",
+        "gemini": "models.backends.gemini:Gemini",
+        "vllm": "models.backends.vllm_batch:VLLMBatch",
         "fake": "models.backends.fake:Fake",
     },
 )

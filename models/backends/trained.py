@@ -9,7 +9,8 @@ import numpy as np
 
 from models import encoder, presets, trained
 from models.backends.base import Backend, LabelBatch, Labeler, LabelerIdentity, Progress
-from models.backends.keras_llm import KerasLLM, LLMLabeler, load_embedder, name_scores
+from models.backends.keras_llm import KerasLLM, LLMLabeler, name_scores
+from models.backends.prompted import load_embedder
 from models.encoder import SentenceEncoder, VectorCache
 from models.trained import Parts
 from pipelines.numerics.calibration import to_grid

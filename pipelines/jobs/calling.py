@@ -67,11 +67,15 @@ def call(function: Callable[..., Result], given: Mapping[str, Any]) -> Iterator[
         error.for_callers()
         raise
     except Exception as error:
-        from models.backends.base import BackendError
+        from models.backends.base import BackendError, Unavailable
 
-        found = (
-            UsageError(str(error)) if isinstance(error, BackendError) else missing_package(error)
-        )
+        found: UsageError | RunFailed | None
+        if isinstance(error, Unavailable):
+            found = RunFailed(str(error))
+        elif isinstance(error, BackendError):
+            found = UsageError(str(error))
+        else:
+            found = missing_package(error)
         if found is None:
             raise
         found.for_callers()

@@ -15,6 +15,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from models import prompting
+from models.backends import usage
 from models.backends.base import BackendError, LabelerIdentity
 from models.backends.pool import LabelerPool
 from pipelines.config import Task, called, given_task
@@ -65,6 +66,8 @@ from pipelines.strategies.exploration import explored_share
 _REMOTE_SHARDS = 64
 # Ads of a scored block, by whether the pipeline runs in this process.
 _BLOCK_ROWS = {True: 1024, False: 32_768}
+# Of a block that a service scores: what a worker that dies has asked for in vain, at most.
+_ASKED_ROWS = 512
 # Ads of each label in the band for each pair of the budget, at least.
 _BAND_PAIRS = 3
 _VERSIONED = ("apache-beam", "tensorflow", "keras", "keras-hub", "numpy", "scikit-learn", "scann")
@@ -123,6 +126,8 @@ class Plan:
     scored: Manifest[ScoredFacts] | None
     finished: bool
     pool: LabelerPool | None = None
+    # What a service was asked for while it was made, as `usage.drain` gives it.
+    piloted: Mapping[str, int] = field(default_factory=dict)
 
 
 def mine(
@@ -140,9 +145,11 @@ def mine(
         RunFailed: the run could not produce pairs.
     """
     started = time.monotonic()
+    usage.drain()
     asked = _asked(options, say)
     with Workspace(options.workspace).writing("mine", say):
-        return _mine(dataclasses.replace(_plan(asked, say), pool=pool), started, say)
+        plan = dataclasses.replace(_plan(asked, say), pool=pool, piloted=usage.drain())
+        return _mine(plan, started, say)
 
 
 def _mine(plan: Plan, started: float, say: Callable[[str], None]) -> Mined | Submitted:
@@ -454,6 +461,11 @@ def _fitted(model: Manifest[ModelFacts]) -> Fitted:
     return learnt.fitted or Fitted(alone, alone, alone, labels.rarer)
 
 
+def _block_rows(plan: Plan, elsewhere: bool) -> int:
+    asked = plan.model is None and plan.task.backend_kind().remote
+    return _ASKED_ROWS if asked else _BLOCK_ROWS[not elsewhere]
+
+
 def _score(
     plan: Plan, pipeline: beam.Pipeline, origin: Provenance
 ) -> tuple[beam.PCollection[BlockFile], beam.PCollection[int]]:
@@ -487,7 +499,7 @@ def _score(
         workspace.root,
         attempt,
         plan.score_key,
-        options.block_rows or _BLOCK_ROWS[not elsewhere],
+        options.block_rows or _block_rows(plan, elsewhere),
         elsewhere,
         resource_hints(options.scoring_hints),
     )

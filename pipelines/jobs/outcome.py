@@ -7,10 +7,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from models.backends import usage
 from pipelines.console import summary
 from pipelines.errors import RunFailed
+from pipelines.handlers import STAGE
 from pipelines.jobs import pilot
-from pipelines.jobs.results import Mined, plain
+from pipelines.jobs.results import Mined, Spent, plain
 from pipelines.store import storage
 
 if TYPE_CHECKING:
@@ -91,11 +93,31 @@ def outcome(plan: Plan, counted: Mapping[str, int] | None, seconds: float) -> Mi
         names=plan.task.labels.model_dump(),
         rejected_examples=scored.facts.examples,
         unread=scored.facts.unread,
+        spent=_spent(plan, counters),
     )
     if counted is not None:
         data = json.dumps(plain(mined), indent=1, ensure_ascii=False).encode() + b"\n"
         storage.write(workspace.path(f"{review.attempt}/summary.json"), data)
     return mined
+
+
+def _spent(plan: Plan, counters: Mapping[str, int]) -> Spent | None:
+    """Return what a service was asked for, by the pipeline and by the pilot before it."""
+    if plan.model is not None or not plan.task.backend_kind().remote:
+        return None
+    found = {
+        name: counters.get(f"{STAGE}/{name}", 0) + plan.piloted.get(name, 0) for name in usage.NAMES
+    }
+    tokens = found[usage.TOKENS_IN], found[usage.TOKENS_OUT]
+    return Spent(
+        place=plan.task.model.url,
+        requests=found[usage.ASKED],
+        again=found[usage.ASKED_AGAIN],
+        remembered=found[usage.REMEMBERED],
+        tokens_in=tokens[0],
+        tokens_out=tokens[1],
+        cost=plan.task.server.terms().cost(*tokens),
+    )
 
 
 def _median(values: Sequence[float | None]) -> float | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from models import committee as forms
-from models.backends.base import BackendError
+from models.backends.base import BackendError, Unavailable
 from models.prompting import PromptSpec
 from pipelines import config
 from pipelines.config import Task
@@ -66,7 +66,9 @@ def with_committee(
 def choose(task: Task, texts: Sequence[str], say: Callable[[str], None]) -> Task:
     """Return a task with the committee that some ads of its corpus choose; raises as above."""
     try:
-        answers, similarity = ask(task, texts)
+        answers, similarity = ask(task, texts, say)
+    except Unavailable as error:
+        raise RunFailed(str(error)) from error
     except BackendError as error:
         raise UsageError(f"model: {error}") from error
     told = np.isfinite(similarity) & np.isfinite(answers).any(axis=1)
@@ -105,7 +107,7 @@ def chosen_by_labels(
     )
     order = order[:ADS]
     plain = task.without_prompt()
-    answers, similarity = ask(plain, [texts[i] for i in order])
+    answers, similarity = ask(plain, [texts[i] for i in order], say)
     told = np.isfinite(similarity) & np.isfinite(answers).any(axis=1)
     try:
         voices = weigh(task, answers[told], similarity[told], labels[order][told])
@@ -128,11 +130,26 @@ def guess_warning(committee: config.Committee) -> str:
     )
 
 
-def ask(task: Task, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def ask(
+    task: Task, texts: Sequence[str], say: Callable[[str], None]
+) -> tuple[np.ndarray, np.ndarray]:
     """Return what each of a task's forms says of texts, and their similarity to the policy."""
     spec = task.prompt_spec()
     prompts = [forms.prompt_of(form, spec) for form in task.forms()]
-    return task.backend().pilot(prompts, task.embedding.preset, texts)
+    return ask_prompts(task, prompts, texts, say)
+
+
+def ask_prompts(
+    task: Task, prompts: Sequence[PromptSpec], texts: Sequence[str], say: Callable[[str], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what prompts say of texts, and these texts' similarity to the policy.
+
+    What that sends to a service, and costs, is said before.
+    """
+    backend = task.backend()
+    if quote := backend.quote(prompts, texts):
+        say(quote)
+    return backend.pilot(prompts, task.embedding.preset, texts)
 
 
 def weigh(

@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from models import committee as forms
-from models.backends.base import BackendError
+from models.backends.base import BackendError, Unavailable
 from pipelines.config import Task, called
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs import pilot
@@ -83,8 +83,10 @@ def compare(options: PromptsOptions, say: Callable[[str], None]) -> Prompts:
     plain = task.without_prompt()
     try:
         asked = [*texts, *CONTENTLESS]
-        answers, similarity = pilot.ask(plain, asked)
-        own = _own(task, asked)
+        answers, similarity = pilot.ask(plain, asked, say)
+        own = _own(task, asked, say)
+    except Unavailable as error:
+        raise RunFailed(str(error)) from error
     except BackendError as error:
         raise UsageError(f"{called(options.source)}: model: {error}") from error
     except ValueError as error:
@@ -140,11 +142,11 @@ def compare(options: PromptsOptions, say: Callable[[str], None]) -> Prompts:
     )
 
 
-def _own(task: Task, texts: Sequence[str]) -> np.ndarray:
+def _own(task: Task, texts: Sequence[str], say: Callable[[str], None]) -> np.ndarray:
     """Return the margins of a prompt that the task states; NaN where it states none."""
     if task.prompt.committee is not None or task.wants_committee():
         return np.full(len(texts), np.nan)
-    answers, _ = task.backend().pilot([task.prompt_spec()], task.embedding.preset, texts)
+    answers, _ = pilot.ask_prompts(task, [task.prompt_spec()], texts, say)
     if np.isnan(answers).all():
         raise ValueError(
             "its two answers start with the same token, or it leaves no room for an ad"

@@ -79,6 +79,27 @@ class Submitted(Result):
     next_step: str
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a service was asked for in a run, the choice of prompts included.
+
+    Attributes:
+        place: where it is.
+        requests, again: that were sent, and how many of them because an earlier one got no answer.
+        remembered: questions whose answers were known on this machine.
+        tokens_in, tokens_out: read and written, as the service counts them.
+        cost: at the task's prices, None where it tells none.
+    """
+
+    place: str
+    requests: int
+    again: int
+    remembered: int
+    tokens_in: int
+    tokens_out: int
+    cost: float | None
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Mined(Result):
     """What ``mine`` leaves behind.
@@ -117,6 +138,7 @@ class Mined(Result):
         names: what the task calls ``positive`` and ``negative``.
         rejected_examples: reason -> the first record that was rejected for it, as a sentence.
         unread: script -> ads that the encoder cannot read.
+        spent: on a service, as far as the engine gave counters; None where the model is none's.
     """
 
     task: str
@@ -163,6 +185,7 @@ class Mined(Result):
     names: Mapping[str, str] = field(metadata=APART)
     rejected_examples: Mapping[str, str] = field(default_factory=dict)
     unread: Mapping[str, int] = field(default_factory=dict)
+    spent: Spent | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON values, the review items last."""

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import re
 import socket
+import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from apache_beam.options.pipeline_options_validator import PipelineOptionsValida
 from apache_beam.runners.runner import create_runner
 from apache_beam.transforms.resources import parse_resource_hints
 
+from models.address import is_loopback
 from pipelines.config import Task, called
 from pipelines.console import metrics
 from pipelines.console.engine_log import engine_log
@@ -204,6 +206,12 @@ def _check_dataflow(
                 f"{called(file)}: {key}: {preset} is a folder of this machine; put the model into "
                 "the workers' image or give a preset's name"
             )
+
+    if is_loopback(urllib.parse.urlsplit(task.model.url).hostname or ""):
+        raise UsageError(
+            f"{called(file)}: model.url: {task.model.url} is this machine, which Dataflow's workers cannot "
+            "reach; give an address that they can"
+        )
 
 
 def _check_endpoint(options: PipelineOptions) -> None:

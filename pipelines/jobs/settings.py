@@ -23,6 +23,7 @@ LEARNING = frozenset(
 PAIRS = frozenset(
     {
         "ad",
+        "server",
         "embedding.source",
         "embedding.standardize",
         "labeling",

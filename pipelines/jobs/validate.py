@@ -75,6 +75,7 @@ def validate(source: Task | str, ad: str) -> Validated:
 def without_effect(task: Task) -> Iterator[tuple[str, str]]:
     """Yield settings that the task states and nothing goes by, with the reason and the remedy."""
     yield from _of_the_prompt(task)
+    yield from _of_the_model(task)
     training = task.training
     if training.learner != "llm":
         for key in _said(training, {"lora_rank": 0}):
@@ -95,6 +96,28 @@ def without_effect(task: Task) -> Iterator[tuple[str, str]]:
             yield f"selection.{key}", f"has no effect on strategy {strategy}, which makes no pairs"
 
 
+def _of_the_model(task: Task) -> Iterator[tuple[str, str]]:
+    kind, backend = task.backend_kind(), task.model.backend
+    if kind.remote:
+        for key in _said(task.model, ("dtype",)):
+            yield f"model.{key}", f"has no effect on the backend {backend}: the service decides"
+    else:
+        for name, section in (("model", task.model), ("server", task.server)):
+            keys = ("revision", "top_logprobs") if name == "model" else type(section).model_fields
+            for key in _said(section, keys):
+                if getattr(section, key) != type(section).model_fields[key].default:
+                    yield (
+                        f"{name}.{key}",
+                        "has no effect: no service is asked; see model.backend",
+                    )
+    if not kind.embeds and task.training.learner == "llm":
+        yield (
+            "training.learner",
+            f"is llm, and a model of the backend {backend} cannot be fine-tuned here; `scout train` "
+            "needs head or encoder",
+        )
+
+
 def _of_the_prompt(task: Task) -> Iterator[tuple[str, str]]:
     prompt = task.prompt
     if prompt.committee is not None:
@@ -111,7 +134,7 @@ def _of_the_prompt(task: Task) -> Iterator[tuple[str, str]]:
         return
     if task.wants_committee():
         return
-    chat = prompt.form == "chat"
+    chat = task.prompt_spec().form == "chat"
     form = "chat" if chat else "completion"
     texts = [prompt.template or prompting.DEFAULT_TEMPLATE[form]]
     if chat:

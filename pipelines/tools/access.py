@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from models.address import is_loopback
 from pipelines.console.visible import printable
 from pipelines.errors import UsageError
 
@@ -77,19 +77,10 @@ class Access:
         page = re.search(rf"/({'|'.join(self.pages)})(/|$)", parts.path)
         if parts.query or parts.fragment or page:
             raise UsageError(f"{shown}: is a page of the server; give the server's own address")
-        loopback = _is_loopback(host)
+        loopback = is_loopback(host)
         if parts.scheme == "http" and not loopback and environment.get(self.plain_http) != "1":
             raise UsageError(
                 f"{shown}: the {self.token} would cross the network in plain text; use https://, or, "
                 f"where nobody can listen, set {self.plain_http}=1"
             )
         return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/"), host, loopback
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

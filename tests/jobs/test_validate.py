@@ -39,6 +39,13 @@ COMMITTEE = (
         ("training: {learner: head, lora_rank: 4, patience: 3}\n", ["7: training.lora_rank", "7: training.patience"]),
         ("training: {learner: encoder, lora_rank: 4, patience: 3}\n", ["7: training.lora_rank"]),
         ("training: {lora_rank: 4}\n", []),
+        ("server: {price_in: 1.0, requests_at_once: 8}\n", ["7: server.price_in"]),
+        ("model: {top_logprobs: 5, revision: a}\n", ["7: model.revision", "7: model.top_logprobs"]),
+        (
+            "model: {backend: gemini, preset: m, dtype: float32}\nserver: {price_in: 1.0}\n"
+            "training: {learner: head}\n",
+            ["7: model.dtype"],
+        ),
     ],
 )  # fmt: skip
 def test_settings_without_effect(extra: str, warned: list[str], tmp_path: Path) -> None:
@@ -50,6 +57,13 @@ def test_settings_without_effect(extra: str, warned: list[str], tmp_path: Path) 
     shown = repr(found)
     assert all(f"Warning: {warning}" in shown for warning in found.warnings)
     assert ("Warning" in shown) == bool(warned)
+
+
+def test_a_model_that_cannot_be_fine_tuned_is_told(tmp_path: Path) -> None:
+    text = REAL + "model: {backend: gemini, preset: m}\n"
+    [warning] = api.validate(helpers.write_task(tmp_path, text)).warnings
+    assert "training.learner: is llm" in warning
+    assert "`scout train` needs head or encoder" in warning
 
 
 def test_a_strategy_without_pairs_needs_no_band(tmp_path: Path) -> None:

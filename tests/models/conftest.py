@@ -27,6 +27,10 @@ def llm32() -> presets.CausalLMBundle:
 @pytest.fixture(scope="session")
 def tiny(llm32: presets.CausalLMBundle) -> presets.CausalLMBundle:
     """A random Llama of two layers with tied embeddings behind the embedded tokenizer."""
+    return random_llama(llm32, tied=True)
+
+
+def random_llama(llm32: presets.CausalLMBundle, tied: bool) -> presets.CausalLMBundle:
     import keras_hub
     import numpy as np
 
@@ -37,7 +41,7 @@ def tiny(llm32: presets.CausalLMBundle) -> presets.CausalLMBundle:
         num_key_value_heads=2,
         hidden_dim=32,
         intermediate_dim=48,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         layer_norm_epsilon=1e-5,
         dtype="float32",
     )
@@ -67,8 +71,8 @@ def llm_preset(tiny: presets.CausalLMBundle, tmp_path_factory: pytest.TempPathFa
     return save_llama(tiny, tmp_path_factory.mktemp("preset") / "tiny-llama")
 
 
-def save_llama(bundle: presets.CausalLMBundle, folder: Path) -> str:
-    """Writes a tied Llama behind the embedded tokenizer in transformers format; its folder."""
+def save_llama(bundle: presets.CausalLMBundle, folder: Path, files: int = 1) -> str:
+    """Writes a Llama behind the embedded tokenizer in transformers format, in some files; its folder."""
     import numpy as np
     from safetensors.numpy import save_file
 
@@ -96,8 +100,23 @@ def save_llama(bundle: presets.CausalLMBundle, folder: Path) -> str:
             "mlp.down_proj": flat(layer._feedforward_output_dense.kernel, -1, dim),
         }
         tensors |= {f"model.layers.{number}.{name}.weight": v for name, v in found.items()}
+    if not backbone.tie_word_embeddings:
+        output = backbone.token_embedding.reverse_embeddings
+        tensors["lm_head.weight"] = np.ascontiguousarray(np.asarray(output.value).T)
     folder.mkdir(parents=True)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "np"})
+    if files == 1:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    else:
+        # As large models are published.
+        where = {
+            name: f"model-{place % files + 1:05d}-of-{files:05d}.safetensors"
+            for place, name in enumerate(tensors)
+        }
+        for file in sorted(set(where.values())):
+            own = {name: value for name, value in tensors.items() if where[name] == file}
+            save_file(own, folder / file, metadata={"format": "pt"})
+        index = {"metadata": {}, "weight_map": where}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -110,7 +129,7 @@ def save_llama(bundle: presets.CausalLMBundle, folder: Path) -> str:
         "max_position_embeddings": 512,
         "rms_norm_eps": backbone.layer_norm_epsilon,
         "rope_theta": backbone.rope_max_wavelength,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": bool(backbone.tie_word_embeddings),
         "hidden_act": "silu",
         "torch_dtype": "float32",
     }

@@ -9,7 +9,8 @@ import pytest
 
 from models import committee, presets
 from models.backends.base import LabelerSpec
-from models.backends.keras_llm import Chair, KerasLLM, LLMLabeler
+from models.backends.keras_llm import KerasLLM, LLMLabeler
+from models.backends.prompted import Chair
 from models.committee import FORMS, Committee, Form, Member, prompt_of
 from models.encoder import SentenceEncoder
 from models.policy import PolicySimilarity

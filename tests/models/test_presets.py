@@ -13,6 +13,7 @@ from models.backends.keras_llm import LLMLabeler
 from models.encoder import SentenceEncoder
 from models.presets import CausalLMBundle, PresetError
 from models.prompting import PromptSpec
+from tests.models.conftest import random_llama, save_llama
 
 SPEC = PromptSpec(policy="p", question="Clickbait:", template="Headline: {ad}\n{question}")
 
@@ -107,6 +108,23 @@ def test_a_folder_in_transformers_format_scores_as_its_model(
     here, there = (LLMLabeler(bundle, SPEC).label(ads) for bundle in (tiny, loaded))
     np.testing.assert_array_equal(there.margin, here.margin)
     np.testing.assert_array_equal(there.vectors, here.vectors)
+
+
+@pytest.mark.model
+def test_a_large_models_folder_has_several_files_and_an_output_of_its_own(
+    llm32: CausalLMBundle, tmp_path: Path
+) -> None:
+    whole = random_llama(llm32, tied=False)
+    folder = save_llama(whole, tmp_path / "large-llama", files=2)
+    ads = ["You won't believe this", "Parliament votes in 2025"]
+    loaded = presets.load_causal_lm(folder, "float32")
+    here, there = (LLMLabeler(bundle, SPEC).label(ads) for bundle in (whole, loaded))
+    np.testing.assert_array_equal(there.margin, here.margin)
+    # Each file's content is part of the name.
+    renamed = presets.identify_causal_lm(folder)[0]
+    second = Path(folder) / "model-00002-of-00002.safetensors"
+    second.write_bytes(second.read_bytes()[:-1] + b"\1")
+    assert presets.identify_causal_lm(folder)[0] != renamed == loaded.model_id
 
 
 @pytest.mark.model

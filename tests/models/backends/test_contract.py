@@ -21,12 +21,15 @@ from models.backends.base import (
     Progress,
 )
 from models.backends.trained import Trained
+from models.prompting import PromptSpec
 from models.training import trainer
 from pipelines.config import load_task
 from pipelines.errors import RunFailed, UsageError
 from pipelines.handlers import LoadLabeler
 from pipelines.numerics.calibration import to_grid
 from tests import helpers
+from tests.model_server import KEY, ModelServer
+from tests.models.backends import recorded_vllm
 from tests.models.backends.kit import check_backend
 from tests.models.training.ads import PROMPT, make_ads, settings
 
@@ -44,12 +47,28 @@ class Case:
     embedding: str = "llm"
     long: str = LONG
     reads_anything: bool = False
+    url: str = ""
+    prompt: PromptSpec = PROMPT
 
 
-@pytest.fixture(scope="module")
-def cases(llm_preset: str, encoder_preset: str) -> dict[str, list[Case]]:
+@pytest.fixture
+def cases(
+    llm_preset: str,
+    encoder_preset: str,
+    server: ModelServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> dict[str, list[Case]]:
     """A backend that is registered without a case here fails the test below."""
+    chat = dataclasses.replace(PROMPT, form="chat", template="")
+    monkeypatch.setenv("SCOUT_MODEL_KEY", KEY)
+    recorded_vllm.install(monkeypatch)
     return {
+        "openai": [
+            Case("m", encoder_preset, url=server.url),
+            Case("m", encoder_preset, url=server.url, prompt=chat),
+        ],
+        "vllm": [Case(llm_preset, encoder_preset)],
+        "gemini": [Case("m", encoder_preset, url=server.url, prompt=chat)],
         "keras": [Case(llm_preset), Case(llm_preset, encoder_preset)],
         # It reads whole texts, and scores whatever it is given.
         "fake": [Case("fake", long="", reads_anything=True)],
@@ -60,7 +79,7 @@ def cases(llm_preset: str, encoder_preset: str) -> dict[str, list[Case]]:
 @pytest.mark.parametrize("name", [name for name in registry.names() if name != registry.AUTO])
 def test_registered_backends_keep_the_contract(name: str, cases: dict[str, list[Case]]) -> None:
     for case in cases[name]:
-        spec = LabelerSpec(case.preset, PROMPT, case.embedding, "float32", 24)
+        spec = LabelerSpec(case.preset, case.prompt, case.embedding, "float32", 24, None, case.url)
         check_backend(registry.find(name)(spec), case.long, case.reads_anything)
 
 
@@ -80,7 +99,10 @@ def test_trained_models_keep_the_contract(
 def test_auto_goes_by_the_preset() -> None:
     assert registry.find("auto", "fake") is registry.find("fake")
     assert registry.find("auto", "gemma3_instruct_1b") is registry.find("keras")
-    with pytest.raises(ValueError, match="no backend 'kears'; use one of auto, keras, fake"):
+    with pytest.raises(
+        ValueError,
+        match=r"no backend 'kears'; use one of auto, keras, openai, gemini, vllm, .*fake",
+    ):
         registry.find("kears")
 
 

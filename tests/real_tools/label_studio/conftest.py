@@ -17,19 +17,11 @@ from typing import Any
 import pytest
 import requests
 
+from tests.real_tools.guard import GUARD
+
 ROOT = Path(__file__).resolve().parents[3]
 START_SECONDS, CALL_SECONDS = 300, 60
 ADMIN = "admin@example.org"
-# Stops the server when its own standard input ends, so also when the tests are killed.
-GUARD = """
-import subprocess, sys, threading
-server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
-def stop():
-    sys.stdin.buffer.read()
-    server.terminate()
-threading.Thread(target=stop, daemon=True).start()
-sys.exit(server.wait())
-"""
 
 
 @dataclass(frozen=True, slots=True)
