@@ -17,7 +17,7 @@ from pipelines.strategies.uncertainty import Uncertainty
 
 # Of each class; a head of one label of a class is a vector between two ads.
 LEAST_LABELS = 2
-# Members of an ensemble: beyond ten a committee's votes hardly change (Settles, 2009, section 3.2).
+# The literature agrees on no size, and two or three work (Settles, 2009, section 3.2); ten give finer votes.
 MEMBERS = 10
 
 

@@ -12,7 +12,7 @@ from pipelines.strategies.sampled import Sampled, picks
 
 
 class Noise(Sampled):
-    """After NoiseAL (Yuan and others, ACL 2025): which of the annotator's labels are noise.
+    """After NoiseAL (Yuan and others, arXiv 2504.02901): which of the annotator's labels are noise.
 
     The model that labels the corpus is the annotator. Two heads learn from its labels of a uniform sample,
     each from one half, experts' labels among them, and judge the other half. Thresholds that go by each
