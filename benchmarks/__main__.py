@@ -16,6 +16,8 @@ NAMES = (
     "report_opening",
     "audit_intervals",
     "half_leaks",
+    "strategy_costs",
+    "strategy_oracles",
 )
 RESULTS = Path(__file__).parent / "results"
 

@@ -290,6 +290,14 @@ def test_the_order_of_imports_is_that_of_the_layers() -> None:
     assert rooms - set(re.findall(r"\w+", line)) <= {"options", "parser", "calling"}
 
 
+def test_every_strategy_is_in_the_table_of_strategies() -> None:
+    text = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([\w-]+)`(.*?)\|", text, re.MULTILINE))
+    assert registry.names() == tuple(sorted(rows, key=registry.names().index))
+    for alias, name in registry.aliases().items():
+        assert f"`{alias}`" in rows[name], f"docs/strategies.md: {name} is also called {alias}"
+
+
 def test_the_readme_stays_short() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) <= MAX_README_LINES
 

@@ -15,9 +15,9 @@ from pipelines.stages.cluster_per_label import ClusterPerLabel, ClusterSettings
 from pipelines.stages.fill_items import FillItems
 from pipelines.stages.find_opposite_pairs import ADS, CANDIDATES, FindOppositePairs, SearchSettings
 from pipelines.stages.find_overlaps import FindOverlaps
-from pipelines.stages.gather_rows import GatherRows
-from pipelines.stages.keep_pool import KeepPool, columns_of
+from pipelines.stages.keep_pool import KeepPool
 from pipelines.stages.label_ads import BAND, OPEN, THRESHOLD
+from pipelines.stages.make_context import MakeContext
 from pipelines.stages.select_pairs import SelectPairs
 from pipelines.stages.write_review import ClusterFacts
 from pipelines.store.shown import Shown
@@ -33,7 +33,7 @@ class Corpus:
         root: the workspace.
         parts: its scored ads.
         labelled: what ``LabelAds`` found.
-        standardize: whether vectors are standardised per dimension before clustering.
+        standardize: whether vectors are standardised per dimension before they are compared.
         shown: ads that experts have seen.
         threads: blocks that a process works on at once.
     """
@@ -87,20 +87,20 @@ def search_settings(task: Task) -> SearchSettings:
 
 
 def _choose_rows(corpus: Corpus, strategy: RowStrategy, plan: Plan) -> beam.PCollection[Chosen]:
-    found = (corpus.threshold, corpus.labelled[OPEN])
-    labelled = corpus.parts | "GatherLabelled" >> GatherRows(
-        corpus.root, plan.labels, columns_of(strategy)
-    )
-    pool = (corpus.parts, *found, labelled) | "KeepPool" >> KeepPool(
-        corpus.root, strategy, plan, corpus.shown
-    )
+    context = (
+        corpus.parts,
+        corpus.threshold,
+        corpus.labelled[OPEN],
+    ) | "MakeContext" >> MakeContext(corpus.root, strategy, plan, corpus.standardize)
+
+    def pool(of: RowStrategy) -> KeepPool:
+        return KeepPool(corpus.root, of, plan.selection, corpus.shown)
+
+    chosen_from = (corpus.parts, context) | "KeepPool" >> pool(strategy)
     explored: tuple[()] | tuple[beam.PCollection] = ()
     if plan.selection.exploration_share and not strategy.draws:
-        pool_beside = (corpus.parts, *found, labelled) | "KeepExploration" >> KeepPool(
-            corpus.root, Exploration(), plan, corpus.shown
-        )
-        explored = (pool_beside,)
-    return (pool, *found, labelled, *explored) | "ChooseItems" >> ChooseItems(strategy, plan)
+        explored = ((corpus.parts, context) | "KeepExploration" >> pool(Exploration()),)
+    return (chosen_from, context, *explored) | "ChooseItems" >> ChooseItems(strategy)
 
 
 def _choose_pairs(

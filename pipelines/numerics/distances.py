@@ -182,6 +182,44 @@ def nearest(
     return indices, distances
 
 
+def nearest_set(
+    queries: np.ndarray, data: np.ndarray, m: int, *, block_bytes: int = _BLOCK_BYTES
+) -> np.ndarray:
+    """Find which rows of `data` are each query's m nearest, without saying how near: several times faster.
+
+    Args:
+        queries: float32 (q, d).
+        data: float32 (n, d), n >= 1.
+        m: neighbours wanted, 1 <= m <= n.
+        block_bytes: size of one block of products.
+
+    Returns:
+        indices int32 (q, m) of the same rows as `nearest` gives, ascending by index.
+
+    Memory: about 3 * max(block_bytes, 4 * n) bytes beside inputs and output.
+    """
+    indices = np.empty((len(queries), m), dtype=np.int32)
+    data_sq = squared_norms(data)
+    step = max(1, block_bytes // (4 * len(data)))
+    for start in range(0, len(queries), step):
+        block = queries[start : start + step]
+        approximate = rank_distances(block, data, data_sq)
+        slack = 2.0 * error_bound(squared_norms(block), data_sq, data.shape[1])
+        last = _smallest(approximate, m).astype(np.float64)
+        inside = approximate <= _not_below(last + slack)[:, None]
+        # Where more than m may be among the nearest, those that are not sure to be are compared exactly.
+        crowded = np.flatnonzero(np.count_nonzero(inside, axis=1) > m)
+        if len(crowded):
+            sure = approximate[crowded] < _not_above(last - slack)[crowded, None]
+            rows, columns = true_cells(inside[crowded] & ~sure)
+            exact = row_distances(block, data, crowded[rows], columns)
+            kept = _leading(rows, columns, exact, m - np.count_nonzero(sure, axis=1))
+            sure[rows[kept], columns[kept]] = True
+            inside[crowded] = sure
+        indices[start : start + step] = true_cells(inside)[1].reshape(-1, m)
+    return indices
+
+
 def row_order(vectors: np.ndarray) -> np.ndarray:
     """Order rows by their contents (bytes), whatever order they came in: int64 (n,).
 
@@ -396,11 +434,18 @@ def _first(
     rows: np.ndarray, columns: np.ndarray, distances: np.ndarray, m: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return each row's m nearest columns and their distances, (q, m) each; ties by lower column."""
-    order = np.lexsort((columns, distances, rows))
-    counts = np.bincount(rows)
-    place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    keep = order[place < m]
+    keep = _leading(rows, columns, distances, np.full(int(rows.max()) + 1, m))
     return columns[keep].reshape(-1, m), distances[keep].reshape(-1, m)
+
+
+def _leading(
+    rows: np.ndarray, columns: np.ndarray, distances: np.ndarray, wanted: np.ndarray
+) -> np.ndarray:
+    """Return the places of each row's nearest columns, so many as wanted of it; ties by lower column."""
+    order = np.lexsort((columns, distances, rows))
+    counts = np.bincount(rows, minlength=len(wanted))
+    place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return order[place < np.repeat(wanted, counts)]
 
 
 def _group_minima(values: np.ndarray) -> np.ndarray:

@@ -13,10 +13,9 @@ from apache_beam import pvalue
 from pipelines.console import metrics
 from pipelines.contracts import Block, ReviewItem
 from pipelines.errors import RunFailed
-from pipelines.numerics.calibration import Threshold
-from pipelines.stages.keep_pool import labelled_of, rows_of
+from pipelines.stages.keep_pool import rows_of
 from pipelines.store import blocks
-from pipelines.strategies.base import Chosen, Context, Pick, Plan, RowStrategy
+from pipelines.strategies.base import Chosen, Context, Pick, RowStrategy
 from pipelines.strategies.exploration import Exploration
 from pipelines.strategies.items import as_shown, item_id, review_ad
 
@@ -45,7 +44,7 @@ def choose_items(
     if explored is not None:
         wanted = int(context.selection.exploration_share * budget)
         picks = Exploration().choose(rows_of(explored), wanted, context)
-        drawn = _items(explored, picks, Exploration.name, context)
+        drawn = _items(explored, picks, Exploration(), context)
         taken = {ad.key for item in drawn for ad in item.ads}
         keys = pool.column("key").to_pylist()
         pool = pool.filter(pa.array([key not in taken for key in keys]))
@@ -56,15 +55,17 @@ def choose_items(
             f"strategy {strategy.name!r}: chose {len(picks)} items of {budget - len(drawn)} with "
             f"{len(used) - len(set(used))} ads more than once"
         )
-    items = _items(pool, picks, strategy.name, context) + drawn
+    items = _items(pool, picks, strategy, context) + drawn
     ranked = tuple(
         ReviewItem(
             item.item_id, rank, item.source, item.ads, item.score, None, item.propensity, item.drawn
         )
         for rank, item in enumerate(items, start=1)
     )
-    note = _shortfall(len(ranked), strategy.name, context) if len(ranked) < budget else ""
-    return Chosen(ranked, pool.num_rows + len(drawn), note=note)
+    notes = [strategy.note(context)]
+    if len(ranked) < budget:
+        notes.append(_shortfall(len(ranked), strategy.name, context))
+    return Chosen(ranked, pool.num_rows + len(drawn), note=". ".join(filter(None, notes)))
 
 
 def _shortfall(number: int, strategy: str, context: Context) -> str:
@@ -78,7 +79,7 @@ def _shortfall(number: int, strategy: str, context: Context) -> str:
 
 
 def _items(
-    table: pa.Table, picks: Sequence[Pick], source: str, context: Context
+    table: pa.Table, picks: Sequence[Pick], strategy: RowStrategy, context: Context
 ) -> list[ReviewItem]:
     positive = table.column("margin").to_numpy() >= context.threshold.margin
     plain = table.drop_columns(["vector"]) if "vector" in table.column_names else table
@@ -94,9 +95,9 @@ def _items(
             ReviewItem(
                 item_id=id,
                 rank=0,
-                source=source,
+                source=strategy.name,
                 ads=as_shown((ads[0], ads[1]), id, context.seed) if len(ads) == 2 else ads,
-                score=found[0]["score"] if pick.propensity is None else None,
+                score=found[0]["score"] if strategy.ranks and pick.propensity is None else None,
                 propensity=pick.propensity,
                 drawn=None if pick.propensity is None else ads[0].key,
             )
@@ -108,42 +109,32 @@ def _items(
 class ChooseItems(beam.PTransform):
     """Choose review items in one worker.
 
-    Input: singletons the strategy's pool, threshold and number of open ads, the rows of labelled ads,
-    and the exploration's pool where one is added. Output: a singleton ``PCollection[Chosen]``.
+    Input: singletons the strategy's pool, its context, and the exploration's pool where one is added.
+    Output: a singleton ``PCollection[Chosen]``.
 
     Args:
         strategy: chooses.
-        plan: what it goes by.
     """
 
     strategy: RowStrategy
-    plan: Plan
 
     def expand(self, inputs: tuple[beam.PCollection, ...]) -> beam.PCollection[Chosen]:
         """Apply the transform."""
-        pool, threshold, open_ads, labelled, *explored = inputs
+        pool, context, *explored = inputs
         return pool | "Choose" >> beam.FlatMap(
             self._choose,
-            threshold=pvalue.AsSingleton(threshold),
-            open_ads=pvalue.AsSingleton(open_ads),
-            labelled=pvalue.AsList(labelled),
+            pvalue.AsSingleton(context),
             **({"explored": pvalue.AsSingleton(explored[0])} if explored else {}),
         )
 
     def _choose(
-        self,
-        pool: Block,
-        threshold: Threshold,
-        open_ads: int,
-        labelled: list[Block],
-        explored: Block | None = None,
+        self, pool: Block, context: Context, explored: Block | None = None
     ) -> Iterator[Chosen]:
         with metrics.timed(STAGE):
             if not pool.rows:
                 raise RunFailed(
                     "no ad is left to show: experts saw every one in earlier rounds; give a newer corpus"
                 )
-            context = self.plan.at(threshold, open_ads, labelled_of(labelled, self.plan))
             beside = None if explored is None else blocks.from_block(explored)
             chosen = choose_items(blocks.from_block(pool), beside, self.strategy, context)
             if not chosen.items:

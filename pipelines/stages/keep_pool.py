@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 from apache_beam import pvalue
 
+from pipelines.config import Selection
 from pipelines.console import metrics
 from pipelines.contracts import AD_SCHEMA, Block, ScoredPart
-from pipelines.numerics.calibration import Threshold
 from pipelines.store import blocks, scores
 from pipelines.store.shown import Shown
-from pipelines.strategies.base import Context, Labelled, Need, Plan, Rows, RowStrategy
+from pipelines.strategies.base import Context, Need, Rows, RowStrategy
 
 STAGE = "KeepPool"
 
@@ -35,14 +35,6 @@ def rows_of(table: pa.Table) -> Rows:
         vectors=blocks.vectors(table) if "vector" in names else None,
         scores=table.column("score").to_numpy() if "score" in names else None,
     )
-
-
-def labelled_of(found: Sequence[Block], plan: Plan) -> Labelled | None:
-    """Return the labelled ads that are in the corpus, sorted by key; None where there are none."""
-    if not found:
-        return None
-    rows = rows_of(blocks.sort_by_key(blocks.concat(found)))
-    return Labelled(rows, np.array([plan.labels[key] for key in rows.keys], dtype=np.int8))
 
 
 def score_rows(table: pa.Table, strategy: RowStrategy, context: Context) -> pa.Table:
@@ -77,9 +69,8 @@ def best_of(found: Iterable[Block], wanted: int) -> Block:
 class KeepPool(beam.PTransform):
     """Score all open ads and keep the best.
 
-    Input: ``PCollection[ScoredPart]``, singletons threshold and number of open ads, and the rows of
-    labelled ads (``PCollection[Block]``, from ``GatherRows``). Output: a singleton
-    ``PCollection[Block]``, best first, with a ``score`` column; no rows where no ad is open.
+    Input: ``PCollection[ScoredPart]`` and a singleton ``PCollection[Context]`` (``MakeContext``). Output: a
+    singleton ``PCollection[Block]``, best first, with a ``score`` column; no rows where no ad is open.
 
     Memory of the merging worker: at most eleven blocks' best, ``strategy.pool_rows`` rows of about 1 KB
     and their vectors each, and what they join to. Nothing is shuffled but pools.
@@ -87,52 +78,38 @@ class KeepPool(beam.PTransform):
     Args:
         root: the workspace.
         strategy: scores.
-        plan: what it goes by.
+        selection: of the task, which says how many are kept.
         shown: ads that experts have seen; they are left out.
     """
 
     root: str
     strategy: RowStrategy
-    plan: Plan
+    selection: Selection
     shown: Shown
 
     def __post_init__(self) -> None:
-        self._wanted = self.strategy.pool_rows(self.plan.selection)
+        self._wanted = self.strategy.pool_rows(self.selection)
         if self._wanted < 1:
             raise ValueError(f"strategy {self.strategy.name!r}: a pool of {self._wanted} rows")
 
     def expand(
-        self,
-        inputs: tuple[
-            beam.PCollection[ScoredPart],
-            beam.PCollection[Threshold],
-            beam.PCollection[int],
-            beam.PCollection[Block],
-        ],
+        self, inputs: tuple[beam.PCollection[ScoredPart], beam.PCollection[Context]]
     ) -> beam.PCollection[Block]:
         """Apply the transform."""
-        parts, threshold, open_ads, labelled = inputs
+        parts, context = inputs
         return (
             parts
-            | "ScoreRows"
-            >> beam.FlatMap(
-                self._score,
-                threshold=pvalue.AsSingleton(threshold),
-                open_ads=pvalue.AsSingleton(open_ads),
-                labelled=pvalue.AsList(labelled),
-            )
+            | "ScoreRows" >> beam.FlatMap(self._score, pvalue.AsSingleton(context))
             | "KeepBest" >> beam.CombineGlobally(best_of, self._wanted)
         )
 
-    def _score(
-        self, part: ScoredPart, threshold: Threshold, open_ads: int, labelled: list[Block]
-    ) -> Iterator[Block]:
+    def _score(self, part: ScoredPart, context: Context) -> Iterator[Block]:
         with metrics.timed(STAGE):
             table = scores.read_columns(self.root, part, columns_of(self.strategy))
             if self.shown:
                 table = table.filter(pa.array(~self.shown.among(table.column("key"))))
             if table.num_rows:
-                context = self.plan.at(threshold, open_ads, labelled_of(labelled, self.plan))
                 scored = score_rows(table, self.strategy, context)
                 metrics.count(STAGE, "ads", scored.num_rows)
-                yield blocks.to_block(best([scored], self._wanted))
+                high = scored.column("score").to_numpy() >= self.strategy.floor(context)
+                yield blocks.to_block(best([scored.filter(pa.array(high))], self._wanted))

@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import abc
 import enum
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
+from scipy.special import expit
 
 from pipelines.config import Selection
 from pipelines.contracts import ReviewItem
@@ -70,6 +72,10 @@ class Labelled:
     labels: np.ndarray
 
 
+# Unit vectors as they are stored, nothing standardised.
+UNIT = kmeans.VectorSpace(None, None)
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What scoring and choosing may depend on.
@@ -80,7 +86,8 @@ class Context:
         guideline: hash of what experts go by (``Task.guideline``).
         threshold: the label rule.
         open_ads: ads of the corpus that experts have not seen.
-        labelled: what experts said, where the strategy needs it.
+        labelled: what experts said, where the strategy needs it and there is any.
+        space: maps raw vectors to unit vectors; those of a language model are standardised in it.
     """
 
     selection: Selection
@@ -89,6 +96,22 @@ class Context:
     threshold: Threshold
     open_ads: int
     labelled: Labelled | None = None
+    space: kmeans.VectorSpace = UNIT
+
+    def project(self, rows: Rows) -> np.ndarray:
+        """Return float32 (n, dim) unit vectors of a strategy that needs vectors, each of its row alone."""
+        assert rows.vectors is not None, "Need.VECTORS is not among the strategy's needs"
+        return kmeans.project(self.space, rows.vectors)
+
+    def known(self, dim: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the labelled ads' unit vectors, float32 (n, dim), and labels, int8 (n,); n may be 0."""
+        if self.labelled is None:
+            return np.empty((0, dim), np.float32), np.empty(0, np.int8)
+        return self.project(self.labelled.rows), self.labelled.labels
+
+    def positive(self, margins: np.ndarray) -> np.ndarray:
+        """Return the model's probability of positive, float64 (n,), with the threshold as one half."""
+        return expit(np.asarray(margins, dtype=np.float64) - self.threshold.margin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +129,17 @@ class Plan:
     guideline: str
     labels: Mapping[str, int] = field(default_factory=dict)
 
-    def at(self, threshold: Threshold, open_ads: int, labelled: Labelled | None = None) -> Context:
+    def at(
+        self,
+        threshold: Threshold,
+        open_ads: int,
+        labelled: Labelled | None = None,
+        space: kmeans.VectorSpace = UNIT,
+    ) -> Context:
         """Return the context once the corpus is labelled."""
-        return Context(self.selection, self.seed, self.guideline, threshold, open_ads, labelled)
+        return Context(
+            self.selection, self.seed, self.guideline, threshold, open_ads, labelled, space
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +232,12 @@ class RowStrategy(Strategy):
     Attributes:
         draws: whether its choice is a random draw with known propensities, to which no exploration
             is added.
+        ranks: whether its score says how much an ad is worth, and is shown with it; else it only
+            decides which ads :meth:`choose` gets.
     """
 
     draws: ClassVar[bool] = False
+    ranks: ClassVar[bool] = True
 
     @abc.abstractmethod
     def score(self, rows: Rows, context: Context) -> np.ndarray:
@@ -217,12 +251,22 @@ class RowStrategy(Strategy):
         """Return how many ads of the highest scores :meth:`choose` gets; one worker holds them."""
         return selection.budget
 
+    def floor(self, context: Context) -> float:
+        """Return a score below which no ad can be among the best: what lies lower does not travel."""
+        return -math.inf
+
     def choose(self, pool: Rows, budget: int, context: Context) -> list[Pick]:
         """Choose at most ``budget`` items from the pool, which is sorted best first (ties by key).
 
         Called once; must be a function of its arguments alone. An ad is in one pick at most.
         """
         return [Pick((row,)) for row in range(min(budget, len(pool)))]
+
+    def note(self, context: Context) -> str:
+        """Return what people should know of this choice: of a strategy that lacks what it needs, what
+        it does instead. Empty where there is nothing to say.
+        """
+        return ""
 
 
 class PairStrategy(Strategy):

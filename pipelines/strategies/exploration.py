@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from pipelines.config import Selection
 from pipelines.numerics import strata
 from pipelines.numerics.calibration import ENOUGH_LABELS
-from pipelines.strategies.base import Context, Pick, Rows, RowStrategy
-from pipelines.strategies.random import uniform_scores
+from pipelines.strategies.base import Context, Pick, Rows
+from pipelines.strategies.sampled import Sampled
 
 STRATA = 5
 
@@ -28,7 +26,7 @@ def explored_share(selection: Selection, labels: int) -> float:
     return selection.exploration_share + beyond * lacking
 
 
-class Exploration(RowStrategy):
+class Exploration(Sampled):
     """Equal draws from five equal-sized strata of the score (stratified sampling, Neyman 1934).
 
     What no ranking would show is shown with a known probability: it finds what the model is sure of and
@@ -38,14 +36,6 @@ class Exploration(RowStrategy):
 
     name = "exploration"
     draws = True
-
-    def score(self, rows: Rows, context: Context) -> np.ndarray:
-        """Return minus each ad's place in an order drawn by hash."""
-        return uniform_scores(rows, context.seed + 1)
-
-    def pool_rows(self, selection: Selection) -> int:
-        """Return the size of the sample that strata are cut on."""
-        return max(selection.coverage_sample_rows, selection.budget)
 
     def choose(self, pool: Rows, budget: int, context: Context) -> list[Pick]:
         """Draw from the strata; an ad's propensity is its chance to be sampled and then drawn."""

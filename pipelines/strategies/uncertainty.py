@@ -10,8 +10,9 @@ from pipelines.strategies.base import Context, Rows, RowStrategy
 class Uncertainty(RowStrategy):
     """Least confidence (Lewis and Gale, 1994), measured from the label rule's threshold.
 
-    With two classes least confidence, smallest margin and highest entropy rank alike. The threshold
-    stands for one half, because LLM-0's probabilities are badly calibrated.
+    With two classes least confidence, smallest margin and highest entropy rank alike, so the registry
+    knows them as names of this one. The threshold stands for one half, because LLM-0's probabilities are
+    badly calibrated.
     """
 
     name = "uncertainty"

@@ -10,6 +10,7 @@ from pipelines.numerics.distances import (
     as_matrix,
     distinct_rows,
     nearest,
+    nearest_set,
     row_distances,
     row_order,
     squared_norms,
@@ -88,6 +89,17 @@ def test_a_query_is_answered_alike_in_any_block_and_on_any_threads():
         single = nearest(queries[17:18], data, 7)
     assert np.array_equal(single[0][0], whole[0][17])
     assert np.array_equal(single[1][0], whole[1][17])
+
+
+@given(seeds, st.integers(0, 20), st.integers(1, 60), st.integers(1, 6), st.booleans())
+@settings(deadline=None)
+def test_a_set_of_nearest_rows_is_that_of_the_search(seed, q, n, d, grid):
+    # On a grid most distances are ties, and the m-th is decided by the index.
+    rows = make_rows(seed, q + n, d, grid=grid)
+    queries, data = rows[:q], rows[q:]
+    for m in {1, (n + 1) // 2, n}:
+        expected = np.sort(nearest(queries, data, m)[0], axis=1)
+        assert np.array_equal(nearest_set(queries, data, m, block_bytes=64), expected)
 
 
 def test_many_copies_are_cheap():

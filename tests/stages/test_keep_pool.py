@@ -14,8 +14,8 @@ from apache_beam.testing.test_pipeline import TestPipeline
 from pipelines.config import Selection
 from pipelines.contracts import Block
 from pipelines.numerics.calibration import Threshold
-from pipelines.stages.gather_rows import GatherRows
-from pipelines.stages.keep_pool import KeepPool, best, columns_of, labelled_of, score_rows
+from pipelines.stages.keep_pool import KeepPool, best, score_rows
+from pipelines.stages.make_context import MakeContext
 from pipelines.store import blocks
 from pipelines.store.shown import write
 from pipelines.strategies.base import Context, Need, Plan, Rows, RowStrategy
@@ -67,13 +67,14 @@ def kept(
     saved = root / "pool"
     with TestPipeline() as pipeline:
         given = pipeline | "Files" >> beam.Create(files)
-        labelled = given | GatherRows(str(root), plan.labels, columns_of(strategy))
-        pool = (
+        context = (
             given,
             pipeline | "Threshold" >> beam.Create([THRESHOLD]),
             pipeline | "Open" >> beam.Create([60]),
-            labelled,
-        ) | KeepPool(str(root), strategy, plan, write(str(root), shown))
+        ) | MakeContext(str(root), strategy, plan)
+        pool = (given, context) | KeepPool(
+            str(root), strategy, plan.selection, write(str(root), shown)
+        )
         _ = pool | "Save" >> beam.Map(save, saved)
     data = saved.read_bytes()
     return blocks.from_block(Block(1, data)) if data else pa.table({})
@@ -112,17 +113,6 @@ def test_a_strategy_that_needs_them_gets_vectors_and_labels(tmp_path: Path) -> N
     far = np.abs(vectors - vectors[3]).sum(axis=1)
     assert pool.column("key").to_pylist() == [keys[i] for i in np.lexsort((np.asarray(keys), -far))]
     assert pool.column("key").to_pylist()[-1] == keys[3]
-
-
-def test_labelled_rows_are_sorted_and_carry_their_label() -> None:
-    whole = scored(6)
-    keys = whole.column("key").to_pylist()
-    plan = Plan(Selection(), 0, "policy", {key: n % 2 for n, key in enumerate(keys)})
-    parts = [blocks.to_block(whole.slice(4)), blocks.to_block(whole.slice(0, 4))]
-    found = labelled_of(parts, plan)
-    assert found is not None and list(found.rows.keys) == sorted(keys)
-    assert found.labels.tolist() == [plan.labels[key] for key in sorted(keys)]
-    assert labelled_of([], plan) is None
 
 
 def test_a_score_that_is_no_number_names_the_strategy() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import pickle
 
@@ -12,7 +13,7 @@ from pipelines.config import Selection
 from pipelines.errors import UsageError
 from pipelines.numerics.calibration import Threshold
 from pipelines.strategies import registry
-from pipelines.strategies.base import Context, Labelled, PairStrategy, Rows, RowStrategy
+from pipelines.strategies.base import Context, Labelled, Need, PairStrategy, Rows, RowStrategy
 from pipelines.text import content_key
 from tests.strategies.test_boundary import context, pool
 
@@ -104,6 +105,31 @@ def test_a_pool_smaller_than_the_budget_is_taken_whole(name: str) -> None:
     assert sorted(itertools.chain.from_iterable(pick.rows for pick in picks)) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("labels", [[], [0] * 6, [1] * 5 + [0], [0, 1] * 10])
+@pytest.mark.parametrize("name", OF_ROWS)
+def test_it_chooses_with_any_labels_or_none(name: str, labels: list[int]) -> None:
+    strategy, given = strategy_of(name), rows()
+    found = Labelled(rows(len(labels), 99), np.array(labels, dtype=np.int8)) if labels else None
+    at = dataclasses.replace(known(), labelled=found)
+    chosen = strategy.choose(pooled(strategy, given, at), 20, at)
+    assert len({pick.rows for pick in chosen}) == 20
+    # Who goes by labels says where they are wanting, and what is done instead.
+    assert (strategy.note(at) == "") or "this round asks about the ads nearest" in strategy.note(at)
+    assert strategy.note(at) == "" or Need.LABELS in strategy.needs
+
+
+@pytest.mark.parametrize("name", OF_ROWS)
+def test_the_order_of_ads_and_blocks_decides_nothing(name: str) -> None:
+    strategy, given = strategy_of(name), rows()
+    pool = pooled(strategy, given, known())
+    shuffled = part(given, np.random.default_rng(2).permutation(ADS))
+    again = pooled(strategy, shuffled, known())
+    assert again.keys == pool.keys
+    assert pool.scores is not None and (pool.scores >= strategy.floor(known())).all()
+    picks = [strategy.choose(one, 20, known()) for one in (pool, again)]
+    assert picks[0] == picks[1]
+
+
 @pytest.mark.parametrize("name", [name for name in OF_ROWS if strategy_of(name).draws])
 def test_its_propensities_are_true(name: str) -> None:
     strategy, given = strategy_of(name), rows()
@@ -135,6 +161,13 @@ def test_a_pair_strategy_chooses_the_same_again_within_the_budget(name: str) -> 
     for item in chosen.items:
         assert {ad.label for ad in item.ads} == {"positive", "negative"}
         assert item.source in NAMES
+
+
+def test_other_names_of_the_field_are_one_strategys() -> None:
+    for alias, name in registry.aliases().items():
+        assert alias not in NAMES
+        registry.check(alias)
+        assert registry.create(alias).name == name
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
