@@ -11,7 +11,9 @@ from pipelines.errors import UsageError
 
 # What other programs call a command, or people look for.
 _ALSO = {
+    "backfill": "nightly",
     "check": "validate",
+    "clean": "prune",
     "evaluate": "train",
     "fit": "train",
     "ingest": "import",
@@ -19,6 +21,7 @@ _ALSO = {
     "new": "init",
     "review": "export",
     "run": "mine",
+    "schedule": "nightly",
     "sample": "audit",
     "score": "mine",
     "select": "mine",

@@ -18,6 +18,7 @@ from pipelines.store import storage
 # Ads, their exact weight, and the names of their fields.
 _Size = tuple[int, str, frozenset[str]]
 _AT_ONCE = 4096
+NO_RECORDS = "the corpus holds no records: every file is empty"
 
 
 def check(tally: Tally, max_rejected_share: float, where: str) -> None:
@@ -32,7 +33,7 @@ def check(tally: Tally, max_rejected_share: float, where: str) -> None:
         RunFailed: no records, no usable records, or too many rejected ones.
     """
     if tally.records == 0:
-        raise RunFailed("the corpus holds no records: every file is empty")
+        raise RunFailed(NO_RECORDS)
     reasons, examples = json.loads(tally.reasons), json.loads(tally.examples)
     counts = ", ".join(
         f"{reason} {number:,} (first {examples.get(reason, 'unknown')})"

@@ -16,7 +16,7 @@ from pipelines.errors import RunFailed
 from pipelines.numerics.calibration import Threshold
 from pipelines.stages.keep_pool import labelled_of, rows_of
 from pipelines.store import blocks
-from pipelines.strategies.base import Chosen, Context, Pick, Plan, RowStrategy
+from pipelines.strategies.base import NOTHING_LEFT, Chosen, Context, Pick, Plan, RowStrategy
 from pipelines.strategies.exploration import Exploration
 from pipelines.strategies.items import as_shown, item_id, review_ad
 
@@ -140,9 +140,7 @@ class ChooseItems(beam.PTransform):
     ) -> Iterator[Chosen]:
         with metrics.timed(STAGE):
             if not pool.rows:
-                raise RunFailed(
-                    "no ad is left to show: experts saw every one in earlier rounds; give a newer corpus"
-                )
+                raise RunFailed(NOTHING_LEFT)
             context = self.plan.at(threshold, open_ads, labelled_of(labelled, self.plan))
             beside = None if explored is None else blocks.from_block(explored)
             chosen = choose_items(blocks.from_block(pool), beside, self.strategy, context)
