@@ -107,7 +107,7 @@ class NightlyOptions:
         """Return how many ads the model may read for a night; None for any number."""
         found = [] if self.max_ads is None else [self.max_ads]
         if self.max_cost is not None and self.price:
-            found.append(math.floor(self.max_cost / self.price * 1000))
+            found.append(math.floor(round(self.max_cost / self.price * 1000, 6)))
         return min(found, default=None)
 
     def check(self) -> None:
@@ -260,8 +260,9 @@ class _Night:
         self._say = functools.cache(say)
         # What makes the night less than it could be, for its manifest.
         self._told: list[str] = []
-        self._earlier = [m for m in workspace.night.all(date) if m.facts.state != BEGUN]
-        done = [n for n, m in enumerate(self._earlier, start=1) if m.facts.state == COMPLETED]
+        # What runs of this date left, at their beginnings and their ends; and those since it was done last.
+        self._earlier = workspace.night.all(date)
+        done = [n for n, m in enumerate(self._earlier, start=1) if is_completed(m)]
         self._unfinished = self._earlier[max(done, default=0) :]
         self._facts = NightFacts(
             date,

@@ -43,7 +43,7 @@ def scored(texts: list[str], weights: list[int], **changes: list[str]) -> pa.Tab
         "margin": [float(len(text)) for text in texts],
         "tokens": [1] * number,
         "truncated": [False] * number,
-        "vector": [[float(len(text))] * DIM for text in texts],
+        "vector": [np.full(DIM, len(text), dtype="<f2").tobytes() for text in texts],
         **changes,
     }
     schema = scored_schema(DIM)
