@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from pipelines.jobs.init import Started
     from pipelines.jobs.mine import MineOptions
     from pipelines.jobs.nights import Nights, PlannedNights
-    from pipelines.jobs.prune import Pruned
     from pipelines.jobs.publish import Published
     from pipelines.jobs.validate import Validated
     from pipelines.report.output import Report
@@ -307,23 +306,6 @@ def nightly(
             bounds=bounds_of(alert),
         )
         return say.end(job.nightly(options, say))
-
-
-def prune(
-    workspace: Place, *, keep_days: Count, dry_run: bool = False, progress: bool = False
-) -> Pruned:
-    """Remove scores and dead letters of older nights; verdicts, and what experts were shown, stay.
-
-    Args:
-        workspace: folder, local or ``gs://``.
-        keep_days: dates that keep theirs, counted back from the newest night.
-        dry_run: tell what would be removed, and remove nothing.
-        progress: tell on stderr what is done.
-    """
-    with call(prune, locals()) as say:
-        from pipelines.jobs import prune as job
-
-        return say.end(job.prune(os.fspath(workspace), keep_days, dry_run, say))
 
 
 def _dates(date: str | None, backfill: str) -> tuple[str, ...]:

@@ -165,7 +165,6 @@ def build_parser() -> argparse.ArgumentParser:
     _add_reading(mine, api.mine)
     _add_output(mine, show=5)
     _add_nightly(commands)
-    _add_prune(commands)
 
     demo = add_command(
         commands,
@@ -330,21 +329,6 @@ def _add_nightly(commands: Any) -> None:
     _add(limits, api.nightly, "alert", **bound)
     _add_reading(nightly, api.nightly)
     _add_plain_output(nightly)
-
-
-def _add_prune(commands: Any) -> None:
-    prune = add_command(
-        commands,
-        "prune",
-        "scores of older nights make room",
-        "Remove the scores and dead letters of nights that are older than so many days before the newest. "
-        "Verdicts, and what experts were shown, stay.",
-        "--workspace runs/nights --keep_days 60 --dry_run",
-    )
-    _add_workspace(prune)
-    _add(prune, api.prune, "keep_days", required=True, default=None)
-    _add(prune, api.prune, "dry_run")
-    _add_plain_output(prune)
 
 
 def _add_reading(command: argparse.ArgumentParser, function: Callable[..., Any]) -> None:

@@ -137,7 +137,6 @@ def test_the_default_runner_is_in_memory() -> None:
         (["nightly", *MINE[1:], "--hand_out", "never"], "invalid choice: 'never'"),
         (["nightly", *MINE[1:], "--price", "0"], "argument --price: must be above 0, got 0"),
         (["nightly", *MINE[1:], "--windwo", "3"], "unknown flag --windwo; did you mean --window?"),
-        (["prune", "--workspace", "w"], "required: --keep_days"),
         (["why"], "; did you mean explain? (see `scout --help`)"),
         (["--workspace", "w", "status"], "--workspace stands before the command; type scout COMMAND ... --"),
         (["export", "--workspace", "w", "--tool", "lable-studio"], "; did you mean label-studio?"),

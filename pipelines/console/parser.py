@@ -13,7 +13,6 @@ from pipelines.errors import UsageError
 _ALSO = {
     "backfill": "nightly",
     "check": "validate",
-    "clean": "prune",
     "evaluate": "train",
     "fit": "train",
     "ingest": "import",

@@ -488,7 +488,7 @@ class _Night:
             ]
             if date != self._date and reads:
                 last = max(reads, key=lambda night: (night.created, night.facts.date))
-                # Gone where it was pruned.
+                # Gone where somebody removed it.
                 with contextlib.suppress(FileNotFoundError):
                     late += scored.rows - self._workspace.manifest(last.facts.taken[date]).rows
         return late

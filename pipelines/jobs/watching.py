@@ -178,7 +178,7 @@ def jumped(workspace: Workspace, scored: str, before: Before, bound: float, seed
     Args:
         workspace: the workspace.
         scored: attempt with the date's ads.
-        before: the nights that it is compared with; what was pruned of them is left out.
+        before: the nights that it is compared with; what is gone of them is left out.
         bound: by how much a share may grow.
         seed: of the samples that are compared.
     """

@@ -81,11 +81,6 @@ def vectors_of(block: str) -> str:
     return block.replace(_ROWS, _VECTORS)
 
 
-def is_merging(name: str) -> bool:
-    """Tell whether a file says by its name which blocks were written together."""
-    return name.startswith(_MERGED)
-
-
 def store(
     root: str, score_key: str, attempt: str, prefix: str, table: pa.Table, scripts: Sequence[str]
 ) -> ScoredPart:
@@ -176,7 +171,7 @@ def blocks_of(root: str, score_key: str, prefix: str) -> list[str]:
     for folder in folders:
         for found in storage.match(storage.join(base, folder, "*")):
             *_, place, name = found.path.replace("\\", "/").split("/")
-            if is_merging(name):
+            if name.startswith(_MERGED):
                 replaced |= {f"{place}/{old}" for old in json.loads(storage.read(found.path))}
             else:
                 there.add(f"{place}/{name}")

@@ -289,7 +289,7 @@ class Workspace:
         """Return the manifest of an attempt by its folder.
 
         Raises:
-            FileNotFoundError: it was pruned, or never counted.
+            FileNotFoundError: it is gone, or never counted.
         """
         path = self.path(f"{attempt}/manifest.json")
         return Manifest.from_json(storage.read(path), path)
