@@ -69,7 +69,7 @@ def planned(folder: Path) -> Plan:
 def job(plan: Plan) -> list[str]:
     """Score by the job's own steps; returns the blocks."""
     with beam.Pipeline(runner=DEFAULT_RUNNER) as pipeline:
-        jobs._score(plan, pipeline, provenance(plan))
+        jobs.score(plan, pipeline, provenance(plan))
     [scored] = plan.workspace.scored.all(1)
     return [part.block for part in scores.parts_of(plan.workspace, scored)]
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.console import progress as console
 from pipelines.errors import UsageError
@@ -40,9 +40,11 @@ from pipelines.jobs.results import (
 from pipelines.simulation.conditions import CROWD_NOISES, DEFAULT_CONDITIONS
 
 if TYPE_CHECKING:
-    from pipelines.config import AboveZero, Count, InnerShare, Name, Share, Task
+    from pipelines.config import AboveZero, Count, InnerShare, Money, Name, Share, Task
     from pipelines.jobs.explained import Explained, NotAnAd
     from pipelines.jobs.init import Started
+    from pipelines.jobs.mine import MineOptions
+    from pipelines.jobs.nights import Nights, PlannedNights
     from pipelines.jobs.publish import Published
     from pipelines.jobs.validate import Validated
     from pipelines.report.output import Report
@@ -187,32 +189,145 @@ def mine(
     """
     with call(mine, locals()) as say:
         from pipelines.jobs import mine as job
-        from pipelines.sources.base import ReadOptions
-        from pipelines.sources.layout import FORMATS
 
-        _choose("format", [format] if format else [], FORMATS)
-        options = job.MineOptions(
-            task=_task(task),
-            corpus=_dated(_several(corpus), date),
-            workspace=os.fspath(workspace),
-            date=date or "",
-            budget=budget,
-            read=ReadOptions(
-                id_field,
-                text_field,
-                weight_field,
-                format,
-                max_text_chars,
-                encoding=_encoding(encoding),
-                delimiter=_delimiter(delimiter),
-            ),
-            max_rejected_share=max_rejected_share,
-            block_rows=block_rows,
-            range_bytes=range_bytes,
-            scoring_hints=tuple(scoring_hint),
-            beam=tuple(beam),
+        options = _mine_options(
+            {**locals(), "corpus": _dated(_several(corpus), date), "date": date or ""}
         )
         return say.end(job.mine(options, say))
+
+
+def _mine_options(given: Mapping[str, Any]) -> MineOptions:
+    """Return what `mine` and `nightly` are told alike."""
+    from pipelines.jobs.mine import MineOptions
+    from pipelines.sources.base import ReadOptions
+    from pipelines.sources.layout import FORMATS
+
+    _choose("format", [given["format"]] if given["format"] else [], FORMATS)
+    return MineOptions(
+        task=_task(given["task"]),
+        corpus=given["corpus"],
+        workspace=os.fspath(given["workspace"]),
+        date=given["date"],
+        budget=given["budget"],
+        read=ReadOptions(
+            given["id_field"],
+            given["text_field"],
+            given["weight_field"],
+            given["format"],
+            given["max_text_chars"],
+            encoding=_encoding(given["encoding"]),
+            delimiter=_delimiter(given["delimiter"]),
+        ),
+        max_rejected_share=given["max_rejected_share"],
+        block_rows=given["block_rows"],
+        range_bytes=given["range_bytes"],
+        scoring_hints=tuple(given["scoring_hint"]),
+        beam=tuple(given["beam"]),
+    )
+
+
+def nightly(
+    task: Task | Place,
+    corpus: Place | Sequence[Place],
+    workspace: Place,
+    *,
+    date: str | None = None,
+    backfill: str = "",
+    window: Count = 1,
+    reprocess: Literal["none", "failed", "completed"] = "failed",
+    hand_out: Literal["when_labelled", "every_night"] = "when_labelled",
+    dry_run: bool = False,
+    max_ads: Count | None = None,
+    max_cost: Money | None = None,
+    price: Money | None = None,
+    alert: Sequence[str] = (),
+    budget: Count | None = None,
+    id_field: str = "",
+    text_field: str = "",
+    weight_field: str = "",
+    format: str = "",
+    encoding: str = "",
+    delimiter: str = "",
+    max_text_chars: Count = 20_000,
+    max_rejected_share: Share = 0.01,
+    block_rows: Count | None = None,
+    range_bytes: Count = 64 << 20,
+    scoring_hint: Sequence[str] = (),
+    beam: Sequence[str] = (),
+    progress: bool = False,
+) -> Nights | PlannedNights:
+    """Score a night's files, mine the last nights together, and tell what changed.
+
+    A night that is done is left alone. Nothing that experts were shown is shown again.
+
+    Args:
+        task: the task, or its file.
+        corpus: files of a night, with {date} in the name, local or ``gs://``, or several.
+        workspace: folder, local or ``gs://``.
+        date: the night, such as 2026-11-21; never taken from the clock.
+        backfill: several nights instead, FROM..TO, the oldest first.
+        window: dates that are mined together, the night's own the last; late files of them are found.
+        reprocess: which nights are run again: none; failed, those that came to nothing; or completed ones, too.
+        hand_out: when experts get new pairs: when_labelled, once the last ones are; or every_night.
+        dry_run: tell what would run, and write nothing.
+        max_ads: stop before the model reads more new ads than that for a night.
+        max_cost: stop before they cost more than that; needs price.
+        price: what 1,000 ads cost that the model reads, in any money.
+        alert: another bound, NAME=VALUE: positive_share, rejected_share, drift or jump.
+        budget: pairs, instead of the task file's.
+        id_field: field with the ad's id, as in ``mine``.
+        text_field: field with the ad's text; by default `text`, or what the task's ad.fields say.
+        weight_field: field with the ad's weight.
+        format: instead of going by the files' names and first bytes.
+        encoding: of text, as in ``mine``.
+        delimiter: between the cells of CSV, as in ``mine``.
+        max_text_chars: longer ads are rejected.
+        max_rejected_share: fail when more of a date's records are unusable.
+        block_rows: ads a scored block, as in ``mine``.
+        range_bytes: large files are read in parts of about this size.
+        scoring_hint: what the workers that ask the model need, as in ``mine``.
+        beam: Beam's own flags, as in ``mine``; a night waits for its jobs.
+        progress: tell on stderr what is done.
+    """
+    with call(nightly, locals()) as say:
+        from pipelines.jobs import nightly as job
+        from pipelines.jobs.watching import bounds_of
+
+        options = job.NightlyOptions(
+            mine=_mine_options({**locals(), "corpus": _several(corpus), "date": ""}),
+            dates=_dates(date, backfill),
+            window=window,
+            reprocess=reprocess,
+            hand_out=hand_out,
+            dry_run=dry_run,
+            max_ads=max_ads,
+            max_cost=max_cost,
+            price=price,
+            bounds=bounds_of(alert),
+        )
+        return say.end(job.nightly(options, say))
+
+
+def _dates(date: str | None, backfill: str) -> tuple[str, ...]:
+    """Return the nights that are asked for."""
+    from pipelines.jobs.nightly import dates_between
+
+    if bool(date) == bool(backfill):
+        raise UsageError("--date, --backfill: give one of them, a night or FROM..TO")
+    first, dots, last = backfill.partition("..") if backfill else (date or "", "..", date or "")
+    try:
+        found = dates_between(first, last) if dots else ()
+    except ValueError:
+        found = ()
+    if not found:
+        flag = "backfill" if backfill else "date"
+        form = (
+            "dates like 2026-11-19..2026-11-21, the oldest first"
+            if backfill
+            else "a date like 2026-11-21"
+        )
+        raise UsageError(f"--{flag}: not {form}: {backfill or date!r}")
+    return found
 
 
 def export(
@@ -306,11 +421,14 @@ def train(
         return say.end(job.train(options, say))
 
 
-def status(workspace: Place, *, stages: bool = False, progress: bool = False) -> Standing:
+def status(
+    workspace: Place, *, nights: bool = False, stages: bool = False, progress: bool = False
+) -> Standing | Nights:
     """Tell where a workspace's rounds stand, and what to do next.
 
     Args:
         workspace: folder, local or ``gs://``.
+        nights: tell of its nights instead, a line each.
         stages: read what each stage says of itself, too.
         progress: tell on stderr what is done.
     """
@@ -318,6 +436,10 @@ def status(workspace: Place, *, stages: bool = False, progress: bool = False) ->
         from pipelines.jobs.status import standing
         from pipelines.store.workspace import Workspace
 
+        if nights:
+            from pipelines.jobs.nights import nights_of
+
+            return say.end(nights_of(Workspace(os.fspath(workspace))))
         found = standing(Workspace(os.fspath(workspace)), stages)
         if not found.rounds:
             raise UsageError(f"--workspace {workspace}: no rounds here; start with `scout mine`")

@@ -31,12 +31,13 @@ from pipelines.jobs.calling import quiet_libraries, refusal
 from pipelines.jobs.results import Mined
 
 SAMPLES = Path(__file__).resolve().parent.parent / "templates"
-OK, FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+OK, FAILED, WRONG_USAGE, ALERTED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 # What Ctrl-C leaves behind, by command. All that may take over two seconds are here: they show
 # progress.
 _KEPT = {
     "init": "no task file is written: run the same command again",
     "mine": "what is scored is kept: run the same command again to go on",
+    "nightly": "what is scored is kept: run the same command again to go on",
     "demo": "what is scored is kept: run the same command again to go on",
     "export": "not everything may be written: run the same command again",
     "import": "a file counts as a whole or not at all: run the same command again",
@@ -61,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments; None for those of this process, which then ends with this command.
 
     Returns:
-        0 done, 1 the run failed, 2 the arguments or the task file are wrong, 130 interrupted, 143
-        terminated.
+        0 done, 1 the run failed, 2 the arguments or the task file are wrong, 3 a person should look at a
+        night, 130 interrupted, 143 terminated.
     """
     _calm_libraries(for_good=argv is None)
     for stream in (sys.stdout, sys.stderr):
@@ -272,6 +273,12 @@ def _mine(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
     return OK
 
 
+def _nightly(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
+    nights = _call(api.nightly, args, beam=beam_flags)
+    _show(args, nights)
+    return FAILED if nights.failed else ALERTED if nights.alerted else OK
+
+
 def _demo(args: argparse.Namespace, beam_flags: tuple[str, ...]) -> int:
     task, corpus = SAMPLES / "policies" / "ads_safety.yaml", SAMPLES / "samples" / "ads.jsonl"
     mined = _call(
@@ -345,6 +352,7 @@ _COMMANDS = {
     "init": _init,
     "validate": _validate,
     "mine": _mine,
+    "nightly": _nightly,
     "demo": _demo,
     "export": _plain(api.export),
     "import": _plain(api.import_verdicts),

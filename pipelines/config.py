@@ -45,6 +45,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 InnerShare = Annotated[float, Field(gt=0, lt=1)]
 AboveZero = Annotated[float, Field(gt=0, le=1)]
 Price = Annotated[float, Field(ge=0, le=1e6)]
+Money = Annotated[float, Field(gt=0)]
 Preset = Annotated[str, StringConstraints(min_length=1)]
 # YAML has lists where a task has tuples.
 Listed = Field(max_length=32, strict=False)

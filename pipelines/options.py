@@ -58,6 +58,7 @@ _inner_share = _reader(
 _kappa = _reader(
     float, "a number", lambda kappa: 0 < kappa <= 1, "a kappa to reach must be above 0, at most 1"
 )
+_money = _reader(float, "a number", lambda money: money > 0, "must be above 0")
 _date = _reader(lambda text: date.fromisoformat(text).isoformat(), "a date like 2026-11-21")
 
 
@@ -92,6 +93,7 @@ _KINDS: dict[str, tuple[Callable[[str], Any], str]] = {
     "Share": (_share, "SHARE"),
     "InnerShare": (_inner_share, "SHARE"),
     "AboveZero": (_kappa, "K"),
+    "Money": (_money, "MONEY"),
     "Sequence[Count]": (_numbers, "N,N,..."),
     "Sequence[AboveZero]": (_kappas, "K,..."),
     "Sequence[str]": (str, "NAME,..."),
@@ -160,15 +162,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_workspace(mine)
     _add(mine, api.mine, "date", type=_date, metavar=None)
     _add(mine, api.mine, "budget", metavar=None)
-    reading = mine.add_argument_group("reading")
-    _add(reading, api.mine, "id_field", "text_field", "weight_field")
-    _add(reading, api.mine, "format", choices=FORMATS, metavar=None)
-    _add(reading, api.mine, "encoding", "delimiter")
-    _add(reading, api.mine, "max_text_chars", "max_rejected_share", "block_rows", "range_bytes")
-    _add(
-        mine, api.mine, "scoring_hint", metavar="NAME=VALUE", type=str, action="append", default=[]
-    )
+    _add_reading(mine, api.mine)
     _add_output(mine, show=5)
+    _add_nightly(commands)
 
     demo = add_command(
         commands,
@@ -210,6 +206,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--workspace runs/spring",
     )
     _add_workspace(status)
+    _add(status, api.status, "nights")
     status.add_argument("--json", action="store_true", help="print one JSON object")
     _add_report(commands)
     _add_explain(commands)
@@ -301,6 +298,47 @@ def _add_import(commands: Any) -> None:
     _add(back, api.import_verdicts, "experts", metavar="FILE")
     _add(back, api.import_verdicts, "on_conflict", choices=("ask", "keep", "replace"), metavar=None)
     _add_plain_output(back)
+
+
+def _add_nightly(commands: Any) -> None:
+    nightly = add_command(
+        commands,
+        "nightly",
+        "a night's files, mined with those of the last nights",
+        "Score what is new in a night's files, choose pairs from the last nights together, and tell what "
+        "changed: exit status 3 where a person should look. A night that is done is left alone, and nothing "
+        "that experts were shown is shown again. Beam's own flags pass through.",
+        "my_policy.yaml --corpus 'ads/dt={date}/*.jsonl' --workspace runs/nights --date 2026-11-21 --window 7",
+        "my_policy.yaml --corpus 'ads/dt={date}/*.jsonl' --workspace runs/nights "
+        "--backfill 2026-11-14..2026-11-20 --dry_run",
+    )
+    _add_task_and_corpus(nightly)
+    _add_workspace(nightly)
+    when = nightly.add_argument_group("which nights")
+    _add(when, api.nightly, "date", type=_date, metavar=None)
+    _add(when, api.nightly, "backfill", metavar="FROM..TO")
+    _add(when, api.nightly, "window")
+    _add(when, api.nightly, "reprocess", choices=("none", "failed", "completed"), metavar=None)
+    _add(when, api.nightly, "dry_run")
+    experts = nightly.add_argument_group("experts")
+    _add(experts, api.nightly, "hand_out", choices=("when_labelled", "every_night"), metavar=None)
+    _add(experts, api.nightly, "budget", metavar=None)
+    limits = nightly.add_argument_group("limits and alerts")
+    _add(limits, api.nightly, "max_ads", "max_cost", "price")
+    bound = {"metavar": "NAME=VALUE", "type": str, "action": "append", "default": []}
+    _add(limits, api.nightly, "alert", **bound)
+    _add_reading(nightly, api.nightly)
+    _add_plain_output(nightly)
+
+
+def _add_reading(command: argparse.ArgumentParser, function: Callable[..., Any]) -> None:
+    reading = command.add_argument_group("reading")
+    _add(reading, function, "id_field", "text_field", "weight_field")
+    _add(reading, function, "format", choices=FORMATS, metavar=None)
+    _add(reading, function, "encoding", "delimiter")
+    _add(reading, function, "max_text_chars", "max_rejected_share", "block_rows", "range_bytes")
+    hint = {"metavar": "NAME=VALUE", "type": str, "action": "append", "default": []}
+    _add(command, function, "scoring_hint", **hint)
 
 
 def _add_task_and_corpus(command: argparse.ArgumentParser) -> None:
@@ -481,7 +519,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
     if not rest:
         return args, ()
     known = flags_of(parser, args.command)
-    if args.command in ("mine", "demo", "audit", "publish"):
+    if args.command in ("mine", "nightly", "demo", "audit", "publish"):
         of_beam = beam_parser()
         _, rest_unknown = of_beam.parse_known_args(rest)
         known += [flag for action in of_beam._actions for flag in action.option_strings]

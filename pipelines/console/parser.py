@@ -11,6 +11,7 @@ from pipelines.errors import UsageError
 
 # What other programs call a command, or people look for.
 _ALSO = {
+    "backfill": "nightly",
     "check": "validate",
     "evaluate": "train",
     "fit": "train",
@@ -19,6 +20,7 @@ _ALSO = {
     "new": "init",
     "review": "export",
     "run": "mine",
+    "schedule": "nightly",
     "sample": "audit",
     "score": "mine",
     "select": "mine",

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.metadata
+import json
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import apache_beam as beam
@@ -22,7 +25,7 @@ from pipelines.config import Task, called, given_task
 from pipelines.console import metrics
 from pipelines.console.progress import step
 from pipelines.console.typed import typed
-from pipelines.contracts import FORMAT_VERSION, BlockFile
+from pipelines.contracts import FORMAT_VERSION, BlockFile, Tally
 from pipelines.errors import UsageError
 from pipelines.handlers import LoadLabeler, trained_backend, trained_embedding
 from pipelines.jobs import pilot, selection
@@ -40,15 +43,16 @@ from pipelines.jobs.running import (
 )
 from pipelines.numerics.calibration import Fitted
 from pipelines.numerics.threads import cores
-from pipelines.numerics.weights import unit_of
+from pipelines.numerics.weights import exact, total, unit_of
 from pipelines.sources import registry as sources
 from pipelines.sources.base import CONTENT_IDS, ReadOptions
 from pipelines.sources.survey import Survey, survey
-from pipelines.stages import collapse_duplicates, read_ads, score_ads
+from pipelines.stages import collapse_duplicates, join_nights, read_ads, score_ads
 from pipelines.stages.check_corpus import CheckCorpus
 from pipelines.stages.check_worker import CheckWorker
 from pipelines.stages.collapse_duplicates import CollapseDuplicates, partitions_of
 from pipelines.stages.commit_scored import CommitScored
+from pipelines.stages.join_nights import JoinNights, NightPart
 from pipelines.stages.label_ads import LabelAds, LabelRule
 from pipelines.stages.read_ads import RANGE_BYTES, ReadAds
 from pipelines.stages.read_parts import ReadParts
@@ -57,7 +61,7 @@ from pipelines.stages.write_rejected import WriteRejected
 from pipelines.stages.write_review import WriteReview
 from pipelines.store import model_store, scores, shown
 from pipelines.store.facts import ModelFacts, Provenance, ScoredFacts
-from pipelines.store.workspace import Manifest, Workspace, config_hash
+from pipelines.store.workspace import Manifest, Place, Workspace, config_hash
 from pipelines.strategies import registry
 from pipelines.strategies.base import Need, Strategy
 from pipelines.strategies.base import Plan as SelectionPlan
@@ -128,6 +132,11 @@ class Plan:
     pool: LabelerPool | None = None
     # What a service was asked for while it was made, as `usage.drain` gives it.
     piloted: Mapping[str, int] = field(default_factory=dict)
+    # What else a night decides: where its scored ads go, the dates that are joined to one corpus, and how many
+    # new ads may be scored.
+    place: Place = 0
+    dates: tuple[Manifest[ScoredFacts], ...] = ()
+    most: int | None = None
 
 
 def mine(
@@ -184,21 +193,46 @@ def _unread(mined: Mined, embedding: str) -> str:
     )
 
 
-def prepare(options: MineOptions, say: Callable[[str], None]) -> Plan:
-    """Decide everything that is decided before the pipeline is built; raises as ``mine`` does."""
-    return _plan(_asked(options, say), say)
+def prepare(
+    options: MineOptions,
+    say: Callable[[str], None],
+    round_number: int | None = None,
+    date: str = "",
+    dates: Sequence[Manifest[ScoredFacts]] = (),
+) -> Plan:
+    """Decide everything that is decided before the pipeline is built; raises as ``mine`` does.
+
+    Args:
+        options: see :class:`MineOptions`.
+        say: told, in one line each, what a person should know.
+        round_number: the round to work in; by default the one that is open.
+        date: the night whose files these are, and beside which their scores are kept; "" for a round's.
+        dates: scored ads of dates that are joined to the round's corpus; then no file is looked at.
+    """
+    return _plan(_asked(options, say, dates), say, round_number, date)
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What is known before the workspace is looked at."""
+    """What is known before the workspace is looked at.
+
+    Attributes:
+        corpus: of files; None where dates are joined.
+        shaped: what the corpus puts into the hash of the scored ads.
+    """
 
     options: MineOptions
     task: Task
-    corpus: Survey
+    corpus: Survey | None
+    shaped: Mapping[str, Any]
+    dates: tuple[Manifest[ScoredFacts], ...] = ()
 
 
-def _asked(options: MineOptions, say: Callable[[str], None]) -> _Asked:
+def _asked(
+    options: MineOptions,
+    say: Callable[[str], None],
+    dates: Sequence[Manifest[ScoredFacts]] = (),
+) -> _Asked:
     task = given_task(options.task)
     check_remote(options.beam, options.workspace, options.corpus, task, options.task)
     resource_hints(options.scoring_hints)
@@ -206,23 +240,28 @@ def _asked(options: MineOptions, say: Callable[[str], None]) -> _Asked:
     if options.budget is not None:
         selection = task.selection.model_copy(update={"budget": options.budget})
         task = task.model_copy(update={"selection": selection})
+    if dates:
+        shaped = {"dates": [scored.config_hash for scored in dates]}
+        return _Asked(options, task, None, shaped, tuple(dates))
     with step("listing the corpus"):
         corpus = survey(options.corpus, options.read, options.range_bytes, fingerprinted=True)
     for line in sources.told(corpus.ranges, options.read):
         say(line)
-    return _Asked(options, task, corpus)
+    return _Asked(options, task, corpus, {"corpus": corpus.fingerprint})
 
 
-def _plan(asked: _Asked, say: Callable[[str], None]) -> Plan:
+def _plan(
+    asked: _Asked, say: Callable[[str], None], round_number: int | None = None, date: str = ""
+) -> Plan:
     options, task, corpus = asked.options, asked.task, asked.corpus
+    ranges = corpus.ranges if corpus else ()
     workspace = Workspace(options.workspace)
     try:
-        task = pilot.with_committee(task, corpus.ranges, options.read, workspace, say)
+        task = pilot.with_committee(task, ranges, options.read, workspace, say)
     except UsageError as error:
         raise UsageError(f"{called(options.task)}: {error}") from error
-    round_number = workspace.current_round()
-    models = model_store.models(workspace, task.version, before_round=round_number)
-    model = models[-1] if models else None
+    round_number = round_number or workspace.current_round()
+    model = newest_model(workspace, task, round_number)
     if model:
         say(f"round {round_number}: labelling with the model of round {model.round}")
     learnt = model.round if model else 0
@@ -249,11 +288,13 @@ def _plan(asked: _Asked, say: Callable[[str], None]) -> Plan:
     scored_hash = config_hash(
         {
             "score_key": score_key,
-            "corpus": corpus.fingerprint,
+            **asked.shaped,
             "read": options.read.shaping(),
             "max_rejected_share": options.max_rejected_share,
         }
     )
+
+    place: Place = date or round_number
 
     def hash_of(shown: frozenset[str]) -> str:
         return config_hash(
@@ -289,15 +330,34 @@ def _plan(asked: _Asked, say: Callable[[str], None]) -> Plan:
         identity=identity,
         score_key=score_key,
         scored_hash=scored_hash,
-        corpus_bytes=corpus.unpacked_bytes,
+        corpus_bytes=corpus.unpacked_bytes if corpus else 0,
         mine_hash=mine_hash,
         shown_keys=seen,
         strategy=strategy,
         labels=labels,
         explored=explored,
-        scored=_whole(workspace, workspace.scored.find(round_number, scored_hash)),
+        scored=_whole(workspace, workspace.scored.find(place, scored_hash)),
         finished=finished,
+        place=place,
+        dates=asked.dates,
     )
+
+
+def newest_model(
+    workspace: Workspace, task: Task, round_number: int
+) -> Manifest[ModelFacts] | None:
+    """Return the model that labels in a round; None for LLM-0."""
+    models = model_store.models(workspace, task.version, before_round=round_number)
+    return models[-1] if models else None
+
+
+def adopt(plan: Plan) -> Plan:
+    """Make the scored ads of the one date of a plan the corpus of its round."""
+    [date] = plan.dates
+    attempt = plan.workspace.new_attempt(plan.round_number, "scored")
+    scored = Manifest.of(attempt, plan.scored_hash, date.files, date.rows, date.facts)
+    plan.workspace.commit(scored)
+    return dataclasses.replace(plan, scored=scored)
 
 
 def _strategy(options: MineOptions, task: Task) -> Strategy:
@@ -413,8 +473,10 @@ def build_pipeline(plan: Plan, pipeline: beam.Pipeline) -> None:
         files = pipeline | "ScoredBefore" >> beam.Create(list(plan.scored.files), reshuffle=False)
         facts = plan.scored.facts
         unit = pipeline | "WeightUnit" >> beam.Create([facts.weight_unit], reshuffle=False)
+    elif plan.dates:
+        files, unit = _join(plan, pipeline, origin)
     else:
-        files, unit = _score(plan, pipeline, origin)
+        files, unit = score(plan, pipeline, origin)
     parts = files | "ReadParts" >> ReadParts(workspace.root)
     seen = shown.write(workspace.root, plan.shown_keys)
     labelled = parts | "LabelAds" >> LabelAds(workspace.root, label_rule(task, plan.model), seen)
@@ -466,12 +528,80 @@ def _block_rows(plan: Plan, elsewhere: bool) -> int:
     return _ASKED_ROWS if asked else _BLOCK_ROWS[not elsewhere]
 
 
-def _score(
+def _join(
+    plan: Plan, pipeline: beam.Pipeline, origin: Provenance
+) -> tuple[beam.PCollection[BlockFile], beam.PCollection[int]]:
+    """Return what :func:`score` does, of dates that are scored."""
+    root, found = plan.workspace.root, [scored.facts for scored in plan.dates]
+    attempt = plan.workspace.new_attempt(plan.round_number, "scored")
+    finest = Decimal(1).scaleb(max(facts.weight_unit for facts in found))
+    weight = Decimal(total(exact(facts.weight) for facts in found))
+    whole = str(weight.quantize(finest))
+    files = [
+        (file, place, scored.facts.weight_unit)
+        for place, scored in enumerate(plan.dates)
+        for file in scored.files
+    ]
+    joined = (
+        pipeline
+        | "Dates" >> beam.Create(files, reshuffle=False)
+        | "ReadDates" >> beam.FlatMap(_night_parts, root)
+        | "SpreadDates" >> beam.Reshuffle()
+        | "JoinNights"
+        >> JoinNights(
+            root,
+            scores.corpus_folder(plan.score_key, attempt),
+            unit_of(whole),
+            scores.prefix_length(sum(scored.rows for scored in plan.dates)),
+        )
+    )
+    reasons: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for facts in found:
+        reasons.update(facts.reasons)
+        examples = {**facts.examples, **examples}
+    records, rejected = (sum(getattr(f, name) for f in found) for name in ("records", "rejected"))
+    tally = (
+        joined[join_nights.PARTS]
+        | "RowsOfParts" >> beam.Map(lambda part: part.rows)
+        | "CountUnique" >> beam.CombineGlobally(sum)
+        | "Tally"
+        >> beam.Map(
+            lambda unique: Tally(
+                records, rejected, json.dumps(reasons), json.dumps(examples), unique, whole
+            )
+        )
+    )
+    letters = [BlockFile(path, 0, 0, "") for facts in found for path in facts.dead_letters]
+    committed = (
+        joined[join_nights.PARTS],
+        pipeline | "NoUnscored" >> beam.Create([], reshuffle=False),
+        pipeline | "DeadLetters" >> beam.Create(letters, reshuffle=False),
+        joined[join_nights.UNREAD],
+        tally,
+    ) | "CommitScored" >> CommitScored(
+        # Each date was held to its share when it was read.
+        root,
+        attempt,
+        plan.scored_hash,
+        origin,
+        1.0,
+        1 if plan.options.is_local() else _REMOTE_SHARDS,
+    )
+    return committed, tally | "WeightUnit" >> beam.Map(lambda found: unit_of(found.weight))
+
+
+def _night_parts(found: tuple[BlockFile, int, int], root: str) -> list[NightPart]:
+    file, place, unit = found
+    return [NightPart(part, place, unit) for part in scores.read_parts(root, file)]
+
+
+def score(
     plan: Plan, pipeline: beam.Pipeline, origin: Provenance
 ) -> tuple[beam.PCollection[BlockFile], beam.PCollection[int]]:
     """Return the files of scored parts, and the power of ten of the weights' unit, a singleton."""
     workspace, options = plan.workspace, plan.options
-    attempt = workspace.new_attempt(plan.round_number, "scored")
+    attempt = workspace.new_attempt(plan.place, "scored")
     elsewhere = not options.is_local()
     shards = _REMOTE_SHARDS if elsewhere else 1
     load = LoadLabeler(
@@ -502,6 +632,7 @@ def _score(
         options.block_rows or _block_rows(plan, elsewhere),
         elsewhere,
         resource_hints(options.scoring_hints),
+        most=plan.most,
     )
     unscored = scored[score_ads.REJECTED]
     late_letters = unscored | "WriteRejectedScores" >> WriteRejected(

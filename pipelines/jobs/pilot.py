@@ -54,7 +54,8 @@ def with_committee(
     if not task.wants_committee():
         return task
     basis = task.start_basis()
-    for manifest in reversed(workspace.scored.by_round().values()):
+    by_night = workspace.scored.by_date().values()
+    for manifest in (*reversed(workspace.scored.by_round().values()), *reversed(by_night)):
         held = manifest.facts.origin.task
         if held.prompt.committee is not None and held.start_basis() == basis:
             return seated(task, held.prompt.committee)

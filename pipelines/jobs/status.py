@@ -126,6 +126,10 @@ def mine_command(workspace: Workspace) -> str:
     if not pairs:
         return typed("mine TASK --corpus GLOB", workspace=workspace.root)
     origin = pairs[max(pairs)].facts.origin
+    if origin.date and (night := workspace.night.latest(origin.date)):
+        globs = night.facts.corpus
+        command = f"nightly {{}}{' --corpus {}' * len(globs)} --date DATE"
+        return typed(command, origin.task_file or "TASK", *globs, workspace=workspace.root)
     # A date stands in the corpus's name already.
     parts, values = ["mine", "{}" if origin.task_file else "TASK"], [origin.task_file]
     given = [("corpus", place) for place in origin.corpus]
@@ -156,7 +160,7 @@ def first_labels(workspace: Workspace) -> str:
 def where_labels_come_from(workspace: Workspace) -> str:
     """Say where more labels come from."""
     number = max(workspace.pairs.by_round(), default=0)
-    left = _open_ads(workspace, number)
+    left = open_ads(workspace, number)
     if left:
         return (
             f"{left:,} of the ads that round {number} shows are not answered yet: label those "
@@ -165,7 +169,7 @@ def where_labels_come_from(workspace: Workspace) -> str:
     return f"{mine_command(workspace)} opens the next round for more pairs"
 
 
-def _open_ads(workspace: Workspace, number: int) -> int:
+def open_ads(workspace: Workspace, number: int) -> int:
     """Return how many ads of a round no expert answered yet, by its manifests."""
     pairs, verdicts = workspace.pairs.latest(number), workspace.verdicts.latest(number)
     if pairs is None:
@@ -187,7 +191,7 @@ def _next_step(workspace: Workspace, rounds: Sequence[Round], labels: LabelStand
     if review is None and not last.labelled:
         return f"run {mine} again: it goes on where it stopped"
     if not last.model:
-        left = _open_ads(workspace, number)
+        left = open_ads(workspace, number)
         first = f"label the {left:,} ads of round {number} that are open, then " if left else ""
         lacking = " and ".join(labels.to_train) if labels else ""
         if lacking:

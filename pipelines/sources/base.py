@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pipelines.contracts import Ad, Rejected
+from pipelines.errors import UsageError
 from pipelines.sources.fields import AdField
 
 if TYPE_CHECKING:
@@ -158,6 +159,10 @@ class Range:
     header: tuple[str, ...] = ()
 
 
+class NothingThere(UsageError):
+    """A ``--corpus`` value names nothing."""
+
+
 class Source(abc.ABC):
     """Where ads come from. Its objects hold nothing but settings and travel to the workers."""
 
@@ -171,7 +176,8 @@ class Source(abc.ABC):
         Runs in the launcher, and again on a worker.
 
         Raises:
-            UsageError: nothing, or nothing that can be read.
+            NothingThere: nothing.
+            UsageError: nothing that can be read.
         """
 
     def everywhere(self, pattern: str) -> str:

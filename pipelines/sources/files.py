@@ -17,7 +17,7 @@ from apache_beam.io.filesystems import FileSystems
 from pipelines.contracts import Ad, Rejected
 from pipelines.errors import RunFailed, UsageError
 from pipelines.sources import csv_cuts, formats, layout, row_groups
-from pipelines.sources.base import Layout, Listed, Range, ReadOptions, Source
+from pipelines.sources.base import Layout, Listed, NothingThere, Range, ReadOptions, Source
 from pipelines.sources.decoding import unpacked
 from pipelines.store import listing, storage
 
@@ -53,7 +53,7 @@ class Files(Source):
         found = _local(pattern) if storage.is_local(pattern) else _remote(pattern)
         first = next(found, None)
         if first is None:
-            raise UsageError(f"--corpus {pattern}: no file matches")
+            raise NothingThere(f"--corpus {pattern}: no file matches")
         for path, size, version, content in itertools.chain([first], found):
             place = os.path.realpath(path) if storage.is_local(path) else path
             yield Listed(self.name, place, size, version, content)

@@ -17,6 +17,7 @@ from pipelines.store import blocks, files
 
 # Ads, their exact weight, and the names of their fields.
 _Size = tuple[int, str, frozenset[str]]
+NO_RECORDS = "the corpus holds no records: every file is empty"
 
 
 def check(tally: Tally, max_rejected_share: float, where: str) -> None:
@@ -31,7 +32,7 @@ def check(tally: Tally, max_rejected_share: float, where: str) -> None:
         RunFailed: no records, no usable records, or too many rejected ones.
     """
     if tally.records == 0:
-        raise RunFailed("the corpus holds no records: every file is empty")
+        raise RunFailed(NO_RECORDS)
     reasons, examples = json.loads(tally.reasons), json.loads(tally.examples)
     counts = ", ".join(
         f"{reason} {number:,} (first {examples.get(reason, 'unknown')})"

@@ -15,7 +15,7 @@ from pipelines.contracts import Block, ReviewItem
 from pipelines.errors import RunFailed
 from pipelines.stages.keep_pool import rows_of
 from pipelines.store import blocks
-from pipelines.strategies.base import Chosen, Context, Pick, RowStrategy
+from pipelines.strategies.base import NOTHING_LEFT, Chosen, Context, Pick, RowStrategy
 from pipelines.strategies.exploration import Exploration
 from pipelines.strategies.items import as_shown, item_id, review_ad
 
@@ -132,9 +132,7 @@ class ChooseItems(beam.PTransform):
     ) -> Iterator[Chosen]:
         with metrics.timed(STAGE):
             if not pool.rows:
-                raise RunFailed(
-                    "no ad is left to show: experts saw every one in earlier rounds; give a newer corpus"
-                )
+                raise RunFailed(NOTHING_LEFT)
             beside = None if explored is None else blocks.from_block(explored)
             chosen = choose_items(blocks.from_block(pool), beside, self.strategy, context)
             if not chosen.items:

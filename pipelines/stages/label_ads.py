@@ -119,11 +119,7 @@ class LabelAds(beam.PTransform):
     def expand(self, parts: beam.PCollection[ScoredPart]) -> dict[str, beam.PCollection]:
         """Apply the transform."""
         rule = self.rule
-        histograms = (
-            parts
-            | "ReadMargins" >> beam.Map(self._counts)
-            | "SumHistograms" >> beam.CombineGlobally(_Histograms())
-        )
+        histograms = parts | "SumMargins" >> SumMargins(self.root, self.shown)
         threshold = histograms | "ChooseThreshold" >> beam.Map(
             lambda found: choose_threshold(found[_ALL], rule)
         )
@@ -133,6 +129,29 @@ class LabelAds(beam.PTransform):
         )
         open_ads = histograms | "CountOpen" >> beam.Map(lambda found: int(found[_OPEN].sum()))
         return {THRESHOLD: threshold, BAND: band, OPEN: open_ads}
+
+
+@dataclasses.dataclass(eq=False)
+class SumMargins(beam.PTransform):
+    """Count ads by margin: ``PCollection[ScoredPart]`` to a singleton int64 (2, bins).
+
+    All of them, and those that experts have not seen.
+
+    Args:
+        root: the workspace.
+        shown: ads that experts have seen.
+    """
+
+    root: str
+    shown: Shown = NOTHING
+
+    def expand(self, parts: beam.PCollection[ScoredPart]) -> beam.PCollection[np.ndarray]:
+        """Apply the transform."""
+        return (
+            parts
+            | "ReadMargins" >> beam.Map(self._counts)
+            | "SumHistograms" >> beam.CombineGlobally(_Histograms())
+        )
 
     def _counts(self, part: ScoredPart) -> _Counts:
         """Return the bins that hold ads of a part: their numbers, all ads, and those not yet seen."""

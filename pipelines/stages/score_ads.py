@@ -26,6 +26,7 @@ from pipelines.contracts import (
     ScoredPart,
     Tally,
 )
+from pipelines.errors import RunFailed
 from pipelines.handlers import STAGE, LabelerHandler, ScoredBlock
 from pipelines.numerics.weights import in_units, unit_of
 from pipelines.store import blocks, scores
@@ -79,6 +80,7 @@ class ScoreAds(beam.PTransform):
         elsewhere: whether workers are other processes, which share a labeler, and may die.
         hints: Beam's resource hints for the workers that label.
         partition_ads: ads of a partition, about.
+        most: new ads that may be scored; with more, none is.
     """
 
     load: Callable[[], Labeler]
@@ -89,6 +91,7 @@ class ScoreAds(beam.PTransform):
     elsewhere: bool = False
     hints: Mapping[str, str] = dataclasses.field(default_factory=dict)
     partition_ads: int = scores.PARTITION_ADS
+    most: int | None = None
 
     def __post_init__(self) -> None:
         if self.block_rows < 1:
@@ -108,6 +111,16 @@ class ScoreAds(beam.PTransform):
             | "SplitKnown" >> beam.FlatMapTuple(self._split).with_outputs(PARTS, UNREAD, main="new")
         )
         new = split["new"]
+        if self.most is not None:
+            number = (
+                new
+                | "RowsOfNew" >> beam.Map(lambda block: block.rows)
+                | "CountNew" >> beam.CombineGlobally(sum)
+            )
+            # Takes the number, so that nothing is scored before all is counted.
+            new = new | "WithinLimit" >> beam.Map(
+                _within, pvalue.AsSingleton(number), most=self.most
+            )
         if self.elsewhere:
             # Whoever scores a block again, after a worker's death, finds the same ads in it and writes
             # the same file.
@@ -169,6 +182,15 @@ class ScoreAds(beam.PTransform):
         yield scores.store(self.root, self.score_key, self.attempt, prefix, table, scripts)
         for script in sorted(Counter(filter(None, scripts)).items()):
             yield pvalue.TaggedOutput(UNREAD, script)
+
+
+def _within(block: Block, number: int, most: int) -> Block:
+    if number > most:
+        raise RunFailed(
+            f"{number:,} ads are new, and --max_ads and --max_cost leave {max(0, most):,}: none of them was "
+            "scored; raise the limit, or give fewer files"
+        )
+    return block
 
 
 def _rejected(result: ScoredBlock) -> Iterable[Rejected]:

@@ -19,7 +19,7 @@ from pipelines.numerics.threads import one_blas_thread
 from pipelines.stages.cluster_per_label import ClusterModel, ClusterTotals
 from pipelines.stages.fill_items import Places
 from pipelines.store import blocks
-from pipelines.strategies.base import Chosen, PairPool, PairStrategy, Plan
+from pipelines.strategies.base import NOTHING_LEFT, Chosen, PairPool, PairStrategy, Plan
 from pipelines.strategies.single_ads import fill
 
 STAGE = "SelectPairs"
@@ -124,9 +124,7 @@ class SelectPairs(beam.PTransform):
             context = self.plan.at(threshold, open_ads)
             chosen = fill(self.strategy.choose(pool, context), pool, context)
             if not chosen.items:
-                raise RunFailed(
-                    "no ad is left to show: experts saw every one in earlier rounds; give a newer corpus"
-                )
+                raise RunFailed(NOTHING_LEFT)
             metrics.count(STAGE, "items", len(chosen.items))
             yield chosen
             keys = {ad.key for item in chosen.items for ad in item.ads}

@@ -451,6 +451,97 @@ class AuditFacts:
     left_out: int
 
 
+# States of a night: at work, or killed since; at its end; failed, and why; without a file; found killed.
+BEGUN, COMPLETED, FAILED, EMPTY, STOPPED = "begun", "completed", "failed", "empty", "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """What a person should look at: its name, and a sentence with the figures."""
+
+    name: str
+    told: str
+
+
+@dataclass(frozen=True, slots=True)
+class NightFigures:
+    """What a night found, from manifests and scores alone.
+
+    Attributes:
+        records, rejected: read of the files of its date, and how many of them are no ads.
+        ads: distinct ads of those files.
+        new: ads that the model read for this night, all its runs together.
+        late: ads that came into files of earlier dates since a night had read those.
+        window_ads: distinct ads of all dates of the window.
+        positives: ads of the date at or above ``yardstick``.
+        yardstick: the threshold, log-odds, by which nights count while model and prompt stay.
+        drift: population stability index of its scores against those of the nights before; None without
+            enough of those.
+        pairs: items that were chosen for experts.
+        held: why none were chosen though there may be some, or "".
+        seconds: that the run took which completed it.
+        cost: of the ads that the model read, in the price's money; None without a price.
+    """
+
+    records: int
+    rejected: int
+    ads: int
+    new: int
+    late: int
+    window_ads: int
+    positives: int
+    yardstick: float
+    drift: float | None
+    pairs: int
+    held: str
+    seconds: float
+    cost: float | None
+
+    @property
+    def positive_share(self) -> float:
+        """Share of positives among the date's ads, 0 to 1."""
+        return self.positives / self.ads if self.ads else 0.0
+
+    @property
+    def rejected_share(self) -> float:
+        """Share of rejected among the date's records, 0 to 1."""
+        return self.rejected / self.records if self.records else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NightFacts:
+    """What a ``night`` attempt says: one when a run of a night begins, one when it ends.
+
+    Attributes:
+        date: logical date.
+        state: one of the states above.
+        task_name, task_version: of the task.
+        corpus: globs, with ``{date}``.
+        stored: score key -> ads that the score store held; where the run began.
+        scored: score key -> ads that the run added to it; where it ended.
+        round: whose items it chose; 0 for none.
+        score_key: of its scores; "" where it came to none.
+        taken: date -> attempt with the scored ads of that date's files; the window.
+        told: why it failed, or what else there is to say.
+        figures: None unless it is completed.
+        alerts: what a person should look at.
+    """
+
+    date: str
+    state: str
+    task_name: str
+    task_version: int
+    corpus: tuple[str, ...]
+    stored: Mapping[str, int] = field(default_factory=dict)
+    scored: Mapping[str, int] = field(default_factory=dict)
+    round: int = 0
+    score_key: str = ""
+    taken: Mapping[str, str] = field(default_factory=dict)
+    told: str = ""
+    figures: NightFigures | None = None
+    alerts: tuple[Alert, ...] = ()
+
+
 FACTS: Mapping[str, type] = {
     "scored": ScoredFacts,
     "clusters": ClustersFacts,
@@ -459,6 +550,7 @@ FACTS: Mapping[str, type] = {
     "verdicts": VerdictsFacts,
     "model": ModelFacts,
     "audit": AuditFacts,
+    "night": NightFacts,
 }
 
 

@@ -76,6 +76,11 @@ def rows_of(block: str) -> int:
     return int(_hashes(block)[0])
 
 
+def vectors_of(block: str) -> str:
+    """Return the file of a block's vectors."""
+    return block.replace(_ROWS, _VECTORS)
+
+
 def store(
     root: str, score_key: str, attempt: str, prefix: str, table: pa.Table, scripts: Sequence[str]
 ) -> ScoredPart:
@@ -176,6 +181,13 @@ def blocks_of(root: str, score_key: str, prefix: str) -> list[str]:
         for path in there - replaced
         if _NAME.search(path) and path.replace(_ROWS, _VECTORS) in there
     )
+
+
+def stored_ads(root: str) -> dict[str, int]:
+    """Return score key -> ads in its blocks, from their names alone; one of two spellings counts twice."""
+    there = storage.match(storage.join(root, "scores", "*", "keys-*", f"*{_ROWS}"))
+    keys = {found.path.replace("\\", "/").split("/")[-3] for found in there}
+    return {key: sum(map(rows_of, blocks_of(root, key, ""))) for key in sorted(keys)}
 
 
 def known(
@@ -286,6 +298,13 @@ class OpenPart:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
+    def places(self) -> np.ndarray:
+        """Return which of the block's rows the ads are, int (rows,)."""
+        if self._whole:
+            return np.arange(self._part.rows)
+        overlay = self._reader("overlay").columns(["row"], [self._part.group])
+        return np.asarray(overlay.column("row").to_numpy())
+
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Return some columns, all rows."""
         return self._read(None, names)
@@ -393,7 +412,7 @@ def is_whole(workspace: Workspace, scored: Manifest[ScoredFacts]) -> bool:
         paths = {
             path
             for part in parts_of(workspace, scored)
-            for path in (part.block, part.block.replace(_ROWS, _VECTORS), part.overlay)
+            for path in (part.block, vectors_of(part.block), part.overlay)
         }
     except files.Damaged:
         return False
@@ -419,10 +438,23 @@ def scored_of(workspace: Workspace, pairs: Manifest[PairsFacts]) -> Manifest[Sco
 def sample(
     workspace: Workspace, scored: Manifest[ScoredFacts], rows: int, seed: int
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Return texts and margins (n,) of a sample of a scored attempt's ads, drawn by hash; ordered by it.
+    """Return texts and margins (n,) of :func:`sample_rows`; raises as that does."""
+    table = sample_rows(workspace, scored, rows, seed, ["text", "margin"])
+    texts, margins = (table.column(name).to_pylist() for name in ("text", "margin"))
+    return tuple(texts), np.array(margins)
+
+
+def sample_rows(
+    workspace: Workspace,
+    scored: Manifest[ScoredFacts],
+    rows: int,
+    seed: int,
+    columns: Sequence[str],
+) -> pa.Table:
+    """Return columns of a sample of a scored attempt's ads, drawn by hash; ordered by it.
 
     Of more than 16 parts, which ads fill as they come, 16 are drawn first: what is read does not grow
-    with the corpus. Memory: a block's keys and texts, and twice ``rows`` texts.
+    with the corpus. Memory: these columns of a block, and of twice ``rows`` ads.
 
     Raises:
         Damaged: a block is gone or has changed.
@@ -432,13 +464,16 @@ def sample(
         parts_of(workspace, scored),
         key=lambda part: (hashing.unit_hash(part.block, seed), part.overlay),
     )
-    found: list[tuple[int, str, str, float]] = []
+    own = list(dict.fromkeys(["key", *columns]))
+    order = [(name, "ascending") for name in ("rank", *own)]
+    found: pa.Table | None = None
     for part in drawn:
-        table = read_columns(workspace.root, part, ["key", "text", "margin"])
-        keys, texts, margins = (column.to_pylist() for column in table.columns)
-        found += zip(hashing.ranks(keys, seed).tolist(), keys, texts, margins, strict=True)
-        found = heapq.nsmallest(rows, found)
-    return tuple(text for _, _, text, _ in found), np.array([m for *_, m in found])
+        table = read_columns(workspace.root, part, own)
+        ranks = pa.array(hashing.ranks(table.column("key").to_pylist(), seed))
+        table = table.append_column("rank", ranks)
+        found = pa.concat_tables([found, table] if found else [table]).sort_by(order)[:rows]
+    assert found is not None, "an attempt has parts"
+    return found.select(list(columns))
 
 
 def _order(table: pa.Table) -> pa.Array:
@@ -448,7 +483,7 @@ def _order(table: pa.Table) -> pa.Array:
 def _reader(root: str, block: str, vectors: bool = False) -> parquet.Reader:
     _, rows_footer, vectors_footer = _hashes(block)
     if vectors:
-        return parquet.Reader(root, block.replace(_ROWS, _VECTORS), vectors_footer)
+        return parquet.Reader(root, vectors_of(block), vectors_footer)
     return parquet.Reader(root, block, rows_footer)
 
 

@@ -1,8 +1,8 @@
 """The workspace: run folders, manifests, resume, and what was shown to experts before.
 
-``<workspace>/rounds/0001/<stage>/attempt-0001-<random>/…``. Every run of a stage writes into a
-fresh attempt folder, and the attempt counts only once its ``manifest.json`` is there, which is
-written last. Readers follow manifests and never list data files. Nothing is overwritten.
+``<workspace>/rounds/0001/<stage>/attempt-0001-<random>/…``, and ``<workspace>/nights/<date>/…`` alike. Every
+run of a stage writes into a fresh attempt folder, and the attempt counts only once its ``manifest.json`` is
+there, which is written last. Readers follow manifests and never list data files. Nothing is overwritten.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pipelines.store.facts import (
     AuditFacts,
     ClustersFacts,
     ModelFacts,
+    NightFacts,
     PairsFacts,
     ReviewFacts,
     ScoredFacts,
@@ -35,7 +36,12 @@ from pipelines.store.facts import (
 )
 
 STAGES = tuple(FACTS)
-_ATTEMPT = re.compile(r"rounds/(\d{4})/([a-z]+)/attempt-(\d{4})-[0-9a-f]{8}(?:/|$)")
+_ATTEMPT = re.compile(
+    r"(?:rounds/(?P<round>\d{4})|nights/(?P<date>\d{4}-\d\d-\d\d))/(?P<stage>[a-z]+)"
+    r"/attempt-(?P<number>\d{4})-[0-9a-f]{8}(?:/|$)"
+)
+# Of which attempts are: a round by its number, a night by its date.
+Place = int | str
 
 F = TypeVar("F")
 
@@ -46,7 +52,7 @@ class Manifest(Generic[F]):
 
     Attributes:
         stage: one of ``STAGES``.
-        round: 1, 2, ….
+        round: 1, 2, …; 0 of a night's.
         attempt: path of the attempt folder relative to the workspace.
         config_hash: hash of everything that shaped the output; equal hash, equal output.
         files: data files (paths relative to the workspace), in a stable order.
@@ -75,10 +81,11 @@ class Manifest(Generic[F]):
     ) -> Manifest[F]:
         """Return the manifest of an attempt that is complete as of now."""
         place = _ATTEMPT.search(attempt)
-        if place is None or FACTS.get(place[2]) is not type(facts):
+        if place is None or FACTS.get(place["stage"]) is not type(facts):
             raise ValueError(f"{attempt}: no attempt to hold {type(facts).__name__}")
+        number = int(place["round"] or 0)
         return cls(
-            place[2], int(place[1]), attempt, config_hash, tuple(files), rows, facts, utc_now()
+            place["stage"], number, attempt, config_hash, tuple(files), rows, facts, utc_now()
         )
 
     def file(self, name: str) -> BlockFile:
@@ -142,8 +149,12 @@ def config_hash(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _folder(place: Place) -> str:
+    return f"rounds/{place:04d}" if isinstance(place, int) else f"nights/{place}"
+
+
 class Attempts(Generic[F]):
-    """The committed attempts of one stage, in all rounds.
+    """The committed attempts of one stage, in all rounds or nights.
 
     Args:
         workspace: the workspace.
@@ -153,31 +164,38 @@ class Attempts(Generic[F]):
     def __init__(self, workspace: Workspace, stage: str) -> None:
         self._workspace, self._stage = workspace, stage
 
-    def all(self, round_number: int) -> list[Manifest[F]]:
-        """Return a round's attempts, oldest first."""
-        return [self._read(path) for path in self._paths(f"{round_number:04d}")]
+    def all(self, place: Place) -> list[Manifest[F]]:
+        """Return a round's or a night's attempts, oldest first."""
+        return [self._read(path) for path in self._paths(_folder(place))]
 
-    def latest(self, round_number: int) -> Manifest[F] | None:
-        """Return a round's newest attempt, or None."""
-        paths = self._paths(f"{round_number:04d}")
+    def latest(self, place: Place) -> Manifest[F] | None:
+        """Return a round's or a night's newest attempt, or None."""
+        paths = self._paths(_folder(place))
         return self._read(paths[-1]) if paths else None
 
-    def find(self, round_number: int, wanted_hash: str) -> Manifest[F] | None:
-        """Return a round's newest attempt with this configuration, or None."""
-        newest_first = reversed(self.all(round_number))
+    def find(self, place: Place, wanted_hash: str) -> Manifest[F] | None:
+        """Return the newest attempt with this configuration of a round or night, or None."""
+        newest_first = reversed(self.all(place))
         return next((found for found in newest_first if found.config_hash == wanted_hash), None)
 
     def by_round(self) -> dict[int, Manifest[F]]:
         """Return the newest attempt of every round that has one, by round."""
+        return {int(name): found for name, found in self._newest("rounds", "round").items()}
+
+    def by_date(self) -> dict[str, Manifest[F]]:
+        """Return the newest attempt of every night that has one, by date."""
+        return self._newest("nights", "date")
+
+    def _newest(self, folder: str, kind: str) -> dict[str, Manifest[F]]:
         newest = {}
-        for path in self._paths("*"):
+        for path in self._paths(f"{folder}/*"):
             found = _ATTEMPT.search(path)
             if found:
-                newest[int(found[1])] = path
-        return {number: self._read(path) for number, path in newest.items()}
+                newest[found[kind]] = path
+        return {name: self._read(path) for name, path in newest.items()}
 
-    def _paths(self, round_name: str) -> list[str]:
-        pattern = f"rounds/{round_name}/{self._stage}/attempt-*/manifest.json"
+    def _paths(self, folder: str) -> list[str]:
+        pattern = f"{folder}/{self._stage}/attempt-*/manifest.json"
         return [found.path for found in storage.match(self._workspace.path(pattern))]
 
     def _read(self, path: str) -> Manifest[F]:
@@ -188,7 +206,9 @@ class Workspace:
     """One workspace folder, local or ``gs://``.
 
     Attributes:
-        scored, clusters, pairs, review, verdicts, model, audit: the stages' attempts.
+        scored, clusters, pairs, review, verdicts, model, audit: the stages' attempts; ``scored`` also of the
+            files of one date.
+        night: what nights left behind.
     """
 
     def __init__(self, root: str) -> None:
@@ -208,6 +228,7 @@ class Workspace:
         self.verdicts: Attempts[VerdictsFacts] = Attempts(self, "verdicts")
         self.model: Attempts[ModelFacts] = Attempts(self, "model")
         self.audit: Attempts[AuditFacts] = Attempts(self, "audit")
+        self.night: Attempts[NightFacts] = Attempts(self, "night")
 
     def writing(
         self, command: str, say: Callable[[str], None]
@@ -222,10 +243,11 @@ class Workspace:
         """Return the full path of something in the workspace; raises as ``files.place`` does."""
         return files.place(self.root, relative)
 
-    def new_attempt(self, round_number: int, stage: str) -> str:
+    def new_attempt(self, place: Place, stage: str) -> str:
         """Return the relative path of a fresh attempt folder (created by its first file)."""
-        number = 1 + max((self._numbers(round_number, stage)), default=0)
-        return f"rounds/{round_number:04d}/{stage}/attempt-{number:04d}-{uuid.uuid4().hex[:8]}"
+        folder = f"{_folder(place)}/{stage}"
+        number = 1 + max((self._numbers(folder)), default=0)
+        return f"{folder}/attempt-{number:04d}-{uuid.uuid4().hex[:8]}"
 
     def commit(self, manifest: Manifest[Any]) -> None:
         """Make an attempt count, by writing its manifest.
@@ -235,6 +257,15 @@ class Workspace:
         """
         lock.check(self.root)
         storage.write(self.path(f"{manifest.attempt}/manifest.json"), manifest.to_json())
+
+    def manifest(self, attempt: str) -> Manifest[Any]:
+        """Return the manifest of an attempt by its folder.
+
+        Raises:
+            FileNotFoundError: it is gone, or never counted.
+        """
+        path = self.path(f"{attempt}/manifest.json")
+        return Manifest.from_json(storage.read(path), path)
 
     def latest(self, round_number: int, stage: str) -> Manifest[Any] | None:
         """Return the newest attempt of a stage that is known by its name alone, or None."""
@@ -291,7 +322,7 @@ class Workspace:
     def rounds(self) -> list[int]:
         """Return the numbers of the rounds that have at least one committed stage."""
         found = storage.match(self.path("rounds/*/*/attempt-*/manifest.json"))
-        return sorted({int(m[1]) for item in found if (m := _ATTEMPT.search(item.path))})
+        return sorted({int(m["round"]) for item in found if (m := _ATTEMPT.search(item.path))})
 
     def current_round(self) -> int:
         """Return the round that ``mine`` works in.
@@ -336,10 +367,10 @@ class Workspace:
         # Not validate_json, which takes no half of a surrogate pair.
         return [adapter(ReviewItem).validate_python(json.loads(line)) for line in lines]
 
-    def _numbers(self, round_number: int, stage: str) -> Iterable[int]:
+    def _numbers(self, folder: str) -> Iterable[int]:
         # Of attempts that count: one that was killed shares the number, not the name.
-        pattern = self.path(f"rounds/{round_number:04d}/{stage}/attempt-*/manifest.json")
-        return [int(m[3]) for item in storage.match(pattern) if (m := _ATTEMPT.search(item.path))]
+        found = storage.match(self.path(f"{folder}/attempt-*/manifest.json"))
+        return [int(m["number"]) for item in found if (m := _ATTEMPT.search(item.path))]
 
 
 def utc_now() -> str:

@@ -30,6 +30,9 @@ from pipelines.numerics import kmeans
 from pipelines.numerics.calibration import Threshold
 from pipelines.numerics.overlap import Overlap
 
+# Why a round has no items; a night goes on without.
+NOTHING_LEFT = "no ad is left to show: experts saw every one in earlier rounds; give a newer corpus"
+
 
 class Need(enum.Enum):
     """What a strategy needs beside the ads' margins; what is not asked for is not read."""

@@ -17,10 +17,14 @@ from pipelines.numerics.audit import Known
 from pipelines.numerics.calibration import Threshold
 from pipelines.store import storage
 from pipelines.store.facts import (
+    COMPLETED,
+    Alert,
     AnsweredKeys,
     AuditFacts,
     AuditStratum,
     ClustersFacts,
+    NightFacts,
+    NightFigures,
     ReviewFacts,
     ScoredFacts,
     VerdictsFacts,
@@ -49,6 +53,17 @@ FACTS_OF: dict[str, Any] = {
         Known(((1, 0), (0, 1)), ((1.5, 0.0), (0.0, 1.0))),
         4,
     ),
+    "night": NightFacts(
+        "2026-11-21",
+        COMPLETED,
+        "tiny",
+        1,
+        ("ads/{date}.jsonl",),
+        stored={"key": 3},
+        taken={"2026-11-21": "nights/2026-11-21/scored/attempt-0001-00000000"},
+        figures=NightFigures(5, 1, 4, 4, 0, 9, 1, 0.5, None, 2, "", 1.5, None),
+        alerts=(Alert("drift", "scores shifted"),),
+    ),
 }
 
 
@@ -76,6 +91,21 @@ def test_an_attempt_counts_only_with_its_manifest(tmp_path: Path) -> None:
     place.commit(first)
     assert place.latest(1, "scored") == first
     assert place.rounds() == [1]
+
+
+def test_a_nights_attempts_lie_beside_the_rounds(tmp_path: Path) -> None:
+    place = Workspace(str(tmp_path))
+    place.commit(manifest(place, "pairs"))
+    for date in ("2026-11-22", "2026-11-21"):
+        for stage in ("scored", "night"):
+            attempt = place.new_attempt(date, stage)
+            assert attempt.startswith(f"nights/{date}/{stage}/attempt-0001-")
+            place.commit(Manifest.of(attempt, date, [], 0, FACTS_OF[stage]))
+    assert place.rounds() == [1] and not place.scored.by_round()
+    assert list(place.night.by_date()) == ["2026-11-21", "2026-11-22"]
+    found = place.scored.find("2026-11-22", "2026-11-22")
+    assert found and found.round == 0 and place.manifest(found.attempt) == found
+    assert place.new_attempt("2026-11-22", "night").split("/")[-1].startswith("attempt-0002")
 
 
 def test_attempts_are_numbered_and_found_by_their_configuration(tmp_path: Path) -> None:
