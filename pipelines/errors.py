@@ -57,9 +57,11 @@ _EXTRAS = {
         "sentencepiece",
     ),
     "scann": ("scann",),
+    "gemini": ("google.genai",),
     "gcp": ("google",),
     "consensus": ("crowdkit", "pandas"),
     "argilla": ("argilla",),
+    "vllm": ("vllm",),
     "xlsx": ("openpyxl",),
 }
 
@@ -68,9 +70,10 @@ def missing_package(error: BaseException) -> UsageError | None:
     """Return what to install where a package of an extra is lacking, or None for any other error."""
     seen: BaseException | None = error
     while seen is not None:
-        name = (getattr(seen, "name", None) or "").partition(".")[0]
+        name = getattr(seen, "name", None) or ""
         for extra, packages in _EXTRAS.items():
-            if isinstance(seen, ModuleNotFoundError) and name in packages:
+            wanted = any(f"{name}.".startswith(f"{package}.") for package in packages)
+            if isinstance(seen, ModuleNotFoundError) and wanted:
                 return UsageError(
                     f"this needs {name}, which this Python does not have: pip install 'ad-scout[{extra}]'"
                 )

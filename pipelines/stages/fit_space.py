@@ -25,8 +25,8 @@ class FitSpace(beam.PTransform):
     """Fit mean and deviation of each dimension: scored parts and a threshold to a singleton space.
 
     Input: ``PCollection[ScoredPart]`` and a singleton ``PCollection[Threshold]``, by which the corpus is
-    counted. Output: a singleton ``PCollection[VectorSpace]``. The sample is of lowest hash, in the order of
-    its keys, so blocks and shards change no bit.
+    counted. Output: a singleton ``PCollection[VectorSpace]``. The sample is an arc of the content keys, so
+    blocks and shards change no bit.
 
     Memory: ``2 * dim * SAMPLE_ROWS`` bytes, a few times. Shuffled are the sampled vectors.
 
@@ -56,7 +56,7 @@ class FitSpace(beam.PTransform):
             keys = block.columns(["key"]).column("key").to_pylist()
             population = threshold.n_positive + threshold.n_negative
             limit = hashing.sample_limit(SAMPLE_ROWS, population)
-            sampled = hashing.below(hashing.ranks(keys, self.seed), limit)
+            sampled = hashing.below(hashing.turned(keys, self.seed), limit)
             if sampled.any():
                 yield blocks.to_block(block.rows(sampled, ["key", "vector"]))
 

@@ -57,7 +57,7 @@ def test_labels_come_where_they_are_needed(tmp_path: Path) -> None:
     assert made(tmp_path / "b", CoreSet(), PLAN, parts, standardize=False).labelled is None
 
 
-def test_the_space_is_of_a_sample_of_lowest_hash_whatever_the_blocks(
+def test_the_space_is_of_a_sample_whatever_the_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fit_space, "SAMPLE_ROWS", 30)
@@ -68,7 +68,7 @@ def test_the_space_is_of_a_sample_of_lowest_hash_whatever_the_blocks(
     assert one.mean is not None and one.scale is not None
     assert many.mean is not None and many.scale is not None
     assert one.mean.tolist() == many.mean.tolist() and one.scale.tolist() == many.scale.tolist()
-    rows = hashing.lowest_ranks(whole.column("key").to_pylist(), 30, PLAN.seed)
+    rows = hashing.first_turned(whole.column("key").to_pylist(), 30, PLAN.seed)
     sample = blocks.vectors(whole)[rows].astype(np.float64)
     assert one.mean == pytest.approx(sample.mean(axis=0), abs=1e-6)
     assert one.scale == pytest.approx(sample.std(axis=0), rel=1e-5)
