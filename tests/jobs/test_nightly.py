@@ -12,7 +12,7 @@ import pytest
 from pipelines import api, cli
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.nights import HISTORY, NEWEST, Night, Nights, PlannedNights
-from pipelines.store import storage
+from pipelines.store import lock, storage
 from pipelines.store.workspace import Workspace
 from tests import helpers
 
@@ -297,10 +297,11 @@ def test_experts_get_new_pairs_once_the_last_are_labelled(play: Play) -> None:
     assert play.night(3).round == 2
 
 
-def test_one_command_at_a_time(play: Play) -> None:
+def test_one_command_at_a_time(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "WAIT_SEC", 0.3)
     with (
         play.workspace.writing("mine", print),
-        pytest.raises(RunFailed, match="another command writes into it"),
+        pytest.raises(RunFailed, match=r"`scout mine` of .* writes into it, and one command at a"),
     ):
         play.night(1)
     assert not (play.folder / "w" / "nights").exists()
