@@ -72,10 +72,10 @@ def missing_package(error: BaseException) -> UsageError | None:
     while seen is not None:
         name = getattr(seen, "name", None) or ""
         for extra, packages in _EXTRAS.items():
-            wanted = any(f"{name}.".startswith(f"{package}.") for package in packages)
+            wanted = [package for package in packages if f"{name}.".startswith(f"{package}.")]
             if isinstance(seen, ModuleNotFoundError) and wanted:
                 return UsageError(
-                    f"this needs {name}, which this Python does not have: pip install 'ad-scout[{extra}]'"
+                    f"this needs {wanted[0]}, which this Python does not have: pip install 'ad-scout[{extra}]'"
                 )
         seen = seen.__cause__ or seen.__context__
     return None
