@@ -390,7 +390,9 @@ def test_a_changed_model_file_is_refused(loop: Loop, capsys: pytest.CaptureFixtu
     [weights] = (loop.root / "rounds" / "0002" / "model").rglob("head.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     assert loop.mine() == cli.FAILED
-    assert re.search(r"head\.safetensors: has changed since it was written", capsys.readouterr().err)
+    assert re.search(
+        r"head\.safetensors: has changed since it was written", capsys.readouterr().err
+    )
 
 
 def test_export_takes_the_labels_names_and_refuses_a_full_folder(
