@@ -253,6 +253,7 @@ def _writable(root: str) -> Iterator[None]:
         yield
     except Busy:
         raise
+    # filelock's word for a disk that knows no `flock`, as some that are mounted over a network.
     except (OSError, NotImplementedError, RunFailed) as error:
         said = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
         raise UsageError(f"--workspace {root}: cannot be written ({said})") from error
