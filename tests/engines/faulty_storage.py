@@ -31,6 +31,8 @@ _SAID = {
     412: "At least one of the pre-conditions you specified did not hold.",
     503: "Backend Error",
 }
+# Google's client looks up where a new bucket lies, in a thread of its own, at a time of its own.
+_BACKGROUND = r"GET /storage/v1/b/\w+\?projection=noAcl"
 LIST, READ, WRITE = (
     r"GET /storage/v1/b/\w+/o\?",
     r"GET /download/",
@@ -68,6 +70,8 @@ class FaultyStorage:
 
     def failing(self, line: str) -> int:
         """Return with which status a request fails, or 0."""
+        if re.match(_BACKGROUND, line):
+            return 0
         with self._lock:
             self.asked.append(line)
             hit = next((f for f in self.faults if re.match(f.pattern, line)), None)
