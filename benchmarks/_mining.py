@@ -26,7 +26,7 @@ from pipelines.stages.cluster_per_label import ClusterPerLabel
 from pipelines.stages.fill_items import FillItems
 from pipelines.stages.find_opposite_pairs import FindOppositePairs
 from pipelines.stages.find_overlaps import FindOverlaps
-from pipelines.stages.label_ads import LabelAds, choose_band, choose_threshold
+from pipelines.stages.label_ads import SumMargins, choose_band, choose_threshold
 from pipelines.stages.select_pairs import SelectPairs
 from pipelines.store import blocks, scores
 from pipelines.store.facts import ScoredFacts
@@ -188,7 +188,7 @@ def direct(folder: Path) -> list[str]:
     threads = cores()
     rule = jobs.label_rule(task, plan.model)
     seen = NOTHING
-    label, adding = LabelAds(root, rule, seen), label_ads._Histograms()
+    label, adding = SumMargins(root, seen), label_ads._Histograms()
     total = adding.create_accumulator()
     for file in files:
         total = adding.add_input(total, label._counts(file))

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from models.ad_text import MAX_CHARS_PER_TOKEN, delimiters, prepare_ad
 
 if TYPE_CHECKING:
@@ -382,6 +384,11 @@ class PromptWindow:
             for own, text in zip(ids, texts, strict=True)
         ]
         return [own[: self.max_ad_tokens] for own in ids], cut
+
+    def read_tokens(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return how many tokens of each ad are read, int32 (n,), and which ads have more, bool (n,)."""
+        ids, cut = self.encode(texts)
+        return np.array([len(own) for own in ids], np.int32), np.array(cut, dtype=bool)
 
     def kept(self, text: str) -> str:
         """Return as much of an ad, as data, as its tokens that are read stand for; for people."""

@@ -30,6 +30,7 @@ from models import committee, prompting
 from models.backends import registry
 from models.backends.base import Backend, LabelerSpec, Terms
 from models.prompting import FewShotExample, PromptSpec
+from models.proxies import registry as proxies
 from pipelines.contracts import SKIP_WORDS
 from pipelines.errors import UsageError
 from pipelines.sources.base import ReadOptions
@@ -245,6 +246,27 @@ class Embedding(_Section):
     standardize: Literal["auto", "always", "never"] = "auto"
 
 
+class Cascade(_Section):
+    """Which ads LLM-0 need not read; ``by`` is one of ``models.proxies``, null for no cascade.
+
+    ``share`` of the ads is read where it is given, else as many as the pilot says hold ``kept`` of LLM-0's
+    positives; of the others ``explore`` are read all the same, and tell how many are missed.
+    """
+
+    by: str | None = None
+    kept: InnerShare = 0.98
+    share: Annotated[float, Field(ge=0, le=1)] | None = None
+    explore: Annotated[float, Field(gt=0, le=1)] = 0.02
+    pilot_ads: Annotated[int, Field(ge=100, le=100_000)] = 2000
+
+    @field_validator("by")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        if name is not None and name not in proxies.names():
+            raise ValueError(f"no such proxy; use one of {', '.join(proxies.names())}, or null")
+        return name
+
+
 class Labeling(_Section):
     """The label rule; without a threshold the quantile that matches the prior decides."""
 
@@ -353,6 +375,7 @@ class Task(_Section):
     model: Model = Model()
     server: Server = Server()
     embedding: Embedding = Embedding()
+    cascade: Cascade = Cascade()
     labeling: Labeling = Labeling()
     clustering: Clustering = Clustering()
     overlaps: Overlaps = Overlaps()
@@ -494,7 +517,8 @@ class Task(_Section):
         By default the vectors are those that the learner reads, so that clusters lie in the space
         in which it has to tell the labels apart. Of a model that gives none they are an encoder's.
         """
-        if self.embedding.source == "encoder":
+        # What is foretold of an ad needs its vector before the model is asked.
+        if self.embedding.source == "encoder" or self.cascade.by:
             return self.embedding.preset
         if self.embedding.source == "auto" and self.training.learner != "llm":
             return self.training.encoder
@@ -633,6 +657,12 @@ def _contradictions_of_the_model(task: Task) -> Iterator[tuple[str, str]]:
         yield (
             "embedding.source",
             f"the backend {backend} gives no vectors; write encoder, or leave it out",
+        )
+    if task.cascade.by and task.embedding.source == "llm":
+        yield (
+            "cascade.by",
+            "a cascade spares ads LLM-0's reading, so their vectors cannot be LLM-0's; set embedding.source to "
+            "encoder, or leave it out",
         )
     if kind.chats and task.prompt.form == "completion":
         yield "prompt.form", f"the backend {backend} takes chats alone; write chat"

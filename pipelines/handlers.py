@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,8 @@ from models.backends.base import (
 from models.backends.pool import LabelerPool
 from models.backends.trained import Trained
 from models.embedded import without_downloads
+from models.proxies import registry as proxies
+from models.proxies.base import Proxy
 from models.trained import TrainedModelError
 from pipelines.config import Task
 from pipelines.console import metrics
@@ -48,20 +50,44 @@ class ScoredBlock:
     rejected: tuple[Rejected, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Glanced:
+    """What a cascade knows of n ads before the model is asked.
+
+    Attributes:
+        vectors, n_tokens, truncated, hint: as in ``models.backends.base.Glance``.
+        features: float32 (n, d), of a proxy.
+    """
+
+    vectors: np.ndarray
+    n_tokens: np.ndarray
+    truncated: np.ndarray
+    hint: np.ndarray
+    features: np.ndarray
+
+
 class _Labels(Protocol):
     def label(self, texts: Sequence[str]) -> LabelBatch: ...
 
 
+# A dataclass of arrays with a row a text.
+_Rows = TypeVar("_Rows")
+
+
 def label_each(
-    labeler: _Labels, texts: Sequence[str]
-) -> tuple[LabelBatch | None, list[int], dict[int, str]]:
-    """Label texts so that one that breaks the labeler costs itself alone.
+    ask: Callable[[Sequence[str]], _Rows], texts: Sequence[str]
+) -> tuple[_Rows | None, list[int], dict[int, str]]:
+    """Ask about texts so that one that breaks the labeler costs itself alone.
 
     A failing batch is halved until the failing texts are alone: about ``2 log2(n)`` extra calls
     for one bad text among n.
 
+    Args:
+        ask: returns a dataclass of arrays with a row a text, a labeler's ``label`` for one.
+        texts: what is asked about.
+
     Returns:
-        the labels of the good texts (None when there are none), the good texts' indices, and for
+        what was said of the good texts (None when there are none), the good texts' indices, and for
         each bad text's index what went wrong.
 
     Raises:
@@ -69,7 +95,7 @@ def label_each(
         Exception: the labeler's own, when all of at least eight texts fail: then the labeler is
             broken, not the texts, and the runner should retry.
     """
-    parts: list[LabelBatch] = []
+    parts: list[_Rows] = []
     good: list[int] = []
     bad: dict[int, str] = {}
     last_error: Exception | None = None
@@ -77,7 +103,7 @@ def label_each(
     while pending:
         indices = pending.pop()
         try:
-            part = labeler.label([texts[i] for i in indices])
+            part = ask([texts[i] for i in indices])
         except Unavailable as error:
             raise RunFailed(str(error)) from None
         except Exception as error:
@@ -94,11 +120,9 @@ def label_each(
         raise last_error
     if not parts:
         return None, [], bad
-    joined = LabelBatch(
-        margin=np.concatenate([part.margin for part in parts]),
-        vectors=np.concatenate([part.vectors for part in parts]),
-        n_tokens=np.concatenate([part.n_tokens for part in parts]),
-        truncated=np.concatenate([part.truncated for part in parts]),
+    kind: Any = type(parts[0])
+    joined = kind(
+        **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(kind)}
     )
     return joined, good, bad
 
@@ -106,8 +130,20 @@ def label_each(
 def score_block(labeler: _Labels, block: Block) -> ScoredBlock:
     """Score a block of ads (``UNSCORED_SCHEMA``); what is not finite becomes a rejection."""
     ads = blocks.from_block(block)
-    texts = ads.column("text").to_pylist()
-    labels, good, failures = label_each(labeler, texts)
+    return scored_block(ads, *label_each(labeler.label, ads.column("text").to_pylist()))
+
+
+def scored_block(
+    ads: pa.Table, labels: LabelBatch | None, good: Sequence[int], failures: Mapping[int, str]
+) -> ScoredBlock:
+    """Return what a block of ads became.
+
+    Args:
+        ads: of ``UNSCORED_SCHEMA``.
+        labels: what was said of some of them; None of none.
+        good: which of them these are.
+        failures: which of them failed, and why.
+    """
     reasons = {index: ("scoring_failed", detail) for index, detail in failures.items()}
     scored = AD_SCHEMA.empty_table()
     if labels is not None:
@@ -143,7 +179,7 @@ def score_block(labeler: _Labels, block: Block) -> ScoredBlock:
         )
         for ad, (_, (reason, detail)) in zip(refused, sorted(reasons.items()), strict=True)
     )
-    metrics.count(STAGE, "done", len(texts))
+    metrics.count(STAGE, "done", len(good) + len(failures))
     metrics.count(STAGE, "scored", scored.num_rows)
     metrics.count(STAGE, "rejected", sum(item.records for item in rejected))
     return ScoredBlock(blocks.to_block(scored), rejected)
@@ -155,11 +191,21 @@ class LazyLabeler:
     def __init__(self, load: Callable[[], Labeler]) -> None:
         self._load = load
         self._labeler: Labeler | None = None
+        self._proxies: dict[str, Proxy] = {}
         self._lock = threading.Lock()
 
     def label(self, texts: Sequence[str]) -> LabelBatch:
         """Score texts."""
         return self._loaded().label(texts)
+
+    def glance(self, texts: Sequence[str], by: str) -> Glanced:
+        """Return what is known of texts without the model, and a proxy's features."""
+        labeler = self._loaded()
+        if by not in self._proxies:
+            self._proxies[by] = proxies.create(by, labeler)
+        seen = labeler.glance(texts)
+        features = self._proxies[by].features(texts, seen)
+        return Glanced(seen.vectors, seen.n_tokens, seen.truncated, seen.hint, features)
 
     def prepare(self) -> None:
         """Load the labeler if it is not yet.
@@ -337,12 +383,16 @@ class LabelerHandler(ModelHandler[Block, ScoredBlock, LazyLabeler]):
         try:
             with metrics.timed("LoadModel"):
                 model.prepare()
-            with metrics.timed(STAGE):
-                return [score_block(model, block) for block in batch]
+            return [self.score(model, element) for element in batch]
         finally:
             # Also of a block that fails: what was asked was paid for.
             for name, number in model.asked().items():
                 metrics.count(STAGE, name, number)
+
+    def score(self, labeler: LazyLabeler, element: Any) -> Any:
+        """Score one element."""
+        with metrics.timed(STAGE):
+            return score_block(labeler, element)
 
     def get_metrics_namespace(self) -> str:
         """Return the namespace of RunInference's own metrics."""

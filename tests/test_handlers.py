@@ -40,9 +40,9 @@ def test_poisoned_texts_cost_only_themselves(poisoned: list[bool]) -> None:
     labeler = FakeLabeler()
     if len(texts) >= 8 and all(poisoned):
         with pytest.raises(ValueError, match="poisoned text"):
-            label_each(labeler, texts)
+            label_each(labeler.label, texts)
         return
-    labels, good, bad_rows = label_each(labeler, texts)
+    labels, good, bad_rows = label_each(labeler.label, texts)
     assert sorted(good) == [n for n, bad in enumerate(poisoned) if not bad]
     assert set(bad_rows) == {n for n, bad in enumerate(poisoned) if bad}
     if good:
@@ -55,7 +55,7 @@ def test_poisoned_texts_cost_only_themselves(poisoned: list[bool]) -> None:
 def test_one_bad_text_among_many_costs_few_calls() -> None:
     texts = [f"ad {n}" for n in range(1023)] + ["<poison>"]
     labeler = FakeLabeler()
-    label_each(labeler, texts)
+    label_each(labeler.label, texts)
     assert labeler.calls <= 2 * 10 + 1
 
 

@@ -289,6 +289,10 @@ class AskedLabeler(PromptLabeler):
         answers, why = self.asked(texts)
         if why:
             raise ValueError(next(iter(why.values())))
+        return answers, None, *self.read_tokens(texts)
+
+    def read_tokens(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Count by characters; see `PromptLabeler`."""
         read = [-(-len(self.kept(text)) // CHARS_PER_TOKEN) for text in texts]
         cut = [len(text) > self._max_chars for text in texts]
-        return answers, None, np.array(read, np.int32), np.array(cut, dtype=bool)
+        return np.array(read, np.int32), np.array(cut, dtype=bool)

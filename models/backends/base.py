@@ -139,6 +139,24 @@ class LabelBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Glance:
+    """What is known of n ads without asking the language model.
+
+    Attributes:
+        vectors: float16 (n, dim), as in `LabelBatch`.
+        n_tokens, truncated: likewise.
+        encoded: float32 (n, dim), the encoder's own vectors.
+        hint: float64 (n,), the part of the margin that needs no answer, log-odds.
+    """
+
+    vectors: np.ndarray
+    n_tokens: np.ndarray
+    truncated: np.ndarray
+    encoded: np.ndarray
+    hint: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
 class Said:
     """A prompt with an ad in it, as the model read it, and what it said.
 
@@ -199,6 +217,28 @@ class Labeler(abc.ABC):
     def margins(self, texts: Sequence[str]) -> np.ndarray:
         """Score texts as `label` does, float32 (n,), without their vectors where that saves time."""
         return self.label(texts).margin
+
+    def glance(self, texts: Sequence[str]) -> Glance:
+        """Return what is known of ads without the model's answer; the same vectors as `label` gives.
+
+        For a cascade. By default the ads are labelled, and only the answers left out.
+        """
+        found = self.label(texts)
+        encoded = found.vectors.astype(np.float32)
+        return Glance(found.vectors, found.n_tokens, found.truncated, encoded, np.zeros(len(texts)))
+
+    def states(self, texts: Sequence[str], layer: int) -> np.ndarray:
+        """Return the mean hidden state of ads behind one of the model's first layers, float32 (n, dim).
+
+        NaN for an ad without a word.
+
+        Raises:
+            BackendError: the model cannot be left early.
+        """
+        del texts, layer
+        raise BackendError(
+            f"{self.identity.model_id} cannot be left after a layer; set cascade.by to encoder or words"
+        )
 
     def read(self, text: str) -> Reading:
         """Return how `label` reads one ad, for people: without a prompt, its text alone."""

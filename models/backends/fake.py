@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from models.backends.base import Backend, LabelBatch, Labeler, LabelerIdentity, Progress
+from models.backends.base import Backend, Glance, LabelBatch, Labeler, LabelerIdentity, Progress
 from models.prompting import render
 from pipelines.numerics.calibration import to_grid
 
@@ -63,14 +63,15 @@ class FakeLabeler(Labeler):
         if any("<poison>" in text for text in texts):
             raise ValueError("poisoned text")
         margins = np.array([_margin(text) for text in texts], dtype=np.float64)
-        vectors = _trigrams(texts).astype(np.float16)
-        words = np.array([len(text.split()) for text in texts], dtype=np.int32)
-        return LabelBatch(
-            margin=to_grid(margins),
-            vectors=vectors,
-            n_tokens=words.reshape(len(texts)),
-            truncated=np.zeros(len(texts), dtype=bool),
-        )
+        seen = self.glance(texts)
+        return LabelBatch(to_grid(margins), seen.vectors, seen.n_tokens, seen.truncated)
+
+    def glance(self, texts: Sequence[str]) -> Glance:
+        """Embed texts, whatever they hold."""
+        encoded = _trigrams(texts)
+        words = np.array([len(text.split()) for text in texts], dtype=np.int32).reshape(len(texts))
+        whole = np.zeros(len(texts), dtype=bool)
+        return Glance(encoded.astype(np.float16), words, whole, encoded, np.zeros(len(texts)))
 
 
 def _margin(text: str) -> float:

@@ -22,7 +22,9 @@ from models.backends.passes import (
     pool,
     signature,
 )
-from models.bert import PRODUCT_ROWS
+from models.bert import PRODUCT_ROWS, lay_out
+
+LLAMAS = ("LlamaBackbone", "Llama3Backbone")
 
 
 class SharedPrefixForward(Forward):
@@ -50,18 +52,7 @@ class SharedPrefixForward(Forward):
             raise TypeError("linear rope scaling")
         dtype = tf.as_dtype(backbone.compute_dtype)
         weights = _LlamaWeights(backbone, dtype)
-        empty = [
-            (
-                tf.zeros([weights.n_kv, weights.head_dim, 0], dtype),
-                tf.zeros([weights.n_kv, 0, weights.head_dim], dtype),
-            )
-        ] * backbone.num_layers
-        seen = empty
-        if len(prefix):
-            row = tf.constant([list(prefix)], tf.int32)
-            n_row = tf.constant([len(prefix)], tf.int32)
-            parts = _llama_pass(weights, row, n_row, len(prefix), empty, 0)[1]
-            seen = [(tf.transpose(k[:, 0], [0, 2, 1]), v[:, 0]) for k, v in parts]
+        seen = _prefix_states(weights, prefix, backbone.num_layers, dtype)
         n_prefix = len(prefix)
         counts = [len(suffix) for suffix in suffixes]
         ends = np.cumsum(counts).tolist()
@@ -87,6 +78,70 @@ class SharedPrefixForward(Forward):
         self._run = run
 
 
+class EarlyForward:
+    """The Llama family's first layers on ads alone, for what an ad is like before it is asked about."""
+
+    def __init__(self, model: Any, prefix: Sequence[int], layers: int) -> None:
+        """Prepares the pass.
+
+        Args:
+            model: `keras_hub.models.CausalLM`.
+            prefix: Ids before the ad.
+            layers: After how many of the model's layers it ends, at least 1.
+
+        Raises:
+            AttributeError, TypeError, ValueError: If the model is of another family, or has fewer.
+        """
+        import tensorflow as tf
+
+        backbone = model.backbone
+        if type(backbone).__name__ not in LLAMAS or not 1 <= layers <= backbone.num_layers:
+            raise ValueError(f"no {layers} layers of Llama's")
+        dtype = tf.as_dtype(backbone.compute_dtype)
+        weights = _LlamaWeights(backbone, dtype, layers)
+        seen = _prefix_states(weights, prefix, layers, dtype)
+        n_prefix = len(prefix)
+
+        @tf.function(input_signature=[*signature(), tf.TensorSpec([], tf.int32)])
+        def run(tokens: Any, n_ad: Any, n_flat: Any) -> Any:
+            hidden, _ = _llama_pass(weights, tokens, n_ad, n_flat, seen, n_prefix)
+            return pool(hidden, n_ad, [0])[0]
+
+        self._run = run
+
+    def __call__(
+        self, ads: Sequence[Sequence[int]], length: int, rows: int, n_flat: int
+    ) -> np.ndarray:
+        """Returns the mean states, float32 (n, dim), of n ads in a batch.
+
+        Args:
+            ads: Ids, at most `rows` ads of at most `length` tokens each.
+            length: Of the batch's rows.
+            rows: Of the batch; the same for each length, so that an ad's state depends on the ad alone.
+            n_flat: The flat list's length, at least `rows * length`.
+        """
+        tokens, n_ad = lay_out(ads, rows, length)
+        return np.asarray(self._run(tokens, n_ad, np.int32(n_flat)).numpy()[: len(ads)])
+
+
+def _prefix_states(weights: _LlamaWeights, prefix: Sequence[int], layers: int, dtype: Any) -> Any:
+    """Returns each layer's keys and values of the prefix, as `_llama_pass` takes them."""
+    import tensorflow as tf
+
+    empty = [
+        (
+            tf.zeros([weights.n_kv, weights.head_dim, 0], dtype),
+            tf.zeros([weights.n_kv, 0, weights.head_dim], dtype),
+        )
+    ] * layers
+    if not len(prefix):
+        return empty
+    row = tf.constant([list(prefix)], tf.int32)
+    n_row = tf.constant([len(prefix)], tf.int32)
+    parts = _llama_pass(weights, row, n_row, len(prefix), empty, 0)[1]
+    return [(tf.transpose(k[:, 0], [0, 2, 1]), v[:, 0]) for k, v in parts]
+
+
 class _LlamaWeights:
     """A Llama backbone's weights, laid out so that a layer needs few and large products.
 
@@ -95,7 +150,7 @@ class _LlamaWeights:
     rotary embedding pairs are interleaved, so that a rotation is one complex product.
     """
 
-    def __init__(self, backbone: Any, dtype: Any) -> None:
+    def __init__(self, backbone: Any, dtype: Any, layers: int | None = None) -> None:
         import tensorflow as tf
 
         def constant(value: np.ndarray) -> Any:
@@ -114,7 +169,7 @@ class _LlamaWeights:
         self.embedding = backbone.token_embedding.embeddings.value
         self.final_scale = tf.constant(read(backbone.layer_norm.scale))
         self.layers = []
-        for layer in backbone.transformer_layers:
+        for layer in backbone.transformer_layers[:layers]:
             attention = layer._self_attention_layer
             norm = read(layer._self_attention_layernorm.scale)[:, None, None]
             query = read(attention._query_dense.kernel) * norm * np.float32(size**-0.5)
@@ -295,7 +350,7 @@ def choose_forward(
         return OneByOne(passes, suffixes)
 
     kinds: dict[str, Callable[[], Forward]] = {}
-    if type(model.backbone).__name__ in ("LlamaBackbone", "Llama3Backbone"):
+    if type(model.backbone).__name__ in LLAMAS:
         kinds[SharedPrefixForward.name] = shared
     if hasattr(model, "call_with_cache") and hasattr(model, "_build_cache") and prefix:
         kinds[CachedForward.name] = cached

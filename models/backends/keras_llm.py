@@ -11,7 +11,7 @@ import numpy as np
 
 from models import encoder, presets
 from models.backends.base import Backend, LabelerIdentity, Progress
-from models.backends.forward import choose_forward
+from models.backends.forward import EarlyForward, choose_forward
 from models.backends.prompted import (
     Chair,
     PromptLabeler,
@@ -169,6 +169,7 @@ class LLMLabeler(PromptLabeler):
             self.prompt_hash(),
             embedder.embedding_id if embedder else None,
         )
+        self._model, self._early = bundle.model, dict[int, EarlyForward]()
         self._dim = int(bundle.model.backbone.hidden_dim)
         self._behind = [token for suffix in window.suffixes for token in suffix]
 
@@ -215,6 +216,43 @@ class LLMLabeler(PromptLabeler):
     def kept(self, text: str) -> str:
         """Return what is read of an ad; see `PromptLabeler`."""
         return self.window.kept(text)
+
+    def read_tokens(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Count; see `PromptLabeler`."""
+        return self.window.read_tokens(texts)
+
+    def states(self, texts: Sequence[str], layer: int) -> np.ndarray:
+        """Read ads as far as a layer, without what stands behind them; see `Labeler`."""
+        early = self._early.get(layer)
+        if early is None:
+            try:
+                early = EarlyForward(self._model, self.window.prefix, layer)
+            except (AttributeError, TypeError, ValueError):
+                return super().states(texts, layer)
+            self._early[layer] = early
+        ids, _ = self.window.encode(texts)
+        found = np.full((len(ids), self._dim), np.nan, np.float32)
+        buckets: dict[int, list[int]] = {}
+        for place, own in enumerate(ids):
+            if own:
+                buckets.setdefault(bucket_length(len(own)), []).append(place)
+        rows = {length: max(1, TOKENS_PER_BATCH // length) for length in buckets}
+        batches = [
+            (length, places[start : start + rows[length]])
+            for length, places in sorted(buckets.items(), reverse=True)
+            for start in range(0, len(places), rows[length])
+        ]
+
+        def run(batch: tuple[int, list[int]]) -> np.ndarray:
+            length, places = batch
+            longest = -(-length // PRODUCT_ROWS) * PRODUCT_ROWS
+            flat = max(TOKENS_PER_BATCH, longest)
+            return early([ids[i] for i in places], length, rows[length], flat)
+
+        with ThreadPoolExecutor(max(1, min(_WORKERS, len(batches)))) as pool:
+            for (_, places), states in zip(batches, pool.map(run, batches), strict=True):
+                found[places] = states
+        return found
 
     def _ask(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Returns answers, the model's own vectors, tokens read, and which ads had more."""

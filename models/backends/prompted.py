@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models import encoder, presets
-from models.backends.base import LabelBatch, Labeler, LabelerSpec, Progress, Reading, Said
+from models.backends.base import Glance, LabelBatch, Labeler, LabelerSpec, Progress, Reading, Said
 from models.committee import Committee
 from models.encoder import SentenceEncoder
 from models.policy import PolicySimilarity
@@ -104,6 +104,10 @@ class PromptLabeler(Labeler, abc.ABC):
             dim), None where it has none; tokens read, int32 (n,); bool (n,), which ads had more.
         """
 
+    @abc.abstractmethod
+    def read_tokens(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return how many tokens of each ad are read, int32 (n,), and which ads have more, bool (n,)."""
+
     def answers(self, texts: Sequence[str]) -> np.ndarray:
         """Ask every prompt about every ad.
 
@@ -136,10 +140,7 @@ class PromptLabeler(Labeler, abc.ABC):
         if self._chair is None:
             margin = answers[:, 0]
         else:
-            similarity = self._chair.similarity
-            shared = similarity.encoder is self._embedder
-            near = similarity.of_vectors(vectors if shared else similarity.encoder.encode(texts))
-            margin = self._chair.committee.combine(answers, near)
+            margin = self._chair.committee.combine(answers, self._near(texts, vectors))
         if self._embedder is not None:
             vectors = self._embedder.told_apart(texts, vectors)
         vectors = vectors.astype(np.float16)
@@ -147,6 +148,26 @@ class PromptLabeler(Labeler, abc.ABC):
         margin[bad] = np.nan
         vectors[bad] = np.nan
         return LabelBatch(to_grid(margin), vectors, n_tokens, truncated)
+
+    def _near(self, texts: Sequence[str], vectors: np.ndarray) -> np.ndarray:
+        """Return the ads' similarity to the policy, by their vectors where these are its encoder's."""
+        assert self._chair is not None
+        similarity = self._chair.similarity
+        shared = similarity.encoder is self._embedder
+        return similarity.of_vectors(vectors if shared else similarity.encoder.encode(texts))
+
+    def glance(self, texts: Sequence[str]) -> Glance:
+        """Embed ads, and ask nothing; see `Labeler`. Without an encoder they are asked all the same."""
+        if self._embedder is None:
+            return super().glance(texts)
+        encoded = self._embedder.encode(texts)
+        hint = np.zeros(len(texts))
+        if self._chair is not None:
+            board = self._chair.committee
+            hint = board.offset + board.slope * board.nearness(self._near(texts, encoded))
+        vectors = self._embedder.told_apart(texts, encoded).astype(np.float16)
+        n_tokens, truncated = self.read_tokens(texts)
+        return Glance(vectors, n_tokens, truncated, encoded, hint)
 
     def read(self, text: str) -> Reading:
         """Return every prompt with the ad in it, and what each was answered; see `Labeler`."""

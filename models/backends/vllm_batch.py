@@ -139,6 +139,10 @@ class VLLMLabeler(PromptLabeler):
         """Return what is read of an ad; see `PromptLabeler`."""
         return self.window.kept(text)
 
+    def read_tokens(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Count; see `PromptLabeler`."""
+        return self.window.read_tokens(texts)
+
     def _ask(self, texts: Sequence[str]) -> tuple[np.ndarray, None, np.ndarray, np.ndarray]:
         from vllm import SamplingParams
 

@@ -84,6 +84,11 @@ def explain(options: ExplainOptions, say: Callable[[str], None]) -> Explained | 
             ) from error
         reading, unread = None, error.message if isinstance(error, RunFailed) else str(error)
         row = found.row
+    if found and found.foretold:
+        say(
+            "LLM-0 was spared this ad: the margin that counts was foretold by the cascade, and what LLM-0 says "
+            "of it is asked now"
+        )
     if found and options.text:
         say(f"this is the text of the ad {row.column('id')[0].as_py()!r} of the corpus")
     return _outcome(workspace, place, model, found, row, options, reading, unread)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import itertools
 import json
@@ -42,11 +43,13 @@ class Found:
         round: the round.
         row: one scored row.
         asked_at: where the record that was asked for stands, when it is another one of the same text.
+        foretold: whether a cascade foretold its margin, and LLM-0 did not read it.
     """
 
     round: Round
     row: pa.Table
     asked_at: str = ""
+    foretold: bool = False
 
 
 def rounds_of(workspace: Workspace, wanted: int | None) -> list[Round]:
@@ -107,7 +110,8 @@ def by_id(workspace: Workspace, rounds: Sequence[Round], asked: str) -> Found | 
     if isinstance(copy, Ad):
         own = by_key(workspace, rounds, copy.key)
         if own:
-            return Found(own.round, own.row, f"{copy.source}, {copy.position}")
+            at = f"{copy.source}, {copy.position}"
+            return dataclasses.replace(own, asked_at=at)
         raise UsageError(
             f"{asked}: stands in {copy.source}, {copy.position}, but is none of the ads that were mined in "
             f"{where} of {workspace.root}: the corpus has changed since; mine again"
@@ -128,7 +132,9 @@ def _find(workspace: Workspace, rounds: Sequence[Round], column: str, value: str
                 same = pc.equal(block.columns([column]).column(column), value)
                 mask = np.asarray(same.to_numpy(), dtype=bool)
                 if mask.any():
-                    return Found(place, block.rows(mask).slice(0, 1))
+                    row = block.rows(mask).slice(0, 1)
+                    key = place.scored.facts.origin.score_key
+                    return Found(place, row, foretold=scores.score_key_of(part) != key)
     return None
 
 

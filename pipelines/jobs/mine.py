@@ -28,7 +28,7 @@ from pipelines.console.typed import typed
 from pipelines.contracts import FORMAT_VERSION, BlockFile, Tally
 from pipelines.errors import UsageError
 from pipelines.handlers import LoadLabeler, trained_backend, trained_embedding
-from pipelines.jobs import pilot, selection
+from pipelines.jobs import cascades, pilot, selection
 from pipelines.jobs.labels import settled_labels
 from pipelines.jobs.outcome import outcome
 from pipelines.jobs.results import Mined, Submitted
@@ -48,6 +48,7 @@ from pipelines.sources import registry as sources
 from pipelines.sources.base import CONTENT_IDS, ReadOptions
 from pipelines.sources.survey import Survey, survey
 from pipelines.stages import collapse_duplicates, join_nights, read_ads, score_ads
+from pipelines.stages.cascade_ads import Cascade
 from pipelines.stages.check_corpus import CheckCorpus
 from pipelines.stages.check_worker import CheckWorker
 from pipelines.stages.collapse_duplicates import CollapseDuplicates, partitions_of
@@ -137,6 +138,7 @@ class Plan:
     place: Place = 0
     dates: tuple[Manifest[ScoredFacts], ...] = ()
     most: int | None = None
+    how: Cascade | None = None
 
 
 def mine(
@@ -291,6 +293,8 @@ def _plan(
             **asked.shaped,
             "read": options.read.shaping(),
             "max_rejected_share": options.max_rejected_share,
+            # What it reads changes from night to night, which makes no other corpus.
+            **({"cascade": task.cascade.model_dump()} if task.cascade.by and not model else {}),
         }
     )
 
@@ -340,6 +344,7 @@ def _plan(
         finished=finished,
         place=place,
         dates=asked.dates,
+        how=None if model else cascades.planned(workspace, task, score_key, say),
     )
 
 
@@ -525,7 +530,9 @@ def _fitted(model: Manifest[ModelFacts]) -> Fitted:
 
 def _block_rows(plan: Plan, elsewhere: bool) -> int:
     asked = plan.model is None and plan.task.backend_kind().remote
-    return _ASKED_ROWS if asked else _BLOCK_ROWS[not elsewhere]
+    rows = _ASKED_ROWS if asked else _BLOCK_ROWS[not elsewhere]
+    # LLM-0 reads about a quarter of a block, and its batches are to be as full.
+    return 4 * rows if plan.how else rows
 
 
 def _join(
@@ -633,13 +640,15 @@ def score(
         elsewhere,
         resource_hints(options.scoring_hints),
         most=plan.most,
+        how=plan.how,
     )
     unscored = scored[score_ads.REJECTED]
     late_letters = unscored | "WriteRejectedScores" >> WriteRejected(
         workspace.root, attempt, "scores", shards
     )
     letters = (early_letters, late_letters) | "JoinDeadLetters" >> beam.Flatten()
-    found = (scored[score_ads.PARTS], unscored, letters, scored[score_ads.UNREAD], tally)
+    done = scored.get(score_ads.CASCADE, ())
+    found = (scored[score_ads.PARTS], unscored, letters, scored[score_ads.UNREAD], tally, *done)
     files = found | "CommitScored" >> CommitScored(
         workspace.root,
         attempt,
@@ -647,5 +656,6 @@ def score(
         origin,
         options.max_rejected_share,
         shards,
+        plan.how,
     )
     return files, tally | "WeightUnit" >> beam.Map(lambda found: unit_of(found.weight))

@@ -44,7 +44,7 @@ from pipelines.sources.base import Listed, NothingThere
 from pipelines.stages.check_corpus import NO_RECORDS
 from pipelines.stages.label_ads import SumMargins, choose_threshold
 from pipelines.stages.read_parts import ReadParts
-from pipelines.store import files, scores, storage
+from pipelines.store import files, scores, storage, students
 from pipelines.store.facts import (
     BEGUN,
     COMPLETED,
@@ -330,12 +330,14 @@ class _Night:
         stability = (
             drift.stability(histogram, before.histogram(self._workspace.root)) if before else None
         )
-        new = self._scored(self._earlier, key)
+        read = self._scored(self._earlier, key)
+        by = self._task.cascade.by
+        foretold = self._scored(self._earlier, students.foretold_key(key, by)) if by else 0
         figures = NightFigures(
             records=own.facts.records,
             rejected=own.facts.rejected,
             ads=own.rows,
-            new=new,
+            new=read + foretold,
             late=self._late(taken),
             window_ads=self._window_ads(taken, mined),
             positives=int(histogram[calibration.bins_of(np.array([yardstick]))[0] :].sum()),
@@ -344,7 +346,7 @@ class _Night:
             pairs=mined.rows if mined else 0,
             held=held,
             seconds=round(time.monotonic() - started, 2),
-            cost=round(new * self._options.price / 1000, 6) if self._options.price else None,
+            cost=round(read * self._options.price / 1000, 6) if self._options.price else None,
         )
         jumped = ""
         if before:
@@ -401,7 +403,7 @@ class _Night:
         return found
 
     def _scored(self, runs: Sequence[Manifest[NightFacts]], key: str) -> int:
-        """Return how many ads the model read in some runs and in this one."""
+        """Return how many ads were scored under a key in some runs and in this one."""
         now = _gained(self._facts.stored, scores.stored_ads(self._workspace.root))
         return now.get(key, 0) + sum(run.facts.scored.get(key, 0) for run in runs)
 

@@ -94,6 +94,8 @@ def outcome(plan: Plan, counted: Mapping[str, int] | None, seconds: float) -> Mi
         rejected_examples=scored.facts.examples,
         unread=scored.facts.unread,
         spent=_spent(plan, counters),
+        cascade=scored.facts.cascade,
+        saved_seconds=_saved(counters, busy),
     )
     if counted is not None:
         data = json.dumps(plain(mined), indent=1, ensure_ascii=False).encode() + b"\n"
@@ -118,6 +120,12 @@ def _spent(plan: Plan, counters: Mapping[str, int]) -> Spent | None:
         tokens_out=tokens[1],
         cost=plan.task.server.terms().cost(*tokens),
     )
+
+
+def _saved(counters: Mapping[str, int], busy: Mapping[str, float]) -> float | None:
+    """Return what LLM-0 would have taken for the ads that were foretold, seconds."""
+    read, foretold = (counters.get(f"CascadeAds/{name}", 0) for name in ("read", "foretold"))
+    return round(busy.get(STAGE, 0.0) / read * foretold, 1) if read and foretold else None
 
 
 def _median(values: Sequence[float | None]) -> float | None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipelines.numerics.agreement import Kappa
     from pipelines.numerics.audit import Estimate
     from pipelines.numerics.calibration import Fitted, PriorBound
-    from pipelines.store.facts import EpochFigures, Evaluation, LabelCounts
+    from pipelines.store.facts import CascadeFacts, EpochFigures, Evaluation, LabelCounts
 
 # Of the fields of a result that ``--json`` does not print.
 APART = {"json": False}
@@ -139,6 +139,9 @@ class Mined(Result):
         rejected_examples: reason -> the first record that was rejected for it, as a sentence.
         unread: script -> ads that the encoder cannot read.
         spent: on a service, as far as the engine gave counters; None where the model is none's.
+        cascade: what was spared LLM-0; None where it reads every ad.
+        saved_seconds: busy seconds that LLM-0 would have taken for what was foretold, about; None where
+            nothing was, or the engine gave no counters.
     """
 
     task: str
@@ -186,6 +189,8 @@ class Mined(Result):
     rejected_examples: Mapping[str, str] = field(default_factory=dict)
     unread: Mapping[str, int] = field(default_factory=dict)
     spent: Spent | None = None
+    cascade: CascadeFacts | None = None
+    saved_seconds: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON values, the review items last."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -29,9 +30,11 @@ from pipelines.contracts import (
 from pipelines.errors import RunFailed
 from pipelines.handlers import STAGE, LabelerHandler, ScoredBlock
 from pipelines.numerics.weights import in_units, unit_of
+from pipelines.stages import cascade_ads
+from pipelines.stages.cascade_ads import Cascade, CascadeAds
 from pipelines.store import blocks, scores
 
-PARTS, REJECTED, UNREAD = "parts", "rejected", "unread"
+PARTS, REJECTED, UNREAD, CASCADE = "parts", "rejected", "unread", "cascade"
 
 
 def weighed(table: pa.Table, unit: int) -> pa.Table:
@@ -65,7 +68,8 @@ class ScoreAds(beam.PTransform):
 
     Output: a dict of ``PCollection[ScoredPart]`` (``parts``), ``PCollection[Rejected]``
     (``rejected``), and ``PCollection[tuple[str, int]]`` (``unread``): ads that the encoder cannot
-    read, by script.
+    read, by script; with a cascade ``cascade``, what it did (``cascade.Read``) and by which student, in three
+    singletons (see :class:`CascadeAds`).
 
     Ads are shuffled once, to the partition of their keys; there the keys that are known are read, and
     nothing else of what was scored before. Memory of a worker: a partition's ads (``scores.PARTITION_ADS``
@@ -81,6 +85,8 @@ class ScoreAds(beam.PTransform):
         hints: Beam's resource hints for the workers that label.
         partition_ads: ads of a partition, about.
         most: new ads that may be scored; with more, none is.
+        how: a cascade, where not every ad is read by the model; what is foretold lies under a score key
+            of its own, so that what was read counts with and without a cascade.
     """
 
     load: Callable[[], Labeler]
@@ -92,6 +98,7 @@ class ScoreAds(beam.PTransform):
     hints: Mapping[str, str] = dataclasses.field(default_factory=dict)
     partition_ads: int = scores.PARTITION_ADS
     most: int | None = None
+    how: Cascade | None = None
 
     def __post_init__(self) -> None:
         if self.block_rows < 1:
@@ -99,7 +106,7 @@ class ScoreAds(beam.PTransform):
 
     def expand(
         self, inputs: tuple[beam.PCollection[Block], beam.PCollection[Tally]]
-    ) -> dict[str, beam.PCollection]:
+    ) -> dict[str, Any]:
         """Apply the transform."""
         unique, checked = inputs
         tally = pvalue.AsSingleton(checked)
@@ -125,15 +132,32 @@ class ScoreAds(beam.PTransform):
             # Whoever scores a block again, after a worker's death, finds the same ads in it and writes
             # the same file.
             new = new | "StableBlocks" >> beam.Reshuffle()
-        label = RunInference(LabelerHandler(self.load, self.elsewhere))
-        results = new | "Label" >> label.with_resource_hints(**self.hints)
-        scored = results | "WriteBlock" >> beam.FlatMap(self._write, tally).with_outputs(
-            UNREAD, main=PARTS
+        if self.how:
+            parted = new | "Cascade" >> CascadeAds(
+                self.load, self.root, self.how, self.elsewhere, self.hints
+            )
+            results = parted[cascade_ads.READ]
+            told = parted[cascade_ads.FORETOLD] | "WriteForetold" >> beam.FlatMap(
+                self._write, tally, self.how.key
+            ).with_outputs(UNREAD, main=PARTS)
+            others = [told]
+            done = parted[cascade_ads.DONE]
+        else:
+            label = RunInference(LabelerHandler(self.load, self.elsewhere))
+            results = new | "Label" >> label.with_resource_hints(**self.hints)
+            others, done = [], ()
+        scored = (
+            results
+            | "Scored" >> beam.Map(lambda result: result.scored)
+            | "WriteBlock"
+            >> beam.FlatMap(self._write, tally, self.score_key).with_outputs(UNREAD, main=PARTS)
         )
+        written = [split, scored, *others]
         return {
-            PARTS: (split[PARTS], scored[PARTS]) | "JoinParts" >> beam.Flatten(),
-            UNREAD: (split[UNREAD], scored[UNREAD]) | "JoinUnread" >> beam.Flatten(),
+            PARTS: [found[PARTS] for found in written] | "JoinParts" >> beam.Flatten(),
+            UNREAD: [found[UNREAD] for found in written] | "JoinUnread" >> beam.Flatten(),
             REJECTED: results | "Unscored" >> beam.FlatMap(_rejected),
+            **({CASCADE: done} if done else {}),
         }
 
     def _prefix_length(self, tally: Tally) -> int:
@@ -146,16 +170,20 @@ class ScoreAds(beam.PTransform):
 
     def _split(self, prefix: str, packed: Iterable[Block]) -> Iterator[Block | pvalue.TaggedOutput]:
         table = blocks.sort_by_key(blocks.concat(list(packed))).combine_chunks()
-        there = scores.blocks_of(self.root, self.score_key, prefix)
-        there = scores.compact(self.root, there, self.block_rows)
         is_new = np.ones(table.num_rows, dtype=bool)
         found = []
         unread: Counter[str] = Counter()
-        held = scores.known(self.root, there, table.column("key"), table.column("text"))
-        for path, rows, ads, scripts in held:
-            found.append((path, rows, table.take(pa.array(ads))))
-            is_new[ads] = False
-            unread.update(filter(None, scripts))
+        # What the model said counts before what was foretold.
+        for key in (self.score_key, *([self.how.key] if self.how else [])):
+            there = scores.blocks_of(self.root, key, prefix)
+            there = scores.compact(self.root, there, self.block_rows)
+            left = np.flatnonzero(is_new)
+            open_ads = table.take(pa.array(left))
+            held = scores.known(self.root, there, open_ads.column("key"), open_ads.column("text"))
+            for path, rows, ads, scripts in held:
+                found.append((path, rows, table.take(pa.array(left[ads]))))
+                is_new[left[ads]] = False
+                unread.update(filter(None, scripts))
         if found:
             folder = scores.corpus_folder(self.score_key, self.attempt)
             name = f"known-{prefix or 'all'}"
@@ -170,16 +198,16 @@ class ScoreAds(beam.PTransform):
             yield blocks.to_block(new.slice(start, self.block_rows))
 
     def _write(
-        self, result: ScoredBlock, tally: Tally
+        self, packed: Block, tally: Tally, key: str
     ) -> Iterator[ScoredPart | pvalue.TaggedOutput]:
-        if not result.scored.rows:
+        if not packed.rows:
             return
-        table = blocks.from_block(result.scored)
+        table = blocks.from_block(packed)
         scripts = unread_scripts(table)
         # A block is of one partition, as it came.
         prefix = table.column("key")[0].as_py()[: self._prefix_length(tally)]
         # Named by content: a bundle that a runner retries writes the same files again.
-        yield scores.store(self.root, self.score_key, self.attempt, prefix, table, scripts)
+        yield scores.store(self.root, self.score_key, self.attempt, prefix, table, scripts, key)
         for script in sorted(Counter(filter(None, scripts)).items()):
             yield pvalue.TaggedOutput(UNREAD, script)
 

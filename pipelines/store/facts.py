@@ -17,6 +17,7 @@ from pipelines.config import Task
 from pipelines.numerics.agreement import Kappa
 from pipelines.numerics.audit import Known
 from pipelines.numerics.calibration import Fitted, PriorBound, Threshold
+from pipelines.numerics.cascade import Miss
 from pipelines.numerics.stopping import Difference, StoppingRule
 from pipelines.numerics.weights import THOUSANDTHS
 from pipelines.sources.base import ReadOptions
@@ -54,6 +55,31 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True)
+class CascadeFacts:
+    """What a cascade did with the ads that a scored attempt found new.
+
+    Attributes:
+        student: path of what foretold LLM-0's margins; "" where all new ads were its pilot.
+        by: what that goes by, one of ``models.proxies``.
+        correlation: of what is foretold and LLM-0's margins, on pilot ads that it was not fitted on.
+        share: of the ads, in [0, 1], above the cut; None without a student.
+        kept: share of LLM-0's positives that is to lie above it.
+        read: ads that LLM-0 read, the pilot and the explored among them.
+        foretold: ads that it did not.
+        miss: how many of its positives lie below the cut, by the explored ads; None without a student.
+    """
+
+    student: str
+    by: str
+    correlation: float | None
+    share: float | None
+    kept: float
+    read: int
+    foretold: int
+    miss: Miss | None
+
+
+@dataclass(frozen=True, slots=True)
 class ScoredFacts:
     """What a ``scored`` attempt holds.
 
@@ -68,6 +94,7 @@ class ScoredFacts:
         examples: reason -> the first record that was rejected for it, as a sentence.
         weight_unit: power of ten of the unit that the blocks' weights are in.
         unread: script -> ads that the encoder cannot read.
+        cascade: None where LLM-0 reads every ad.
     """
 
     origin: Provenance
@@ -80,6 +107,7 @@ class ScoredFacts:
     examples: Mapping[str, str] = field(default_factory=dict)
     weight_unit: int = THOUSANDTHS
     unread: Mapping[str, int] = field(default_factory=dict)
+    cascade: CascadeFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)

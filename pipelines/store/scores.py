@@ -82,7 +82,13 @@ def vectors_of(block: str) -> str:
 
 
 def store(
-    root: str, score_key: str, attempt: str, prefix: str, table: pa.Table, scripts: Sequence[str]
+    root: str,
+    score_key: str,
+    attempt: str,
+    prefix: str,
+    table: pa.Table,
+    scripts: Sequence[str],
+    under: str = "",
 ) -> ScoredPart:
     """Write newly scored ads: a block of their partition, and the overlay of an attempt beside it.
 
@@ -93,13 +99,19 @@ def store(
         prefix: with which all keys begin.
         table: of ``scored_schema``.
         scripts: the script of each ad that the encoder cannot read, else "".
+        under: score key of the block, where it is another one than the attempt's.
     """
-    block = write_block(root, folder_of(score_key, prefix), table, scripts)
+    block = write_block(root, folder_of(under or score_key, prefix), table, scripts)
     place = np.empty(table.num_rows, dtype=np.int64)
     place[_order(table).to_numpy()] = np.arange(table.num_rows)
     found = [(block, place, table)]
     [part] = write_overlay(root, corpus_folder(score_key, attempt), "new", found)
     return part
+
+
+def score_key_of(part: ScoredPart) -> str:
+    """Return the score key under which a part's block lies: another than its corpus's if it was foretold."""
+    return part.block.split("/")[1]
 
 
 def number_of(part: ScoredPart) -> int:

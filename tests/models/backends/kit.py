@@ -76,6 +76,13 @@ def check_backend(backend: Backend, long: str, reads_anything: bool = False) -> 
         same(labeler.label([TEXTS[2]]), batch, [2])
         same(labeler.label([*[TEXTS[1]] * 40, *TEXTS]), batch, [*[1] * 40, *range(n)])
 
+    # What a cascade knows beforehand is what counts afterwards.
+    seen = labeler.glance(TEXTS)
+    for name in ("vectors", "n_tokens", "truncated"):
+        np.testing.assert_array_equal(getattr(seen, name), getattr(batch, name), err_msg=name)
+    assert seen.encoded.shape[0] == n and seen.encoded.dtype == np.float32
+    assert seen.hint.shape == (n,) and seen.hint.dtype == np.float64
+
     empty = labeler.label([])
     assert empty.margin.shape == empty.n_tokens.shape == empty.truncated.shape == (0,)
     assert empty.vectors.shape == (0, dim) and labeler.margins([]).shape == (0,)
