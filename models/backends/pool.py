@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.backends.base import LabelBatch, Labeler, LabelerIdentity
+from models.backends.base import Glance, LabelBatch, Labeler, LabelerIdentity
 from models.encoder import VectorCache
 
 _COLUMNS = tuple(field.name for field in fields(LabelBatch))
@@ -58,6 +58,14 @@ class RememberingLabeler(Labeler):
             self._remember(list(new), {column: getattr(batch, column) for column in _COLUMNS})
         rows = [self._rows[name] for name in names]
         return LabelBatch(**{column: self._answers[column][rows] for column in _COLUMNS})
+
+    def glance(self, texts: Sequence[str]) -> Glance:
+        """Return what the real one knows before it is asked; nothing of it is kept."""
+        return self._inner().glance(texts)
+
+    def states(self, texts: Sequence[str], layer: int) -> np.ndarray:
+        """Return the real one's; see `Labeler`."""
+        return self._inner().states(texts, layer)
 
     def _remember(self, names: Sequence[bytes], answers: Mapping[str, np.ndarray]) -> None:
         known = len(self._rows)

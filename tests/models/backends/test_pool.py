@@ -158,3 +158,10 @@ def test_pickled_it_is_the_same_pool_here_and_a_new_one_elsewhere() -> None:
     del pool, labeler
     gc.collect()
     assert len(pickle.loads(sent).labeler(IDENTITY, Counting)) == 0, "it ends with its simulation"
+
+
+def test_a_glance_asks_nothing_and_keeps_nothing() -> None:
+    labeler, loaded = remembering()
+    seen = labeler.glance(TEXTS[:5])
+    np.testing.assert_array_equal(seen.vectors, Counting().label(TEXTS[:5]).vectors)
+    assert loaded[0].asked == [] and len(labeler) == 0
