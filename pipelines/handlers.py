@@ -55,7 +55,7 @@ class Glanced:
     """What a cascade knows of n ads before the model is asked.
 
     Attributes:
-        vectors, n_tokens, truncated, hint: as in ``models.backends.base.Glance``.
+        vectors, n_tokens, truncated, hint, similarity: as in ``models.backends.base.Glance``.
         features: float32 (n, d), of a proxy.
     """
 
@@ -63,6 +63,7 @@ class Glanced:
     n_tokens: np.ndarray
     truncated: np.ndarray
     hint: np.ndarray
+    similarity: np.ndarray
     features: np.ndarray
 
 
@@ -70,12 +71,13 @@ class _Labels(Protocol):
     def label(self, texts: Sequence[str]) -> LabelBatch: ...
 
 
-# A dataclass of arrays with a row a text.
+# A text, or its place; a dataclass of arrays with a row a text.
+_Ad = TypeVar("_Ad")
 _Rows = TypeVar("_Rows")
 
 
 def label_each(
-    ask: Callable[[Sequence[str]], _Rows], texts: Sequence[str]
+    ask: Callable[[Sequence[_Ad]], _Rows], texts: Sequence[_Ad]
 ) -> tuple[_Rows | None, list[int], dict[int, str]]:
     """Ask about texts so that one that breaks the labeler costs itself alone.
 
@@ -84,7 +86,7 @@ def label_each(
 
     Args:
         ask: returns a dataclass of arrays with a row a text, a labeler's ``label`` for one.
-        texts: what is asked about.
+        texts: what is asked about, or what stands for them.
 
     Returns:
         what was said of the good texts (None when there are none), the good texts' indices, and for
@@ -205,7 +207,13 @@ class LazyLabeler:
             self._proxies[by] = proxies.create(by, labeler)
         seen = labeler.glance(texts)
         features = self._proxies[by].features(texts, seen)
-        return Glanced(seen.vectors, seen.n_tokens, seen.truncated, seen.hint, features)
+        return Glanced(
+            seen.vectors, seen.n_tokens, seen.truncated, seen.hint, seen.similarity, features
+        )
+
+    def margins(self, texts: Sequence[str], similarity: np.ndarray) -> np.ndarray:
+        """Score texts that were glanced at."""
+        return self._loaded().margins(texts, similarity)
 
     def prepare(self) -> None:
         """Load the labeler if it is not yet.

@@ -147,6 +147,7 @@ class Glance:
         n_tokens, truncated: likewise.
         encoded: float32 (n, dim), the encoder's own vectors.
         hint: float64 (n,), the part of the margin that needs no answer, log-odds.
+        similarity: float64 (n,), of the ads to the policy, where a committee listens to it; else NaN.
     """
 
     vectors: np.ndarray
@@ -154,6 +155,7 @@ class Glance:
     truncated: np.ndarray
     encoded: np.ndarray
     hint: np.ndarray
+    similarity: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +216,14 @@ class Labeler(abc.ABC):
         margin and vector, and costs only itself.
         """
 
-    def margins(self, texts: Sequence[str]) -> np.ndarray:
-        """Score texts as `label` does, float32 (n,), without their vectors where that saves time."""
+    def margins(self, texts: Sequence[str], similarity: np.ndarray | None = None) -> np.ndarray:
+        """Score texts as `label` does, float32 (n,), without their vectors where that saves time.
+
+        Args:
+            texts: n ads.
+            similarity: theirs, of `glance`, where they were glanced at.
+        """
+        del similarity
         return self.label(texts).margin
 
     def glance(self, texts: Sequence[str]) -> Glance:
@@ -225,7 +233,8 @@ class Labeler(abc.ABC):
         """
         found = self.label(texts)
         encoded = found.vectors.astype(np.float32)
-        return Glance(found.vectors, found.n_tokens, found.truncated, encoded, np.zeros(len(texts)))
+        hint, near = np.zeros(len(texts)), np.full(len(texts), np.nan)
+        return Glance(found.vectors, found.n_tokens, found.truncated, encoded, hint, near)
 
     def states(self, texts: Sequence[str], layer: int) -> np.ndarray:
         """Return the mean hidden state of ads behind one of the model's first layers, float32 (n, dim).

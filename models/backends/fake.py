@@ -71,7 +71,10 @@ class FakeLabeler(Labeler):
         encoded = _trigrams(texts)
         words = np.array([len(text.split()) for text in texts], dtype=np.int32).reshape(len(texts))
         whole = np.zeros(len(texts), dtype=bool)
-        return Glance(encoded.astype(np.float16), words, whole, encoded, np.zeros(len(texts)))
+        none = np.full(len(texts), np.nan)
+        return Glance(
+            encoded.astype(np.float16), words, whole, encoded, 0 * words.astype(float), none
+        )
 
 
 def _margin(text: str) -> float:

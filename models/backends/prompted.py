@@ -156,18 +156,28 @@ class PromptLabeler(Labeler, abc.ABC):
         shared = similarity.encoder is self._embedder
         return similarity.of_vectors(vectors if shared else similarity.encoder.encode(texts))
 
+    def margins(self, texts: Sequence[str], similarity: np.ndarray | None = None) -> np.ndarray:
+        """Score texts, and embed none that was glanced at; see `Labeler`."""
+        if self._embedder is None or (self._chair is not None and similarity is None):
+            return super().margins(texts)
+        answers = self._ask(texts)[0]
+        margin = answers[:, 0]
+        if self._chair is not None and similarity is not None:
+            margin = self._chair.committee.combine(answers, similarity)
+        return to_grid(np.where(np.isfinite(margin), margin, np.nan))
+
     def glance(self, texts: Sequence[str]) -> Glance:
         """Embed ads, and ask nothing; see `Labeler`. Without an encoder they are asked all the same."""
         if self._embedder is None:
             return super().glance(texts)
         encoded = self._embedder.encode(texts)
-        hint = np.zeros(len(texts))
+        hint, near = np.zeros(len(texts)), np.full(len(texts), np.nan)
         if self._chair is not None:
-            board = self._chair.committee
-            hint = board.offset + board.slope * board.nearness(self._near(texts, encoded))
+            board, near = self._chair.committee, self._near(texts, encoded)
+            hint = board.offset + board.slope * board.nearness(near)
         vectors = self._embedder.told_apart(texts, encoded).astype(np.float16)
         n_tokens, truncated = self.read_tokens(texts)
-        return Glance(vectors, n_tokens, truncated, encoded, hint)
+        return Glance(vectors, n_tokens, truncated, encoded, hint, near)
 
     def read(self, text: str) -> Reading:
         """Return every prompt with the ad in it, and what each was answered; see `Labeler`."""

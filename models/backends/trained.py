@@ -162,8 +162,9 @@ class EncoderLabeler(Labeler):
             return embed(texts)
         return self._cache.vectors(encoder.embedding_id, texts, embed)
 
-    def margins(self, texts: Sequence[str]) -> np.ndarray:
+    def margins(self, texts: Sequence[str], similarity: np.ndarray | None = None) -> np.ndarray:
         """Score texts without the base's second pass."""
+        del similarity
         return linear(self._embed(self._encoder, texts), self._kernel, self._bias)
 
     def label(self, texts: Sequence[str]) -> LabelBatch:

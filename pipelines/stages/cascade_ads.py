@@ -92,7 +92,7 @@ def part_block(labeler: Any, waiting: Waiting, how: Cascade, root: str) -> Parte
     """Score a block of ads: glance at all, let the model read those that are worth it.
 
     Args:
-        labeler: with ``label(texts)`` and ``glance(texts, by)``.
+        labeler: with ``margins(texts, similarity)`` and ``glance(texts, by)``.
         waiting: the ads.
         how: see :class:`Cascade`.
         root: the workspace, where the student is.
@@ -119,8 +119,15 @@ def part_block(labeler: Any, waiting: Waiting, how: Cascade, root: str) -> Parte
     drawn = hashing.below(hashing.ranks([keys[i] for i in good], how.seed + 1), how.explored)
     above = ~(told < cut)
     asked = above | drawn | pilot
+    vectors, n_tokens, truncated = seen.vectors, seen.n_tokens, seen.truncated
+
+    def read_some(some: Sequence[int]) -> LabelBatch:
+        place = list(some)
+        own = labeler.margins([texts[i] for i in good[place]], seen.similarity[place])
+        return LabelBatch(own, vectors[place], n_tokens[place], truncated[place])
+
     with metrics.timed(STAGE):
-        labels, found, failed = label_each(labeler.label, [texts[i] for i in good[asked]])
+        labels, found, failed = label_each(read_some, np.flatnonzero(asked).tolist())
     rows = good[asked]
     failures |= {int(rows[i]): why for i, why in failed.items()}
     read = scored_block(ads, labels, rows[found].tolist(), failures)
@@ -129,12 +136,7 @@ def part_block(labeler: Any, waiting: Waiting, how: Cascade, root: str) -> Parte
     rest = np.flatnonzero(~asked)
     foretold = scored_block(
         ads,
-        LabelBatch(
-            calibration.to_grid(told[rest]),
-            seen.vectors[rest],
-            seen.n_tokens[rest],
-            seen.truncated[rest],
-        ),
+        LabelBatch(calibration.to_grid(told[rest]), vectors[rest], n_tokens[rest], truncated[rest]),
         good[rest].tolist(),
         {},
     )

@@ -82,6 +82,7 @@ def check_backend(backend: Backend, long: str, reads_anything: bool = False) -> 
         np.testing.assert_array_equal(getattr(seen, name), getattr(batch, name), err_msg=name)
     assert seen.encoded.shape[0] == n and seen.encoded.dtype == np.float32
     assert seen.hint.shape == (n,) and seen.hint.dtype == np.float64
+    np.testing.assert_array_equal(labeler.margins(TEXTS, seen.similarity), batch.margin)
 
     empty = labeler.label([])
     assert empty.margin.shape == empty.n_tokens.shape == empty.truncated.shape == (0,)
