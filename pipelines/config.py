@@ -257,7 +257,7 @@ class Cascade(_Section):
     kept: InnerShare = 0.98
     share: Annotated[float, Field(ge=0, le=1)] | None = None
     explore: Annotated[float, Field(gt=0, le=1)] = 0.02
-    pilot_ads: Annotated[int, Field(ge=100, le=100_000)] = 2000
+    pilot_ads: Annotated[int, Field(ge=100, le=100_000)] = 5000
 
     @field_validator("by")
     @classmethod

@@ -31,6 +31,8 @@ from pipelines.store import blocks, students
 READ, FORETOLD, DONE = "read", "foretold", "done"
 # Ads of the pilot that one element holds: workers share it.
 _PILOT_ROWS = 256
+# Of the new ads a pilot takes this share at most, but so many if there are.
+PILOT_SHARE, LEAST_PILOT = 0.1, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Cascade:
         share: of the ads, in [0, 1], that the model reads; None for what the pilot says.
         kept: share of the model's positives that are to be among these, in (0, 1).
         explored: share of the other ads that it reads all the same, in [0, 1].
-        pilot_ads: ads that a student is fitted on.
+        pilot_ads: ads that a student is fitted on, at most; see ``PILOT_SHARE``.
         prior: share of ads that count as the model's positives, in (0, 1).
         seed: decides which ads are drawn.
         key: score key of what is foretold.
@@ -213,8 +215,15 @@ class CascadeAds(beam.PTransform):
         if self.how.student:
             student = new.pipeline | "Student" >> beam.Create([self.how.student], reshuffle=False)
         else:
-            pilot = new | "DrawPilot" >> beam.CombineGlobally(
-                _Lowest(self.how.pilot_ads, self.how.seed)
+            number = (
+                new
+                | "RowsOfNew" >> beam.Map(lambda block: block.rows)
+                | "CountNew" >> beam.CombineGlobally(sum)
+            )
+            pilot = (
+                new
+                | "DrawPilot" >> beam.CombineGlobally(_Lowest(self.how.pilot_ads, self.how.seed))
+                | "BoundPilot" >> beam.Map(_bounded, pvalue.AsSingleton(number))
             )
             taught = (
                 pilot
@@ -277,6 +286,11 @@ def _read_of(
         | "PilotRows" >> beam.Map(lambda found: found.read.scored.rows)
         | "CountPilot" >> beam.CombineGlobally(sum)
     )
+
+
+def _bounded(pilot: Block, number: int) -> Block:
+    table = blocks.from_block(pilot)
+    return blocks.to_block(table.slice(0, max(LEAST_PILOT, int(PILOT_SHARE * number))))
 
 
 def _cut(pilot: Block) -> Iterator[Waiting]:

@@ -189,6 +189,15 @@ def test_a_pilot_teaches_and_is_read_once(tmp_path: Path) -> None:
     )
 
 
+def test_a_pilot_takes_a_tenth_of_many(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    texts = [" ".join(rng.choice(helpers.VOCABULARY, 8)) + f" {n}" for n in range(6000)]
+    how = Cascade(**{f: getattr(HOW, f) for f in HOW.__slots__} | {"pilot_ads": 5000})
+    assert cascaded(tmp_path, texts, how, 2000)["pilot"] == [600]
+    (tmp_path / "few").mkdir()
+    assert cascaded(tmp_path / "few", texts[:1000], how, 2000)["pilot"] == [500]
+
+
 def test_too_few_new_ads_are_all_read(tmp_path: Path) -> None:
     out = cascaded(tmp_path, TEXTS[:60], HOW)
     assert texts_of([found.scored for found in out["read"]]) == sorted(TEXTS[:60])
