@@ -49,6 +49,7 @@ _KEPT = {
     "publish": "a table is loaded as a whole or not at all: run the same command again",
     "prompts": "nothing is changed: run the same command again",
     "simulate": "finished seeds and LLM-0's answers are kept: run the same command again to go on",
+    "advise": "nothing is changed: run the same command again",
 }
 # timeout(1) and some schedulers signal a process and then its group: that is one stop, not two.
 _SAME_STOP_SEC = 1.0
@@ -364,6 +365,7 @@ _COMMANDS = {
     "publish": _publish,
     "prompts": _plain(api.prompts),
     "simulate": _plain(api.simulate),
+    "advise": _plain(api.advise),
 }
 
 
