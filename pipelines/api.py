@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from pipelines.jobs.mine import MineOptions
     from pipelines.jobs.nights import Nights, PlannedNights
     from pipelines.jobs.publish import Published
+    from pipelines.jobs.recheck import Rechecked
     from pipelines.jobs.validate import Validated
     from pipelines.report.output import Report
     from pipelines.simulation.advice import Advised
@@ -519,6 +520,23 @@ def audit(
 
         options = job.AuditOptions(_task(task), os.fspath(workspace), budget, tuple(beam))
         return say.end(job.audit(options, say))
+
+
+def recheck(workspace: Place, *, limit: Count = 50, progress: bool = False) -> Rechecked:
+    """Find labels that look wrong, and write a sheet of them for a second look; no label is changed.
+
+    What speaks against a label: a model that did not see it, an ad that reads nearly the same, or an expert
+    who has drifted from the others. Labels of the fine-tuning half alone.
+
+    Args:
+        workspace: folder, local or ``gs://``.
+        limit: labels that are listed, the most doubtful first.
+        progress: tell on stderr what is done.
+    """
+    with call(recheck, locals()) as say:
+        from pipelines.jobs import recheck as job
+
+        return say.end(job.recheck(job.RecheckOptions(os.fspath(workspace), limit), say))
 
 
 def publish(

@@ -211,6 +211,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_explain(commands)
     _add_audit(commands)
+    _add_recheck(commands)
     _add_publish(commands)
     _add_prompts(commands)
     _add_simulate(commands)
@@ -412,6 +413,22 @@ def _add_audit(commands: Any) -> None:
     _add_workspace(audit)
     _add(audit, api.audit, "budget", metavar=None)
     _add_plain_output(audit)
+
+
+def _add_recheck(commands: Any) -> None:
+    again = add_command(
+        commands,
+        "recheck",
+        "labels that look wrong, for a second look",
+        "List the labels of the fine-tuning half that a model contradicts which did not see them, that an ad "
+        "has otherwise which reads nearly the same, or that an expert gave who drifts from the others; with "
+        "a blind sheet to label them again. Changes no label.",
+        "--workspace runs/spring",
+        "--workspace runs/spring --limit 20",
+    )
+    _add_workspace(again)
+    _add(again, api.recheck, "limit", metavar=None)
+    _add_plain_output(again)
 
 
 def _add_publish(commands: Any) -> None:

@@ -15,9 +15,11 @@ from pipelines.errors import RunFailed, UsageError
 from pipelines.handlers import LoadLabeler, label_each
 from pipelines.jobs import pilot
 from pipelines.jobs.labels import fine_tuning_labels
+from pipelines.jobs.minutes import assumed_rates, spending
 from pipelines.jobs.results import Result
 from pipelines.jobs.settings import with_committee_of
 from pipelines.numerics import calibration
+from pipelines.numerics.minutes import PAIR, POSITIVES, SINGLE
 from pipelines.numerics.paired import paired_difference
 from pipelines.simulation.labelled_corpus import Fields, read_labelled
 from pipelines.simulation.rehearsal import Prices, Reached, ScoredAds, rehearse, split
@@ -100,7 +102,8 @@ class Advised(Result):
         source: where the labels are from; "" where nothing was played.
         ads, positives: labelled, and those of them that are positive.
         seeds: how often each was played.
-        budgets: labels bought after each round.
+        unit: of ``budgets``: ``labels``, or ``minutes`` of one expert where the task's budget is in minutes.
+        budgets: spent after each round.
         own: the task's strategy.
         take: the strategy to take.
         told_apart: whether it is better than the task's own beyond chance.
@@ -115,6 +118,7 @@ class Advised(Result):
     ads: int
     positives: int
     seeds: int
+    unit: str
     budgets: tuple[int, ...]
     own: str
     take: str
@@ -164,8 +168,31 @@ def advise(options: AdviceOptions, say: Callable[[str], None]) -> Advised:
     budgets = budgets_of(ads.labels, options.budget)
     names, left_out = fitting(task, options.strategies)
     scored = score(task, ads, say)
-    curves = play(task, scored, names, budgets, options.seeds)
-    return verdict_of(task, own, options, ads.labels, budgets, curves, left_out)
+    unit, steps, prices = "labels", budgets, _labels_cost
+    if task.selection.minutes is not None:
+        unit, (steps, prices) = "minutes", _in_minutes(task, options.workspace, budgets)
+    curves = play(task, scored, names, steps, options.seeds, prices)
+    return verdict_of(task, own, options, ads.labels, (steps, unit), curves, left_out)
+
+
+def _labels_cost(_: Strategy) -> Prices:
+    return Prices()
+
+
+def _in_minutes(
+    task: Task, workspace: str, budgets: Sequence[int]
+) -> tuple[tuple[int, ...], Callable[[Strategy], Prices]]:
+    """Return what so many single ads cost in minutes, and what each strategy's items do.
+
+    Measured in the workspace, where there is one and times are known.
+    """
+    rates = spending(Workspace(workspace), task).rates if workspace else assumed_rates(task)
+
+    def prices(strategy: Strategy) -> Prices:
+        alone = POSITIVES if strategy.finds_positives else SINGLE
+        return Prices(rates[alone].minutes, rates[PAIR].minutes)
+
+    return tuple(max(1, round(n * rates[SINGLE].minutes)) for n in budgets), prices
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,7 +410,7 @@ def verdict_of(
     own: str,
     options: AdviceOptions,
     labels: np.ndarray,
-    budgets: tuple[int, ...],
+    spent: tuple[tuple[int, ...], str],
     curves: Mapping[str, Sequence[Sequence[Reached]]],
     left_out: Mapping[str, str],
 ) -> Advised:
@@ -413,7 +440,8 @@ def verdict_of(
         ads=len(labels),
         positives=int(labels.sum()),
         seeds=options.seeds,
-        budgets=budgets,
+        unit=spent[1],
+        budgets=spent[0],
         own=own,
         take=take.name,
         told_apart=take.name != own,
@@ -439,6 +467,7 @@ def by_table(task: Task, own: str, why: str) -> Advised:
         ads=0,
         positives=0,
         seeds=0,
+        unit="labels",
         budgets=(),
         own=own,
         take=own,

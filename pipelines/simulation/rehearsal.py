@@ -312,7 +312,7 @@ def _pairs_of(
     candidates = CANDIDATE_SCHEMA.empty_table()
     if overlaps and met[0].num_rows and met[1].num_rows:
         searched = np.ones((len(model.positive), len(model.negative)), dtype=bool)
-        found = find_opposite_pairs.search_part(*met, model, overlaps, searched, search)
+        found = find_opposite_pairs.search_part(met[0], met[1], model, overlaps, searched, search)
         nearest = find_opposite_pairs.keep_nearest(found, search.neighbors)
         marked = find_opposite_pairs.mark_mutual(nearest)
         candidates = find_opposite_pairs.pool_of([marked], search.max_candidates)
