@@ -168,7 +168,8 @@ def advise(options: AdviceOptions, say: Callable[[str], None]) -> Advised:
     budgets = budgets_of(ads.labels, options.budget)
     names, left_out = fitting(task, options.strategies)
     scored = score(task, ads, say)
-    unit, steps, prices = "labels", budgets, _labels_cost
+    unit, steps = "labels", budgets
+    prices: Callable[[Strategy], Prices] = _labels_cost
     if task.selection.minutes is not None:
         unit, (steps, prices) = "minutes", _in_minutes(task, options.workspace, budgets)
     curves = play(task, scored, names, steps, options.seeds, prices)

@@ -65,7 +65,7 @@ def test_the_sheet_is_blind_and_comes_back_by_import(labelled: Loop) -> None:
     found = api.recheck(str(labelled.root))
     rows = rows_of(found.sheet)
     assert {row["ad_id"] for row in rows} == {suspect.ad_id for suspect in found.suspects}
-    assert all(not row["label"] and not row["expert"] for row in rows)
+    assert all(not row["label"] and not row["expert"] and not row["side"] for row in rows)
     assert "model" not in Path(found.sheet).read_text("utf-8-sig").splitlines()[0]
     told = Path(found.sheet).with_name("recheck-instructions.txt").read_text()
     assert f"Back: scout import {found.sheet}" in told.replace("`", "")

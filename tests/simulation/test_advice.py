@@ -163,3 +163,15 @@ def test_what_cannot_be_is_refused(bench: Bench, given: dict, said: str) -> None
 def test_a_budget_beyond_a_third_of_the_ads_is_refused(bench: Bench) -> None:
     with pytest.raises(UsageError, match="at most 80"):
         api.advise(bench.folder / "task.yaml", labels=bench.folder / "ads.jsonl", budget=81)
+
+
+def test_a_budget_in_minutes_is_played_at_equal_minutes(bench: Bench, tmp_path: Path) -> None:
+    task = tmp_path / "task.yaml"
+    text = (bench.folder / "task.yaml").read_text().replace("budget: 20", "budget: {minutes: 60}")
+    task.write_text(text + "review: {minutes: {pair: 0.5, single: 1.0}}\n")
+    found = api.advise(task, labels=bench.folder / "ads.jsonl", seeds=5, strategies=["uncertainty"])
+    assert (found.unit, found.budgets) == ("minutes", (20, 40, 60, 80))
+    bought = {played.name: played.labels for played in found.strategies}
+    assert bought["uncertainty"] == 80, "a minute each"
+    assert bought["boundary"] > 1.5 * 80, "two ads in half a minute, where it shows pairs"
+    assert "to 80 minutes" in found.text()
