@@ -52,6 +52,13 @@ def corpora(args: Any) -> dict[str, tuple[Task, Corpus, float | None]]:
     sample = load_task(TEMPLATES / "policies" / "ads_safety.yaml")
     gold = Fields(file=str(TEMPLATES / "samples" / "gold.jsonl"))
     add("sample", sample, str(TEMPLATES / "samples" / "ads.jsonl"), gold)
+    add(
+        "headlines",
+        load_task(TEMPLATES / "policies" / "clickbait.yaml"),
+        str(args.data),
+        Fields(),
+        0.05,
+    )
     if args.conversations:
         task = Task(
             name="abuse",
@@ -66,13 +73,6 @@ def corpora(args: Any) -> dict[str, tuple[Task, Corpus, float | None]]:
     if args.tweets:
         tweets = load_task(TEMPLATES / "policies" / "hostile_tweets.yaml")
         add("tweets", tweets, args.tweets, Fields())
-    add(
-        "headlines",
-        load_task(TEMPLATES / "policies" / "clickbait.yaml"),
-        str(args.data),
-        Fields(),
-        0.05,
-    )
     return found
 
 

@@ -23,9 +23,16 @@ def test_the_confident_joint_of_a_case_by_hand() -> None:
 
 
 def test_a_model_that_favours_a_class_is_made_up_for() -> None:
+    # It calls nearly all positive: .6 is little for it, and no label is in doubt for that alone.
+    p = np.array([0.95, 0.9, 0.97, 0.6, 0.55, 0.62, 0.96, 0.58])
+    y = np.array([1, 1, 1, 0, 0, 0, 0, 0], dtype=np.int8)
+    assert confident_disagreement(p, y).rows.tolist() == [6]
+
+
+def test_what_the_model_calls_as_it_was_labelled_is_left_alone() -> None:
     p = np.array([0.45, 0.40, 0.35, 0.05, 0.10, 0.15, 0.42, 0.05])
     y = np.array([1, 1, 1, 0, 0, 0, 0, 0], dtype=np.int8)
-    assert confident_disagreement(p, y).rows.tolist() == [6], "below one half, and still above all"
+    assert confident_disagreement(p, y).rows.tolist() == [], "below one half, as it was given"
 
 
 def test_what_is_not_confident_is_not_in_doubt() -> None:
