@@ -18,6 +18,7 @@ NAMES = (
     "half_leaks",
     "strategy_costs",
     "strategy_oracles",
+    "recheck",
 )
 RESULTS = Path(__file__).parent / "results"
 

@@ -46,8 +46,10 @@ if TYPE_CHECKING:
     from pipelines.jobs.mine import MineOptions
     from pipelines.jobs.nights import Nights, PlannedNights
     from pipelines.jobs.publish import Published
+    from pipelines.jobs.recheck import Rechecked
     from pipelines.jobs.validate import Validated
     from pipelines.report.output import Report
+    from pipelines.simulation.advice import Advised
     from pipelines.simulation.results import Simulated
 
 Place = str | os.PathLike[str]
@@ -520,6 +522,23 @@ def audit(
         return say.end(job.audit(options, say))
 
 
+def recheck(workspace: Place, *, limit: Count = 50, progress: bool = False) -> Rechecked:
+    """Find labels that look wrong, and write a sheet of them for a second look; no label is changed.
+
+    What speaks against a label: a model that did not see it, an ad that reads nearly the same, or an expert
+    who has drifted from the others. Labels of the fine-tuning half alone.
+
+    Args:
+        workspace: folder, local or ``gs://``.
+        limit: labels that are listed, the most doubtful first.
+        progress: tell on stderr what is done.
+    """
+    with call(recheck, locals()) as say:
+        from pipelines.jobs import recheck as job
+
+        return say.end(job.recheck(job.RecheckOptions(os.fspath(workspace), limit), say))
+
+
 def publish(
     workspace: Place,
     to: str,
@@ -704,6 +723,51 @@ def simulate(
         given |= {name: os.fspath(given[name]) for name in ("workspace", "label_file")}
         given |= {name: tuple(held) for name, held in given.items() if isinstance(held, list)}
         return say.end(Simulated(**job(options_of(given), say)))
+
+
+def advise(
+    task: Task | Place,
+    *,
+    workspace: Place = "",
+    labels: Place = "",
+    label_field: str = "label",
+    label_file: Place = "",
+    budget: Count | None = None,
+    seeds: Count = 10,
+    strategies: Sequence[str] = (),
+    progress: bool = False,
+) -> Advised:
+    """Play selection strategies on a small labelled set, and say which to take.
+
+    Without labels, or with too few, a table of what each needs and suits. Nothing is changed.
+
+    Args:
+        task: the task, or its file.
+        workspace: folder, local or ``gs://``, whose verdicts of the fine-tuning half are played on.
+        labels: labelled JSON lines with text and label, to play on instead.
+        label_field: field with the label.
+        label_file: JSON lines with id and label, where the labelled ones do not hold it.
+        budget: labels to buy in all; by default up to a third of what may be asked about, 400 at most.
+        seeds: how often the set is split anew.
+        strategies: play these beside the task's own; by default all that fit.
+        progress: tell on stderr what is done.
+    """
+    with call(advise, locals()) as say:
+        from pipelines.simulation import advice as job
+        from pipelines.strategies import registry
+
+        _choose("strategies", strategies, [*registry.names(), *registry.aliases()])
+        options = job.AdviceOptions(
+            task=_task(task),
+            workspace=os.fspath(workspace),
+            labels=os.fspath(labels),
+            label_field=label_field,
+            label_file=os.fspath(label_file),
+            budget=budget,
+            seeds=seeds,
+            strategies=tuple(strategies),
+        )
+        return say.end(job.advise(options, say))
 
 
 def _choose(argument: str, names: Sequence[str], known: Sequence[str]) -> None:

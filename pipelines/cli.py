@@ -46,9 +46,11 @@ _KEPT = {
     "report": "the report may be incomplete: run the same command again",
     "explain": "nothing is changed",
     "audit": "a sample is drawn as a whole or not at all: run the same command again",
+    "recheck": "no label is changed: run the same command again",
     "publish": "a table is loaded as a whole or not at all: run the same command again",
     "prompts": "nothing is changed: run the same command again",
     "simulate": "finished seeds and LLM-0's answers are kept: run the same command again to go on",
+    "advise": "nothing is changed: run the same command again",
 }
 # timeout(1) and some schedulers signal a process and then its group: that is one stop, not two.
 _SAME_STOP_SEC = 1.0
@@ -361,9 +363,11 @@ _COMMANDS = {
     "report": _plain(api.report),
     "explain": _plain(api.explain),
     "audit": _audit,
+    "recheck": _plain(api.recheck),
     "publish": _publish,
     "prompts": _plain(api.prompts),
     "simulate": _plain(api.simulate),
+    "advise": _plain(api.advise),
 }
 
 

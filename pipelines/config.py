@@ -305,10 +305,15 @@ class Search(_Section):
 
 
 class Selection(_Section):
-    """Which ads or pairs are worth the experts' time; ``strategy`` is one of ``pipelines.strategies``."""
+    """Which ads or pairs are worth the experts' time; ``strategy`` is one of ``pipelines.strategies``.
+
+    ``budget`` may be ``{minutes: ...}``, of all experts' time: then ``budget`` is made of it when a round
+    is mined, by what an item takes.
+    """
 
     strategy: Name = "boundary"
     budget: Annotated[int, Field(ge=1, le=100_000)] = 100
+    minutes: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     band: AboveZero = 0.25
     band_rows: Annotated[int, Field(ge=100, le=10_000_000)] = 10_000
     exploration_share: Annotated[float, Field(ge=0, le=0.5)] = 0.1
@@ -319,19 +324,40 @@ class Selection(_Section):
     max_candidates: Annotated[int, Field(ge=1000, le=5_000_000)] = 50_000
     coverage_sample_rows: Annotated[int, Field(ge=100, le=200_000)] = 20_000
 
+    @model_validator(mode="before")
+    @classmethod
+    def _minutes_are_a_budget(cls, given: Any) -> Any:
+        budget = given.get("budget") if isinstance(given, dict) else None
+        if not isinstance(budget, dict):
+            return given
+        if set(budget) != {"minutes"} or budget["minutes"] is None:
+            raise ValueError("budget: give a number of items, or {minutes: ...} of experts' time")
+        if given.get("minutes") is not None:
+            raise ValueError("budget and minutes: both give minutes; leave selection.minutes out")
+        return {k: v for k, v in given.items() if k != "budget"} | {"minutes": budget["minutes"]}
+
     @property
     def pool(self) -> int:
         """How many candidate pairs one worker chooses from at most: enough to pass some over for each seat."""
         return max(self.max_candidates, 16 * self.budget)
 
 
+class Minutes(_Section):
+    """What an item takes an expert; null means as measured from the times of answers, else as assumed."""
+
+    pair: Annotated[float, Field(gt=0, le=1000)] | None = None
+    single: Annotated[float, Field(gt=0, le=1000)] | None = None
+    positives: Annotated[float, Field(gt=0, le=1000)] | None = None
+
+
 class Review(_Section):
-    """How experts review, and which of their labels are kept for evaluation."""
+    """How experts review, what that takes, and which of their labels are kept for evaluation."""
 
     experts_per_ad: Annotated[int, Field(ge=1, le=100)] = 2
     evaluation_share: InnerShare = 0.5
     consensus: Literal["majority", "dawid-skene"] = "majority"
     min_overlap: Annotated[int, Field(ge=1, le=10_000)] = 10
+    minutes: Minutes = Minutes()
 
 
 class Training(_Section):

@@ -15,7 +15,7 @@ from pipelines import api
 from pipelines.console.beam_flags import beam_parser
 from pipelines.console.parser import Parser, add_command, check_order, did_you_mean, flags_of
 from pipelines.errors import UsageError
-from pipelines.simulation.conditions import CROWD_NOISES, conditions
+from pipelines.simulation.conditions import CROWD, CROWD_NOISES, conditions
 from pipelines.sources.layout import FORMATS
 from pipelines.tools import registry
 
@@ -211,9 +211,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_explain(commands)
     _add_audit(commands)
+    _add_recheck(commands)
     _add_publish(commands)
     _add_prompts(commands)
     _add_simulate(commands)
+    _add_advise(commands)
     return parser
 
 
@@ -413,6 +415,22 @@ def _add_audit(commands: Any) -> None:
     _add_plain_output(audit)
 
 
+def _add_recheck(commands: Any) -> None:
+    again = add_command(
+        commands,
+        "recheck",
+        "labels that look wrong, for a second look",
+        "List the labels of the fine-tuning half that a model contradicts which did not see them, that an ad "
+        "has otherwise which reads nearly the same, or that an expert gave who drifts from the others; with "
+        "a blind sheet to label them again. Changes no label.",
+        "--workspace runs/spring",
+        "--workspace runs/spring --limit 20",
+    )
+    _add_workspace(again)
+    _add(again, api.recheck, "limit", metavar=None)
+    _add_plain_output(again)
+
+
 def _add_publish(commands: Any) -> None:
     out = add_command(
         commands,
@@ -488,6 +506,29 @@ def _add_simulate(commands: Any) -> None:
     _add(crowd, api.simulate, "crowd_kappa")
     _add(crowd, api.simulate, "crowd_noise", type=_chosen_of("crowd noise", CROWD_NOISES))
     _add_plain_output(simulate)
+
+
+def _add_advise(commands: Any) -> None:
+    advise = add_command(
+        commands,
+        "advise",
+        "which selection strategy a task should take",
+        "Play the strategies that fit a task on a small labelled set, a pilot round's verdicts or a file, "
+        "and say which to take, with intervals, or that they cannot be told apart. Without labels: a table "
+        "of what each needs and suits. Changes nothing.",
+        "my_policy.yaml",
+        "my_policy.yaml --labels labelled.jsonl",
+        "my_policy.yaml --workspace runs/spring --seeds 20",
+    )
+    advise.add_argument("task", metavar="TASK", help="task file (YAML)")
+    _add(advise, api.advise, "workspace")
+    _add(advise, api.advise, "labels", metavar="FILE")
+    _add(advise, api.advise, "label_field")
+    _add(advise, api.advise, "label_file", metavar="FILE")
+    _add(advise, api.advise, "budget", "seeds")
+    known = [name for name in conditions() if "+" not in name and name != CROWD]
+    _add(advise, api.advise, "strategies", type=_chosen_of("strategy", known))
+    _add_plain_output(advise)
 
 
 def _add_output(command: argparse.ArgumentParser, show: int) -> None:

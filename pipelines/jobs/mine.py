@@ -28,7 +28,7 @@ from pipelines.console.typed import typed
 from pipelines.contracts import FORMAT_VERSION, BlockFile, Tally
 from pipelines.errors import UsageError
 from pipelines.handlers import LoadLabeler, trained_backend, trained_embedding
-from pipelines.jobs import cascades, pilot, selection
+from pipelines.jobs import cascades, minutes, pilot, selection
 from pipelines.jobs.labels import settled_labels
 from pipelines.jobs.outcome import outcome
 from pipelines.jobs.results import Mined, Submitted
@@ -263,6 +263,8 @@ def _plan(
     except UsageError as error:
         raise UsageError(f"{called(options.task)}: {error}") from error
     round_number = round_number or workspace.current_round()
+    if options.budget is None:
+        task = minutes.in_items(task, workspace, round_number, say)
     model = newest_model(workspace, task, round_number)
     if model:
         say(f"round {round_number}: labelling with the model of round {model.round}")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pipelines.numerics.agreement import Kappa
     from pipelines.numerics.audit import Estimate
     from pipelines.numerics.calibration import Fitted, PriorBound
+    from pipelines.numerics.minutes import Rate
     from pipelines.store.facts import CascadeFacts, EpochFigures, Evaluation, LabelCounts
 
 # Of the fields of a result that ``--json`` does not print.
@@ -473,6 +474,23 @@ class Audited(Result):
     next_step: str
 
 
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What a workspace's labels have cost.
+
+    Attributes:
+        minutes: of all experts.
+        answers: items answered, one for each expert who did.
+        rates: kind of item -> what one takes an expert.
+        by_round: round -> minutes.
+    """
+
+    minutes: float
+    answers: int
+    rates: Mapping[str, Rate]
+    by_round: Mapping[int, float]
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Standing(Result):
     """Where a workspace stands.
@@ -486,6 +504,7 @@ class Standing(Result):
         labels: what experts have said, where a training has not seen all of it; None otherwise, for the
             newest evaluation tells.
         warnings: what a person should know before the halves are trusted, a sentence each.
+        spent: of experts' time on all rounds; None before any answer.
     """
 
     workspace: str
@@ -495,6 +514,7 @@ class Standing(Result):
     audit: AuditStanding | None = None
     labels: LabelStanding | None = None
     warnings: tuple[str, ...] = ()
+    spent: Spending | None = None
 
 
 @dataclass(frozen=True, slots=True)

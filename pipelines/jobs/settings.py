@@ -33,6 +33,7 @@ PAIRS = frozenset(
         "selection",
         "review.experts_per_ad",
         "review.evaluation_share",
+        "review.minutes",
     }
 )
 

@@ -14,7 +14,15 @@ from pipelines.config import Task
 from pipelines.console.typed import typed
 from pipelines.errors import RunFailed, UsageError
 from pipelines.jobs.audit_standing import audit_standing
-from pipelines.jobs.results import Labelled, LabelStanding, Round, RoundModel, Stage, Standing
+from pipelines.jobs.results import (
+    Labelled,
+    LabelStanding,
+    Round,
+    RoundModel,
+    Spending,
+    Stage,
+    Standing,
+)
 from pipelines.store import model_store, storage
 from pipelines.store.workspace import STAGES, Workspace
 from pipelines.verdicts.halves import imported_into
@@ -78,7 +86,22 @@ def standing(workspace: Workspace, stages: bool = False) -> Standing:
     audit = audit_standing(workspace)
     labels, warnings = _labels(workspace, newest)
     step = _next_step(workspace, rounds, labels)
-    return Standing(workspace.root, tuple(rounds), newest, step, audit, labels, warnings)
+    try:
+        spent = _spent(workspace, newest)
+    except RunFailed as error:
+        spent, warnings = None, (*warnings, f"minutes cannot be counted: {error.message}")
+    return Standing(workspace.root, tuple(rounds), newest, step, audit, labels, warnings, spent)
+
+
+def _spent(workspace: Workspace, task_version: int) -> Spending | None:
+    """Return what labels have cost in experts' time; None before any answer."""
+    if not workspace.verdicts.by_round():
+        return None
+    # Only now: what a strategy shows is known by loading it.
+    from pipelines.jobs.minutes import spending
+
+    found = spending(workspace, task_of(workspace, task_version))
+    return found if found.answers else None
 
 
 def _labels(

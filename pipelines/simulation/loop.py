@@ -14,6 +14,7 @@ from pipelines.handlers import load_trained
 from pipelines.jobs.ingest import ingest_verdicts
 from pipelines.jobs.labels import fine_tuning_labels
 from pipelines.jobs.mine import MineOptions, mine
+from pipelines.jobs.minutes import spending
 from pipelines.jobs.train import TooFewLabels, TrainOptions, train
 from pipelines.simulation.conditions import strategy_of
 from pipelines.simulation.experts import answer
@@ -81,7 +82,8 @@ class Loop:
             learnt, own = done.facts.learnt, model_store.model_files(done)
             labeler = load_trained(place, self._task, own, seed.pool)
             model = Model(labeler.margins, learnt.threshold_margin)
-        return Round(number, self._labels(number), model)
+        spent = spending(place, self._task, before=number + 1).minutes
+        return Round(number, self._labels(number), model, spent)
 
     def _budget(self, strategy: str, number: int, labels: int) -> int:
         """Return how many items should add so many labels."""

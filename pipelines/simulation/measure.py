@@ -51,11 +51,13 @@ class Round:
         number: from 1.
         ads: all labels so far.
         model: what learnt from them; None while they teach nothing.
+        minutes: of experts' time so far, those of evaluation ads among it; None of a crowd.
     """
 
     number: int
     ads: trainer.LabelledAds
     model: Model | None
+    minutes: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ class Measurer:
                 continue
             for learner in self.others:
                 model = learn(self.seed, learner, played.ads)
-                taught = Round(played.number, played.ads, model)
+                taught = Round(played.number, played.ads, model, played.minutes)
                 self._record(condition, learner, taught, evaluation)
 
     def _record(self, condition: str, learner: str, played: Round, evaluation: np.ndarray) -> None:
@@ -183,6 +185,7 @@ class Measurer:
             "learner": learner,
             "round": played.number,
             "labels": len(ads.keys),
+            "minutes": played.minutes,
             "positive_share": float(ads.labels.mean()) if len(ads.keys) else None,
             "threshold": model.threshold if model else None,
         }

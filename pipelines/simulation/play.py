@@ -39,7 +39,7 @@ from pipelines.simulation.labelled_corpus import Corpus, Division, Fields, divid
 from pipelines.simulation.loop import Loop
 from pipelines.simulation.measure import Measurer, Round, Seed, learn
 from pipelines.simulation.options import OURS, Crowd, SimulateOptions
-from pipelines.simulation.results import summarize
+from pipelines.simulation.results import at_equal_minutes, summarize
 from pipelines.sources.base import ReadOptions
 from pipelines.store import lock, storage
 from pipelines.store.workspace import config_hash
@@ -61,7 +61,7 @@ def simulate(options: SimulateOptions, say: Say) -> dict[str, Any]:
     """Run a simulation; a rerun with the same options goes on where it stopped.
 
     Returns:
-        rows (one a seed, condition, learner and round), a summary over seeds, what the stopping
+        rows (one a seed, condition, learner and round), a summary over seeds, and one at equal minutes, what the stopping
         rule said (one a seed and strategy), and the options; JSON values, also written to
         ``simulation.json``.
 
@@ -116,6 +116,7 @@ def _simulate(
         "options": dataclasses.asdict(options) | {"task": called(options.task)},
         "ads": len(corpus),
         "summary": summarize(rows),
+        "at_minutes": at_equal_minutes(rows),
         "stops": stops,
         "rows": rows,
         "seconds": round(time.monotonic() - started, 1),
@@ -245,7 +246,9 @@ class _Player:
         evaluation = np.zeros(0, dtype=np.intp)
         stops = []
         for strategy in options.strategies:
-            if not wanted and strategy != OURS:
+            # Minutes buy each strategy what they buy; items would be made as many labels for all.
+            in_minutes = task.selection.minutes is not None
+            if not wanted and strategy != OURS and not in_minutes:
                 wanted = [task.selection.budget * (i + 1) for i in range(options.rounds)]
             loop = Loop(seed, strategy, folder, ads)
             rounds: list[Round] = []
@@ -257,7 +260,9 @@ class _Player:
             measurer.measure(strategy, rounds, own)
             stops.append(loop.stop(options.rounds))
             if strategy == OURS:
-                evaluation, wanted = own, wanted or [len(played.ads.keys) for played in rounds]
+                evaluation = own
+                if not in_minutes:
+                    wanted = wanted or [len(played.ads.keys) for played in rounds]
         asked = np.setdiff1d(division.pool, evaluation)
         cue = functools.cache(lambda: experts.crowd_cue(self._vectors, number)[asked])
         for crowd in options.crowds:

@@ -19,6 +19,7 @@ class Badge(BatchOfHeads):
     """
 
     name = "badge"
+    suits = "some labels of each class, a large budget a round: doubtful ads that differ"
 
     def batch(self, vectors: np.ndarray, budget: int, context: Context) -> np.ndarray:
         """Draw by :func:`k_means_plus_plus`."""

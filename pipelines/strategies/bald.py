@@ -18,6 +18,7 @@ class Bald(OfHeads):
     """
 
     name = "bald"
+    suits = "some labels of each class; labels that tell heads apart"
     members = MEMBERS
 
     def value(self, rows: Rows, context: Context) -> np.ndarray:

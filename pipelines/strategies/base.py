@@ -223,10 +223,15 @@ class Strategy(abc.ABC):
     Attributes:
         name: as in ``selection.strategy`` and in ``ReviewItem.source``.
         needs: beside margins.
+        suits: what one has who should take it, as ``scout advise`` says it; "" where nothing is known.
+        finds_positives: whether most of what it shows is meant to be positive, which takes experts
+            another time.
     """
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]] = frozenset()
+    suits: ClassVar[str] = ""
+    finds_positives: ClassVar[bool] = False
 
 
 class RowStrategy(Strategy):

@@ -30,6 +30,7 @@ class Boundary(PairStrategy):
     """
 
     name = "boundary"
+    suits = "no labels yet, few violating ads: pairs on both sides of the model's border"
     needs = frozenset({Need.VECTORS})
 
     def choose(self, pool: PairPool, context: Context) -> Chosen:

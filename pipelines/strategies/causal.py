@@ -32,6 +32,7 @@ class Causal(OfHeads):
     """
 
     name = "causal"
+    suits = "some labels of each class, and words that mislead the model"
 
     def value(self, rows: Rows, context: Context) -> np.ndarray:
         """Return the cosine to the nearest group that is called as the ad is; 2 less for any other ad."""

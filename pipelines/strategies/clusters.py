@@ -22,6 +22,7 @@ class Clusters(Sampled):
     """
 
     name = "clusters"
+    suits = "no labels yet, and a model that seems to guess: one typical ad of each kind"
     needs = frozenset({Need.VECTORS, Need.LABELS})
 
     def choose(self, pool: Rows, budget: int, context: Context) -> list[Pick]:

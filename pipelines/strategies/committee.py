@@ -17,6 +17,7 @@ class Committee(OfHeads):
     """
 
     name = "committee"
+    suits = "some labels of each class, and ads on which they leave room for doubt"
     members = MEMBERS
 
     def value(self, rows: Rows, context: Context) -> np.ndarray:

@@ -21,6 +21,7 @@ class Contrastive(RowStrategy):
     """
 
     name = "contrastive"
+    suits = "some labels of each class, and errors that come in kinds"
     needs = frozenset({Need.VECTORS, Need.LABELS})
 
     def score(self, rows: Rows, context: Context) -> np.ndarray:

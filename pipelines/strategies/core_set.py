@@ -18,6 +18,7 @@ class CoreSet(Sampled):
     """
 
     name = "core-set"
+    suits = "a corpus of many kinds, all of which should be seen"
     needs = frozenset({Need.VECTORS, Need.LABELS})
 
     def choose(self, pool: Rows, budget: int, context: Context) -> list[Pick]:

@@ -25,6 +25,7 @@ class Discriminative(Sampled):
     """
 
     name = "discriminative"
+    suits = "a first set of labels that is unlike the corpus"
     needs = frozenset({Need.VECTORS, Need.LABELS})
 
     def choose(self, pool: Rows, budget: int, context: Context) -> list[Pick]:

@@ -26,6 +26,7 @@ class ErrorReduction(BatchOfHeads):
     """
 
     name = "error-reduction"
+    suits = "some labels of each class, a small corpus or sample, and time"
 
     def pool_rows(self, selection: Selection) -> int:
         """Return the size of the sample."""

@@ -35,6 +35,7 @@ class Exploration(Sampled):
     """
 
     name = "exploration"
+    suits = "a corpus to be estimated from every part of the score"
     draws = True
 
     def choose(self, pool: Rows, budget: int, context: Context) -> list[Pick]:

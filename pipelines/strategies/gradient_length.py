@@ -18,6 +18,7 @@ class GradientLength(OfHeads):
     """
 
     name = "gradient-length"
+    suits = "some labels of each class; labels that move the head most"
 
     def value(self, rows: Rows, context: Context) -> np.ndarray:
         """Return the expected length of the gradient."""

@@ -24,6 +24,7 @@ class Noise(Sampled):
     """
 
     name = "noise"
+    suits = "no labels yet, and a model that is right often enough to learn from"
     needs = frozenset({Need.VECTORS, Need.LABELS})
 
     def choose(self, pool: Rows, budget: int, context: Context) -> list[Pick]:

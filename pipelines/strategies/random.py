@@ -11,6 +11,7 @@ class Random(Sampled):
     """The baseline of every comparison, and the sample from which a corpus can be estimated."""
 
     name = "random"
+    suits = "a corpus to be estimated, or a model that seems to guess"
     draws = True
 
     def pool_rows(self, selection: Selection) -> int:

@@ -32,6 +32,7 @@ _STRATEGIES: Registry[type[Strategy]] = Registry(
         "representative-errors": "pipelines.strategies.representative_errors:RepresentativeErrors",
         "noise": "pipelines.strategies.noise:Noise",
         "causal": "pipelines.strategies.causal:Causal",
+        "relevance": "pipelines.strategies.relevance:Relevance",
     },
 )
 # Other names of the field for one and the same ranking: of two classes the first three are equal, and a

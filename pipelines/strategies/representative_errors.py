@@ -17,6 +17,7 @@ class RepresentativeErrors(Sampled):
     """
 
     name = "representative-errors"
+    suits = "no labels yet, a model that is often right, and errors within clusters"
     needs = frozenset({Need.VECTORS})
 
     def choose(self, pool: Rows, budget: int, context: Context) -> list[Pick]:

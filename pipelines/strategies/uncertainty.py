@@ -16,6 +16,7 @@ class Uncertainty(RowStrategy):
     """
 
     name = "uncertainty"
+    suits = "no labels yet, and a model that is often right"
 
     def score(self, rows: Rows, context: Context) -> np.ndarray:
         """Return minus the distance of each margin to the threshold, log-odds."""

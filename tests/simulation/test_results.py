@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.console.summary import rendered
-from pipelines.simulation.results import summarize
+from pipelines.simulation.results import at_equal_minutes, summarize
 from tests.simulation.bench import SETS, Played
 
 
@@ -46,6 +46,7 @@ def test_what_is_undefined_is_counted_not_averaged() -> None:
 
 def outcome_of(*rows: dict[str, Any], stops: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:
     found = {"task": "tiny", "negative": "other", "rows": rows, "summary": summarize(rows)}
+    found["at_minutes"] = at_equal_minutes(rows)
     return found | {"stops": stops}
 
 
@@ -91,3 +92,30 @@ def test_the_table_for_a_person(played: Played) -> None:
     assert any(line.strip().startswith("experts among themselves") for line in lines)
     for stop in played.outcome["stops"]:
         assert f"seed {stop['seed']}, {stop['condition']}: the rule {stop['reason']}" in text
+
+
+def row(condition: str, minutes: float | None, kappa: float, seed: int = 1) -> dict[str, object]:
+    sets = dict.fromkeys(("natural", "balanced", "evaluation"), kappa)
+    known = {"learner": "head", "condition": condition, "seed": seed, "labels": 100 * kappa}
+    return {**known, "minutes": minutes, **sets}
+
+
+def test_strategies_are_compared_at_the_minutes_that_all_of_them_spent() -> None:
+    rows = [
+        *(row("boundary", *at) for at in ((40.0, 0.2), (80.0, 0.6))),
+        *(row("random", *at) for at in ((30.0, 0.1), (60.0, 0.3))),
+        row("crowd 0.59 text", None, 0.9),
+    ]
+    boundary, random = at_equal_minutes(rows)
+    assert (boundary["condition"], random["condition"]) == ("boundary", "random")
+    assert boundary["minutes"] == random["minutes"] == 60
+    assert boundary["natural"] == pytest.approx(0.4), "half-way between its rounds"
+    assert random["natural"] == pytest.approx(0.3) and random["natural_sd"] is None
+    more = [*rows, row("boundary", 20.0, 0.2, 2), row("random", 30.0, 0.1, 2)]
+    boundary, random = at_equal_minutes(more)
+    assert boundary["seeds"] == 2 and boundary["minutes"] == 40
+    assert random["natural"] == pytest.approx((0.3 + 0.1 * 20 / 30) / 2)
+
+
+def test_without_minutes_nothing_is_compared_at_them() -> None:
+    assert at_equal_minutes([row("boundary", None, 0.5), {"condition": "old"}]) == []

@@ -20,6 +20,7 @@ from pipelines.verdicts.tables import read_csv, read_jsonl
 
 SHEET, INSTRUCTIONS = "review.csv", "instructions.txt"
 TIES, TIES_INSTRUCTIONS = "ties.csv", "ties-instructions.txt"
+RECHECK, RECHECK_INSTRUCTIONS = "recheck.csv", "recheck-instructions.txt"
 _LINE_CHARS = 98
 # XML 1.0, production [2] Char: LibreOffice and Excel drop the rest when they save.
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -162,6 +163,27 @@ def tie_instructions(
         "",
         f"Back: {back}",
         "",
+    )
+
+
+def recheck_instructions(
+    name: str, version: int, policy: str, positive: str, negative: str, back: str
+) -> str:
+    """Return what goes with the ads whose labels are looked at again; arguments as of :func:`tie_instructions`."""
+    return _told(
+        name,
+        version,
+        policy,
+        f"These ads were labelled before, and something speaks against their labels. Which labels they have, "
+        "and what it is, is not shown, lest it sways you; many of them are right. So somebody who has not "
+        f"labelled them yet, where there is one: write {positive} or {negative} in the column label of every "
+        "ad, and your name in the column expert; in the column comment, what decided. Whoever looks at ads "
+        "again that they labelled themselves: your new word takes the place of the old one.",
+        "",
+        f"Back: {back}",
+        "",
+        "Where that finds words of one expert that differ from earlier ones, and no times to tell the later, it "
+        "imports nothing and asks: with --on_conflict replace the second look counts.",
     )
 
 
