@@ -222,7 +222,7 @@ def read_llama(preset: str, progress: Progress | None = None) -> Llama:
                 f"{folder / 'config.json'}: {key} is {found!r}, and this backend takes {taken!r} alone; set "
                 "model.backend to keras"
             )
-    files = {}
+    files: dict[str, Path] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="np") as file:
             files |= dict.fromkeys(file.keys(), path)
