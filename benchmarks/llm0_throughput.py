@@ -359,6 +359,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--without_stock", action="store_true", help="no float32, no plain KerasHub: minutes less"
     )
+    parser.add_argument(
+        "--leave_out", nargs="+", default=[], metavar="WORD", help="paths whose name holds one"
+    )
     args = _common.parse(parser, argv)
 
     import tensorflow as tf
@@ -402,6 +405,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "KerasHub, bfloat16": partial(timed, stock_scorer(low, window, texts, longest)),
                 "KerasHub, float32": partial(timed, stock_scorer(high, window, texts, longest)),
             }
+        paths = {
+            path: run for path, run in paths.items() if not any(w in path for w in args.leave_out)
+        }
         for path, run in paths.items():
             if path not in workers[prompt] | llama:
                 run()
