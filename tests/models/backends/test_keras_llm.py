@@ -189,7 +189,7 @@ def test_an_ads_own_length_decides_every_shape_of_its_batch(packs: bool) -> None
         assert shapes_of(text)[len(text)] == together[len(text)]
 
 
-@pytest.mark.parametrize(("least", "most"), [(5, 16), (17, 24), (33, 50)])
+@pytest.mark.parametrize(("least", "most"), [(9, 16), (17, 24), (33, 50)])
 def test_a_batch_that_is_not_the_last_is_full(least: int, most: int) -> None:
     labeler = object.__new__(LLMLabeler)
     labeler._behind, labeler._forward = [1, 2, 3], Recorder(packs=True)
