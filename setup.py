@@ -21,6 +21,7 @@ XLSX = ["openpyxl>=3.1"]
 # The model that answers for another's money; Beam's gcp extra brings it, too.
 GEMINI = ["google-genai>=1.60"]
 VLLM = ["vllm>=0.10.2"]  # needs a GPU, and brings torch
+OPENVINO = ["openvino>=2026.4", "ml-dtypes>=0.5"]
 GCP = ["apache-beam[gcp]>=2.77,<3", "google-cloud-storage>=2.18"]
 
 setup(
@@ -72,6 +73,7 @@ setup(
         "scann": SCANN,
         "gcp": GCP,
         "vllm": VLLM,
+        "openvino": OPENVINO,  # beside llm, whose tokenizers it reads
         "gemini": GEMINI,  # beside llm, whose encoder gives the vectors
         "argilla": ARGILLA,  # for --push and --pull; its files need nothing
         "consensus": CONSENSUS,

@@ -62,6 +62,7 @@ _EXTRAS = {
     "consensus": ("crowdkit", "pandas"),
     "argilla": ("argilla",),
     "vllm": ("vllm",),
+    "openvino": ("openvino", "ml_dtypes"),
     "xlsx": ("openpyxl",),
 }
 

@@ -12,6 +12,7 @@ import numpy as np
 from models import encoder, presets
 from models.backends.base import Backend, LabelerIdentity, Progress
 from models.backends.forward import EarlyForward, choose_forward
+from models.backends.passes import Forward
 from models.backends.prompted import (
     Chair,
     PromptLabeler,
@@ -29,7 +30,9 @@ from pipelines.console.progress import step
 # Another value rounds bfloat16 scores differently: it is part of what identifies a score.
 TOKENS_PER_BATCH = 22 * PRODUCT_ROWS
 # Two batches at once keep the cores busy while one of them is between two operations.
-_WORKERS = 2
+WORKERS = 2
+# The least padded length where padding costs little.
+_SHORTEST = 16
 _PROBE = "Win a brand new phone today"
 
 _log = logging.getLogger(__name__)
@@ -124,7 +127,7 @@ def bucket_length(n_tokens: int, packs: bool = False) -> int:
     so that few batches remain half empty.
     """
     if packs:
-        return max(16, 1 << (n_tokens - 1).bit_length())
+        return max(_SHORTEST, 1 << (n_tokens - 1).bit_length())
     step = 4
     while n_tokens > 8 * step:
         step *= 2
@@ -158,10 +161,7 @@ class LLMLabeler(PromptLabeler):
         super().__init__(chair, embedder)
         self.window = window = PromptWindow(bundle, prompts, max_ad_tokens)
         self.prompts = window.prompts
-        probe = window.encode([_PROBE])[0][0]
-        self._forward = choose_forward(
-            bundle.model, window.prefix, window.suffixes, window.answers, probe, _log.warning
-        )
+        self._forward = self._choose(bundle)
         self.identity = name_scores(
             bundle.model_id,
             bundle.dtype,
@@ -173,6 +173,13 @@ class LLMLabeler(PromptLabeler):
         self._dim = int(bundle.model.backbone.hidden_dim)
         self._behind = [token for suffix in window.suffixes for token in suffix]
 
+    def _choose(self, bundle: presets.CausalLMBundle) -> Forward:
+        window = self.window
+        probe = window.encode([_PROBE])[0][0]
+        return choose_forward(
+            bundle.model, window.prefix, window.suffixes, window.answers, probe, _log.warning
+        )
+
     @property
     def pass_name(self) -> str:
         """Which forward pass is in use: shared-prefix, cached or whole."""
@@ -182,8 +189,10 @@ class LLMLabeler(PromptLabeler):
         """Rows of every batch whose ads are padded to `length` tokens."""
         per_row = length + len(self._behind)
         if self._forward.packs:
-            # Ads fill about three quarters of such a bucket.
-            return max(4, 4 * TOKENS_PER_BATCH // (3 * per_row))
+            # Ads fill three quarters of the shortest bucket, and less of another: the longer, the rarer.
+            # Rows too few leave the flat list empty, rows too many cost attention alone.
+            share = 3 / 4 if length <= _SHORTEST else 5 / 8
+            return max(4, int(TOKENS_PER_BATCH / (share * per_row)))
         return max(4, TOKENS_PER_BATCH // per_row)
 
     def _flat(self, length: int) -> int:
@@ -249,7 +258,7 @@ class LLMLabeler(PromptLabeler):
             flat = max(TOKENS_PER_BATCH, longest)
             return early([ids[i] for i in places], length, rows[length], flat)
 
-        with ThreadPoolExecutor(max(1, min(_WORKERS, len(batches)))) as pool:
+        with ThreadPoolExecutor(max(1, min(WORKERS, len(batches)))) as pool:
             for (_, places), states in zip(batches, pool.map(run, batches), strict=True):
                 found[places] = states
         return found
@@ -268,7 +277,7 @@ class LLMLabeler(PromptLabeler):
 
         with (
             step("asking the model", len(ids)) as advance,
-            ThreadPoolExecutor(max(1, min(_WORKERS, len(batches)))) as pool,
+            ThreadPoolExecutor(max(1, min(WORKERS, len(batches)))) as pool,
         ):
             for (_, chosen), (found, found_mean) in zip(
                 batches, pool.map(run, batches), strict=True

@@ -12,6 +12,7 @@ _BACKENDS: Registry[type[Backend]] = Registry(
     "backend",
     {
         "keras": "models.backends.keras_llm:KerasLLM",
+        "openvino": "models.backends.openvino_llm:OpenVINOLLM",
         "openai": "models.backends.openai_server:OpenAIServer",
         "gemini": "models.backends.gemini:Gemini",
         "vllm": "models.backends.vllm_batch:VLLMBatch",

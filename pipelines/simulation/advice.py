@@ -316,7 +316,7 @@ def score(task: Task, ads: Labelled, say: Callable[[str], None]) -> ScoredAds:
     with step("scoring labelled ads", len(ads.texts)) as advance:
         for start in range(0, len(ads.texts), _SCORED_ROWS):
             part = ads.texts[start : start + _SCORED_ROWS]
-            batch, good, _ = label_each(labeler, part)
+            batch, good, _ = label_each(labeler.label, part)
             if batch is not None:
                 fine = np.isfinite(batch.margin) & np.isfinite(batch.vectors).all(axis=1)
                 margins.append(calibration.quantize(batch.margin[fine]))

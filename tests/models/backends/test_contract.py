@@ -70,6 +70,7 @@ def cases(
         "vllm": [Case(llm_preset, encoder_preset)],
         "gemini": [Case("m", encoder_preset, url=server.url, prompt=chat)],
         "keras": [Case(llm_preset), Case(llm_preset, encoder_preset)],
+        "openvino": [Case(llm_preset), Case(llm_preset, encoder_preset)],
         # It reads whole texts, and scores whatever it is given.
         "fake": [Case("fake", long="", reads_anything=True)],
     }
@@ -101,7 +102,7 @@ def test_auto_goes_by_the_preset() -> None:
     assert registry.find("auto", "gemma3_instruct_1b") is registry.find("keras")
     with pytest.raises(
         ValueError,
-        match=r"no backend 'kears'; use one of auto, keras, openai, gemini, vllm, .*fake",
+        match=r"no backend 'kears'; use one of auto, keras, openvino, openai, gemini, vllm, .*fake",
     ):
         registry.find("kears")
 

@@ -189,6 +189,19 @@ def test_an_ads_own_length_decides_every_shape_of_its_batch(packs: bool) -> None
         assert shapes_of(text)[len(text)] == together[len(text)]
 
 
+@pytest.mark.parametrize(("least", "most"), [(9, 16), (17, 24), (33, 50)])
+def test_a_batch_that_is_not_the_last_is_full(least: int, most: int) -> None:
+    labeler = object.__new__(LLMLabeler)
+    labeler._behind, labeler._forward = [1, 2, 3], Recorder(packs=True)
+    labeler.window = SimpleNamespace(max_ad_tokens=256)
+    counts = np.random.default_rng(5).integers(least, most + 1, 3000).tolist()
+    batches = labeler._batches(counts)
+    assert sorted(place for _, chosen in batches for place in chosen) == list(range(3000))
+    used = [sum(counts[place] + 3 for place in chosen) for length, chosen in batches[:-1]]
+    held = [labeler._flat(length) for length, _ in batches[:-1]]
+    assert sum(used) / sum(held) > 0.96
+
+
 def test_bad_rows_cost_only_themselves(completion: LLMLabeler) -> None:
     good = completion.label([ADS[0], ADS[9]])
     mixed = completion.label([ADS[0], "", " \n ", "<|im_end|>", "\ud800", ADS[9]])
