@@ -31,7 +31,7 @@ _READERS: dict[str, Callable[[Any, Range, Layout, ReadOptions], Iterator[Ad | Re
     layout.XLSX: formats.read_xlsx,
 }
 # What reading a damaged file raises: packings, Parquet and archives have errors of their own.
-_DAMAGED = (OSError, EOFError, zlib.error, pa.ArrowInvalid, UnicodeDecodeError)
+_DAMAGED = (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError)
 # Remote files that are looked at to tell of them.
 _LOOKED_AT = 3
 # Names that begin so are no data: markers, temporary files, indices.
