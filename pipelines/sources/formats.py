@@ -25,7 +25,6 @@ from pipelines.sources.fields import find, kind
 from pipelines.sources.layout import wanted_in
 from pipelines.sources.records import Place, check_columns, exchanged, to_ad
 
-
 # What Arrow raises of a value that Python has no object for: years beyond 9999, unknown time zones, two
 # parts of a structure that have one name.
 _NO_VALUE = (ValueError, TypeError, ArithmeticError, LookupError, NotImplementedError)
@@ -299,7 +298,9 @@ def _torn(place: str, found: int, told: int) -> str:
 def _untold(schema: pa.Schema, name: str, error: Exception) -> str:
     """Return what is wrong with a value that cannot be told."""
     found = schema.field(name).type if schema.names.count(name) == 1 else "a value"
-    return f"{name!r} holds {found!s:.60} that cannot be told ({type(error).__name__}: {error!s:.100})"
+    return (
+        f"{name!r} holds {found!s:.60} that cannot be told ({type(error).__name__}: {error!s:.100})"
+    )
 
 
 def _column(schema: pa.Schema, path: str) -> str:

@@ -23,7 +23,9 @@ def cuts(source: BinaryIO, size: int, range_bytes: int) -> Iterator[tuple[int, i
     footer = pq.ParquetFile(source).metadata
     # By what they unpack to: what they take is in the records of their columns, and where one of those is
     # damaged, pyarrow ends the process instead of raising.
-    sizes = [max(0, footer.row_group(group).total_byte_size) for group in range(footer.num_row_groups)]
+    sizes = [
+        max(0, footer.row_group(group).total_byte_size) for group in range(footer.num_row_groups)
+    ]
     start = taken = 0
     for group, unpacked in enumerate(itertools.accumulate(sizes[:-1]), start=1):
         stored = size * unpacked // max(1, sum(sizes))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from models.backends.base import BackendError
+from pipelines.errors import RunFailed, UsageError
 
 ODD: tuple[Any, ...] = (
     None,
@@ -58,3 +61,14 @@ def odd_forms(document: Any) -> Iterator[tuple[tuple[Any, ...], Any, Any]]:
                 holder = holder[part]
             del holder[path[-1]]
             yield path, "left out", found
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """Return how a call is refused, in one line; "" where it is not. Whatever is not foreseen goes through."""
+    try:
+        call()
+    except (RunFailed, UsageError, BackendError) as error:
+        told = str(getattr(error, "message", None) or error)
+        assert told and "\n" not in told
+        return told
+    return ""
