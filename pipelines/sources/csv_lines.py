@@ -56,6 +56,7 @@ class CsvLines:
         self._wrapped, self._limit = wrapped, limit
         self._number = number
         self._quoting: dict[str, Any] = {}
+        self._quoted = ""
         # Which lines leave a cell open: those that begin a record, and those that a cell is open before.
         self._opens = self._goes_on = _NEVER
         self._long = csv.Error(f"longer than {limit:,} characters")
@@ -73,6 +74,7 @@ class CsvLines:
             "delimiter": style.delimiter,
             "quoting": csv.QUOTE_MINIMAL if style.quoted else csv.QUOTE_NONE,
         }
+        self._quoted = f'{style.delimiter}"'
         self._opens, self._goes_on = (
             _left_open(style.delimiter) if style.quoted else (_NEVER, _NEVER)
         )
@@ -96,7 +98,11 @@ class CsvLines:
             while not text.endswith("\n") and (text := self._wrapped.readline(1 << 20)):
                 pass
             return self._long
-        # Most lines that leave a cell open are known without the reader, which takes as long to make as to use.
+        # The reader of the standard library takes longer to make than most lines to read. A quote that does not
+        # begin a cell is a sign like any other.
+        if self._opens is _NEVER or (text[0] != '"' and self._quoted not in text):
+            bare = text.rstrip("\r\n")
+            return bare.split(self._quoting["delimiter"]) if bare else []
         if not self._opens(text):
             try:
                 cells = self._cells([text])
@@ -133,17 +139,19 @@ class CsvLines:
 
     def _look_ahead(self, size: int) -> csv.Error | bool:
         """Look for the line that ends a record whose first line has a size; why there is none, or True."""
+        ahead = self._ahead
         while self._end is None:
-            if len(self._ahead) == self._open:
-                line = self._read()
-                if line is None:
-                    self._end = csv.Error("unexpected end of data")
-                    break
-                self._ahead.append(line)
-            text = self._ahead[self._open][1]
+            if len(ahead) > self._open:
+                text = ahead[self._open][1]
+            elif text := self._wrapped.readline(self._limit + 1):
+                self._number += 1
+                ahead.append((self._number, text))
+            else:
+                self._end = csv.Error("unexpected end of data")
+                break
             if size + self._open_chars + len(text) > self._limit:
                 return self._long
-            if '"' in text and not self._goes_on(text):
+            if not self._goes_on(text) and '"' in text:
                 try:
                     if self._cells(['"' + text]) is not None:
                         self._end = True

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from models.backends.base import BackendError
+from models.trained import TrainedModelError
 from pipelines.errors import RunFailed, UsageError
 
 ODD: tuple[Any, ...] = (
@@ -67,7 +68,7 @@ def refusal(call: Callable[[], object]) -> str:
     """Return how a call is refused, in one line; "" where it is not. Whatever is not foreseen goes through."""
     try:
         call()
-    except (RunFailed, UsageError, BackendError) as error:
+    except (RunFailed, UsageError, BackendError, TrainedModelError) as error:
         told = str(getattr(error, "message", None) or error)
         assert told and "\n" not in told
         return told

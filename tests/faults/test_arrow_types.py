@@ -162,7 +162,9 @@ def test_each_row_is_an_ad_or_a_dead_letter(name: str, number: int, tmp_path: Pa
     part = Range("files", str(path), "parquet", 0, -1, path.stat().st_size)
     for use, options in USES.items():
         found: list[Ad | Rejected] = []
-        if told := refusal(lambda options=options: found.extend(Files().read(part, options))):
+        if told := refusal(
+            lambda options=options, found=found: found.extend(Files().read(part, options))
+        ):
             # A path into what has no parts.
             assert "no column 'odd.text'" in told, use
             continue
@@ -203,7 +205,7 @@ def test_damaged_bytes_are_one_error(tmp_path: Path) -> None:
         item = Listed("files", str(path), len(data), "")
         found: list[Ad | Rejected] = []
 
-        def read() -> None:
+        def read(item: Listed = item, found: list[Ad | Rejected] = found) -> None:
             for part in Files().ranges(item, ReadOptions(format="parquet"), 500):
                 found.extend(Files().read(part, ReadOptions()))
 

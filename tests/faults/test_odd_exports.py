@@ -152,7 +152,7 @@ def test_no_shape_is_unforeseen(name: str) -> None:
     tool, document = EXPORTS[name]
     for path, value, odd in odd_forms(document):
         rows: list[RawVerdict | Rejected] = []
-        told = refusal(lambda odd=odd: rows.extend(read(tool, odd)))
+        told = refusal(lambda odd=odd, rows=rows: rows.extend(read(tool, odd)))
         assert not told or told.startswith("export.json"), (path, value)
         assert all(isinstance(row, RawVerdict | Rejected) for row in rows), (path, value)
 
