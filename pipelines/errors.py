@@ -48,14 +48,15 @@ def _hidden(found: re.Match[str]) -> str:
     web = scheme.lower() not in _FILES
     end = re.search(r"[/\\?#]", rest)
     host, path = (rest[: end.start()], rest[end.start() :]) if end else (rest, "")
-    signed = re.split(_AT, host, flags=re.IGNORECASE)
-    if len(signed) > 1:
-        host = f"{HIDDEN}@{signed[-1]}"
-    elif web and not re.fullmatch(r"\[.*\](:\d*)?|[^:]*(:\d*)?", host):
-        # What stands in the place of a port is the beginning of a password, whose end may hold slashes.
-        return f"{scheme}:{slashes}{HIDDEN}{behind}"
     if web:
         path = re.sub(r"[?#].+", lambda match: match[0][0] + HIDDEN, path, count=1)
+    # A password may hold a slash that nobody has escaped.
+    signed = re.split(_AT, host + path if web else host, flags=re.IGNORECASE)
+    if len(signed) > 1:
+        return f"{scheme}:{slashes}{HIDDEN}@{signed[-1]}{'' if web else path}{behind}"
+    if web and not re.fullmatch(r"\[.*\](:\d*)?|[^:]*(:\d*)?", host):
+        # What stands in the place of a port is the beginning of a password, whose end may hold slashes.
+        return f"{scheme}:{slashes}{HIDDEN}{behind}"
     return f"{scheme}:{slashes}{host}{path}{behind}"
 
 

@@ -66,7 +66,7 @@ class Access:
         except ValueError:
             # Neither it nor the error is shown: what stands in the place of the port may be a password.
             raise UsageError(
-                "the address of the server is none: its host or port cannot be read; write "
+                "this is no address of a server: its host or port cannot be read; write "
                 "https://labels.example.org"
             ) from None
         if SIGNED_IN.search(url):
