@@ -15,8 +15,11 @@ import tempfile
 from collections.abc import Iterator
 
 HIDDEN = "***"
-# An address in a text, and what follows it in a sentence.
-_ADDRESS = re.compile(r"([A-Za-z][\w+.-]*):([/\\]{2})([^\s'\"`<>]*?)([:.,;)]*)(?=[\s'\"`<>]|$)")
+# An address in a text, and what follows it in a sentence; of the web also with a slash less, as paths are folded.
+_ADDRESS = re.compile(
+    r"(?<!\w)((?i:https?|wss?|s?ftp)(?=:)|[A-Za-z][\w+.-]*(?=:[/\\]{2}))"
+    r":([/\\]{0,2})([^\s'\"`<>]*?)([:.,;)]*)(?=[\s'\"`<>]|$)"
+)
 # Storages whose paths may hold `?`, `#` and `@`, and BigQuery's places.
 _FILES = frozenset({"gs", "s3", "hdfs", "azfs", "file", "bq"})
 _AT = r"(?:@|%40|\uff20)"
@@ -26,7 +29,7 @@ _SIGNED_IN = re.compile(
     re.IGNORECASE,
 )
 _PARAMETER = re.compile(
-    r"([?&;#][\w.-]*(?:token|key|secret|passw|pwd|sig|auth|credential)[\w.-]*=)[^\s&;#'\"`<>]+",
+    r"([?&;#/][\w.-]*(?:token|key|secret|passw|pwd|sig|auth|credential)[\w.-]*=)[^\s&;#'\"`<>]+",
     re.IGNORECASE,
 )
 

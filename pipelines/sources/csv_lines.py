@@ -58,7 +58,8 @@ class CsvLines:
         self._quoting: dict[str, Any] = {}
         self._quoted = ""
         # Which lines leave a cell open: those that begin a record, and those that a cell is open before.
-        self._opens = self._goes_on = _NEVER
+        self._opens: Callable[[str], Any] = _NEVER
+        self._goes_on: Callable[[str], Any] = _NEVER
         self._long = csv.Error(f"longer than {limit:,} characters")
         # Lines that were read ahead; the first `_open` of them, of `_open_chars`, leave a cell open that is
         # open before them. Of the line behind those: whether it ends the record, why not, or None.

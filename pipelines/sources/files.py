@@ -174,7 +174,7 @@ class Files(Source):
         except _DAMAGED as error:
             _check_unchanged(part)
             raise RunFailed(
-                f"{part.place}: cannot be read to its end as {part.format} ({error}); "
+                f"{part.place}: cannot be read to its end as {part.format} ({' '.join(str(error).split())}); "
                 "the file is damaged, cut short or not what its name says"
             ) from error
         _check_unchanged(part)

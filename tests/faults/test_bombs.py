@@ -39,19 +39,18 @@ def zipped(lines: bytes) -> bytes:
     return sink.getvalue()
 
 
-@pytest.mark.parametrize("tool", ["doccano", "jsonl", "csv"])
+@pytest.mark.parametrize("tool", ["doccano", "jsonl"])
 def test_lines_that_are_nothing(tool: str, tmp_path: Path) -> None:
     place = workspace(tmp_path)
     lines = b"x\n" * 100_000
-    header = b"ad_id,label,expert\n" if tool == "csv" else b""
-    data = zipped(lines) if tool == "doccano" else gzip.compress(header + b'"' + lines)
+    data = zipped(lines) if tool == "doccano" else gzip.compress(lines)
     assert len(data) < 500
     path = tmp_path / "bomb"
     path.write_bytes(data)
     told = refusal(
         lambda: ingest.ingest(IngestOptions(place.root, (str(path),), tool=tool), lambda _: None)
     )
-    assert told.startswith(f"{path}: ")
+    assert str(path) in told
     assert not place.verdicts.latest(2)
     rejected = [name for name in os.listdir(tmp_path) if "rejected" in name]
     assert not rejected

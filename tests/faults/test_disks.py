@@ -79,7 +79,7 @@ def test_what_is_no_fault_of_the_disk(tmp_path: Path) -> None:
     assert disk_fault(RuntimeError("tensor: No space left on device")) is not None
 
 
-@pytest.mark.parametrize("left", [0, 2, 5, 8])
+@pytest.mark.parametrize("left", [2, 8])
 def test_mining_on_a_full_disk_goes_on(
     left: int, full: dict[str, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

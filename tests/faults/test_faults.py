@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.played import FAULTS, ROOT, Fault
-from tests.faults.write import HEAD, TABLE, cells, rows
+from tests.faults.write import HEAD, NOT_RUN, TABLE, cells, rows
 
 SHORT = [fault for fault in FAULTS if not fault.long]
 
@@ -22,7 +22,8 @@ def test_no_cell_is_blank_and_every_rerun_is_equal() -> None:
     for fault in FAULTS:
         row = cells(rows()[fault.name])
         assert len(row) == 4 and all(row), row
-        assert row[3].startswith("yes"), row
+        # What is long may wait for who has the time: it says so in the table.
+        assert row[3].startswith(("yes", NOT_RUN) if fault.long else "yes"), row
         assert row[0].endswith(" †") == fault.long
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.faults.played import FAULTS, ROOT, Fault, Seen
 
+NOT_RUN = "not run yet"
 TABLE = ROOT / "docs" / "faults.md"
 HEAD = """\
 # Faults
@@ -46,7 +47,8 @@ def row(fault: Fault, seen: Seen) -> str:
 
 def main(wanted: list[str]) -> int:
     """Play faults and write the table; -> 1 where one of them is not as it should be."""
-    found, failed = rows(), []
+    unknown = Seen(NOT_RUN, NOT_RUN, NOT_RUN)
+    found, failed = {fault.name: row(fault, unknown) for fault in FAULTS} | rows(), []
     for fault in FAULTS:
         if wanted and not any(name in fault.name for name in wanted):
             continue
