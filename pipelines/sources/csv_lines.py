@@ -81,9 +81,21 @@ class CsvLines:
         )
         while self._number < style.skipped and self._next():
             pass
-        while line := self._next():
-            number, text = line
-            cells = self._record(text)
+        ahead, record = self._ahead, self._record
+        while True:
+            # As `_next`, without a call a line.
+            if not ahead:
+                if (line := self._read()) is None:
+                    return
+                number, text = line
+            else:
+                number, text = ahead.popleft()
+                if self._open:
+                    self._open -= 1
+                    self._open_chars -= len(text)
+                else:
+                    self._end = None
+            cells = record(text)
             yield (
                 f"line {number}",
                 NoRecord(cells, text) if isinstance(cells, csv.Error) else cells,
@@ -140,19 +152,19 @@ class CsvLines:
 
     def _look_ahead(self, size: int) -> csv.Error | bool:
         """Look for the line that ends a record whose first line has a size; why there is none, or True."""
-        ahead = self._ahead
+        ahead, limit, goes_on = self._ahead, self._limit, self._goes_on
         while self._end is None:
             if len(ahead) > self._open:
                 text = ahead[self._open][1]
-            elif text := self._wrapped.readline(self._limit + 1):
+            elif text := self._wrapped.readline(limit + 1):
                 self._number += 1
                 ahead.append((self._number, text))
             else:
                 self._end = csv.Error("unexpected end of data")
                 break
-            if size + self._open_chars + len(text) > self._limit:
+            if size + self._open_chars + len(text) > limit:
                 return self._long
-            if not self._goes_on(text) and '"' in text:
+            if not goes_on(text) and '"' in text:
                 try:
                     if self._cells(['"' + text]) is not None:
                         self._end = True
