@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import urllib.parse
+
+# A user before the host, also where an unescaped password has a slash in it.
+SIGNED_IN = re.compile("@|%40|\uff20")
 
 
 def is_loopback(host: str) -> bool:
@@ -21,9 +25,10 @@ def fault_of(url: str) -> str:
     try:
         parts = urllib.parse.urlsplit(url)
         host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        return f"is no address ({error})"
-    if "@" in parts.netloc:
+    except ValueError:
+        # Its text holds what stands in the place of the port, which may be a password.
+        return "is no address: its host or port cannot be read"
+    if SIGNED_IN.search(url):
         return "may hold no user or password"
     if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url:
         return "is no address; write http://localhost:8080/v1"

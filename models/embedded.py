@@ -91,6 +91,23 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a model's folder.
+
+    Raises:
+        PresetError: It cannot be read, or holds no JSON object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
+        raise PresetError(f"{path} cannot be read as JSON ({e}): fetch the model again") from e
+    if not isinstance(found, dict):
+        raise PresetError(
+            f"{path} must hold a JSON object, found a {type(found).__name__}: fetch the model again"
+        )
+    return found
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file that appears whole."""
     temp = path.with_name(f".{path.name}.{os.getpid()}")
@@ -194,7 +211,7 @@ def _damage_in(folder: Path, state: frozenset[tuple[str, int, int]]) -> str:
         wanted = json.loads((folder / _HASHES).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return f"{folder / _HASHES} is gone"
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"{folder / _HASHES} is damaged ({error})"
     if not isinstance(wanted, dict):
         return f"{folder / _HASHES} is damaged (no JSON object)"

@@ -24,15 +24,13 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from models import bert, lora, presets, tokenization, trained
+from models import bert, locks, lora, presets, tokenization, trained
 from models.ad_text import MAX_CHARS_PER_TOKEN
 from models.backends.base import Progress
 from models.graph import ad_text, tokens
@@ -251,9 +249,10 @@ def _save(
     module.weights = [variable.value for variable in variables]
     module.serve = serve
     out.parent.mkdir(parents=True, exist_ok=True)
-    temp = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
-    try:
-        # mkdtemp makes folders for the owner alone; a served model may be another user's.
+    with locks.scratch(f".{out.name}-", out.parent) as folder:
+        # Folders of its kind are for their owner alone; a served model may be another user's.
+        temp = folder / "model"
+        temp.mkdir()
         temp.chmod(0o755)
         tf.saved_model.save(module, str(temp), signatures={SIGNATURE: serve})
         described = json.dumps(
@@ -261,9 +260,6 @@ def _save(
         )
         (temp / "export.json").write_text(f"{described}\n", encoding="utf-8")
         os.replace(temp, out)
-    except BaseException:
-        shutil.rmtree(temp, ignore_errors=True)
-        raise
     return out
 
 

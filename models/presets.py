@@ -20,6 +20,7 @@ from models.embedded import (
     PresetError,
     cache_dir,
     ensure_embedded,
+    read_json_object,
     sha256,
     write_json,
 )
@@ -176,11 +177,7 @@ def _resolve(spec: str, progress: Progress | None) -> _Source:
         config = folder / "config.json"
         if not config.is_file():
             raise PresetError(f"model folder {folder} has no config.json; give {ACCEPTED_FORMS}")
-        try:
-            transformers = "model_type" in json.loads(config.read_text(encoding="utf-8"))
-        except ValueError as e:
-            raise PresetError(f"{config} is not valid JSON: {e}") from e
-        return _Source(spec, str(folder), folder, transformers)
+        return _Source(spec, str(folder), folder, "model_type" in read_json_object(config))
     if re.match(r"(kaggle|gs|hf|modelscope)://", spec):
         return _Source(spec, spec, None, False)
     if "/" in spec or "\\" in spec or spec.startswith((".", "~")):
@@ -221,7 +218,7 @@ def _loading(spec: str, kind: str) -> Iterator[None]:
 
 def _llama_fixes(folder: Path) -> dict[str, Any]:
     """Returns backbone arguments that KerasHub's Llama loader leaves out."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json_object(folder / "config.json")
     if config.get("model_type") == "llama":
         return {"layer_norm_epsilon": config["rms_norm_eps"]}
     if config.get("class_name") in ("LlamaBackbone", "Llama3Backbone"):
@@ -289,22 +286,27 @@ def _sentence_settings(source: _Source) -> tuple[int, bool]:
     folder = source.folder
     if folder is None or not source.transformers:
         return max_tokens, normalize
-    settings = folder / "sentence_bert_config.json"
-    if settings.is_file():
-        read = json.loads(settings.read_text(encoding="utf-8"))
-        max_tokens = int(read.get("max_seq_length") or max_tokens)
-    modules = folder / "modules.json"
-    if modules.is_file():
-        for module in json.loads(modules.read_text(encoding="utf-8")):
+    try:
+        settings = folder / "sentence_bert_config.json"
+        if settings.is_file():
+            read = read_json_object(settings)
+            max_tokens = int(read.get("max_seq_length") or max_tokens)
+        modules = folder / "modules.json"
+        listed = json.loads(modules.read_text(encoding="utf-8")) if modules.is_file() else []
+        for module in listed:
             kind = module["type"].rsplit(".", 1)[-1]
             normalize = normalize or kind == "Normalize"
             if kind == "Pooling":
                 path = folder / module["path"] / "config.json"
-                pooling = json.loads(path.read_text(encoding="utf-8"))
-                if not pooling.get("pooling_mode_mean_tokens"):
+                if not read_json_object(path).get("pooling_mode_mean_tokens"):
                     raise PresetError(f"{folder}: only mean pooling is supported, see {path}")
             elif kind not in ("Transformer", "Normalize"):
                 raise PresetError(f"{folder}: the module {kind} is not supported")
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as e:
+        raise PresetError(
+            f"{folder}: modules.json or sentence_bert_config.json is damaged ({type(e).__name__}: {e}): "
+            "fetch the model again"
+        ) from e
     return max_tokens, normalize
 
 
@@ -339,7 +341,7 @@ def _files_hash(paths: Sequence[Path]) -> str:
     known_path = cache_dir() / "hashes.json"
     try:
         known = json.loads(known_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         known = None
     # Only a cache: of whatever else stands there nothing is believed.
     known = known if isinstance(known, dict) else {}

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from models.embedded import PresetError, read_json_object
+
 if TYPE_CHECKING:
     import tokenizers
 
@@ -217,8 +219,11 @@ def read_fast_tokenizer(folder: Path) -> FastTokenizer:
     template = ""
     config_path = folder / "tokenizer_config.json"
     if config_path.is_file():
-        config = json.loads(config_path.read_text(encoding="utf-8"))
-        template = config.get("chat_template") or ""
+        template = read_json_object(config_path).get("chat_template") or ""
     if isinstance(template, list):
-        template = template[0].get("template", "") if template else ""
+        # Several by name, the default one first.
+        [first, *_] = template
+        template = first.get("template") if isinstance(first, dict) else ""
+    if not isinstance(template, str):
+        raise PresetError(f"{config_path}: chat_template must be text: fetch the model again")
     return FastTokenizer(tokenizer, chat_template=template)

@@ -237,7 +237,7 @@ def read_manifest(folder: Path) -> TrainedModel:
             f"{folder} holds no {MANIFEST}: it is no trained model, or its training was cut short; "
             "train again"
         ) from e
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise TrainedModelError(f"{path} cannot be read ({e}): restore it or train again") from e
     try:
         found = values["format"]

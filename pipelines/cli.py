@@ -26,7 +26,7 @@ from pipelines.console import progress
 from pipelines.console.summary import rendered
 from pipelines.console.typed import typed
 from pipelines.console.visible import printable
-from pipelines.errors import RunFailed, UsageError
+from pipelines.errors import RunFailed, UsageError, disk_fault, without_secrets
 from pipelines.jobs.calling import quiet_libraries, refusal
 from pipelines.jobs.results import Mined
 
@@ -191,6 +191,9 @@ def _explain(error: Exception) -> int:
         return WRONG_USAGE
     if isinstance(error, RunFailed):
         _complain(error.message)
+    elif fault := disk_fault(error):
+        # Where no job was at work: when its result was printed.
+        _complain(fault.message)
     elif os.environ.get("SCOUT_DEBUG"):
         raise error
     else:
@@ -223,7 +226,9 @@ def _worth_printing(record: logging.LogRecord) -> bool:
 def _complain(message: str) -> None:
     for line in message.splitlines():
         # Column names, paths and excerpts come from the corpus, which is hostile input.
-        print(f"scout: error: {printable(line, 2000)}", file=sys.stderr, flush=True)
+        print(
+            f"scout: error: {printable(without_secrets(line), 2000)}", file=sys.stderr, flush=True
+        )
 
 
 def _print(text: str) -> None:

@@ -32,7 +32,7 @@ from models.backends.base import Backend, LabelerSpec, Terms
 from models.prompting import FewShotExample, PromptSpec
 from models.proxies import registry as proxies
 from pipelines.contracts import SKIP_WORDS
-from pipelines.errors import UsageError
+from pipelines.errors import UsageError, no_file
 from pipelines.sources.base import ReadOptions
 from pipelines.sources.fields import AdField, check_name, check_template, default_name
 from pipelines.text import digest
@@ -48,6 +48,8 @@ AboveZero = Annotated[float, Field(gt=0, le=1)]
 Price = Annotated[float, Field(ge=0, le=1e6)]
 Money = Annotated[float, Field(gt=0)]
 Preset = Annotated[str, StringConstraints(min_length=1)]
+# A task file's; the longest of our own have 9 KB and 150 values.
+_MAX_TASK_BYTES, _MAX_TASK_VALUES = 1 << 20, 10_000
 # YAML has lists where a task has tuples.
 Listed = Field(max_length=32, strict=False)
 
@@ -572,11 +574,17 @@ def load_task(path: str | Path) -> Task:
             are in the message, one a line.
     """
     path = Path(path)
+    if kind := no_file(str(path)):
+        raise UsageError(f"{path}: is {kind}, not a task file; write it into a file first")
     try:
-        source = path.read_text(encoding="utf-8")
+        with path.open("rb") as opened:
+            data = opened.read(_MAX_TASK_BYTES + 1)
+        if len(data) > _MAX_TASK_BYTES:
+            raise UsageError(f"{path}: longer than {_MAX_TASK_BYTES:,} bytes, so no task file")
+        source = data.decode("utf-8")
     except FileNotFoundError:
         raise UsageError(f"{path}: no such task file") from None
-    except (IsADirectoryError, PermissionError) as error:
+    except OSError as error:
         raise UsageError(f"{path}: cannot be read as a task file ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8") from error
@@ -587,6 +595,7 @@ def parse_task(source: str, name: str) -> Task:
     """Check the text of a task file; ``name`` stands for the file in messages."""
     try:
         root = yaml.compose(source, Loader=yaml.SafeLoader)
+        # Before anything is made of it: an alias of aliases of aliases is short in the file alone.
         lines, repeated = _key_lines(root)
         data = yaml.safe_load(source)
     except yaml.YAMLError as error:
@@ -714,7 +723,16 @@ def _key_lines(
     lines: dict[tuple[str | int, ...], int] = {}
     repeated: list[tuple[str, int]] = []
 
+    number = 0
+
     def walk(node: yaml.Node | None, path: tuple[str | int, ...]) -> None:
+        nonlocal number
+        number += 1
+        if number > _MAX_TASK_VALUES:
+            raise ValueError(
+                f"more than {_MAX_TASK_VALUES:,} values, once its aliases (*name) are what they stand for; write "
+                "them out"
+            )
         if isinstance(node, yaml.MappingNode):
             for key_node, value_node in node.value:
                 here = (*path, str(key_node.value))

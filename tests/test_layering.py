@@ -88,7 +88,7 @@ def test_leaves_are_free_of_beam_and_tensorflow(path: Path) -> None:
         assert "apache_beam" not in roots
         own = {name for name in imported if name.startswith("pipelines")}
         leaves = ("pipelines.numerics", "pipelines.contracts")
-        leaves += ("pipelines.console.progress", "pipelines.console.visible")
+        leaves += ("pipelines.console.progress", "pipelines.console.visible", "pipelines.errors")
         assert all(name.startswith(leaves) for name in own)
     if module.startswith("pipelines.numerics"):
         allowed = {"numpy", "scipy", "sklearn", "threadpoolctl", "pipelines"}

@@ -17,12 +17,16 @@ import numpy as np
 
 from models.committee import Committee, prompt_of
 from models.prompting import PromptSpec
+from pipelines.errors import without_secrets
 
 Progress = Callable[[str], None]
 
 
 class BackendError(RuntimeError):
     """A backend cannot be used; the message says what is missing and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_secrets(message))
 
 
 class Unavailable(BackendError):

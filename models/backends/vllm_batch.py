@@ -10,7 +10,6 @@ these two, whose difference is that of the logits. All prompts begin alike: pref
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +27,7 @@ from models.backends.prompted import (
     load_embedder,
     load_encoder,
 )
+from models.embedded import read_json_object
 from models.encoder import SentenceEncoder
 from models.policy import PolicySimilarity
 from models.presets import CausalLMBundle
@@ -71,7 +71,7 @@ class VLLMBatch(Backend):
                 "tokenizer.json and *.safetensors"
             )
         model_id, _ = presets.identify_causal_lm(spec.preset)
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json_object(folder / "config.json")
         longest = config.get("max_position_embeddings")
         model = SimpleNamespace(backbone=SimpleNamespace(max_sequence_length=longest))
         return CausalLMBundle(model, read_fast_tokenizer(folder), model_id, spec.dtype)

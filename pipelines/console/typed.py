@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 
+from pipelines.errors import without_secrets
+
 
 def typed(command: str, *values: str, workspace: str = "") -> str:
     """Return a command in backticks.
@@ -14,5 +16,5 @@ def typed(command: str, *values: str, workspace: str = "") -> str:
         values: paths, URLs and names that are known.
         workspace: what the command is about, where it needs one.
     """
-    words = command.format(*map(shlex.quote, values))
-    return f"`scout {words}{f' --workspace {shlex.quote(workspace)}' if workspace else ''}`"
+    words = command.format(*(shlex.quote(without_secrets(value)) for value in values))
+    return f"`scout {words}{f' --workspace {shlex.quote(without_secrets(workspace))}' if workspace else ''}`"

@@ -14,7 +14,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.console import progress as console
-from pipelines.errors import RunFailed, UsageError, missing_package
+from pipelines.errors import (
+    RunFailed,
+    UsageError,
+    disk_fault,
+    keep_secrets,
+    missing_package,
+    without_secrets,
+)
 from pipelines.jobs.results import Result
 
 if TYPE_CHECKING:
@@ -45,6 +52,7 @@ class Notes:
         self._lines: list[str] = []
 
     def __call__(self, line: str) -> None:
+        line = without_secrets(line)
         self._lines.append(line)
         if self._printed:
             console.write(f"scout: {line}")
@@ -65,6 +73,7 @@ def call(function: Callable[..., Result], given: Mapping[str, Any]) -> Iterator[
             yield Notes(loud)
     except (UsageError, RunFailed) as error:
         error.for_callers()
+        keep_secrets(error)
         raise
     except Exception as error:
         from models.backends.base import BackendError, Unavailable
@@ -75,10 +84,12 @@ def call(function: Callable[..., Result], given: Mapping[str, Any]) -> Iterator[
         elif isinstance(error, BackendError):
             found = UsageError(str(error))
         else:
-            found = missing_package(error)
+            found = missing_package(error) or disk_fault(error)
         if found is None:
             raise
         found.for_callers()
+        if without_secrets(str(error)) != str(error):
+            raise found from None
         raise found from error
 
 

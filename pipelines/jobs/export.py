@@ -127,6 +127,8 @@ def _write(
                 f"{path}: is there and differs, so somebody may have filled it in; import it first, "
                 "give --out another folder, or --force to replace it"
             )
+    if storage.is_local(folder):
+        storage.sweep(folder)
     for path, data in files.items():
         try:
             storage.write(path, data)

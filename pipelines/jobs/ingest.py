@@ -54,6 +54,7 @@ from pipelines.verdicts.ids import NumericIds
 from pipelines.verdicts.resolve_rows import Reading, common_reasons
 from pipelines.verdicts.rows import (
     MAX_FILE_BYTES,
+    MAX_UNREADABLE,
     RawRows,
     RawVerdict,
     decode,
@@ -179,7 +180,7 @@ def _import(
             if again and on_conflict != REPLACE:
                 known[source.path] = "imported before"
                 continue
-            rows = list(source.rows())
+            rows = _rows(source)
             file = describe(source.path, source.tool, source.data, rows, reading)
             same = answered_before(file.answers, before) or _same_answers(file, new)
             if not again:
@@ -216,6 +217,29 @@ def _import(
         say(line)
     warnings, ties = _looked_at(workspace, task, reading.shown, say)
     return replace(ingested, warnings=warnings, ties=ties)
+
+
+def _rows(source: _Source) -> list[RawVerdict | Rejected]:
+    """Return a source's rows.
+
+    Raises:
+        RunFailed: so few of many can be read that the file is not what it is taken for; a few packed bytes
+            can hold a million lines.
+    """
+    rows: list[RawVerdict | Rejected] = []
+    unreadable: list[Rejected] = []
+    for row in source.rows():
+        rows.append(row)
+        if isinstance(row, Rejected):
+            unreadable.append(row)
+            if len(unreadable) > max(MAX_UNREADABLE, len(rows) // 2):
+                first = unreadable[0]
+                raise RunFailed(
+                    f"{source.path}: {len(unreadable):,} of its first {len(rows):,} rows cannot be read as "
+                    f"{source.tool} (the first: {first.position}: {first.detail}); nothing of it was imported. "
+                    "Give --tool if it is of another one"
+                )
+    return rows
 
 
 def _looked_at(

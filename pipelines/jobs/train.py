@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from models import prompting, trained
+from models import locks, prompting, trained
 from models.backends import registry
 from models.backends.base import BackendError
 from models.backends.pool import LabelerPool
@@ -226,8 +225,8 @@ def _fit(
 ) -> tuple[list[BlockFile], Learnt]:
     expected = _expected(workspace, task, ads, say)
     weak = _weak(workspace, task, say) if settings.learner == "head" else None
-    with tempfile.TemporaryDirectory(prefix="scout-train-") as scratch:
-        folder, logs = Path(scratch) / "model", Path(scratch) / "logs"
+    with locks.scratch("scout-train-") as scratch:
+        folder, logs = scratch / "model", scratch / "logs"
         try:
             model = trainer.train(
                 ads,
@@ -380,7 +379,7 @@ def _check_export(target: str) -> None:
                 f"--export {target}: is there and not empty; nothing is overwritten: name a new folder"
             )
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent):
+        with locks.scratch(".export-", out.parent):
             pass
     except OSError as error:
         raise UsageError(

@@ -61,6 +61,7 @@ def check_folder(path: str) -> str:
                 f"--out {path}: {char!r} has a meaning in file patterns; choose another folder name"
             )
     if storage.is_local(path):
+        storage.sweep(path)
         probe = storage.join(path, ".report-probe")
         try:
             storage.write(probe, b"")

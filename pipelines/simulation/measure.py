@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from models import locks
 from models.backends.pool import LabelerPool
 from models.backends.trained import Trained
 from models.training import trainer
@@ -99,8 +98,8 @@ def learn(seed: Seed, learner: str, ads: trainer.LabelledAds) -> Model | None:
     """
     training = seed.task.training.model_copy(update={"learner": learner})
     settings = training_settings(seed.task.model_copy(update={"training": training}))
-    with tempfile.TemporaryDirectory(prefix="scout-simulate-") as scratch:
-        folder = Path(scratch) / "model"
+    with locks.scratch("scout-simulate-") as scratch:
+        folder = scratch / "model"
         try:
             manifest = trainer.train(
                 ads, settings, folder, cache=seed.pool.vectors, expected=_expected(seed)

@@ -156,7 +156,7 @@ def _start(task: Task, corpus: Corpus, file: Path, say: Say) -> Task:
         return task
     basis = config_hash({"start": task.start_basis(), "corpus": corpus.keys})
     if file.is_file():
-        held = json.loads(file.read_text())
+        held = _read_json(file, "basis", "committee")
         if held["basis"] == basis:
             return pilot.seated(task, Committee.model_validate(held["committee"]))
     order = np.argsort(hashing.ranks(corpus.keys, task.seed), kind="stable")[: pilot.ADS]
@@ -214,7 +214,7 @@ class _Player:
         )
         results = folder / RESULTS_FILE
         if results.is_file():
-            held = json.loads(results.read_text())
+            held = _read_json(results, "settings", "finished")
             if held["settings"] != wanted:
                 raise UsageError(
                     f"{folder}: holds a simulation with other options, task or corpus; give another "
@@ -298,6 +298,24 @@ def _write_pool(path: Path, corpus: Corpus, division: Division) -> Path:
     if not path.is_file() or path.read_bytes() != data:
         storage.write(str(path), data)
     return path
+
+
+def _read_json(path: Path, *names: str) -> dict[str, Any]:
+    """Return what :func:`_write_json` wrote.
+
+    Raises:
+        RunFailed: it is damaged, or lacks one of the names.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for name in names:
+            found[name]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise RunFailed(
+            f"{path}: is damaged ({type(error).__name__}: {error}); delete it, and what it holds is made anew"
+        ) from error
+    held: dict[str, Any] = found
+    return held
 
 
 def _write_json(path: Path, value: Any) -> None:

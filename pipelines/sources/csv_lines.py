@@ -8,6 +8,7 @@ only itself.
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import itertools
 import re
@@ -55,6 +56,11 @@ class CsvLines:
         self._wrapped, self._limit = wrapped, limit
         self._number = number
         self._quoting: dict[str, Any] = {}
+        self._quoted = ""
+        # Which lines leave a cell open: those that begin a record, and those that a cell is open before.
+        self._opens: Callable[[str], Any] = _NEVER
+        self._goes_on: Callable[[str], Any] = _NEVER
+        self._long = csv.Error(f"longer than {limit:,} characters")
         # Lines that were read ahead; the first `_open` of them, of `_open_chars`, leave a cell open that is
         # open before them. Of the line behind those: whether it ends the record, why not, or None.
         self._ahead: deque[tuple[int, str]] = deque()
@@ -69,32 +75,57 @@ class CsvLines:
             "delimiter": style.delimiter,
             "quoting": csv.QUOTE_MINIMAL if style.quoted else csv.QUOTE_NONE,
         }
+        self._quoted = f'{style.delimiter}"'
+        self._opens, self._goes_on = (
+            _left_open(style.delimiter) if style.quoted else (_NEVER, _NEVER)
+        )
         while self._number < style.skipped and self._next():
             pass
-        while line := self._next():
-            number, text = line
-            try:
-                cells: list[str] | NoRecord = self._record(text)
-            except csv.Error as error:
-                cells = NoRecord(error, text)
-            yield f"line {number}", cells
+        ahead, record = self._ahead, self._record
+        while True:
+            # As `_next`, without a call a line.
+            if not ahead:
+                if (line := self._read()) is None:
+                    return
+                number, text = line
+            else:
+                number, text = ahead.popleft()
+                if self._open:
+                    self._open -= 1
+                    self._open_chars -= len(text)
+                else:
+                    self._end = None
+            cells = record(text)
+            yield (
+                f"line {number}",
+                NoRecord(cells, text) if isinstance(cells, csv.Error) else cells,
+            )
 
-    def _record(self, text: str) -> list[str]:
+    def _record(self, text: str) -> list[str] | csv.Error:
         """Return the cells of the record that a line begins; takes the other lines of it.
 
-        Raises:
-            csv.Error: it is none, or longer than the limit.
+        Returns:
+            or what is wrong: it is none, or longer than the limit.
         """
         if len(text) > self._limit:
             while not text.endswith("\n") and (text := self._wrapped.readline(1 << 20)):
                 pass
-            raise self._too_long()
-        cells = self._cells([text])
-        if cells is not None:
-            return cells
+            return self._long
+        # The reader of the standard library takes longer to make than most lines to read. A quote that does not
+        # begin a cell is a sign like any other.
+        if self._opens is _NEVER or (text[0] != '"' and self._quoted not in text):
+            bare = text.rstrip("\r\n")
+            return bare.split(self._quoting["delimiter"]) if bare else []
+        if not self._opens(text):
+            try:
+                cells = self._cells([text])
+            except csv.Error as error:
+                return error
+            if cells is not None:
+                return cells
         end = self._look_ahead(len(text))
         if isinstance(end, csv.Error):
-            raise end
+            return end
         lines = [text, *(self._ahead.popleft()[1] for _ in range(self._open + 1))]
         self._open, self._open_chars, self._end = 0, 0, None
         return self._cells(lines) or []
@@ -121,23 +152,26 @@ class CsvLines:
 
     def _look_ahead(self, size: int) -> csv.Error | bool:
         """Look for the line that ends a record whose first line has a size; why there is none, or True."""
+        ahead, limit, goes_on = self._ahead, self._limit, self._goes_on
         while self._end is None:
-            if len(self._ahead) == self._open:
-                line = self._read()
-                if line is None:
-                    self._end = csv.Error("unexpected end of data")
-                    break
-                self._ahead.append(line)
-            text = self._ahead[self._open][1]
-            if size + self._open_chars + len(text) > self._limit:
-                return self._too_long()
-            try:
-                if '"' in text and self._cells(['"' + text]) is not None:
-                    self._end = True
-                    break
-            except csv.Error as error:
-                self._end = error
+            if len(ahead) > self._open:
+                text = ahead[self._open][1]
+            elif text := self._wrapped.readline(limit + 1):
+                self._number += 1
+                ahead.append((self._number, text))
+            else:
+                self._end = csv.Error("unexpected end of data")
                 break
+            if size + self._open_chars + len(text) > limit:
+                return self._long
+            if not goes_on(text) and '"' in text:
+                try:
+                    if self._cells(['"' + text]) is not None:
+                        self._end = True
+                        break
+                except csv.Error as error:
+                    self._end = error
+                    break
             self._open += 1
             self._open_chars += len(text)
         return self._end or True
@@ -158,8 +192,25 @@ class CsvLines:
         self._number += bool(text)
         return (self._number, text) if text else None
 
-    def _too_long(self) -> csv.Error:
-        return csv.Error(f"longer than {self._limit:,} characters")
+
+@functools.cache
+def _left_open(delimiter: str) -> tuple[Callable[[str], Any], Callable[[str], Any]]:
+    """Return what matches a line that leaves a cell open: one that begins a record, and one within a cell.
+
+    They match no line that the reader of the standard library, strict, would take or refuse. Nothing is tried
+    twice (possessive), so the time is in proportion to the line.
+    """
+    sign = re.escape(delimiter)
+    quoted = r'[^"]*+(?:""[^"]*+)*+'
+    cells = rf'(?:(?:"{quoted}"|(?!")[^{sign}\r\n]*+){sign})*+'
+    return (
+        re.compile(rf'{cells}"{quoted}\Z').match,
+        re.compile(rf'{quoted}(?:"{sign}{cells}"{quoted})?+\Z').match,
+    )
+
+
+def _NEVER(_: str) -> None:  # noqa: N802
+    return None
 
 
 def style_of(

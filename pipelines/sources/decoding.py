@@ -14,7 +14,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 if TYPE_CHECKING:
@@ -313,6 +313,15 @@ def parse_json(text: str, constant: Callable[[str], Any] | None = None) -> Any:
         raise
     except (ValueError, RecursionError) as error:
         raise ValueError(str(error) or type(error).__name__) from error
+
+
+def each_line(text: str) -> Iterator[str]:
+    """Yield a text's lines, without the line feeds that end them and nothing else; none are held."""
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        yield text[start:end]
+        start = end + 1
+    yield text[start:]
 
 
 class GivenTwice(ValueError):

@@ -31,9 +31,11 @@ _READERS: dict[str, Callable[[Any, Range, Layout, ReadOptions], Iterator[Ad | Re
     layout.XLSX: formats.read_xlsx,
 }
 # What reading a damaged file raises: packings, Parquet and archives have errors of their own.
-_DAMAGED = (OSError, EOFError, zlib.error, pa.ArrowInvalid, UnicodeDecodeError)
+_DAMAGED = (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError)
 # Remote files that are looked at to tell of them.
 _LOOKED_AT = 3
+# Records in a row, from a range's beginning on, of which none makes an ad.
+_MAX_REJECTED = 10_000
 # Names that begin so are no data: markers, temporary files, indices.
 _HIDDEN = ("_", ".")
 
@@ -163,7 +165,7 @@ class Files(Source):
                 now than when it was listed.
         """
         try:
-            yield from _records(part, options)
+            yield from _some_usable(part, _records(part, options))
         except layout.Unreadable as error:
             raise RunFailed(str(error)) from error
         except RunFailed:
@@ -172,7 +174,7 @@ class Files(Source):
         except _DAMAGED as error:
             _check_unchanged(part)
             raise RunFailed(
-                f"{part.place}: cannot be read to its end as {part.format} ({error}); "
+                f"{part.place}: cannot be read to its end as {part.format} ({' '.join(str(error).split())}); "
                 "the file is damaged, cut short or not what its name says"
             ) from error
         _check_unchanged(part)
@@ -187,6 +189,25 @@ def _records(part: Range, options: ReadOptions) -> Iterator[Ad | Rejected]:
             raw.seek(0)
         source = unpacked(raw, found.packing)
         yield from _READERS[found.format](source, part, found, options)
+
+
+def _some_usable(part: Range, records: Iterator[Ad | Rejected]) -> Iterator[Ad | Rejected]:
+    """Yield records as they are; refuse a file of which a great many make no ad, and none does.
+
+    A few packed bytes can hold a million lines, each of which would be a dead letter.
+    """
+    rejected, first = 0, None
+    for record in records:
+        yield record
+        if isinstance(record, Ad):
+            break
+        rejected, first = rejected + 1, first or record
+        if rejected >= _MAX_REJECTED:
+            raise RunFailed(
+                f"{part.place}: none of {rejected:,} records makes an ad (the first: {first.position}: "
+                f"{first.reason}: {first.detail}); is it a corpus?"
+            )
+    yield from records
 
 
 def _check_unchanged(part: Range) -> None:

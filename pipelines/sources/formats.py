@@ -25,6 +25,10 @@ from pipelines.sources.fields import find, kind
 from pipelines.sources.layout import wanted_in
 from pipelines.sources.records import Place, check_columns, exchanged, to_ad
 
+# What Arrow raises of a value that Python has no object for: years beyond 9999, unknown time zones, two
+# parts of a structure that have one name.
+_NO_VALUE = (ValueError, TypeError, ArithmeticError, LookupError, NotImplementedError)
+
 
 def _lines(
     source: BinaryIO, part: Range, layout: Layout, limit: int
@@ -245,7 +249,7 @@ def read_parquet(
     """Yield the rows of a Parquet file or of some of its row groups; only the columns needed are read.
 
     Raises:
-        RunFailed: a column is missing.
+        RunFailed: a column is missing, or there are other rows than the footer says.
     """
     file = pq.ParquetFile(source)
     schema = file.schema_arrow
@@ -256,23 +260,47 @@ def read_parquet(
     paths = (*options.text_paths, options.id_path, options.weight_field)
     wanted = sorted({column for path in paths if (column := _column(schema, path))})
     groups = range(part.start, part.stop if part.stop >= 0 else file.num_row_groups)
-    number = sum(file.metadata.row_group(group).num_rows for group in range(part.start))
+    meta = file.metadata
+    rows = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
+    if sum(rows) != meta.num_rows:
+        raise RunFailed(_torn(part.place, sum(rows), meta.num_rows))
+    number = sum(rows[: part.start])
     for batch in file.iter_batches(
         batch_size=4096, row_groups=list(groups), columns=None if options.whole else wanted
     ):
         for row in range(batch.num_rows):
             number += 1
             position = f"row {number}"
+            values: dict[str, Any] = {}
             try:
-                record = constant | {
-                    name: batch.column(name)[row].as_py() for name in batch.schema.names
-                }
+                for name in batch.schema.names:
+                    values[name] = batch.column(name)[row].as_py()
             except UnicodeDecodeError:
                 yield Place(part.place, position, b"").reject("not_utf8", "the text is not UTF-8")
                 continue
+            except _NO_VALUE as error:
+                place = Place(part.place, position, str(values))
+                yield place.reject("bad_value", _untold(schema, name, error))
+                continue
+            record = constant | values
             shown = record if options.fields else find(record, options.text_paths[0])
             raw = shown if isinstance(shown, bytes) else str(shown)
             yield to_ad(record, options, Place(part.place, position, raw))
+    if number != sum(rows[: groups.stop]):
+        raise RunFailed(_torn(part.place, number, sum(rows[: groups.stop])))
+
+
+def _torn(place: str, found: int, told: int) -> str:
+    """Return what is wrong with a file that has other rows than its footer says."""
+    return f"{place}: holds {found:,} rows where its footer says {told:,}; the file is damaged"
+
+
+def _untold(schema: pa.Schema, name: str, error: Exception) -> str:
+    """Return what is wrong with a value that cannot be told."""
+    found = schema.field(name).type if schema.names.count(name) == 1 else "a value"
+    return (
+        f"{name!r} holds {found!s:.60} that cannot be told ({type(error).__name__}: {error!s:.100})"
+    )
 
 
 def _column(schema: pa.Schema, path: str) -> str:
@@ -288,7 +316,8 @@ def _column(schema: pa.Schema, path: str) -> str:
     for part in path.split("."):
         while isinstance(inside, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
             inside, in_list = inside.value_type, True
-        if not isinstance(inside, pa.Schema | pa.StructType) or part not in inside.names:
+        # Of two parts of one name Arrow gives neither.
+        if not isinstance(inside, pa.Schema | pa.StructType) or inside.names.count(part) != 1:
             return ""
         inside = inside.field(part).type
         found += [] if in_list else [part]

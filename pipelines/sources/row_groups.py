@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -20,13 +21,15 @@ def cuts(source: BinaryIO, size: int, range_bytes: int) -> Iterator[tuple[int, i
         pyarrow.ArrowInvalid, OSError: it is no Parquet, or damaged.
     """
     footer = pq.ParquetFile(source).metadata
-    start = held = 0
-    left = size
-    for group in range(footer.num_row_groups):
-        # Stored bytes: `total_byte_size` of a group is that of what they unpack to.
-        parts = footer.row_group(group)
-        held += sum(parts.column(n).total_compressed_size for n in range(parts.num_columns))
-        if held >= range_bytes and group + 1 < footer.num_row_groups:
-            yield start, group + 1, held
-            start, left, held = group + 1, left - held, 0
-    yield (start, footer.num_row_groups, left) if start else (0, -1, left)
+    # By what they unpack to: what they take is in the records of their columns, and where one of those is
+    # damaged, pyarrow ends the process instead of raising.
+    sizes = [
+        max(0, footer.row_group(group).total_byte_size) for group in range(footer.num_row_groups)
+    ]
+    start = taken = 0
+    for group, unpacked in enumerate(itertools.accumulate(sizes[:-1]), start=1):
+        stored = size * unpacked // max(1, sum(sizes))
+        if stored - taken >= range_bytes:
+            yield start, group, stored - taken
+            start, taken = group, stored
+    yield (start, len(sizes), size - taken) if start else (0, -1, size)

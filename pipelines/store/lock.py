@@ -14,6 +14,7 @@ Source of the lease by generations: https://cloud.google.com/storage/docs/reques
 from __future__ import annotations
 
 import contextlib
+import errno
 import getpass
 import json
 import os
@@ -28,7 +29,7 @@ from typing import Any
 import filelock
 
 from pipelines.console.progress import step
-from pipelines.errors import RunFailed, UsageError
+from pipelines.errors import RunFailed, UsageError, disk_fault
 from pipelines.store import cloud, storage
 from pipelines.store.cloud import GS
 
@@ -122,6 +123,7 @@ def _near(root: str, owner: dict[str, Any]) -> Iterator[None]:
                             "its lock is gone with its process, however that ends",
                         ) from None
             stack.callback(lock.release)
+            storage.sweep(root, deep=True)
             Path(name).write_text(json.dumps(owner), encoding="utf-8")
         try:
             yield
@@ -255,6 +257,9 @@ def _writable(root: str) -> Iterator[None]:
         raise
     # filelock's word for a disk that knows no `flock`, as some that are mounted over a network.
     except (OSError, NotImplementedError, RunFailed) as error:
+        fault = disk_fault(error, root)
+        if fault and getattr(error, "errno", None) != errno.EROFS:
+            raise fault from error
         said = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
         raise UsageError(f"--workspace {root}: cannot be written ({said})") from error
 

@@ -6,10 +6,10 @@ import dataclasses
 import functools
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from models import locks
 from models.embedded import cache_dir
 from pipelines.contracts import BlockFile
 from pipelines.store import files, storage
@@ -54,8 +54,8 @@ def fetch(workspace: Workspace, own: Sequence[BlockFile]) -> Path:
     # Something has damaged it.
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{name}."))
-    try:
+    with locks.scratch(f".{name}.", target.parent) as scratch:
+        partial = scratch / FOLDER
         for file in own:
             place = Path(files.place(str(partial), _name(file)))
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -66,8 +66,6 @@ def fetch(workspace: Workspace, own: Sequence[BlockFile]) -> Path:
             # Another worker of this machine was faster.
             if not target.is_dir():
                 raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return target
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import Any, BinaryIO, cast
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
-from pipelines.errors import RunFailed, UsageError
+from models import locks
+from pipelines.errors import RunFailed, UsageError, disk_fault, no_file
 from pipelines.store import cloud
 from pipelines.store.cloud import GS
 
@@ -25,6 +27,8 @@ from pipelines.store.cloud import GS
 # little is needed at a place.
 FETCHED_BYTES, FEW_BYTES = 16 << 20, 1 << 18
 _BUFFER_BYTES = 1 << 20
+# What a file is called while it is written.
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
 def is_local(path: str) -> bool:
@@ -53,26 +57,58 @@ def write(path: str, data: bytes) -> None:
     """Write a whole file, atomically; an existing file of that name is replaced.
 
     Raises:
-        OSError: the disk does not take it.
-        RunFailed: object storage does not.
+        OSError: it may not be written there.
+        RunFailed: the disk is full, read-only or broken, or object storage does not take it.
     """
     if not is_local(path):
         with reaching(path):
             _write_far(path, data)
         return
-    target = Path(path)
+    try:
+        _write_near(Path(path), data)
+    except OSError as error:
+        if fault := disk_fault(error, path, len(data)):
+            raise fault from error
+        raise
+
+
+def _write_near(target: Path, data: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with open(partial, "wb") as sink:
+        # Held while it is written, so that it can be told from what a killed command left.
+        with open(partial, "wb") as sink, locks.held(sink.fileno()):
             sink.write(data)
             sink.flush()
             os.fsync(sink.fileno())
-        os.replace(partial, target)
+            if locks.HOLDS:
+                os.replace(partial, target)
+        if not locks.HOLDS:
+            # Windows renames no open file.
+            os.replace(partial, target)
     except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
+
+
+def sweep(folder: str, deep: bool = False) -> int:
+    """Remove what killed commands left of files that they were writing, in a local folder.
+
+    Args:
+        folder: which need not be there.
+        deep: whether in the folders in it, too.
+
+    Returns:
+        how many there were.
+    """
+    found = 0
+    for place, folders, names in os.walk(folder):
+        if not deep:
+            folders.clear()
+        for name in filter(_PARTIAL.fullmatch, names):
+            found += locks.remove_abandoned(os.path.join(place, name))
+    return found
 
 
 def _write_far(path: str, data: bytes) -> None:
@@ -100,9 +136,11 @@ def read(path: str) -> bytes:
 
     Raises:
         FileNotFoundError: there is none.
+        UsageError: it is a pipe or a device, of which the end may never come.
         RunFailed: object storage cannot be reached, or does not let us in.
     """
     if is_local(path):
+        _check_file(path)
         return Path(path).read_bytes()
     with reaching(path):
         if path.startswith(GS):
@@ -120,6 +158,7 @@ def open_ranges(path: str) -> BinaryIO:
     requests than the block.
     """
     if is_local(path):
+        _check_file(path)
         return open(path, "rb", buffering=0)
     return io.BytesIO(read(path))
 
@@ -160,6 +199,7 @@ def opened(path: str, fetched: int = FETCHED_BYTES) -> BinaryIO:
         fetched: bytes that a request to Cloud Storage fetches at least.
     """
     if is_local(path):
+        _check_file(path)
         return open(path, "rb")
     with reaching(path):
         if path.startswith(GS):
@@ -174,6 +214,11 @@ def opened(path: str, fetched: int = FETCHED_BYTES) -> BinaryIO:
                 return io.BytesIO(found.read())
     raw = _Reached(path, found, size)
     return cast(BinaryIO, io.BufferedReader(raw, min(fetched, _BUFFER_BYTES)))
+
+
+def _check_file(path: str) -> None:
+    if kind := no_file(path):
+        raise UsageError(f"{path}: is {kind}, not a file; write what it gives into a file first")
 
 
 class _Reached(io.RawIOBase):

@@ -119,7 +119,7 @@ class Manifest(Generic[F]):
                 manifest: Manifest[Any] = _manifests_of(fields["stage"]).validate_json(data)
                 return manifest
             newer = version > FORMAT_VERSION
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             what = str(error)
             if isinstance(error, ValidationError):
                 [first, *_] = error.errors()

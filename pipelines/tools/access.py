@@ -7,9 +7,9 @@ import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from models.address import is_loopback
+from models.address import SIGNED_IN, is_loopback
 from pipelines.console.visible import printable
-from pipelines.errors import UsageError
+from pipelines.errors import UsageError, without_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,19 @@ class Access:
         Raises:
             UsageError: it is no address, or the token must not be sent there.
         """
-        shown = printable(url, 100)
+        # What is beside an address need not be seen to be part of it.
+        odd = re.search(r"[\s'\"`<>\\]", url.strip())
+        shown = "the address" if odd else printable(without_secrets(url), 100)
         try:
             parts = urllib.parse.urlsplit(url.strip())
             host, _ = parts.hostname or "", parts.port
-        except ValueError as error:
-            raise UsageError(f"{shown}: is no address ({error})") from None
-        if "@" in parts.netloc:
+        except ValueError:
+            # Neither it nor the error is shown: what stands in the place of the port may be a password.
+            raise UsageError(
+                "this is no address of a server: its host or port cannot be read; write "
+                "https://labels.example.org"
+            ) from None
+        if SIGNED_IN.search(url):
             # Not shown: it may hold a password.
             raise UsageError(
                 f"the address may hold no user or password; the {self.token} is in {self.key}"

@@ -6,15 +6,17 @@ are still checked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines.contracts import LEFT, RIGHT, Rejected
 from pipelines.errors import RunFailed
+from pipelines.sources.decoding import each_line
 from pipelines.text import is_missing, storable
 from pipelines.tools.outgoing import ITEM, MARK, PAIR, SINGLE, Slot
 from pipelines.verdicts.rows import (
+    MAX_UNREADABLE,
     SKIP,
     RawVerdict,
     cell_of,
@@ -165,8 +167,13 @@ def read_records(
     Raises:
         RunFailed: the file is no text or no JSON, or none of its objects fits.
     """
-    found = list(_parsed(data, source))
-    objects = [record for _, record in found if isinstance(record, dict)]
+    found, objects = [], []
+    for position, record in _parsed(data, source):
+        found.append((position, record))
+        if isinstance(record, dict):
+            objects.append(record)
+        elif not objects and len(found) > MAX_UNREADABLE:
+            break
     if found and not any(fits(record) for record in objects):
         raise RunFailed(f"{source}: {_described(objects)}; {otherwise}")
     for position, record in found:
@@ -235,7 +242,7 @@ def _parsed(data: bytes, source: str) -> Iterator[tuple[str, dict[str, Any] | st
     """Yield position and object, or what is wrong with a record."""
     text = decode(data, source)
     is_list = text.lstrip().startswith("[")
-    parts: list[Any] = load_json(data, source) if is_list else text.split("\n")
+    parts: Iterable[Any] = load_json(data, source) if is_list else each_line(text)
     for number, part in enumerate(parts, start=1):
         if not is_list and not part.strip():
             continue

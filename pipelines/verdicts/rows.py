@@ -24,6 +24,8 @@ STAGE = "ReadVerdicts"
 POSITIVE, NEGATIVE, SKIP = "positive", "negative", "skip"
 MAX_FILE_BYTES = 256 << 20
 MAX_COMMENT_CHARS = 10_000
+# So many rows of a file that cannot be read, more than can, and it is not what it is taken for.
+MAX_UNREADABLE = 1_000
 MAX_EXPERT_CHARS = 100
 MAX_LABEL_CHARS = 100
 _EXCERPT_CHARS = 200

@@ -37,7 +37,7 @@ from pipelines.contracts import LEFT, RIGHT, Rejected
 from pipelines.errors import RunFailed
 from pipelines.sources import workbook
 from pipelines.sources.csv_lines import CsvLines, NoRecord, Records, style_of
-from pipelines.sources.decoding import is_wide
+from pipelines.sources.decoding import each_line, is_wide
 from pipelines.text import is_missing, normalize_text, storable
 from pipelines.verdicts.names import fold_name
 from pipelines.verdicts.rows import (
@@ -162,7 +162,7 @@ def read_jsonl(data: bytes, source: str) -> Iterator[RawVerdict | Rejected]:
             f"{source}: a JSON list; write one JSON object a line, or give --tool for the "
             "export of a labeling tool"
         )
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(each_line(text), start=1):
         position = f"line {number}"
         if not line.strip():
             continue

@@ -210,7 +210,7 @@ def _answer(
     names = [slot.label for slot in slots_in(data)]
     found: dict[str, list[str]] = {name: [] for name in (*names, COMMENT)}
     for item in result:
-        name, value = item.get("from_name"), item.get("value")
+        name, value = str(item.get("from_name")), item.get("value")
         if name not in found:
             continue
         if not isinstance(value, dict):

@@ -163,7 +163,10 @@ class LabelStudioServer(Server):
         """Yield each page's objects, and how many there are on all; without an end of its own."""
         for page in itertools.count(1):
             answer = self.client.object("GET", path, params={**params, "page": page})
-            yield self._objects(path, answer.get(items)), int(answer.get(total) or 0)
+            number = answer.get(total) or 0
+            if not isinstance(number, int):
+                raise RunFailed(f"{self.url}{path}: answered without a number; {NO_LABEL_STUDIO}")
+            yield self._objects(path, answer.get(items)), number
 
     def _check_labels(self, project: Mapping[str, Any], batch: Batch) -> None:
         """Refuse a project whose answers could not be read as this task's."""
@@ -278,7 +281,7 @@ class LabelStudioServer(Server):
         Raises:
             RunFailed: tasks disappear while they are listed.
         """
-        seen: set[Any] = set()
+        seen: set[int] = set()
         # Otherwise an ad that begins like the address of a storage would be rewritten.
         fixed = {"project": number, "page_size": TASKS_A_PAGE, "resolve_uri": "false", **params}
         with step(label) as listed:
@@ -286,8 +289,8 @@ class LabelStudioServer(Server):
                 listed.total = total
                 listed(len(found))
                 for task in found:
-                    if task.get("id") not in seen:
-                        seen.add(task.get("id"))
+                    if _number(task) not in seen:
+                        seen.add(_number(task))
                         yield task
                 if len(seen) >= total:
                     return
