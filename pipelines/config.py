@@ -699,6 +699,11 @@ def _contradictions_of_the_model(task: Task) -> Iterator[tuple[str, str]]:
             "a cascade spares ads LLM-0's reading, so their vectors cannot be LLM-0's; set embedding.source to "
             "encoder, or leave it out",
         )
+    if task.cascade.by == "layers" and not kind.exits:
+        yield (
+            "cascade.by",
+            f"the backend {backend} cannot be left after a layer; write encoder or words",
+        )
     if kind.chats and task.prompt.form == "completion":
         yield "prompt.form", f"the backend {backend} takes chats alone; write chat"
     if kind.chats and task.prompt.chat_format != "auto":

@@ -246,10 +246,10 @@ class Labeler(abc.ABC):
         NaN for an ad without a word.
 
         Raises:
-            BackendError: the model cannot be left early.
+            Unavailable: the model cannot be left early.
         """
         del texts, layer
-        raise BackendError(
+        raise Unavailable(
             f"{self.identity.model_id} cannot be left after a layer; set cascade.by to encoder or words"
         )
 
@@ -271,6 +271,7 @@ class Backend(abc.ABC):
         embeds: whether it gives vectors of its own; else they come from an encoder.
         chats: whether it takes turns alone, no text to go on with.
         remote: whether ads leave this machine, for a service that may take money for it.
+        exits: whether it can be left after a layer (`Labeler.states`), for some of its presets at least.
     """
 
     requires: ClassVar[tuple[str, ...]] = ()
@@ -281,6 +282,7 @@ class Backend(abc.ABC):
     embeds: ClassVar[bool] = True
     chats: ClassVar[bool] = False
     remote: ClassVar[bool] = False
+    exits: ClassVar[bool] = False
 
     def __init__(self, spec: LabelerSpec) -> None:
         """Keep what the task says; nothing is loaded.

@@ -65,6 +65,7 @@ class KerasLLM(Backend):
     extra = "llm"
     learns = True
     debates = True
+    exits = True
 
     def identify(self, progress: Progress | None = None) -> LabelerIdentity:
         """Return the identity; hashes weight files and reads the tokenizer's."""

@@ -204,6 +204,10 @@ def test_what_cannot_go_together_is_refused(tmp_path: Path) -> None:
         ),
         ("cascade: {by: words, explore: 0}", r"cascade\.explore"),
         (
+            "cascade: {by: layers}",
+            r"cascade\.by: .*the backend auto cannot be left after a layer; write en",
+        ),
+        (
             "cascade: {by: words}\nembedding: {source: llm}",
             r"cascade\.by: .*set embedding\.source to",
         ),
