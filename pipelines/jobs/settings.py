@@ -26,6 +26,7 @@ PAIRS = frozenset(
         "server",
         "embedding.source",
         "embedding.standardize",
+        "cascade",
         "labeling",
         "clustering",
         "overlaps",
