@@ -36,7 +36,7 @@ def test_folders_that_hold_no_model(tmp_path: Path) -> None:
     with pytest.raises(PresetError, match=r"has no config.json"):
         presets.load_causal_lm(str(tmp_path))
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(PresetError, match="not valid JSON"):
+    with pytest.raises(PresetError, match="cannot be read as JSON"):
         presets.load_causal_lm(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "seagull"}')
     with pytest.raises(PresetError, match="seagull"):
