@@ -72,9 +72,7 @@ class FakeLabeler(Labeler):
         words = np.array([len(text.split()) for text in texts], dtype=np.int32).reshape(len(texts))
         whole = np.zeros(len(texts), dtype=bool)
         none = np.full(len(texts), np.nan)
-        return Glance(
-            encoded.astype(np.float16), words, whole, encoded, 0 * words.astype(float), none
-        )
+        return Glance(encoded.astype(np.float16), words, whole, encoded, np.zeros(len(texts)), none)
 
 
 def _margin(text: str) -> float:

@@ -9,7 +9,7 @@ from pipelines.numerics.cascade import next_share, pooled
 from pipelines.stages.cascade_ads import Cascade
 from pipelines.store import students
 from pipelines.store.facts import CascadeFacts
-from pipelines.store.workspace import Workspace
+from pipelines.store.workspace import Place, Workspace
 
 
 def planned(
@@ -50,10 +50,13 @@ def planned(
 def _before(workspace: Workspace, student: str, kept: float) -> Iterator[CascadeFacts]:
     """Yield what was done by a student for one aim."""
     scored = workspace.scored
-    for manifest in (*scored.by_round().values(), *scored.by_date().values()):
-        done = manifest.facts.cascade
-        if done and done.student == student and done.kept == kept:
-            yield done
+    places: list[Place] = [*scored.by_round(), *scored.by_date()]
+    for place in places:
+        # Each attempt tells of the ads that were new to it alone.
+        for manifest in scored.all(place):
+            done = manifest.facts.cascade
+            if done and done.student == student and done.kept == kept:
+                yield done
 
 
 def _share(before: list[CascadeFacts], say: Callable[[str], None]) -> float | None:

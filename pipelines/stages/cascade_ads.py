@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 from apache_beam import pvalue
 from apache_beam.ml.inference.base import RunInference
 
-from models.backends.base import LabelBatch
+from models.backends.base import LabelBatch, Labeler
 from pipelines.console import metrics
 from pipelines.contracts import AD_SCHEMA, UNSCORED_SCHEMA, Block
 from pipelines.handlers import (
@@ -90,11 +90,11 @@ class Parted:
     lesson: tuple[Any, ...] = ()
 
 
-def part_block(labeler: Any, waiting: Waiting, how: Cascade, root: str) -> Parted:
+def part_block(labeler: LazyLabeler, waiting: Waiting, how: Cascade, root: str) -> Parted:
     """Score a block of ads: glance at all, let the model read those that are worth it.
 
     Args:
-        labeler: with ``margins(texts, similarity)`` and ``glance(texts, by)``.
+        labeler: LLM-0.
         waiting: the ads.
         how: see :class:`Cascade`.
         root: the workspace, where the student is.
@@ -118,6 +118,7 @@ def part_block(labeler: Any, waiting: Waiting, how: Cascade, root: str) -> Parte
         pilot = np.array([keys[i] in student.pilot for i in good], dtype=bool)
     # Of an ad without a word the model itself says that it cannot be scored.
     told[seen.n_tokens == 0] = np.nan
+    # In another order than the pilot, which takes the first of this one.
     drawn = hashing.below(hashing.ranks([keys[i] for i in good], how.seed + 1), how.explored)
     above = ~(told < cut)
     asked = above | drawn | pilot
@@ -173,7 +174,9 @@ def _nothing() -> Block:
 class CascadeHandler(LabelerHandler):
     """Runs a cascade on blocks of ads; see :class:`LabelerHandler`."""
 
-    def __init__(self, load: Any, share_processes: bool, how: Cascade, root: str) -> None:
+    def __init__(
+        self, load: Callable[[], Labeler], share_processes: bool, how: Cascade, root: str
+    ) -> None:
         super().__init__(load, share_processes)
         self._how, self._root = how, root
 
@@ -202,7 +205,7 @@ class CascadeAds(beam.PTransform):
         hints: Beam's resource hints for the workers that label.
     """
 
-    load: Any
+    load: Callable[[], Labeler]
     root: str
     how: Cascade
     elsewhere: bool

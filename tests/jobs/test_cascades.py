@@ -165,14 +165,14 @@ def test_more_is_read_after_a_night_that_missed_too_much(tmp_path: Path, task: P
     assert scored is not None and scored.facts.cascade is not None
     key = scored.facts.origin.score_key
 
-    def planned(missed: int) -> float | None:
+    def planned(missed: int, attempt: str = scored.attempt) -> float | None:
         done = scored.facts.cascade
         assert done is not None
         miss = miss_of(above=200, below=500, explored=50, kept=90, missed=missed)
         facts = dataclasses.replace(
             scored.facts, cascade=dataclasses.replace(done, share=0.4, miss=miss)
         )
-        place.commit(dataclasses.replace(scored, facts=facts))
+        place.commit(dataclasses.replace(scored, attempt=attempt, facts=facts))
         how = cascades.planned(place, load_task(task), key, said.append)
         assert how is not None
         return how.share
@@ -181,6 +181,9 @@ def test_more_is_read_after_a_night_that_missed_too_much(tmp_path: Path, task: P
     assert planned(5) == 0.6
     assert "misses 32.1% of LLM-0's positives" in said[0]
     assert "2.0% are allowed: LLM-0 reads 60% of the ads from now on instead of 40%" in said[0]
+    # Two attempts of one round, too little each: together they are enough.
+    assert planned(2) == 0.4 and planned(2, place.new_attempt(1, "scored")) == 0.6
+    assert "by 100 ads that were explored" in said[1]
 
 
 def test_explain_says_what_was_foretold(

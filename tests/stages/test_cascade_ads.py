@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def test_those_above_the_cut_are_read_and_the_others_foretold(tmp_path: Path) ->
 
 def test_some_of_the_others_are_read_all_the_same(tmp_path: Path) -> None:
     student, labeler = written(tmp_path, scores=np.full(101, 99.0, np.float32)), Watched()
-    how = Cascade(**{f: getattr(HOW, f) for f in HOW.__slots__} | {"explored": 0.25})
+    how = replace(HOW, explored=0.25)
     found = part_block(
         LazyLabeler(lambda: labeler), Waiting(unscored(TEXTS), student), how, str(tmp_path)
     )
@@ -181,7 +182,7 @@ def test_a_pilot_teaches_and_is_read_once(tmp_path: Path) -> None:
     assert texts_of([found.scored for found in again["read"]]) == read
     assert len(held.pilot) == 300
     # A later run goes on with it: no pilot, and its ads are read where that run was killed before.
-    how = Cascade(**{f: getattr(HOW, f) for f in HOW.__slots__} | {"student": student})
+    how = replace(HOW, student=student)
     later = cascaded(tmp_path, texts[:500], how)
     assert later["pilot"] == [0] and later["student"] == [student]
     assert texts_of([found.scored for found in later["read"]]) == sorted(
@@ -192,7 +193,7 @@ def test_a_pilot_teaches_and_is_read_once(tmp_path: Path) -> None:
 def test_a_pilot_takes_a_tenth_of_many(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     texts = [" ".join(rng.choice(helpers.VOCABULARY, 8)) + f" {n}" for n in range(6000)]
-    how = Cascade(**{f: getattr(HOW, f) for f in HOW.__slots__} | {"pilot_ads": 5000})
+    how = replace(HOW, pilot_ads=5000)
     assert cascaded(tmp_path, texts, how, 2000)["pilot"] == [600]
     (tmp_path / "few").mkdir()
     assert cascaded(tmp_path / "few", texts[:1000], how, 2000)["pilot"] == [500]
