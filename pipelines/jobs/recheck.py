@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from scipy.special import expit
@@ -83,16 +83,10 @@ class Suspect:
 
 
 @dataclass(frozen=True, slots=True)
-class Drifting:
-    """An expert who leaves the others; see :class:`pipelines.numerics.label_issues.Drift`."""
+class Drifting(label_issues.Drift):
+    """An expert who leaves the others, and by how much."""
 
     expert: str
-    before: int
-    after: int
-    change: float
-    low: float
-    high: float
-    alone: bool
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -270,17 +264,7 @@ def _by_experts(
         drift = label_issues.drift(table.values, column, when, level)
         if drift is None or not drift.drifts:
             continue
-        found.append(
-            Drifting(
-                expert,
-                drift.before,
-                drift.after,
-                drift.change,
-                drift.low,
-                drift.high,
-                drift.alone,
-            )
-        )
+        found.append(Drifting(**asdict(drift), expert=expert))
         middle = np.sort(when[given])[int(given.sum()) // 2]
         others = np.delete(table.values, column, axis=1)
         majority = agreement.consensus(others)
